@@ -1,0 +1,55 @@
+# A bare machine needs python3.11 (or newer), pip and make. Everything else goes into .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+JOBS ?= 2
+DEMO ?= runs/demo
+
+.PHONY: demo test test-slow lint format docs emoji bench clean
+
+demo: $(VENV)/.ready
+	$(BIN)/python tools/demo.py --out $(DEMO)
+
+test: $(VENV)/.ready-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
+
+test-slow: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -m "slow or not slow" -q
+
+lint: $(VENV)/.ready-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.ready-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Writes the generated pages: docs/methods, docs/cli.md and the results table of README.md.
+docs: $(VENV)/.ready-dev
+	$(BIN)/python tools/write_docs.py
+
+# Rebuilds the bundled model from the public icon sets: hours on two cores, needs npm. Not part of CI.
+emoji: $(VENV)/.ready-dev
+	$(MAKE) -C emoji PYTHON=../$(BIN)/python
+
+# Runs what has no result yet under benchmarks/results.
+bench: $(VENV)/.ready-dev
+	$(BIN)/python -m benchmarks
+
+clean:
+	rm -rf runs build dist .pytest_cache .mypy_cache .ruff_cache
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing efface into $(VENV) (PyTorch included: this takes a few minutes the first time)"
+	$(INSTALL) -e ".[metrics]"
+	@touch $@
+
+$(VENV)/.ready-dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing efface and its development tools into $(VENV)"
+	$(INSTALL) -e ".[dev]"
+	@touch $@ $(VENV)/.ready
