@@ -1,0 +1,1 @@
+"""Erase concepts from image models, and prove what was erased and what was not."""

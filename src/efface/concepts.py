@@ -1,0 +1,188 @@
+"""What is to go and what must stay: concepts, erasures, requests, and the wording of prompts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from efface.errors import BadRequest, Refused
+
+__all__ = [
+    "TEMPLATES",
+    "Concept",
+    "ConceptKind",
+    "Erasure",
+    "ErasureRequest",
+    "names",
+    "request",
+    "wordings",
+]
+
+ConceptKind: TypeAlias = Literal["object", "style", "person", "content", "class"]
+
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "object": ("{}", "a photo of a {}", "a picture of a {}", "an image of a {}"),
+    "style": ("{}", "a painting in the style of {}", "art by {}", "a picture in {} style"),
+    "person": ("{}", "a photo of {}", "a portrait of {}", "a picture of {}"),
+    "content": ("{}", "a photo with {}", "a picture showing {}"),
+    "class": ("{}",),
+}
+"""Wordings per kind of concept; ``{}`` is the name. The bare name always comes first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Concept:
+    """One thing a model knows: an object, a style, a figure, a kind of content or a class.
+
+    Raises:
+        BadRequest: the name is blank or the kind is unknown.
+        Refused: the texts combine minors and sexual content.
+    """
+
+    name: str
+    """What it is called, as one would write it in a prompt."""
+    kind: ConceptKind = "object"
+    """Which wording templates fit."""
+    prompts: tuple[str, ...] = ()
+    """Prompts that mean this concept; empty: filled from the templates of ``kind``."""
+    images: tuple[Path, ...] = ()
+    """Pictures of it, for methods that learn from a few pictures."""
+    labels: tuple[int, ...] = ()
+    """Class numbers, for classifiers."""
+    synonyms: tuple[str, ...] = ()
+    """Other names of the same thing; they are erased or kept along with it."""
+
+    def __post_init__(self) -> None:
+        if not self.name.strip():
+            raise BadRequest("a concept has an empty name; write what it is, such as 'pistol'")
+        if self.kind not in get_args(ConceptKind):
+            known = ", ".join(get_args(ConceptKind))
+            raise BadRequest(f"'{self.kind}' is no kind of concept; choose one of: {known}")
+        if any(not text.strip() for text in (*self.prompts, *self.synonyms)):
+            raise BadRequest(f"concept '{self.name}' has an empty prompt or synonym; leave it out")
+        _refuse_minors(_texts(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Erasure:
+    """One concept to erase and where to steer what is left of it.
+
+    Raises:
+        BadRequest: concept and anchor are the same thing.
+    """
+
+    concept: Concept
+    anchor: Concept | None = None
+    """What prompts should give instead; None is the unconditional (empty) prompt."""
+
+    def __post_init__(self) -> None:
+        if self.anchor is None:
+            return
+        _refuse_minors(_texts(self.concept) + _texts(self.anchor))
+        if _folded(self.anchor.name) in {_folded(name) for name in names(self.concept)}:
+            raise BadRequest(
+                f"'{self.concept.name}' would be replaced by itself; "
+                "choose another anchor, or none for the empty prompt"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErasureRequest:
+    """Everything that one run erases and keeps.
+
+    Raises:
+        BadRequest: nothing to erase, a concept twice, or a concept both erased and kept.
+    """
+
+    erasures: tuple[Erasure, ...]
+    keep: tuple[Concept, ...] = ()
+    forget_data: Path | None = None
+    """Folder of examples to forget, for classifiers."""
+    retain_data: Path | None = None
+    """Folder of examples to retain, for classifiers."""
+
+    def __post_init__(self) -> None:
+        if not self.erasures:
+            raise BadRequest("the request erases nothing; name at least one concept")
+        erased = [_folded(name) for erasure in self.erasures for name in names(erasure.concept)]
+        if twice := sorted({name for name in erased if erased.count(name) > 1}):
+            raise BadRequest(f"'{twice[0]}' is erased twice; name it once")
+        kept = {_folded(name) for concept in self.keep for name in names(concept)}
+        if both := sorted(kept.intersection(erased)):
+            raise BadRequest(f"'{both[0]}' is both erased and kept; drop it from one of the two")
+
+
+def names(concept: Concept) -> tuple[str, ...]:
+    """Lists every name of a concept, its own first."""
+    return (concept.name, *concept.synonyms)
+
+
+def wordings(concept: Concept) -> tuple[str, ...]:
+    """Lists prompts that mean a concept: those given, else its names in its kind's templates."""
+    if concept.prompts:
+        return concept.prompts
+    templates = TEMPLATES[concept.kind]
+    filled = (template.format(name) for name in names(concept) for template in templates)
+    return tuple(dict.fromkeys(filled))
+
+
+def request(
+    concepts: str | Concept | Sequence[str | Concept],
+    *,
+    anchor: str | Concept | None = None,
+    keep: Sequence[str | Concept] = (),
+    kind: ConceptKind = "object",
+) -> ErasureRequest:
+    """Writes an erasure request from plain words.
+
+    Args:
+        concepts: one or several, as names or as `Concept`.
+        anchor: where all of them are steered; None or an empty name is the empty prompt.
+        keep: what must stay as it is.
+        kind: the kind of those given as names; kept names count as the same kind.
+
+    Raises:
+        BadRequest: see `Concept`, `Erasure` and `ErasureRequest`.
+    """
+    listed = [concepts] if isinstance(concepts, str | Concept) else list(concepts)
+    target = None if anchor is None or anchor == "" else _concept(anchor, kind)
+    erasures = tuple(Erasure(concept=_concept(one, kind), anchor=target) for one in listed)
+    return ErasureRequest(erasures=erasures, keep=tuple(_concept(one, kind) for one in keep))
+
+
+def _concept(given: str | Concept, kind: ConceptKind) -> Concept:
+    return given if isinstance(given, Concept) else Concept(name=given, kind=kind)
+
+
+def _folded(name: str) -> str:
+    return " ".join(name.casefold().split())
+
+
+def _texts(concept: Concept) -> tuple[str, ...]:
+    return (*names(concept), *concept.prompts)
+
+
+_MINORS = re.compile(
+    r"\b(child(ren|ish)?|kids?|minors?|teen(s|ager|agers|age|aged)?|pre-?teens?|infants?|bab(y|ies)|"
+    r"toddlers?|under-?aged?|school ?(girl|boy|kid)s?|girls?|boys?|juveniles?|"
+    r"adolescents?|loli(ta|con)?s?|shota(con)?s?)\b",
+    re.IGNORECASE,
+)
+_SEXUAL = re.compile(
+    r"\b(sex\w*|nud\w+|naked\w*|erotic\w*|porn\w*|nsfw|topless|undress\w*|lewd\w*|hentai|fetish\w*|"
+    r"explicit content|intimate imagery)\b",
+    re.IGNORECASE,
+)
+
+
+def _refuse_minors(texts: tuple[str, ...]) -> None:
+    """Refuses texts that, taken together, name minors and sexual content."""
+    together = " ; ".join(texts)
+    if _MINORS.search(together) and _SEXUAL.search(together):
+        raise Refused(
+            "the request combines minors and sexual content, which efface does not process; "
+            "name each kind of content on its own"
+        )

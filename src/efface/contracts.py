@@ -1,0 +1,301 @@
+"""What methods, attacks, judges, metrics and models must offer; contracts hold no algorithm."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
+
+from efface.errors import BadRequest
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    import torch
+    from efface.core.results import ErasureResult
+    from jaxtyping import Float
+    from torch import Tensor, nn
+
+    from efface.concepts import Concept, ErasureRequest
+
+__all__ = [
+    "Attack",
+    "AttackTrial",
+    "Better",
+    "DenoisingStep",
+    "Eraser",
+    "Estimate",
+    "ForgetSet",
+    "ForgetSetSearch",
+    "Guide",
+    "ImageMetric",
+    "Judge",
+    "JudgeCard",
+    "Method",
+    "Monitor",
+    "Need",
+    "Paper",
+    "Role",
+    "Sample",
+    "SetMetric",
+    "Suite",
+    "TextToImage",
+    "require_positive",
+    "silent",
+]
+
+Need: TypeAlias = Literal[
+    "prompts", "images", "labels", "anchor", "keep", "forget_data", "retain_data"
+]
+Role: TypeAlias = Literal["erased", "synonym", "paraphrase", "neighbour", "kept", "general"]
+Better: TypeAlias = Literal["higher", "lower"]
+Monitor: TypeAlias = Callable[[int, int, Mapping[str, float]], None]
+"""Called once per step with the step (from 0), the number of steps, and named figures."""
+
+ModelT = TypeVar("ModelT")
+
+
+def silent(step: int, total: int, figures: Mapping[str, float]) -> None:
+    """Watches nothing; the default monitor."""
+
+
+class TextToImage(Protocol):
+    """What methods may touch of a text-to-image pipeline; diffusers pipelines fit structurally."""
+
+    unet: nn.Module
+    vae: nn.Module
+    text_encoder: nn.Module
+    tokenizer: Any
+    scheduler: Any
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a method comes from."""
+
+    title: str
+    arxiv: str
+    year: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method(ABC):
+    """Facts as class variables, settings as fields, presets by name."""
+
+    paper: ClassVar[Paper]
+    needs: ClassVar[frozenset[Need]]
+    """What a request must hold for this method."""
+    revision: ClassVar[int] = 1
+    """Raised whenever the same settings and seed give another result."""
+
+    @classmethod
+    def presets(cls) -> Mapping[str, Self]:
+        """Gives the papers' numbers by name; a method without published numbers has none."""
+        return {}
+
+
+class Eraser(Method, Generic[ModelT]):
+    """Takes concepts out of a model and returns the change; the model stays as it was."""
+
+    edits: ClassVar[frozenset[str]]
+    """Components it may change, such as ``unet`` or ``text_encoder``."""
+
+    @abstractmethod
+    def erase(
+        self,
+        model: ModelT,
+        request: ErasureRequest,
+        *,
+        generator: torch.Generator,
+        monitor: Monitor = silent,
+    ) -> ErasureResult:
+        """Makes the delta that erases what the request names."""
+
+
+@dataclass(frozen=True)
+class DenoisingStep:
+    """Where sampling stands: step ``index`` of ``total`` at the scheduler's ``timestep``."""
+
+    index: int
+    total: int
+    timestep: int
+
+
+class Guide(Method, Generic[ModelT]):
+    """Steers sampling and changes no weight."""
+
+    @abstractmethod
+    def steering(
+        self, model: ModelT, request: ErasureRequest
+    ) -> Callable[
+        [Float[Tensor, "batch c h w"], DenoisingStep],
+        Float[Tensor, "batch c h w"],
+    ]:
+        """Gives the function that bends the latents after each denoising step."""
+
+
+@dataclass(frozen=True)
+class ForgetSet:
+    """Chosen concepts with weights between 0 and 1, hardest first."""
+
+    members: tuple[Concept, ...]
+    weights: tuple[float, ...]
+
+
+class ForgetSetSearch(Method, Generic[ModelT]):
+    """Finds the set of concepts that is hardest to forget."""
+
+    @abstractmethod
+    def search(
+        self,
+        model: ModelT,
+        candidates: Sequence[Concept],
+        *,
+        size: int,
+        generator: torch.Generator,
+        monitor: Monitor = silent,
+    ) -> ForgetSet:
+        """Chooses ``size`` of the candidates."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture to generate: a prompt, a seed, and the role it plays in the evaluation."""
+
+    prompt: str
+    seed: int
+    role: Role
+    concept: Concept | None = None
+    """The thing that would be judged in the picture."""
+    style: Concept | None = None
+    """A second thing (of kind ``style``) that must be there too."""
+
+    @property
+    def id(self) -> str:
+        """Sixteen hex digits that depend on every field and on nothing else."""
+        text = json.dumps(asdict(self), sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured number with its interval; rates are 0 to 1 and carry their hits."""
+
+    value: float
+    low: float
+    high: float
+    count: int
+    hits: int | None = None
+
+
+@dataclass(frozen=True)
+class JudgeCard:
+    """What is known about a judge: an instrument has error rates."""
+
+    name: str
+    version: str
+    threshold: float
+    """Presence at or above this counts as a hit."""
+    true_positive_rate: Estimate
+    false_positive_rate: Estimate
+    notes: str = ""
+
+
+class Judge(Protocol):
+    """Says how likely it is that a concept is in a picture."""
+
+    @property
+    def card(self) -> JudgeCard:
+        """The judge's identity and error rates."""
+
+    def knows(self, concept: Concept) -> bool:
+        """Says whether the judge can recognise this concept at all."""
+
+    def presence(self, images: Float[Tensor, "n 3 h w"], concept: Concept) -> Float[Tensor, " n"]:
+        """Gives one probability per image; pixels are 0 to 1."""
+
+
+class ImageMetric(Protocol):
+    """One number per image; NaN means not scored."""
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+    better: ClassVar[Better]
+
+    def scores(
+        self, images: Float[Tensor, "n 3 h w"], samples: Sequence[Sample]
+    ) -> Float[Tensor, " n"]:
+        """Scores each image against its sample; pixels are 0 to 1."""
+
+
+class SetMetric(Protocol):
+    """One number for two sets of images."""
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+    better: ClassVar[Better]
+
+    def distance(
+        self, images: Float[Tensor, "n 3 h w"], reference: Float[Tensor, "m 3 h w"]
+    ) -> Estimate:
+        """Measures how far the images are from the reference; pixels are 0 to 1."""
+
+
+@dataclass(frozen=True)
+class AttackTrial:
+    """One attempt to bring a concept back and how it ended."""
+
+    prompt: str
+    seed: int
+    presence: float
+    """The judge's probability for the picture of this trial."""
+    success: bool
+    evaluations: int
+    """Model evaluations spent up to here."""
+
+
+class Attack(Method, Generic[ModelT]):
+    """Tries to bring an erased concept back with a given access to the model."""
+
+    access: ClassVar[Literal["text only", "embeddings", "gradients", "weights"]]
+
+    @abstractmethod
+    def attack(
+        self,
+        model: ModelT,
+        concept: Concept,
+        judge: Judge,
+        *,
+        budget: int,
+        generator: torch.Generator,
+        monitor: Monitor = silent,
+    ) -> tuple[AttackTrial, ...]:
+        """Spends at most ``budget`` model evaluations."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """What is generated and measured; any change that can move a number raises ``version``."""
+
+    name: str
+    version: int
+    samples: tuple[Sample, ...]
+    judge: str
+    """Name of the judge, found by the registry or the model that brings it."""
+    image_metrics: tuple[str, ...] = ()
+    set_metrics: tuple[str, ...] = ()
+
+
+def require_positive(method: object, *fields: str) -> None:
+    """Refuses settings that are zero or negative, naming the field and the value.
+
+    Raises:
+        BadRequest: one of the fields is not above zero.
+    """
+    for field in fields:
+        value = getattr(method, field)
+        if not value > 0:
+            raise BadRequest(f"{field} is {value}; it must be above zero")

@@ -1,0 +1,1 @@
+"""One numerical idea per file; no method names inside."""

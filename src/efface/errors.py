@@ -1,0 +1,51 @@
+"""The five kinds of failure; every text says what happened, what was expected and what to do."""
+
+from __future__ import annotations
+
+__all__ = [
+    "BadDelta",
+    "BadModel",
+    "BadRequest",
+    "EffaceError",
+    "MeasurementFailed",
+    "MissingInput",
+    "ModelCollapsed",
+    "NothingChanged",
+    "Refused",
+]
+
+
+class EffaceError(Exception):
+    """Anything that efface refuses or cannot do; catch this to catch all five kinds."""
+
+
+class BadRequest(EffaceError, ValueError):
+    """The question makes no sense: an unknown name, an empty concept, a value out of range."""
+
+
+class Refused(BadRequest):
+    """The request asks for something that efface does not do for anybody."""
+
+
+class MissingInput(EffaceError):
+    """A method needs something that the request does not hold, such as pictures or an anchor."""
+
+
+class BadModel(EffaceError):
+    """A model cannot be used: a file is missing, cut short or holds tensors of another shape."""
+
+
+class BadDelta(EffaceError):
+    """A delta cannot be used: another base, a newer format, a broken file or a missing parent."""
+
+
+class MeasurementFailed(EffaceError):
+    """A number could not be measured, so none is given."""
+
+
+class NothingChanged(MeasurementFailed):
+    """The erasure left the model, or what it does with the concept, as it was."""
+
+
+class ModelCollapsed(MeasurementFailed):
+    """The erasure wrecked the model: not finite, or answers to other prompts exploded."""

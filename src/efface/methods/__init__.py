@@ -1,0 +1,1 @@
+"""One file per paper; a file is found by its name."""

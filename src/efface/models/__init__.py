@@ -1,0 +1,1 @@
+"""The models we edit: where their parts are, how they are loaded, and toy instances of them."""

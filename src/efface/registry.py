@@ -1,0 +1,193 @@
+"""What exists: methods, attacks, judges, metrics, found by file name and read, not imported."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import importlib
+import importlib.metadata
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from efface.errors import BadRequest
+
+__all__ = ["Entry", "Kind", "Setting", "build", "entries", "find", "load", "settings_of"]
+
+Kind: TypeAlias = Literal["methods", "attacks", "judges", "metrics"]
+
+_VERBS: dict[str, frozenset[str]] = {
+    "methods": frozenset({"erase", "steering", "search"}),
+    "attacks": frozenset({"attack"}),
+    "judges": frozenset({"presence"}),
+    "metrics": frozenset({"scores", "distance"}),
+}
+_ROOT = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One field of a method, as written in its source."""
+
+    name: str
+    type: str
+    default: str | None
+    doc: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something that can be chosen by name."""
+
+    kind: Kind
+    name: str
+    summary: str
+    """First line of the module's docstring."""
+    module: str
+    class_name: str
+    settings: tuple[Setting, ...]
+    doc: str
+    """The class's docstring."""
+
+
+def entries(kind: Kind) -> tuple[Entry, ...]:
+    """Lists what exists of a kind, sorted by name; files without the kind's verb are helpers.
+
+    Raises:
+        BadRequest: a file defines two classes with the kind's verb, so its name is ambiguous.
+    """
+    folder = _ROOT / kind
+    found = [_read(kind, f"efface.{kind}.{path.stem}", path) for path in folder.glob("*.py")]
+    listed = {entry.name: entry for entry in found if entry is not None}
+    for entry in _foreign(kind):
+        listed.setdefault(entry.name, entry)
+    return tuple(sorted(listed.values(), key=lambda entry: entry.name))
+
+
+def find(kind: Kind, name: str) -> Entry:
+    """Finds one by name.
+
+    Raises:
+        BadRequest: there is none; the text suggests the nearest names.
+    """
+    known = {entry.name: entry for entry in entries(kind)}
+    if name in known:
+        return known[name]
+    near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}? " if near else ""
+    listed = ", ".join(known) or "none"
+    raise BadRequest(f"there is no {kind[:-1]} called '{name}'; {hint}known: {listed}")
+
+
+def load(kind: Kind, name: str) -> type[Any]:
+    """Imports the class behind a name; only now the heavy libraries load.
+
+    Raises:
+        BadRequest: there is none of that name.
+    """
+    entry = find(kind, name)
+    loaded: type[Any] = getattr(importlib.import_module(entry.module), entry.class_name)
+    return loaded
+
+
+def build(kind: Kind, name: str, *, preset: str | None = None, **settings: Any) -> Any:
+    """Makes a method or judge: class defaults, then the preset, then ``settings``.
+
+    Raises:
+        BadRequest: an unknown name, preset or setting (with a suggestion), or a value out of range.
+    """
+    found = load(kind, name)
+    base: dict[str, Any] = {}
+    if preset is not None:
+        presets = found.presets()
+        if preset not in presets:
+            raise BadRequest(_unknown(f"preset of {name}", preset, presets))
+        base = _values(presets[preset])
+    known = [field.name for field in fields(found)] if is_dataclass(found) else []
+    for given in settings:
+        if given not in known:
+            raise BadRequest(_unknown(f"setting of {name}", given, known))
+    return found(**{**base, **{key: _tuples(value) for key, value in settings.items()}})
+
+
+def settings_of(method: Any) -> dict[str, Any]:
+    """Gives all settings of a method as plain values that JSON can hold."""
+    return asdict(method)
+
+
+def _values(method: Any) -> dict[str, Any]:
+    return {field.name: getattr(method, field.name) for field in fields(method)}
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(_tuples(one) for one in value) if isinstance(value, list | tuple) else value
+
+
+def _unknown(what: str, name: str, known: Mapping[str, Any] | list[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return f"there is no {what} called '{name}'; {hint}known: {', '.join(known) or 'none'}"
+
+
+def _read(kind: Kind, module: str, path: Path, *, name: str | None = None) -> Entry | None:
+    if path.stem.startswith("_"):
+        return None
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    classes = [
+        node for node in tree.body if isinstance(node, ast.ClassDef) and _has_verb(node, kind)
+    ]
+    if not classes:
+        return None
+    if len(classes) > 1:
+        both = " and ".join(node.name for node in classes)
+        raise BadRequest(f"{path.name} defines {both}; a file in {kind} defines exactly one")
+    summary = (ast.get_docstring(tree) or "").partition("\n")[0]
+    found = classes[0]
+    doc = ast.get_docstring(found) or ""
+    return Entry(kind, name or path.stem, summary, module, found.name, _settings(found), doc)
+
+
+def _has_verb(node: ast.ClassDef, kind: Kind) -> bool:
+    defined = {item.name for item in node.body if isinstance(item, ast.FunctionDef)}
+    return not node.name.startswith("_") and bool(defined & _VERBS[kind])
+
+
+def _settings(node: ast.ClassDef) -> tuple[Setting, ...]:
+    """Reads annotated fields with the docstring below each; class variables are facts."""
+    found = []
+    for item, following in zip(node.body, [*node.body[1:], None], strict=True):
+        if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
+            continue
+        type_text = ast.unparse(item.annotation)
+        if type_text.startswith("ClassVar"):
+            continue
+        default = None if item.value is None else ast.unparse(item.value)
+        found.append(Setting(item.target.id, type_text, default, _text(following)))
+    return tuple(found)
+
+
+def _text(node: ast.stmt | None) -> str:
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return " ".join(str(node.value.value).split())
+    return ""
+
+
+def _foreign(kind: Kind) -> list[Entry]:
+    """Reads other packages' entry points ``name = package.module`` without importing them."""
+    found = []
+    for point in importlib.metadata.entry_points(group=f"efface.{kind}"):
+        top, *rest = point.module.split(".")
+        spec = importlib.util.find_spec(top)
+        if spec is None or spec.origin is None:
+            continue
+        path = Path(spec.origin)
+        if rest:
+            path = path.parent.joinpath(*rest).with_suffix(".py")
+        if path.is_file() and (entry := _read(kind, point.module, path, name=point.name)):
+            found.append(entry)
+    return found
+
+
+assert set(get_args(Kind)) == set(_VERBS)
