@@ -1,0 +1,76 @@
+"""What a command says: words for people, or one JSON object for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from efface.contracts import Monitor
+
+__all__ = ["Output"]
+
+
+class Output:
+    """Standard output holds results, standard error progress and errors.
+
+    With ``machine`` set, nothing but one JSON object reaches standard output.
+    """
+
+    def __init__(self, *, machine: bool, traceback: bool) -> None:
+        self.machine = machine
+        self.traceback = traceback
+        self.after_interrupt = "nothing was written; run the same command again"
+        """What to do after Ctrl-C; verbs replace it as they get further."""
+
+    @classmethod
+    def from_arguments(cls, arguments: Sequence[str]) -> Output:
+        """Reads the two shared flags before anything is parsed, so that parse errors obey them."""
+        return cls(machine="--json" in arguments, traceback="--traceback" in arguments)
+
+    def say(self, *lines: RenderableType) -> None:
+        """Prints for people; silent for machines."""
+        if not self.machine:
+            console = self._console()
+            for line in lines:
+                console.print(line, soft_wrap=isinstance(line, str))
+
+    def result(self, fields: Mapping[str, Any]) -> None:
+        """Prints the JSON object for machines; silent for people."""
+        if self.machine:
+            sys.stdout.write(json.dumps(fields, indent=2, default=str) + "\n")
+
+    def error(self, kind: str, text: str) -> None:
+        """Prints one line to standard error, and for machines an object to standard output."""
+        line = " ".join(text.split())
+        sys.stderr.write(f"efface: {line}\n")
+        self.result({"error": {"kind": kind, "message": line}})
+
+    @contextmanager
+    def progress(self, title: str) -> Iterator[Monitor]:
+        """Shows a bar on standard error while something takes its time; gone when it is done."""
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+        from rich.progress import TimeRemainingColumn as Remaining
+
+        console = Console(stderr=True)
+        hidden = self.machine or not console.is_terminal
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
+        with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
+            task = bar.add_task(title, total=None)
+
+            def monitor(step: int, total: int, figures: Mapping[str, float]) -> None:
+                shown = " ".join(f"{name} {value:.3g}" for name, value in figures.items())
+                bar.update(task, completed=step + 1, total=total, description=f"{title} {shown}")
+
+            yield monitor
+
+    def _console(self) -> Console:
+        from rich.console import Console
+
+        return Console(highlight=False)
