@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from typing import Self
 
     import torch
-    from efface.core.results import ErasureResult
     from jaxtyping import Float
     from torch import Tensor, nn
 
     from efface.concepts import Concept, ErasureRequest
+    from efface.core.results import ErasureResult
 
 __all__ = [
     "Attack",
@@ -32,6 +32,7 @@ __all__ = [
     "ForgetSetSearch",
     "Guide",
     "ImageMetric",
+    "Instrument",
     "Judge",
     "JudgeCard",
     "Method",
@@ -52,6 +53,8 @@ Need: TypeAlias = Literal[
 ]
 Role: TypeAlias = Literal["erased", "synonym", "paraphrase", "neighbour", "kept", "general"]
 Better: TypeAlias = Literal["higher", "lower"]
+Instrument: TypeAlias = Literal["judge", "clip", "features"]
+"""What a metric is built from: a judge, an object with text and image features, or a function."""
 Monitor: TypeAlias = Callable[[int, int, Mapping[str, float]], None]
 """Called once per step with the step (from 0), the number of steps, and named figures."""
 
@@ -209,7 +212,7 @@ class Judge(Protocol):
 
     @property
     def card(self) -> JudgeCard:
-        """The judge's identity and error rates."""
+        """The judge's identity and error rates; a rate with count 0 is unknown."""
 
     def knows(self, concept: Concept) -> bool:
         """Says whether the judge can recognise this concept at all."""
@@ -219,11 +222,17 @@ class Judge(Protocol):
 
 
 class ImageMetric(Protocol):
-    """One number per image; NaN means not scored."""
+    """One number per image; NaN means not scored. Built from the instrument that it uses."""
 
     name: ClassVar[str]
     unit: ClassVar[str]
     better: ClassVar[Better]
+    uses: ClassVar[Instrument]
+    threshold: float | None
+    """Scores at or above this are hits and are reported as a rate; None: reported as a mean."""
+
+    def applies(self, sample: Sample) -> bool:
+        """Says whether there is anything to score in this sample."""
 
     def scores(
         self, images: Float[Tensor, "n 3 h w"], samples: Sequence[Sample]
@@ -232,11 +241,12 @@ class ImageMetric(Protocol):
 
 
 class SetMetric(Protocol):
-    """One number for two sets of images."""
+    """One number for two sets of images. Built from the instrument that it uses."""
 
     name: ClassVar[str]
     unit: ClassVar[str]
     better: ClassVar[Better]
+    uses: ClassVar[Instrument]
 
     def distance(
         self, images: Float[Tensor, "n 3 h w"], reference: Float[Tensor, "m 3 h w"]

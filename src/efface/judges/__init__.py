@@ -1,0 +1,1 @@
+"""Instruments that say whether a concept is in a picture, one file each."""
