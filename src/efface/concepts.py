@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 from efface.errors import BadRequest, Refused
 
@@ -16,8 +17,10 @@ __all__ = [
     "ConceptKind",
     "Erasure",
     "ErasureRequest",
+    "described",
     "names",
     "request",
+    "request_from",
     "wordings",
 ]
 
@@ -186,3 +189,40 @@ def _refuse_minors(texts: tuple[str, ...]) -> None:
             "the request combines minors and sexual content, which efface does not process; "
             "name each kind of content on its own"
         )
+
+
+def described(request: ErasureRequest) -> dict[str, Any]:
+    """Writes a request as plain values that JSON can hold."""
+    text = json.dumps(asdict(request), default=str)
+    written: dict[str, Any] = json.loads(text)
+    return written
+
+
+def request_from(written: Mapping[str, Any]) -> ErasureRequest:
+    """Reads what `described` wrote.
+
+    Raises:
+        BadRequest: a field is missing or unknown.
+    """
+    try:
+        erasures = tuple(_erasure_from(each) for each in written["erasures"])
+        keep = tuple(_concept_from(each) for each in written.get("keep", ()))
+        folders = {name: written.get(name) for name in ("forget_data", "retain_data")}
+        paths = {name: None if given is None else Path(given) for name, given in folders.items()}
+        return ErasureRequest(erasures=erasures, keep=keep, **paths)
+    except (KeyError, TypeError) as error:
+        raise BadRequest(f"the written request is damaged: {error}") from error
+
+
+def _erasure_from(written: Mapping[str, Any]) -> Erasure:
+    anchor = written.get("anchor")
+    target = None if anchor is None else _concept_from(anchor)
+    return Erasure(concept=_concept_from(written["concept"]), anchor=target)
+
+
+def _concept_from(written: Mapping[str, Any]) -> Concept:
+    fields: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in written.items()
+    }
+    fields["images"] = tuple(Path(path) for path in fields.get("images", ()))
+    return Concept(**fields)

@@ -9,8 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
 
-from efface.errors import BadRequest
-
 if TYPE_CHECKING:
     from typing import Self
 
@@ -44,7 +42,6 @@ __all__ = [
     "SetMetric",
     "Suite",
     "TextToImage",
-    "require_positive",
     "silent",
 ]
 
@@ -297,15 +294,3 @@ class Suite:
     """Name of the judge, found by the registry or the model that brings it."""
     image_metrics: tuple[str, ...] = ()
     set_metrics: tuple[str, ...] = ()
-
-
-def require_positive(method: object, *fields: str) -> None:
-    """Refuses settings that are zero or negative, naming the field and the value.
-
-    Raises:
-        BadRequest: one of the fields is not above zero.
-    """
-    for field in fields:
-        value = getattr(method, field)
-        if not value > 0:
-            raise BadRequest(f"{field} is {value}; it must be above zero")

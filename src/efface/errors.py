@@ -12,6 +12,7 @@ __all__ = [
     "ModelCollapsed",
     "NothingChanged",
     "Refused",
+    "require_positive",
 ]
 
 
@@ -49,3 +50,15 @@ class NothingChanged(MeasurementFailed):
 
 class ModelCollapsed(MeasurementFailed):
     """The erasure wrecked the model: not finite, or answers to other prompts exploded."""
+
+
+def require_positive(method: object, *fields: str) -> None:
+    """Refuses settings that are zero or negative, naming the field and the value.
+
+    Raises:
+        BadRequest: one of the fields is not above zero.
+    """
+    for field in fields:
+        value = getattr(method, field)
+        if not value > 0:
+            raise BadRequest(f"{field} is {value}; it must be above zero")

@@ -1,0 +1,162 @@
+"""Several deltas as one: sums where independent, products where one was made on another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from efface.core.deltas import SKETCH_TOLERANCE, Delta, Provenance, sketch_deviation
+from efface.core.patches import Patch, TextMapPatch, added, carried
+from efface.errors import BadDelta, BadRequest
+from efface.models.components import KEY_VALUE, is_key_value
+
+__all__ = ["compose"]
+
+
+def compose(deltas: Sequence[Delta], *, scales: Sequence[float] | None = None) -> Delta:
+    """Makes one delta whose effect is that of applying all of them.
+
+    The order does not matter, except that a delta follows its parents. Dense patches add, low-rank
+    patches are put side by side, a mix becomes dense, and a text map made on top of other changes
+    also acts on those.
+
+    Args:
+        deltas: at least one; made on the same base or on one another.
+        scales: one factor per delta; 1 for all when left out.
+
+    Raises:
+        BadDelta: different bases, or a delta without the parent it was made on.
+        BadRequest: nothing to compose, the same delta twice, or a wrong number of scales.
+    """
+    factors = [1.0] * len(deltas) if scales is None else list(scales)
+    _check(deltas, factors)
+    factor_of = {delta.id: factor for delta, factor in zip(deltas, factors, strict=True)}
+    ordered = _ordered(deltas)
+    _check_bases(ordered)
+    changes: dict[str, dict[str, Patch]] = {}
+    for delta in ordered:
+        beneath = [changes[name] for name in _parents_among(delta, ordered)]
+        changes[delta.id] = _on_top(delta.scaled(factor_of[delta.id]), beneath)
+    patches = _sum(list(changes.values()))
+    return Delta(patches=patches, provenance=_provenance(ordered, factor_of))
+
+
+def _check(deltas: Sequence[Delta], factors: Sequence[float]) -> None:
+    if not deltas:
+        raise BadRequest("there is nothing to compose; give at least one delta")
+    if len(factors) != len(deltas):
+        raise BadRequest(f"{len(deltas)} deltas need as many scales, not {len(factors)}")
+    held = [name for delta in deltas for name in (delta.id, *delta.provenance.parts)]
+    if twice := sorted({name for name in held if held.count(name) > 1}):
+        raise BadRequest(f"delta {twice[0]} is given twice; give it once, with another scale")
+
+
+def _ordered(deltas: Sequence[Delta]) -> list[Delta]:
+    """Puts parents first and otherwise sorts by id, so that the given order cannot matter."""
+    waiting = sorted(deltas, key=lambda delta: delta.id)
+    done: list[Delta] = []
+    while waiting:
+        ready = [delta for delta in waiting if not _missing(delta, done)]
+        if not ready:
+            names = ", ".join(_missing(waiting[0], list(deltas)) or _missing(waiting[0], done))
+            raise BadDelta(
+                f"delta {waiting[0].id} was made on top of {names}, which is not among the deltas; "
+                "compose them together"
+            )
+        done += ready
+        waiting = [delta for delta in waiting if delta not in ready]
+    return done
+
+
+def _parents_among(delta: Delta, others: Sequence[Delta]) -> list[str]:
+    """Finds those that supply a parent: the parent itself, or a composition of parents only."""
+    parents = set(delta.provenance.parents)
+    return [
+        other.id
+        for other in others
+        if other.id in parents
+        or (other.provenance.parts and parents.issuperset(other.provenance.parts))
+    ]
+
+
+def _missing(delta: Delta, others: Sequence[Delta]) -> list[str]:
+    supplying = _parents_among(delta, others)
+    supplied = {
+        name
+        for other in others
+        if other.id in supplying
+        for name in (other.id, *other.provenance.parts)
+    }
+    return [parent for parent in delta.provenance.parents if parent not in supplied]
+
+
+def _check_bases(ordered: Sequence[Delta]) -> None:
+    """Compares the sketches of deltas that were made on the bare base."""
+    known: dict[str, tuple[float, ...]] = {}
+    for delta in ordered:
+        if delta.provenance.parents:
+            continue
+        for key, values in delta.provenance.base_sketch.items():
+            deviation = sketch_deviation(values, known.setdefault(key, values))
+            if deviation > SKETCH_TOLERANCE:
+                raise BadDelta(
+                    f"delta {delta.id} was made for another base than the others: {key} differs "
+                    f"by {deviation:.1%}; compose deltas of one base only"
+                )
+
+
+def _on_top(patches: dict[str, Patch], beneath: list[dict[str, Patch]]) -> dict[str, Patch]:
+    """Writes a change made on top of others relative to the bare base.
+
+    Only a text map depends on the weight it meets: on changes D beneath it adds ``D left right``.
+    """
+    text_map = patches.get(KEY_VALUE)
+    if not isinstance(text_map, TextMapPatch):
+        return patches
+    extra = [
+        {key: carried(patch, text_map) for key, patch in change.items() if _reads_text(key)}
+        for change in beneath
+    ]
+    return _sum([patches, *extra])
+
+
+def _reads_text(key: str) -> bool:
+    return key == KEY_VALUE or (key.startswith("unet/") and is_key_value(key))
+
+
+def _sum(changes: Sequence[Mapping[str, Patch]]) -> dict[str, Patch]:
+    total: dict[str, Patch] = {}
+    for change in changes:
+        for key, patch in change.items():
+            total[key] = added(total[key], patch) if key in total else patch
+    return total
+
+
+def _provenance(ordered: Sequence[Delta], factor_of: Mapping[str, float]) -> Provenance:
+    """Lists what went in; the base sketch is that of the first delta to touch each weight."""
+    sketches: dict[str, tuple[float, ...]] = {}
+    for delta in ordered:
+        for key, values in delta.provenance.base_sketch.items():
+            sketches.setdefault(key, values)
+    parts = tuple(name for delta in ordered for name in (delta.id, *delta.provenance.parts))
+    parents = {parent for delta in ordered for parent in delta.provenance.parents}
+    return replace(
+        ordered[0].provenance,
+        method="compose",
+        revision=1,
+        preset=None,
+        settings={"scales": {delta.id: factor_of[delta.id] for delta in ordered}},
+        settings_given=(),
+        request=_joined([delta.provenance.request for delta in ordered]),
+        base_sketch=sketches,
+        parents=tuple(sorted(parents.difference(parts))),
+        parts=parts,
+    )
+
+
+def _joined(requests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        "erasures": [each for one in requests for each in one.get("erasures", ())],
+        "keep": [each for one in requests for each in one.get("keep", ())],
+    }

@@ -1,0 +1,99 @@
+"""One safetensors file per delta: tensors, and in its header the format version and provenance."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
+from torch import Tensor
+
+from efface.core.deltas import Delta, provenance_from_json, provenance_to_json
+from efface.core.files import write_atomically
+from efface.core.patches import KINDS, Patch
+from efface.errors import BadDelta
+
+__all__ = ["FILE_NAME", "FORMAT", "FORMAT_VERSION", "load", "save"]
+
+FORMAT = "efface-delta"
+FORMAT_VERSION = 1
+FILE_NAME = "delta.safetensors"
+
+
+def save(delta: Delta, path: Path) -> None:
+    """Writes a delta in one step; see `Delta.save`."""
+    header = {
+        "format": FORMAT,
+        "format_version": str(FORMAT_VERSION),
+        "id": delta.id,
+        "kinds": json.dumps(delta.kinds(), sort_keys=True),
+        "provenance": provenance_to_json(delta.provenance),
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in delta.tensors().items()}
+    write_atomically(path, serialise(_unshared(tensors), metadata=header))
+
+
+def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies tensors that share memory with an earlier one, which the format does not allow."""
+    seen: set[int] = set()
+    result = {}
+    for name, tensor in tensors.items():
+        pointer = tensor.untyped_storage().data_ptr()
+        result[name] = tensor.clone() if pointer in seen else tensor
+        seen.add(pointer)
+    return result
+
+
+def load(path: Path) -> Delta:
+    """Reads a delta and checks its hash; see `Delta.load`."""
+    file = path / FILE_NAME if path.is_dir() else path
+    if not file.is_file():
+        raise BadDelta(f"there is no delta at {path}; give a {FILE_NAME} or the folder of a run")
+    header, tensors = _read(file)
+    _check_format(file, header)
+    try:
+        kinds: dict[str, str] = json.loads(header["kinds"])
+        patches = {key: _patch(key, kind, tensors) for key, kind in kinds.items()}
+        delta = Delta(patches=patches, provenance=provenance_from_json(header["provenance"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise BadDelta(
+            f"the header of {file} is damaged ({error}); make the delta again"
+        ) from error
+    if delta.id != header.get("id"):
+        raise BadDelta(
+            f"{file} was altered: its contents hash to {delta.id}, its header says "
+            f"{header.get('id')}; make the delta again or fetch it again"
+        )
+    return delta
+
+
+def _read(file: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            names = opened.keys()
+            return opened.metadata() or {}, {name: opened.get_tensor(name) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise BadDelta(
+            f"{file} is damaged or cut short ({error}); make the delta again or fetch it again"
+        ) from error
+
+
+def _check_format(file: Path, header: dict[str, str]) -> None:
+    if header.get("format") != FORMAT:
+        raise BadDelta(f"{file} is a safetensors file but not a delta written by efface")
+    version = header.get("format_version", "")
+    if not version.isdigit():
+        raise BadDelta(f"the header of {file} is damaged: its format version is '{version}'")
+    if int(version) > FORMAT_VERSION:
+        raise BadDelta(
+            f"{file} has format version {version} and this efface reads up to {FORMAT_VERSION}; "
+            "update efface"
+        )
+
+
+def _patch(key: str, kind: str, tensors: dict[str, Tensor]) -> Patch:
+    made: Any = KINDS[kind]
+    patch: Patch = made(**{name: tensors[f"{key}::{name}"] for name in made.__dataclass_fields__})
+    return patch

@@ -1,0 +1,230 @@
+"""A change to a model as an artefact: patches by parameter, provenance, identity, base check."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from efface.core.patches import (
+    KINDS,
+    DensePatch,
+    LowRankPatch,
+    Patch,
+    RowPatch,
+    TextMapPatch,
+    scaled,
+)
+from efface.errors import BadDelta
+from efface.models.components import KEY_VALUE, find, is_key_value
+
+if TYPE_CHECKING:
+    from efface.core.application import AppliedDelta
+
+__all__ = [
+    "SKETCH_TOLERANCE",
+    "Delta",
+    "DensePatch",
+    "LowRankPatch",
+    "ParameterKey",
+    "Patch",
+    "Provenance",
+    "RowPatch",
+    "TextMapPatch",
+    "base_sketch",
+    "sketch",
+    "sketch_deviation",
+]
+
+ParameterKey: TypeAlias = str
+"""``<component>/<canonical parameter path>``, or a role such as ``unet/key_value``."""
+
+SKETCH_VALUES = 16
+SKETCH_TOLERANCE = 1e-2
+"""Relative deviation that is still the same base: bf16 copies reach 5e-3, edits of 1 % 2e-2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a delta comes from and what it may be applied to."""
+
+    method: str
+    revision: int
+    settings: Mapping[str, Any]
+    settings_given: tuple[str, ...] = ()
+    """Those settings that the user set; the rest are defaults or a preset."""
+    preset: str | None = None
+    request: Mapping[str, Any]
+    seed: int
+    base_model: str
+    base_sketch: Mapping[ParameterKey, tuple[float, ...]]
+    """Sixteen values of every touched tensor, as it was when the delta was made."""
+    versions: Mapping[str, str]
+    commit: str = ""
+    dirty: bool = False
+    parents: tuple[str, ...] = ()
+    """Deltas that were applied while this one was made."""
+    parts: tuple[str, ...] = ()
+    """Deltas that this one was composed of."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Delta:
+    """What an erasure changed: it can be applied, reverted, scaled, composed, saved and checked."""
+
+    patches: Mapping[ParameterKey, Patch]
+    provenance: Provenance
+
+    @cached_property
+    def id(self) -> str:
+        """Sixteen hex digits of a hash over all tensors, the request and the settings."""
+        digest = hashlib.sha256()
+        facts = {
+            "method": self.provenance.method,
+            "revision": self.provenance.revision,
+            "settings": self.provenance.settings,
+            "request": self.provenance.request,
+            "parents": sorted(self.provenance.parents),
+        }
+        digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
+        for name, tensor in sorted(self.tensors().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(
+                tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+            )
+        return digest.hexdigest()[:16]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Lists every tensor as ``<key>::<field>``, the names used in the file."""
+        return {
+            f"{key}::{field}": getattr(patch, field)
+            for key, patch in self.patches.items()
+            for field in type(patch).__dataclass_fields__
+        }
+
+    def kinds(self) -> dict[ParameterKey, str]:
+        """Names the kind of patch behind each key."""
+        names = {kind: name for name, kind in KINDS.items()}
+        return {key: names[type(patch)] for key, patch in self.patches.items()}
+
+    def covering(self, key: ParameterKey) -> tuple[Patch, ...]:
+        """Gives the patches that act on one parameter: its own and the text map."""
+        found = [self.patches[key]] if key in self.patches else []
+        if KEY_VALUE in self.patches and key.startswith("unet/") and is_key_value(key):
+            found.append(self.patches[KEY_VALUE])
+        return tuple(found)
+
+    def difference(
+        self, key: ParameterKey, weight: Float[Tensor, "*shape"]
+    ) -> Float[Tensor, "*shape"]:
+        """Gives what is added to one parameter whose value without this delta is ``weight``.
+
+        Raises:
+            BadDelta: a patch does not have the parameter's shape.
+        """
+        total = torch.zeros_like(weight)
+        for patch in self.covering(key):
+            try:
+                total = total + patch.on(weight)
+            except (RuntimeError, IndexError) as error:
+                shapes = [tuple(tensor.shape) for tensor in vars(patch).values()]
+                raise BadDelta(
+                    f"{key} has shape {tuple(weight.shape)} and its patch has tensors of {shapes}; "
+                    "the delta is for another model"
+                ) from error
+        return total
+
+    def scaled(self, scale: float) -> dict[ParameterKey, Patch]:
+        """Multiplies every patch by a number."""
+        return {key: scaled(patch, scale) for key, patch in self.patches.items()}
+
+    def save(self, path: Path) -> None:
+        """Writes one safetensors file with the provenance in its header, in one step.
+
+        Raises:
+            BadRequest: the place cannot be written to; an older file there survives.
+        """
+        from efface.core.delta_files import save
+
+        save(self, Path(path))
+
+    @classmethod
+    def load(cls, path: Path) -> Delta:
+        """Reads a delta from its file, or from the folder that holds ``delta.safetensors``.
+
+        Raises:
+            BadDelta: missing, cut short, altered, or written by a newer version.
+        """
+        from efface.core.delta_files import load
+
+        return load(Path(path))
+
+    def apply(self, model: Any, *, scale: float = 1.0) -> AppliedDelta:
+        """Changes the model until the returned object is reverted or its ``with`` block ends.
+
+        Args:
+            model: a pipeline or a network; checked against the sketch of the base.
+            scale: 1 is the whole change, 0 none; other values move along the line.
+
+        Raises:
+            BadDelta: another base, a missing parent, or applied already.
+        """
+        from efface.core.application import apply
+
+        return apply(self, model, scale=scale)
+
+    def merge_into(self, model: Any, *, scale: float = 1.0) -> None:
+        """Changes the model for good, for export.
+
+        Raises:
+            BadDelta: as for `apply`, or a delta is applied that would later be reverted.
+        """
+        from efface.core.application import merge_into
+
+        merge_into(self, model, scale=scale)
+
+
+def sketch(tensor: Float[Tensor, "*shape"]) -> tuple[float, ...]:
+    """Takes up to sixteen evenly strided values of a tensor."""
+    flat = tensor.detach().flatten()
+    step = max(1, flat.numel() // SKETCH_VALUES)
+    return tuple(float(value) for value in flat[::step][:SKETCH_VALUES].to("cpu", torch.float64))
+
+
+def sketch_deviation(found: tuple[float, ...], expected: tuple[float, ...]) -> float:
+    """Measures the relative distance of two sketches; infinite when their lengths differ."""
+    if len(found) != len(expected):
+        return float("inf")
+    distance = math.dist(found, expected)
+    size = math.hypot(*expected)
+    return distance / size if size > 0 else distance
+
+
+def base_sketch(
+    model: Any, keys: tuple[ParameterKey, ...]
+) -> dict[ParameterKey, tuple[float, ...]]:
+    """Sketches every parameter behind the keys."""
+    return {name: sketch(parameter) for key in keys for name, parameter in find(model, key).items()}
+
+
+def provenance_to_json(provenance: Provenance) -> str:
+    """Writes provenance as JSON text."""
+    return json.dumps(asdict(provenance), sort_keys=True, default=str)
+
+
+def provenance_from_json(text: str) -> Provenance:
+    """Reads what `provenance_to_json` wrote; lists become tuples again."""
+    fields: dict[str, Any] = json.loads(text)
+    for name in ("settings_given", "parents", "parts"):
+        fields[name] = tuple(fields[name])
+    fields["base_sketch"] = {key: tuple(values) for key, values in fields["base_sketch"].items()}
+    return Provenance(**fields)

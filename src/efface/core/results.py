@@ -1,0 +1,83 @@
+"""What an erasure hands back: the delta, its curves, its cost and what the detectors saw."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from efface.core.delta_files import FILE_NAME
+from efface.core.deltas import Delta
+from efface.core.files import write_atomically
+from efface.errors import BadDelta
+
+__all__ = ["ErasureResult"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ErasureResult:
+    """The outcome of one erasure."""
+
+    delta: Delta
+    curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Named figures, one value per step."""
+    seconds: float
+    peak_bytes: int
+    """Most memory in use at one time: of the GPU if the model is there, else of this process."""
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    """Conditioning of the solve and what the no-op and collapse detectors measured."""
+
+    def save(self, folder: Path) -> None:
+        """Writes ``delta.safetensors``, ``run.json`` and ``curves.jsonl``, each in one step.
+
+        Raises:
+            BadRequest: the folder cannot be written to; older files there survive.
+        """
+        folder = Path(folder)
+        steps = [dict(zip(self.curves, values, strict=True)) for values in self._rows()]
+        lines = [json.dumps({"step": step} | row) for step, row in enumerate(steps)]
+        self.delta.save(folder / FILE_NAME)
+        write_atomically(folder / "curves.jsonl", "".join(line + "\n" for line in lines).encode())
+        write_atomically(folder / "run.json", self._run_json().encode())
+
+    def _rows(self) -> list[tuple[float, ...]]:
+        return list(zip(*self.curves.values(), strict=True))
+
+    def _run_json(self) -> str:
+        run = {
+            "delta": self.delta.id,
+            "seconds": self.seconds,
+            "peak_bytes": self.peak_bytes,
+            "diagnostics": dict(self.diagnostics),
+        }
+        return json.dumps(run | asdict(self.delta.provenance), indent=2, default=str) + "\n"
+
+    @classmethod
+    def load(cls, folder: Path) -> ErasureResult:
+        """Reads what `save` wrote.
+
+        Raises:
+            BadDelta: a file is missing, damaged, or belongs to another run.
+        """
+        folder = Path(folder)
+        delta = Delta.load(folder)
+        try:
+            run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            lines = (folder / "curves.jsonl").read_text(encoding="utf-8").splitlines()
+            steps = [json.loads(line) for line in lines]
+        except (OSError, ValueError) as error:
+            raise BadDelta(
+                f"the run in {folder} is not complete ({error}); run it again"
+            ) from error
+        if run.get("delta") != delta.id:
+            raise BadDelta(f"run.json in {folder} is of another delta; run the erasure again")
+        names = [name for name in (steps[0] if steps else {}) if name != "step"]
+        return cls(
+            delta=delta,
+            curves={name: tuple(step[name] for step in steps) for name in names},
+            seconds=run["seconds"],
+            peak_bytes=run["peak_bytes"],
+            diagnostics=run["diagnostics"],
+        )
