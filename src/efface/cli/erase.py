@@ -1,0 +1,193 @@
+"""``efface erase METHOD``: the method's fields are flags; the result is a run folder."""
+
+from __future__ import annotations
+
+import tomllib
+from argparse import ArgumentParser
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, make_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import tyro
+
+from efface import registry
+from efface.cli import measuring, runs
+from efface.cli.folder import RunFolder, locked
+from efface.cli.hosts import BUNDLED, Wanted, load_host, request_for
+from efface.cli.shell import Repeated, Shared, parse, settings_from
+from efface.concepts import ConceptKind
+from efface.errors import BadRequest
+
+if TYPE_CHECKING:
+    from efface.cli.output import Output
+
+__all__ = ["Choice", "Erase", "choose", "run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Erase(Shared):
+    """What to erase, from which model, and where to put the result."""
+
+    concept: Repeated = ()
+    """What to erase; repeat for several at once."""
+    out: Path
+    """Folder of the run: delta, pictures, report and card."""
+    model: str = BUNDLED
+    """The bundled model, a diffusers folder, or a hub id."""
+    kind: ConceptKind | None = None
+    """What the names are; by default an object, or what the bundled model knows the word as."""
+    anchor: str | None = None
+    """What prompts should give instead; by default the empty prompt."""
+    keep: Repeated = ()
+    """What must stay; repeat for several. The bundled model has a default set."""
+    preset: str | None = None
+    """Named settings to start from; see the method's page."""
+    settings: Path | None = None
+    """TOML file with settings; they replace those of the preset, flags replace them."""
+    seed: int = 0
+    """Seed of everything the method draws."""
+    evaluate: bool = True
+    """Measure the result, where a suite for this model exists."""
+    overwrite: bool = False
+    """Replace the run that the folder holds."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The settings of a method, by where they come from."""
+
+    preset: str | None
+    given: Mapping[str, Any]
+    """Settings that came from the TOML file or a flag."""
+
+
+def run(arguments: list[str], output: Output) -> int:
+    """Erases, saves, and measures unless told not to."""
+    if not arguments or arguments[0].startswith("-"):
+        return _overview(arguments, output)
+    method, *flags = arguments
+    options, choice = choose(method, flags)
+    wanted = Wanted(
+        concepts=options.concept, kind=options.kind, anchor=options.anchor, keep=options.keep
+    )
+    request = request_for(options.model, wanted)
+    recipe = runs.Recipe(
+        model=options.model,
+        method=method,
+        preset=choice.preset,
+        settings=choice.given,
+        seed=options.seed,
+        request=request,
+    )
+    with locked(options.out) as folder:
+        _refuse_to_replace(options)
+        return _fill(folder, recipe, options, output)
+
+
+def _fill(folder: RunFolder, recipe: runs.Recipe, options: Erase, output: Output) -> int:
+    pipe = load_host(options.model, output)
+    result = runs.erase(pipe, recipe, output)
+    with folder.staged() as staging:
+        result.save(staging)
+        runs.extend_record(staging, recipe)
+    measuring.forget(folder.path)
+    output.after_interrupt = f"the delta is saved; go on with: efface evaluate {options.out}"
+    output.say(f"erased in {result.seconds:.1f} s: {options.out / runs.DELTA}")
+    if not options.evaluate or not measuring.measurable(options.model):
+        output.say(f"not measured; to measure it: efface evaluate {options.out} --help")
+        output.result({"run": str(options.out), "delta": result.delta.id, "verdict": None})
+        return 0
+    return measuring.measure_run(folder, pipe, measuring.Plan(), output)
+
+
+def choose(method: str, flags: list[str]) -> tuple[Erase, Choice]:
+    """Reads flags for one method: class default, then preset, then TOML file, then flag.
+
+    Raises:
+        BadRequest: an unknown method, preset, setting or flag, or a value out of range.
+    """
+    found = registry.load("methods", method)
+    if not hasattr(found, "erase"):
+        raise BadRequest(f"{method} erases nothing by itself; see: efface list methods")
+    early = _early(flags)
+    preset = early["preset"] or _default_preset(found, early["model"])
+    start = registry.build("methods", method, preset=preset)
+    from_file = _read_toml(Path(early["settings"])) if early["settings"] else {}
+    if from_file:
+        start = _with_file(found, start, from_file, source=early["settings"])
+    both = make_dataclass(
+        "EraseMethod",
+        [("method", found, field(default=start))],
+        bases=(Erase,),
+        frozen=True,
+        kw_only=True,
+    )
+    summary = registry.find("methods", method).summary
+    flat: Any = tyro.conf.OmitArgPrefixes[both]  # type: ignore[valid-type]
+    options = parse(flat, flags, prog=f"efface erase {method}", description=summary)
+    set_here = [f.name for f in fields(found) if f.name in from_file or _typed(f.name, flags)]
+    return options, Choice(preset, {name: getattr(options.method, name) for name in set_here})
+
+
+def _overview(arguments: list[str], output: Output) -> int:
+    if not arguments or arguments[0] not in ("-h", "--help"):
+        raise BadRequest("name a method first: efface erase METHOD; see: efface list methods")
+    output.say("usage: efface erase METHOD --concept NAME --out FOLDER ...\n")
+    for entry in registry.entries("methods"):
+        output.say(f"  {entry.name:<12} {entry.summary}")
+    output.say("\nSettings of one method: efface erase METHOD --help")
+    return 0
+
+
+def _early(flags: list[str]) -> dict[str, str | None]:
+    """Reads the flags that decide the defaults which the full help shows."""
+    reader = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    reader.add_argument("--preset", nargs="?")
+    reader.add_argument("--settings", nargs="?")
+    reader.add_argument("--model", nargs="?", default=BUNDLED)
+    return dict(vars(reader.parse_known_args(flags)[0]))
+
+
+def _default_preset(found: type[Any], model: str | None) -> str | None:
+    return model if model in found.presets() else None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BadRequest(f"there is no settings file {path}; check --settings") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"{path} is not a TOML file: {error}; write lines like: ridge = 0.1") from None
+
+
+def _with_file(found: type[Any], start: Any, values: Mapping[str, Any], *, source: str) -> Any:
+    return settings_from(found, list(_as_flags(values)), start, source=source)
+
+
+def _as_flags(values: Mapping[str, Any]) -> list[str]:
+    """Writes TOML values as the flags they stand for, so that one parser checks both."""
+    flags: list[str] = []
+    for name, value in values.items():
+        flag = name.replace("_", "-")
+        if isinstance(value, bool):
+            flags.append(f"--{flag}" if value else f"--no-{flag}")
+        elif isinstance(value, list):
+            flags += [f"--{flag}", *map(str, value)]
+        else:
+            flags += [f"--{flag}", str(value)]
+    return flags
+
+
+def _typed(name: str, flags: list[str]) -> bool:
+    flag = name.replace("_", "-")
+    spelled = {f"--{flag}", f"--no-{flag}", f"--{name}", f"--no-{name}"}
+    return any(typed.partition("=")[0] in spelled for typed in flags)
+
+
+def _refuse_to_replace(options: Erase) -> None:
+    if (options.out / runs.RECORD).exists() and not options.overwrite:
+        raise BadRequest(
+            f"{options.out} already holds a run; give another --out, or --overwrite to replace it"
+        )

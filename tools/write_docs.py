@@ -1,0 +1,57 @@
+"""Writes every page that is derived from the code or from committed results.
+
+    python tools/write_docs.py           writes them
+    python tools/write_docs.py --check   exits 1 and names the pages that are out of date
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import cli_page
+import method_pages
+import results_table
+
+ROOT = Path(__file__).parent.parent
+
+
+def generated() -> dict[Path, str]:
+    """Gives the text that every generated file should have."""
+    return {
+        **method_pages.pages(ROOT / "docs" / "methods"),
+        ROOT / "docs" / "cli.md": cli_page.page(),
+        ROOT / "README.md": results_table.readme(ROOT / "README.md", ROOT / "benchmarks/results"),
+    }
+
+
+def out_of_date(pages: dict[Path, str]) -> list[Path]:
+    """Lists files that differ from what they should be, and pages of things that are gone."""
+    stale = [p for p, text in pages.items() if not p.exists() or p.read_text("utf-8") != text]
+    orphans = [p for p in (ROOT / "docs" / "methods").glob("*.md") if p not in pages]
+    return [*stale, *orphans]
+
+
+def main() -> int:
+    """Writes or checks; gives the exit code."""
+    pages = generated()
+    stale = out_of_date(pages)
+    if "--check" in sys.argv[1:]:
+        for path in stale:
+            print(f"out of date: {path.relative_to(ROOT)}; run `make docs`")
+        return 1 if stale else 0
+    for path in stale:
+        if path in pages:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(pages[path], encoding="utf-8")
+            print(f"wrote {path.relative_to(ROOT)}")
+        else:
+            path.unlink()
+            print(f"removed {path.relative_to(ROOT)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
