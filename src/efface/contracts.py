@@ -227,6 +227,8 @@ class ImageMetric(Protocol):
     uses: ClassVar[Instrument]
     threshold: float | None
     """Scores at or above this are hits and are reported as a rate; None: reported as a mean."""
+    reverses: ClassVar[bool]
+    """Whether what is better turns around for prompts of the erased concept."""
 
     def applies(self, sample: Sample) -> bool:
         """Says whether there is anything to score in this sample."""
@@ -294,3 +296,7 @@ class Suite:
     """Name of the judge, found by the registry or the model that brings it."""
     image_metrics: tuple[str, ...] = ()
     set_metrics: tuple[str, ...] = ()
+    steps: int = 25
+    """Denoising steps per picture, with the pipeline's own scheduler."""
+    guidance: float = 7.5
+    """Scale of classifier-free guidance."""

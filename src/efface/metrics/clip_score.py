@@ -36,6 +36,7 @@ class ClipScore:
     unit: ClassVar[str] = "100 x cosine"
     better: ClassVar[Better] = "higher"
     uses: ClassVar[Instrument] = "clip"
+    reverses: ClassVar[bool] = True
     threshold: float | None = None
 
     def __init__(self, clip: Clip) -> None:

@@ -26,6 +26,7 @@ class Presence:
     unit: ClassVar[str] = "rate"
     better: ClassVar[Better] = "higher"
     uses: ClassVar[Instrument] = "judge"
+    reverses: ClassVar[bool] = True
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge

@@ -22,6 +22,7 @@ class StylePresence:
     unit: ClassVar[str] = "rate"
     better: ClassVar[Better] = "higher"
     uses: ClassVar[Instrument] = "judge"
+    reverses: ClassVar[bool] = False
 
     def __init__(self, judge: Judge) -> None:
         self._judge = judge

@@ -1,0 +1,102 @@
+"""Drawing samples with a diffusers pipeline: own seeds, counted work, nothing left behind."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from efface.contracts import Sample
+from efface.errors import MeasurementFailed
+
+if TYPE_CHECKING:
+    from jaxtyping import UInt8
+
+__all__ = ["Drawn", "draw"]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Pictures of one batch and what each of them cost."""
+
+    pixels: UInt8[np.ndarray, "n h w 3"]
+    seconds: float
+    """Per picture."""
+    evaluations: float
+    """Network evaluations per picture; with guidance every step counts two."""
+
+
+def draw(pipe: Any, samples: Sequence[Sample], *, steps: int, guidance: float) -> Drawn:
+    """Draws one batch; every sample has its own generator, so the batch does not matter.
+
+    Pictures of a sample agree between batch sizes up to the rounding of the last bit.
+
+    Raises:
+        MeasurementFailed: a picture is not finite, or the pipeline's safety checker replaced one
+            by black, which a judge would take for an erased concept.
+    """
+    started = time.perf_counter()
+    with _quiet(pipe), _counted(_denoiser(pipe)) as evaluations, torch.no_grad():
+        output = pipe(
+            prompt=[sample.prompt for sample in samples],
+            generator=[torch.Generator().manual_seed(sample.seed) for sample in samples],
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            output_type="np",
+        )
+    if any(getattr(output, "nsfw_content_detected", None) or ()):
+        raise MeasurementFailed(
+            "the pipeline's safety checker blackened a picture, which would count as erased; "
+            "load the pipeline with safety_checker=None to measure the model itself"
+        )
+    images = np.asarray(output.images, dtype=np.float32)
+    if not np.isfinite(images).all():
+        raise MeasurementFailed(
+            f"the model draws pictures that are not finite (first prompt: '{samples[0].prompt}')"
+        )
+    pixels = (images.clip(0, 1) * 255).round().astype(np.uint8)
+    seconds = time.perf_counter() - started
+    return Drawn(pixels, seconds / len(samples), evaluations[0] / len(samples))
+
+
+def _denoiser(pipe: Any) -> nn.Module:
+    found: nn.Module | None = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    if found is None:
+        raise MeasurementFailed("the pipeline has neither unet nor transformer to draw with")
+    return found
+
+
+@contextlib.contextmanager
+def _counted(network: nn.Module) -> Iterator[list[int]]:
+    """Counts rows that go through the network, in a list of one."""
+    rows = [0]
+
+    def count(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        latents: Tensor = given[0] if given else named["sample"]
+        rows[0] += len(latents)
+
+    handle = network.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        yield rows
+    finally:
+        handle.remove()
+
+
+@contextlib.contextmanager
+def _quiet(pipe: Any) -> Iterator[None]:
+    """Silences the pipeline's own progress bar and puts its setting back."""
+    held = getattr(pipe, "_progress_bar_config", None)
+    pipe.set_progress_bar_config(**{**(held or {}), "disable": True})
+    try:
+        yield
+    finally:
+        if held is None:
+            vars(pipe).pop("_progress_bar_config", None)
+        else:
+            pipe.set_progress_bar_config(**held)

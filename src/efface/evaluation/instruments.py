@@ -1,0 +1,94 @@
+"""Metrics by name, built from the judge, the CLIP and the features at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from efface import registry
+from efface.contracts import ImageMetric, Instrument, Judge, SetMetric, Suite
+from efface.errors import BadRequest, MissingInput
+from efface.metrics.clip_score import Clip
+
+__all__ = ["Instruments", "instruments_for"]
+
+_BATCH = 16
+
+
+@runtime_checkable
+class _Featured(Protocol):
+    def features(self, images: Tensor) -> Tensor:
+        """Encodes pictures."""
+
+
+@dataclass(frozen=True)
+class Instruments:
+    """The metrics of one evaluation and the names of what they measure with."""
+
+    image_metrics: tuple[ImageMetric, ...]
+    set_metrics: tuple[SetMetric, ...]
+    names: Mapping[str, str]
+    """By "judge", "clip" and "features"; only those in use."""
+
+    def measure(self, metric: ImageMetric) -> str:
+        """Names a metric together with its instrument, so that rows of two never mix."""
+        return f"{metric.name} by {self.names[metric.uses]}"
+
+
+def instruments_for(suite: Suite, judge: Judge, clip: Clip | None) -> Instruments:
+    """Builds the suite's metrics before any work is done.
+
+    Raises:
+        BadRequest: the suite names a metric that does not exist, or lists it in the wrong place.
+        MissingInput: a metric needs a CLIP or features, and there are none.
+    """
+    sources: dict[Instrument, tuple[str, Any]] = {"judge": (_judge_name(judge), judge)}
+    if clip is not None:
+        sources["clip"] = (_clip_name(clip), clip)
+    if features := _features(judge, clip):
+        sources["features"] = features
+    listed: list[tuple[Sequence[str], str]] = [
+        (suite.image_metrics, "scores"),
+        (suite.set_metrics, "distance"),
+    ]
+    built = [tuple(_built(name, verb, sources) for name in given) for given, verb in listed]
+    used = {"judge", *(metric.uses for group in built for metric in group)}
+    names = {use: name for use, (name, _) in sources.items() if use in used}
+    return Instruments(built[0], built[1], names)
+
+
+def _built(name: str, verb: str, sources: Mapping[Instrument, tuple[str, Any]]) -> Any:
+    found = registry.load("metrics", name)
+    if not hasattr(found, verb):
+        kind = "one picture" if verb == "scores" else "two sets of pictures"
+        raise BadRequest(f"{name} does not score {kind}; list it with the suite's other metrics")
+    if found.uses not in sources:
+        raise MissingInput(
+            f"{name} needs {found.uses}, and neither the judge nor clip= has it; "
+            "pass clip=FolderClip(folder) or leave the metric out of the suite"
+        )
+    return found(sources[found.uses][1])
+
+
+def _features(judge: Judge, clip: Clip | None) -> tuple[str, Callable[[Tensor], Tensor]] | None:
+    if isinstance(judge, _Featured):
+        return f"features of {_judge_name(judge)}", _in_batches(judge.features)
+    if clip is not None:
+        return f"image features of {_clip_name(clip)}", _in_batches(clip.image_features)
+    return None
+
+
+def _in_batches(encode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    return lambda images: torch.cat([encode(batch) for batch in images.split(_BATCH)])
+
+
+def _judge_name(judge: Judge) -> str:
+    return f"{judge.card.name}@{judge.card.version}"
+
+
+def _clip_name(clip: Clip) -> str:
+    return str(getattr(clip, "name", type(clip).__name__))
