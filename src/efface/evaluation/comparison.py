@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING
 
-from efface.contracts import Better, Estimate, ImageMetric, Role, Sample, SetMetric
+from efface.contracts import Better, ImageMetric, Role, Sample, SetMetric
+from efface.errors import MeasurementFailed
 from efface.evaluation.images import Source
 from efface.evaluation.instruments import Instruments
 from efface.evaluation.record import Measurement
 from efface.evaluation.samples import GOING, ROLES, STAYING, in_role
 from efface.evaluation.scoring import Scorer
 from efface.metrics.estimates import compare_means, compare_rates, mean, rate
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["image_measurements", "set_measurements", "wanted"]
 
@@ -30,13 +36,11 @@ def image_measurements(
     scorer: Scorer,
     instruments: Instruments,
     samples: Sequence[Sample],
-    *,
     sources: Sequence[Source],
 ) -> list[Measurement]:
     """Estimates every image metric per role, and per concept where a role has several.
 
-    Args:
-        sources: the unedited model, then the edited one if there is one.
+    The first source is the unedited model, the second the edited one if there is one.
     """
     found = []
     for metric in instruments.image_metrics:
@@ -51,7 +55,6 @@ def set_measurements(
     scorer: Scorer,
     instruments: Instruments,
     samples: Sequence[Sample],
-    *,
     sources: Sequence[Source],
 ) -> list[Measurement]:
     """Measures how far the pictures that must stay have moved, same prompts and seeds."""
@@ -64,13 +67,16 @@ def set_measurements(
             continue
         before, after = (scorer.store.load(source, group) for source in sources)
         for metric in instruments.set_metrics:
-            distance = scorer.guarded(metric.name, lambda m=metric: m.distance(after, before))
+            distance = scorer.guarded(metric.name, partial(_distance, metric, role, after, before))
             if distance is not None:
-                found.append(_distance(metric, role, distance))
+                found.append(distance)
     return found
 
 
-def _distance(metric: SetMetric, role: Role, distance: Estimate) -> Measurement:
+def _distance(metric: SetMetric, role: Role, after: Tensor, before: Tensor) -> Measurement:
+    distance = metric.distance(after, before)
+    if not math.isfinite(distance.value):
+        raise MeasurementFailed(f"{metric.name} gave {distance.value} for role {role}")
     return Measurement(
         metric=metric.name,
         unit=metric.unit,
@@ -102,11 +108,10 @@ def _measurement(
     scores: list[list[float]],
 ) -> Measurement:
     threshold, prompts = metric.threshold, [sample.prompt for sample in group]
-    if threshold is None:
-        estimate, compare = mean, compare_means
-    else:
-        estimate, compare = rate, compare_rates
+    if threshold is not None:
         scores = [_hits(values, threshold) for values in scores]
+    estimate = mean if threshold is None else rate
+    compare = compare_means if threshold is None else compare_rates
     estimates = [estimate(values, prompts) for values in scores]
     change = compare(scores[0], scores[1], prompts) if len(scores) > 1 else None
     return Measurement(

@@ -60,10 +60,12 @@ def unrelated(concept: Concept, samples: Sequence[Sample]) -> tuple[Sample, ...]
     others = tuple(one for one in chosen if concept not in (one.concept, one.style))
     if concept.kind != "style":
         return others
-    styled = tuple(
-        one for one in others if one.style or (one.concept and one.concept.kind == "style")
-    )
-    return styled or others
+    return tuple(one for one in others if _asks_for_style(one)) or others
+
+
+def _asks_for_style(sample: Sample) -> bool:
+    judged = sample.concept is not None and sample.concept.kind == "style"
+    return judged or sample.style is not None
 
 
 def _positive(

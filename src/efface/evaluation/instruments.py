@@ -57,7 +57,7 @@ def instruments_for(suite: Suite, judge: Judge, clip: Clip | None) -> Instrument
     ]
     built = [tuple(_built(name, verb, sources) for name in given) for given, verb in listed]
     used = {"judge", *(metric.uses for group in built for metric in group)}
-    names = {use: name for use, (name, _) in sources.items() if use in used}
+    names = {str(use): name for use, (name, _) in sources.items() if use in used}
     return Instruments(built[0], built[1], names)
 
 

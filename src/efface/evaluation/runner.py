@@ -60,6 +60,7 @@ def evaluate(
     Args:
         pipe: the model that the delta was made for; it is left as it was.
         delta: what to measure; None measures the unedited model alone.
+        suite: prompts, seeds and metrics.
         judge: asked about every concept of the suite; its card goes into the report.
         store: where pictures and scores are kept; a path means batches of 16.
         clip: for metrics that need texts and pictures in one space.
@@ -169,6 +170,6 @@ def _measure(
     """Estimates everything, or nothing at all once anything has failed."""
     if scorer.failures:
         return ()
-    found = image_measurements(scorer, instruments, samples, sources=sources)
-    found += set_measurements(scorer, instruments, samples, sources=sources)
+    found = image_measurements(scorer, instruments, samples, sources)
+    found += set_measurements(scorer, instruments, samples, sources)
     return () if scorer.failures else tuple(found)
