@@ -9,7 +9,7 @@ DEMO ?= runs/demo
 .PHONY: demo test test-slow lint format docs emoji bench clean
 
 demo: $(VENV)/.ready
-	$(BIN)/python tools/demo.py --out $(DEMO)
+	$(BIN)/efface erase rece --concept pistol --out $(DEMO) --overwrite
 
 test: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q

@@ -47,7 +47,8 @@ def _facts(found: type[Any]) -> str:
         "Paper": f"[{paper.title}](https://arxiv.org/abs/{paper.arxiv}) ({paper.year})",
         "Kind": kind,
         "Needs": ", ".join(sorted(found.needs)) or "nothing besides the concept",
-        "Changes": ", ".join(f"`{name}`" for name in sorted(getattr(found, "edits", ()))) or "nothing",
+        "Changes": ", ".join(f"`{name}`" for name in sorted(getattr(found, "edits", ())))
+        or "nothing",
         "Revision": str(found.revision),
     }
     rows = [f"| {name} | {value} |" for name, value in facts.items()]
@@ -56,7 +57,7 @@ def _facts(found: type[Any]) -> str:
 
 def _use(name: str, found: type[Any]) -> str:
     if not hasattr(found, "erase"):
-        return f"```python\nimport efface.registry\n\n{name} = efface.registry.build('methods', '{name}')\n```"
+        return f"```python\n{name} = efface.registry.build('methods', '{name}')\n```"
     return (
         f"```\nefface erase {name} --concept pistol --out runs/pistol\n```\n\n"
         f'```python\nresult = efface.erase(pipe, "pistol", method="{name}")\n```'
@@ -67,8 +68,8 @@ def _settings(entry: registry.Entry) -> str:
     if not entry.settings:
         return "None."
     rows = [
-        f"| `{setting.name}` | `{_cell(setting.type)}` | {_default(setting)} | {_cell(setting.doc)} |"
-        for setting in entry.settings
+        f"| `{one.name}` | `{_cell(one.type)}` | {_default(one)} | {_cell(one.doc)} |"
+        for one in entry.settings
     ]
     head = ["| setting | type | default | meaning |", "| --- | --- | --- | --- |"]
     return "\n".join([*head, *rows])
@@ -82,7 +83,9 @@ def _presets(presets: Any) -> str:
     names = [field.name for field in fields(next(iter(presets.values())))]
     head = [f"| setting | {' | '.join(presets)} |", "| --- |" + " --- |" * len(presets)]
     rows = [
-        f"| `{name}` | " + " | ".join(f"`{_cell(getattr(p, name))}`" for p in presets.values()) + " |"
+        f"| `{name}` | "
+        + " | ".join(f"`{_cell(getattr(p, name))}`" for p in presets.values())
+        + " |"
         for name in names
     ]
     return "\n".join([*head, *rows])

@@ -1,7 +1,7 @@
 """Writes every page that is derived from the code or from committed results.
 
-    python tools/write_docs.py           writes them
-    python tools/write_docs.py --check   exits 1 and names the pages that are out of date
+python tools/write_docs.py           writes them
+python tools/write_docs.py --check   exits 1 and names the pages that are out of date
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def test_a_folder_made_for_nothing_goes_again(tmp_path):
 
 def test_a_second_writer_is_refused(tmp_path):
     with locked(tmp_path / "run"):
-        with pytest.raises(BadRequest, match=r"another run is writing .*run; wait for it"):
+        with pytest.raises(BadRequest, match=r"run is in use by process \d+; wait"):
             locked(tmp_path / "run").__enter__()
     with locked(tmp_path / "run"):
         pass
@@ -51,7 +51,7 @@ def test_a_file_is_no_folder(tmp_path):
 def test_leftovers_of_a_killed_run_are_no_obstacle(tmp_path):
     (tmp_path / "run" / ".partial").mkdir(parents=True)
     (tmp_path / "run" / ".partial" / "half").write_text("half")
-    (tmp_path / "run" / ".lock").write_text("")
+    (tmp_path / "run" / ".efface.lock").write_text("")
     with locked(tmp_path / "run") as folder, folder.staged() as staging:
         (staging / "a").write_text("new")
-    assert {path.name for path in (tmp_path / "run").iterdir()} == {".lock", "a"}
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {".efface.lock", "a"}

@@ -9,7 +9,13 @@ import pytest
 
 from efface.cli.main import VERBS, main
 
-QUICK = (["--help"], ["list", "methods"], ["list", "judges"], ["list", "concepts"], ["list", "models"])
+QUICK = (
+    ["--help"],
+    ["list", "methods"],
+    ["list", "judges"],
+    ["list", "concepts"],
+    ["list", "models"],
+)
 
 
 def run_alone(code):
@@ -62,8 +68,7 @@ def test_without_a_verb_shows_help_and_fails(capsys):
 def test_unknown_verb_suggests(capsys):
     assert main(["erse"]) == 2
     assert capsys.readouterr().err == (
-        "efface: there is no verb called 'erse'; did you mean erase? "
-        f"known: {', '.join(VERBS)}\n"
+        f"efface: there is no verb called 'erse'; did you mean erase? known: {', '.join(VERBS)}\n"
     )
 
 

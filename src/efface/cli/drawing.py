@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Sampling", "Shot", "draw", "sampling_for", "write_png"]
 
-_BATCH = 8
+_BATCH = 4
 
 
 @dataclass(frozen=True)
@@ -54,38 +54,29 @@ def sampling_for(
 
 
 def draw(pipe: Any, shots: Sequence[Shot], sampling: Sampling, monitor: Monitor) -> list[Image]:
-    """Draws the shots in order; the monitor hears of every denoising step.
+    """Draws the shots in order; the monitor hears of every batch.
 
     Each picture has its own CPU generator, so it does not depend on which others are drawn.
     """
-    import torch
+    from PIL.Image import fromarray
 
+    from efface.contracts import Sample
+    from efface.evaluation import drawing
+
+    samples = [Sample(shot.prompt, shot.seed, "general") for shot in shots]
     pictures: list[Image] = []
-    total = -(-len(shots) // _BATCH) * sampling.steps
-    for first in range(0, len(shots), _BATCH):
-        batch = shots[first : first + _BATCH]
-        done = first // _BATCH * sampling.steps
-
-        def heard(_pipe: Any, step: int, _time: Any, kept: Any, done: int = done) -> Any:
-            monitor(done + step, total, {})
-            return kept
-
-        drawn = pipe(
-            [shot.prompt for shot in batch],
-            num_inference_steps=sampling.steps,
-            guidance_scale=sampling.guidance,
-            generator=[torch.Generator().manual_seed(shot.seed) for shot in batch],
-            callback_on_step_end=heard,
-        )
-        pictures += drawn.images
+    for first in range(0, len(samples), _BATCH):
+        batch = samples[first : first + _BATCH]
+        drawn = drawing.draw(pipe, batch, steps=sampling.steps, guidance=sampling.guidance)
+        pictures += [fromarray(pixels) for pixels in drawn.pixels]
+        monitor(len(pictures) - 1, len(samples), {})
     return pictures
 
 
 def write_png(picture: Image, path: Path) -> None:
-    """Writes a PNG beside its place, then moves it there."""
-    beside = path.with_name(f".{path.name}.partial")
-    try:
-        picture.save(beside, format="PNG")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    """Writes a PNG in one step."""
+    from efface.core.files import write_atomically
+
+    content = io.BytesIO()
+    picture.save(content, format="PNG")
+    write_atomically(path, content.getvalue())

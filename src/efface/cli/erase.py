@@ -9,10 +9,9 @@ from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import tyro
-
 from efface import registry
-from efface.cli import measuring, runs
+from efface.cli import measuring, runs, smoke
+from efface.cli.drawing import sampling_for
 from efface.cli.folder import RunFolder, locked
 from efface.cli.hosts import BUNDLED, Wanted, load_host, request_for
 from efface.cli.shell import Repeated, Shared, parse, settings_from
@@ -21,6 +20,7 @@ from efface.errors import BadRequest
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
+    from efface.core.deltas import Delta
 
 __all__ = ["Choice", "Erase", "choose", "run"]
 
@@ -91,14 +91,25 @@ def _fill(folder: RunFolder, recipe: runs.Recipe, options: Erase, output: Output
     with folder.staged() as staging:
         result.save(staging)
         runs.extend_record(staging, recipe)
-    measuring.forget(folder.path)
+        measuring.forget(folder.path)
     output.after_interrupt = f"the delta is saved; go on with: efface evaluate {options.out}"
     output.say(f"erased in {result.seconds:.1f} s: {options.out / runs.DELTA}")
+    if options.evaluate:
+        _keep_pictures(folder, pipe, result.delta, recipe, output)
     if not options.evaluate or not measuring.measurable(options.model):
         output.say(f"not measured; to measure it: efface evaluate {options.out} --help")
         output.result({"run": str(options.out), "delta": result.delta.id, "verdict": None})
         return 0
-    return measuring.measure_run(folder, pipe, measuring.Plan(), output)
+    return measuring.measure(folder, pipe, measuring.Plan(), output)
+
+
+def _keep_pictures(
+    folder: RunFolder, pipe: Any, delta: Delta, recipe: runs.Recipe, output: Output
+) -> None:
+    shots = smoke.shots_for(recipe.request)
+    sampling = sampling_for(recipe.model)
+    with folder.staged() as staging, output.progress("drawing the smoke set") as monitor:
+        smoke.write_smoke(staging, smoke.drawn(pipe, delta, shots, sampling, monitor), sampling)
 
 
 def choose(method: str, flags: list[str]) -> tuple[Erase, Choice]:
@@ -113,10 +124,11 @@ def choose(method: str, flags: list[str]) -> tuple[Erase, Choice]:
     early = _early(flags)
     preset = early["preset"] or _default_preset(found, early["model"])
     start = registry.build("methods", method, preset=preset)
-    from_file = _read_toml(Path(early["settings"])) if early["settings"] else {}
-    if from_file:
-        start = _with_file(found, start, from_file, source=early["settings"])
-    both = make_dataclass(
+    from_file: dict[str, Any] = {}
+    if (path := early["settings"]) is not None:
+        from_file = _read_toml(Path(path))
+        start = settings_from(found, _as_flags(from_file), start, source=path)
+    both: type[Any] = make_dataclass(
         "EraseMethod",
         [("method", found, field(default=start))],
         bases=(Erase,),
@@ -124,8 +136,7 @@ def choose(method: str, flags: list[str]) -> tuple[Erase, Choice]:
         kw_only=True,
     )
     summary = registry.find("methods", method).summary
-    flat: Any = tyro.conf.OmitArgPrefixes[both]  # type: ignore[valid-type]
-    options = parse(flat, flags, prog=f"efface erase {method}", description=summary)
+    options = parse(both, flags, prog=f"efface erase {method}", description=summary)
     set_here = [f.name for f in fields(found) if f.name in from_file or _typed(f.name, flags)]
     return options, Choice(preset, {name: getattr(options.method, name) for name in set_here})
 
@@ -159,11 +170,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise BadRequest(f"there is no settings file {path}; check --settings") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(f"{path} is not a TOML file: {error}; write lines like: ridge = 0.1") from None
-
-
-def _with_file(found: type[Any], start: Any, values: Mapping[str, Any], *, source: str) -> Any:
-    return settings_from(found, list(_as_flags(values)), start, source=source)
+        raise BadRequest(
+            f"{path} is not a TOML file: {error}; write lines like: ridge = 0.1"
+        ) from None
 
 
 def _as_flags(values: Mapping[str, Any]) -> list[str]:

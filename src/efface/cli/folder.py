@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from efface.errors import BadRequest
+from efface.evaluation import locks
 
 __all__ = ["RunFolder", "locked"]
 
-_LOCK = ".lock"
+_LOCK_FILES = ".efface."
 _STAGING = ".partial"
 
 
@@ -39,7 +39,7 @@ class RunFolder:
                 if source.is_dir():
                     target.mkdir(exist_ok=True)
                 else:
-                    os.replace(source, target)
+                    source.replace(target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -53,30 +53,22 @@ def locked(path: Path) -> Iterator[RunFolder]:
     Raises:
         BadRequest: another process is writing there, or the path is a file.
     """
-    from filelock import FileLock, Timeout
-
     if path.exists() and not path.is_dir():
         raise BadRequest(f"{path} is a file; --out needs a folder, or a name that is still free")
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
-    path.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path / _LOCK)
     try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise BadRequest(
-            f"another run is writing {path}; wait for it, or give another --out"
-        ) from None
-    try:
-        yield RunFolder(path)
+        with locks.locked(path):
+            yield RunFolder(path)
     finally:
-        lock.release()
         _remove_if_empty(path, made)
 
 
 def _remove_if_empty(path: Path, made: list[Path]) -> None:
-    if not made or [entry for entry in path.iterdir() if entry.name != _LOCK]:
+    left = list(path.iterdir())
+    if not made or not all(entry.name.startswith(_LOCK_FILES) for entry in left):
         return
-    (path / _LOCK).unlink(missing_ok=True)
+    for entry in left:
+        entry.unlink(missing_ok=True)
     for folder in made:
         if not any(folder.iterdir()):
             folder.rmdir()

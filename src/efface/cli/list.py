@@ -42,6 +42,7 @@ def run(arguments: list[str], output: Output) -> int:
 def catalogue(what: What) -> Rows:
     """Gives one row per thing; each has a ``name`` and a ``summary``."""
     own: Mapping[str, Callable[[], Rows]] = {
+        "judges": _judges,
         "suites": _suites,
         "models": _models,
         "concepts": _concepts,
@@ -49,7 +50,19 @@ def catalogue(what: What) -> Rows:
     }
     if what in own:
         return own[what]()
-    return [asdict(entry) for entry in registry.entries(cast("registry.Kind", what))]
+    return _found(cast("registry.Kind", what))
+
+
+def _found(kind: registry.Kind) -> Rows:
+    return [asdict(entry) for entry in registry.entries(kind)]
+
+
+def _judges() -> Rows:
+    bundled = {
+        "name": "emoji",
+        "summary": "the bundled judge of the bundled model, error rates known",
+    }
+    return [bundled, *_found("judges")]
 
 
 def _table(rows: Rows) -> Any:
@@ -66,7 +79,10 @@ def _table(rows: Rows) -> Any:
 def _models() -> Rows:
     return [
         {"name": "emoji", "summary": "the bundled model: 64 x 64 icons of 64 things in 8 styles"},
-        {"name": "FOLDER", "summary": "any Stable Diffusion 1.x or 2.x folder in diffusers' layout"},
+        {
+            "name": "FOLDER",
+            "summary": "any Stable Diffusion 1.x or 2.x folder in diffusers' layout",
+        },
         {"name": "OWNER/NAME", "summary": "the same from the Hugging Face hub's local cache"},
     ]
 
@@ -87,6 +103,9 @@ def _styles() -> Rows:
 
 
 def _suites() -> Rows:
-    from efface.cli.measuring import SUITES
+    from efface.evaluation.suites import SUITES
 
-    return [{"name": name, "summary": summary} for name, summary in SUITES.items()]
+    return [
+        {"name": name, "summary": (made.__doc__ or "").partition("\n")[0]}
+        for name, made in SUITES.items()
+    ]

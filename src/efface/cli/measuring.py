@@ -1,1 +1,153 @@
-SUITES={}
+"""Measures a run: suite and instruments by name, then table, report, card and verdict."""
+
+from __future__ import annotations
+
+import difflib
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from efface import registry
+from efface.cli import runs, smoke
+from efface.cli.hosts import BUNDLED
+from efface.errors import BadRequest, MissingInput
+
+if TYPE_CHECKING:
+    from efface.cli.folder import RunFolder
+    from efface.cli.output import Output
+    from efface.contracts import Judge, Suite
+    from efface.evaluation.record import Evaluation
+
+__all__ = ["BUNDLED_JUDGE", "Plan", "forget", "judge_for", "judge_names", "measurable", "measure"]
+
+BUNDLED_JUDGE = "emoji"
+REPORT = ("report.html", "before_after.png", "card.md", "card.json")
+_EVALUATION = "evaluation.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How to measure; None stands for what goes with the model."""
+
+    suite: str | None = None
+    size: str = "standard"
+    judge: str | None = None
+    judge_folder: Path | None = None
+    clip: Path | None = None
+    metrics: tuple[str, ...] = ()
+    pictures: Path | None = None
+
+
+def measurable(model: str) -> bool:
+    """Says whether a model can be measured without naming instruments."""
+    return model == BUNDLED
+
+
+def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
+    """Draws what is missing, scores, writes the report and prints the table.
+
+    Gives exit code 1 when the verdict is invalid.
+
+    Raises:
+        BadRequest: an unknown suite, judge or metric.
+        MissingInput: a judge or metric needs a folder that was not given.
+    """
+    from efface.evaluation import evaluate
+    from efface.evaluation.images import ImageStore
+    from efface.reports import write_report
+
+    run = runs.open_run(folder.path)
+    recipe = runs.recipe_of(folder.path)
+    suite = _suite(plan, recipe)
+    judge = judge_for(suite.judge, plan.judge_folder)
+    clip = _clip(plan, judge_name=suite.judge)
+    store = ImageStore(plan.pictures or folder.path.absolute().parent / ".pictures")
+    with output.progress("drawing and judging") as monitor:
+        found = evaluate(pipe, run.delta, suite, judge, clip=clip, store=store, monitor=monitor)
+    found.save(folder.path)
+    write_report(folder.path, found, run.record)
+    _tell(folder.path, found, output)
+    return 1 if found.verdict == "invalid" else 0
+
+
+def forget(folder: Path) -> None:
+    """Removes what was measured with an earlier delta in a run's folder."""
+    for name in (_EVALUATION, *REPORT):
+        (folder / name).unlink(missing_ok=True)
+    shutil.rmtree(folder / smoke.FOLDER, ignore_errors=True)
+
+
+def judge_names() -> list[str]:
+    """Lists the bundled judge and those found by file name."""
+    return [BUNDLED_JUDGE, *(entry.name for entry in registry.entries("judges"))]
+
+
+def judge_for(name: str, folder: Path | None) -> Judge:
+    """Builds a judge by name.
+
+    Raises:
+        BadRequest: there is none of that name; the text suggests one.
+        MissingInput: it needs a model folder.
+    """
+    if name == BUNDLED_JUDGE:
+        from efface.emoji.judge import EmojiJudge
+
+        bundled: Judge = EmojiJudge()
+        return bundled
+    known = judge_names()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise BadRequest(f"there is no judge called '{name}'; {hint}known: {', '.join(known)}")
+    if folder is None:
+        raise MissingInput(f"the judge {name} needs a model: give --judge-folder FOLDER")
+    built: Judge = registry.build("judges", name, folder=folder)
+    return built
+
+
+def _suite(plan: Plan, recipe: runs.Recipe) -> Suite:
+    from efface.evaluation.suites import suite_for
+
+    usual = "emoji" if recipe.model == BUNDLED else "basic"
+    suite = suite_for(plan.suite or usual, recipe.request, size=plan.size)
+    if plan.judge is not None:
+        suite = replace(suite, judge=plan.judge)
+    if not plan.metrics:
+        return suite
+    found = {name: registry.load("metrics", name) for name in plan.metrics}
+    per_image = tuple(name for name, metric in found.items() if hasattr(metric, "scores"))
+    per_set = tuple(name for name in found if name not in per_image)
+    return replace(suite, image_metrics=per_image, set_metrics=per_set)
+
+
+def _clip(plan: Plan, *, judge_name: str) -> Any:
+    """Gives what CLIP scores are measured with: the folder's model, or the bundled one."""
+    folder = plan.clip or (plan.judge_folder if judge_name == "zero_shot" else None)
+    if folder is not None:
+        from efface.models.clip import FolderClip
+
+        return FolderClip(folder)
+    if judge_name == BUNDLED_JUDGE:
+        from efface.emoji.clip import EmojiClip
+
+        return EmojiClip()
+    return None
+
+
+def _tell(folder: Path, found: Evaluation, output: Output) -> None:
+    from efface.reports import console_table
+
+    if found.verdict != "invalid":
+        output.say(console_table(found))
+    output.say(f"verdict: {found.verdict}", *(f"  {reason}" for reason in found.reasons))
+    output.say(*(f"wrote {folder / name}" for name in REPORT if (folder / name).exists()))
+    output.result(
+        {
+            "run": str(folder),
+            "delta": found.after.delta if found.after else None,
+            "verdict": found.verdict,
+            "reasons": found.reasons,
+            "evaluation": str(folder / _EVALUATION),
+        }
+    )

@@ -49,7 +49,9 @@ def run(arguments: list[str], output: Output) -> int:
     far = distance(pipe, before.delta, result.delta)
     same = before.delta.id == result.delta.id
     agrees = same or far <= TOLERANCE
-    verdict = "equal" if same else f"{'close' if agrees else 'different'}, relative distance {far:.2e}"
+    verdict = (
+        "equal" if same else f"{'close' if agrees else 'different'}, relative distance {far:.2e}"
+    )
     output.say(f"{verdict} (first {before.delta.id}, now {result.delta.id})")
     output.result({"equal": same, "agrees": agrees, "relative_distance": far})
     return 0 if agrees else 1

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from efface.concepts import Concept, Erasure, ErasureRequest
+from efface.concepts import ErasureRequest, described, request_from
 from efface.errors import BadDelta, BadRequest
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ __all__ = [
     "Run",
     "erase",
     "extend_record",
+    "folder_of",
     "open_run",
     "read_delta",
     "recipe_of",
@@ -74,7 +75,7 @@ def erase(pipe: Any, recipe: Recipe, output: Output) -> ErasureResult:
 def extend_record(folder: Path, recipe: Recipe) -> dict[str, Any]:
     """Adds to run.json what a rerun needs and the hash of the delta file."""
     record = _read_record(folder)
-    record["recipe"] = asdict(recipe)
+    record["recipe"] = {**asdict(recipe), "request": described(recipe.request)}
     record["sha256"] = {DELTA: hashlib.sha256((folder / DELTA).read_bytes()).hexdigest()}
     text = json.dumps(record, indent=2, default=str) + "\n"
     (folder / RECORD).write_text(text, encoding="utf-8")
@@ -88,7 +89,7 @@ def open_run(source: Path) -> Run:
         BadRequest: there is no run there.
         BadDelta: the delta is broken, or is not the one that run.json names.
     """
-    folder = source.parent if source.name == RECORD else source
+    folder = folder_of(source)
     record = _read_record(folder)
     delta = read_delta(folder)
     expected = record.get("sha256", {}).get(DELTA)
@@ -118,15 +119,20 @@ def recipe_of(source: Path) -> Recipe:
     Raises:
         BadRequest: the file is missing, or does not hold a recipe.
     """
-    record = _read_record(source.parent if source.name == RECORD else source)
+    record = _read_record(folder_of(source))
     try:
         fields = dict(record["recipe"])
-        return Recipe(**{**fields, "request": _request_from(fields["request"])})
+        return Recipe(**{**fields, "request": request_from(fields["request"])})
     except (KeyError, TypeError) as error:
         raise BadRequest(
             f"{source} does not say how to repeat the run ({error}); it needs the recipe that "
             "efface erase writes"
         ) from error
+
+
+def folder_of(source: Path) -> Path:
+    """Gives a run's folder, also when its run.json is named."""
+    return source.parent if source.name == RECORD else source
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
@@ -139,19 +145,3 @@ def _read_record(folder: Path) -> dict[str, Any]:
         ) from None
     except ValueError as error:
         raise BadRequest(f"{path} is damaged ({error}); erase again") from error
-
-
-def _request_from(fields: Mapping[str, Any]) -> ErasureRequest:
-    erasures = tuple(
-        Erasure(
-            concept=_concept_from(each["concept"]),
-            anchor=_concept_from(each["anchor"]) if each["anchor"] else None,
-        )
-        for each in fields["erasures"]
-    )
-    return ErasureRequest(erasures=erasures, keep=tuple(map(_concept_from, fields["keep"])))
-
-
-def _concept_from(fields: Mapping[str, Any]) -> Concept:
-    lists = {key: tuple(value) for key, value in fields.items() if isinstance(value, list)}
-    return Concept(**{**fields, **lists, "images": tuple(map(Path, fields["images"]))})

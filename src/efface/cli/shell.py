@@ -62,7 +62,13 @@ def parse(options: type[T], arguments: Sequence[str], *, prog: str, description:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(options, args=arguments, prog=prog, description=description)
+            return tyro.cli(
+                options,
+                args=arguments,
+                prog=prog,
+                description=description,
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
     except SystemExit as stop:
         if stop.code in (0, None):
             raise

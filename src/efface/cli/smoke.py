@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from efface.cli.drawing import Sampling, Shot, draw, write_png
 from efface.concepts import ErasureRequest, wordings
-from efface.contracts import silent
 from efface.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -19,11 +18,20 @@ if TYPE_CHECKING:
     from efface.contracts import Monitor
     from efface.core.deltas import Delta
 
-__all__ = ["FOLDER", "TOLERANCE", "Difference", "compare", "has_smoke", "shots_for", "write_smoke"]
+__all__ = [
+    "FOLDER",
+    "TOLERANCE",
+    "Difference",
+    "compare",
+    "drawn",
+    "has_smoke",
+    "shots_for",
+    "write_smoke",
+]
 
 FOLDER = "smoke"
 TOLERANCE = 2.0
-"""Mean difference, in levels of 255, that still counts as the same: processors round differently."""
+"""Mean difference in levels of 255 that counts as the same: processors round differently."""
 _CONCEPTS = 2
 _INDEX = "smoke.json"
 
@@ -50,14 +58,20 @@ def shots_for(request: ErasureRequest) -> tuple[Shot, ...]:
     )
 
 
-def write_smoke(
-    folder: Path, pipe: Any, delta: Delta, shots: Sequence[Shot], sampling: Sampling
-) -> None:
-    """Draws the set with the delta applied and writes it with all that is needed to redraw it."""
+def drawn(
+    pipe: Any, delta: Delta, shots: Sequence[Shot], sampling: Sampling, monitor: Monitor
+) -> tuple[tuple[Shot, Image], ...]:
+    """Draws shots with the delta applied."""
+    with delta.apply(pipe):
+        return tuple(zip(shots, draw(pipe, shots, sampling, monitor), strict=True))
+
+
+def write_smoke(folder: Path, pictures: Sequence[tuple[Shot, Image]], sampling: Sampling) -> None:
+    """Writes pictures with all that is needed to redraw them."""
     (folder / FOLDER).mkdir()
-    for number, picture in enumerate(_drawn(pipe, delta, shots, sampling, silent)):
+    for number, (_, picture) in enumerate(pictures):
         write_png(picture, _picture(folder, number))
-    index = {"sampling": asdict(sampling), "shots": [asdict(shot) for shot in shots]}
+    index = {"sampling": asdict(sampling), "shots": [asdict(shot) for shot, _ in pictures]}
     (folder / FOLDER / _INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 
@@ -77,12 +91,14 @@ def compare(folder: Path, pipe: Any, delta: Delta, monitor: Monitor) -> Differen
     index = json.loads((folder / FOLDER / _INDEX).read_text(encoding="utf-8"))
     shots = [Shot(**shot) for shot in index["shots"]]
     kept = [_read(_picture(folder, number)) for number in range(len(shots))]
-    drawn = _drawn(pipe, delta, shots, Sampling(**index["sampling"]), monitor)
+    again = drawn(pipe, delta, shots, Sampling(**index["sampling"]), monitor)
     apart = []
-    for old, new in zip(kept, drawn, strict=True):
+    for old, (_, new) in zip(kept, again, strict=True):
         if old.size != new.size:
             raise BadRequest(f"the kept pictures are {old.size} and this model draws {new.size}")
-        levels = [numpy.asarray(picture.convert("RGB"), dtype=numpy.int16) for picture in (old, new)]
+        levels = [
+            numpy.asarray(picture.convert("RGB"), dtype=numpy.int16) for picture in (old, new)
+        ]
         apart.append(numpy.abs(levels[0] - levels[1]))
     return Difference(
         pictures=len(apart),
@@ -92,23 +108,15 @@ def compare(folder: Path, pipe: Any, delta: Delta, monitor: Monitor) -> Differen
     )
 
 
-def _drawn(
-    pipe: Any, delta: Delta, shots: Sequence[Shot], sampling: Sampling, monitor: Monitor
-) -> list[Image]:
-    with delta.apply(pipe):
-        return draw(pipe, shots, sampling, monitor)
-
-
 def _picture(folder: Path, number: int) -> Path:
     return folder / FOLDER / f"{number}.png"
 
 
 def _read(path: Path) -> Image:
-    from PIL import Image
+    from PIL.Image import open as opened
 
     try:
-        with Image.open(path) as picture:
+        with opened(path) as picture:
             return picture.convert("RGB")
     except OSError as error:
         raise BadRequest(f"the kept picture {path} cannot be read ({error})") from error
-

@@ -1,0 +1,62 @@
+"""``efface evaluate RUN``: was it erased, and what else changed?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from efface.cli import measuring, runs
+from efface.cli.folder import locked
+from efface.cli.hosts import load_host
+from efface.cli.shell import Repeated, Shared, parse
+
+if TYPE_CHECKING:
+    from efface.cli.output import Output
+
+__all__ = ["Evaluate", "run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Shared):
+    """Which run to measure, and with what."""
+
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder."""
+    suite: str | None = None
+    """What to draw; by default "emoji" for the bundled model, "basic" for others."""
+    size: Literal["smoke", "standard"] = "standard"
+    """How many pictures: a quick look, or enough for numbers."""
+    judge: str | None = None
+    """Who decides what is in a picture; by default the suite's."""
+    judge_folder: Path | None = None
+    """Model of a judge that is not bundled."""
+    clip: Path | None = None
+    """CLIP model for CLIP scores; by default the judge's, or the bundled one."""
+    metrics: Repeated = ()
+    """What to measure instead of the suite's metrics; repeat for several."""
+    pictures: Path | None = None
+    """Where drawn pictures are kept for all runs; by default .pictures beside the run."""
+    model: str | None = None
+    """Another copy of the base model; by default the model that the run names."""
+
+
+def run(arguments: list[str], output: Output) -> int:
+    """Measures a run; exit code 1 means that the verdict is invalid."""
+    options = parse(Evaluate, arguments, prog="efface evaluate", description="Measures a run.")
+    recipe = runs.recipe_of(options.source)
+    plan = measuring.Plan(
+        suite=options.suite,
+        size=options.size,
+        judge=options.judge,
+        judge_folder=options.judge_folder,
+        clip=options.clip,
+        metrics=options.metrics,
+        pictures=options.pictures,
+    )
+    output.after_interrupt = "drawn pictures are kept; run the same command again to go on"
+    with locked(runs.folder_of(options.source)) as folder:
+        pipe = load_host(options.model or recipe.model, output)
+        return measuring.measure(folder, pipe, plan, output)
