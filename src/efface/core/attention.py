@@ -1,0 +1,51 @@
+"""Views of the cross-attention weights that read text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from efface.errors import BadModel
+from efface.models.components import key_value_names
+
+__all__ = ["key_value_weights", "responses", "second_moment"]
+
+
+def key_value_weights(unet: nn.Module, width: int) -> dict[str, Float[Tensor, "out dim"]]:
+    """Lists key and value weights by canonical path; views, not copies.
+
+    Args:
+        unet: a denoiser with ``attn2`` layers that read text.
+        width: values per token embedding.
+
+    Raises:
+        BadModel: there are none, or a layer reads another width (an image adapter, say).
+    """
+    found = {path: weight.detach() for path, weight in key_value_names(unet).items()}
+    if not found:
+        raise BadModel("the denoiser has no attn2.to_k or attn2.to_v layer that reads text")
+    for path, weight in found.items():
+        if weight.ndim != 2 or weight.shape[1] != width:
+            raise BadModel(
+                f"{path} has shape {tuple(weight.shape)} and should read {width} values per token; "
+                "remove image adapters or motion modules before erasing"
+            )
+    return found
+
+
+def second_moment(weights: Mapping[str, Float[Tensor, "out dim"]]) -> Float[Tensor, "dim dim"]:
+    """Adds up ``W^T W`` over all layers in float64: the metric in which the layers see a token."""
+    wide = (weight.to("cpu", torch.float64) for weight in weights.values())
+    products = [weight.T @ weight for weight in wide]
+    return torch.stack(products).sum(0)
+
+
+def responses(
+    weights: Mapping[str, Float[Tensor, "_ dim"]], rows: Float[Tensor, "n dim"]
+) -> Float[Tensor, "n out"]:
+    """Gives the keys and values of token rows, all layers side by side, in float64."""
+    wide = rows.to("cpu", torch.float64)
+    return torch.cat([wide @ weight.to("cpu", torch.float64).T for weight in weights.values()], 1)

@@ -1,0 +1,187 @@
+"""Ridge edits in text space: one map P for every key and value layer, so that W' = W P.
+
+With targets ``W t``, minimising over each layer's weight
+
+    sum a |W' c - W t|^2  +  sum b |W' r - W r|^2  +  lam |W' - W|^2
+
+gives ``W' = W P`` with one ``P = I + (T - C)^T A C G^-1`` and ``G = lam I + C^T A C + R^T B R``,
+the same for all layers (UCE, arXiv 2308.14761, equation 7, written on the text side).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from efface.errors import BadRequest
+
+__all__ = [
+    "Conditioning",
+    "Solution",
+    "TextMap",
+    "TokenPairs",
+    "collapsed",
+    "gram",
+    "joined",
+    "low_rank",
+    "ridge_edit",
+]
+
+LARGEST_CONDITION = 1e13
+"""Above this, float64 leaves fewer than three digits of the edit."""
+EQUAL = 1e-9
+"""Rows that differ by less than this share of the largest value count as equal."""
+
+
+@dataclass(frozen=True)
+class TokenPairs:
+    """Token rows to move: each source row should act like its target row."""
+
+    sources: Float[Tensor, "n dim"]
+    targets: Float[Tensor, "n dim"]
+    weights: Float[Tensor, " n"]
+
+
+@dataclass(frozen=True)
+class TextMap:
+    """The map ``P = I + left right`` on token vectors."""
+
+    left: Float[Tensor, "dim rank"]
+    right: Float[Tensor, "rank dim"]
+
+    def matrix(self) -> Float[Tensor, "dim dim"]:
+        """Writes P out."""
+        return torch.eye(len(self.left), dtype=self.left.dtype) + self.left @ self.right
+
+    def of(self, rows: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        """Maps token rows: ``P x`` for each row x."""
+        return rows + (rows @ self.right.T) @ self.left.T
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """How much the linear solve can be trusted."""
+
+    condition: float
+    """Ratio of the largest to the smallest eigenvalue of G."""
+    backward_error: float
+    """Size of ``X G - C`` relative to C for the computed ``X = C G^-1``; about 1e-15 is perfect."""
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A solved edit."""
+
+    map: TextMap
+    conditioning: Conditioning
+
+
+def gram(
+    rows: Iterable[Float[Tensor, "n dim"]], width: int, *, weight: float = 1.0
+) -> Float[Tensor, "dim dim"]:
+    """Adds up ``weight * X^T X`` in float64 over a stream of row blocks, however long."""
+    total = torch.zeros(width, width, dtype=torch.float64)
+    for block in rows:
+        wide = block.to(torch.float64)
+        total += wide.T @ wide
+    return weight * total
+
+
+def joined(blocks: Iterable[TokenPairs]) -> TokenPairs:
+    """Stacks pairs of several prompts and collapses equal ones."""
+    listed = list(blocks)
+    return collapsed(
+        TokenPairs(
+            torch.cat([block.sources for block in listed]),
+            torch.cat([block.targets for block in listed]),
+            torch.cat([block.weights for block in listed]),
+        )
+    )
+
+
+def collapsed(pairs: TokenPairs) -> TokenPairs:
+    """Merges equal pairs, such as padding rows, and adds their weights; the edit stays the same.
+
+    Rows come out in a sorted order, so that the order of prompts cannot change a result.
+    """
+    both = torch.cat([pairs.sources, pairs.targets], dim=1)
+    grid = (both / (EQUAL * both.abs().max().clamp(min=1e-30))).round()
+    _, group = torch.unique(grid, dim=0, return_inverse=True)
+    count = int(group.max()) + 1
+    first = torch.full((count,), len(group)).scatter_reduce(
+        0, group, torch.arange(len(group)), reduce="amin"
+    )
+    weights = torch.zeros(count, dtype=pairs.weights.dtype).index_add(0, group, pairs.weights)
+    return TokenPairs(pairs.sources[first], pairs.targets[first], weights)
+
+
+def ridge_edit(pairs: TokenPairs, kept: Float[Tensor, "dim dim"], *, ridge: float) -> Solution:
+    """Solves for the map that takes sources to targets and leaves the kept rows where they are.
+
+    One Cholesky factorisation in float64, whatever the number of layers and concepts.
+
+    Args:
+        pairs: rows to move with their weights a; weight zero leaves the map the identity, exactly.
+        kept: Gram matrix ``R^T B R`` of the rows to keep, from `gram`.
+        ridge: lam, weight of the pull toward the unedited weights, in squared embedding norm.
+
+    Raises:
+        BadRequest: the system has no stable solution; raise ``ridge`` or add prompts to keep.
+    """
+    sources, targets = pairs.sources.to(torch.float64), pairs.targets.to(torch.float64)
+    weighted = pairs.weights.to(torch.float64)[:, None] * sources
+    system = ridge * torch.eye(sources.shape[1], dtype=torch.float64) + sources.T @ weighted + kept
+    factor = _cholesky(system)
+    right = torch.cholesky_solve(sources.T, factor).T  # (n, dim): C G^-1
+    left = (targets - sources).T * pairs.weights.to(torch.float64)
+    return Solution(low_rank(left, right), _conditioning(system, sources, right))
+
+
+def _cholesky(system: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim dim"]:
+    factor: Tensor
+    factor, failed = torch.linalg.cholesky_ex(system)
+    if int(failed) or not bool(factor.isfinite().all()):
+        raise BadRequest(
+            "the edit has no unique solution: its Gram matrix is not positive definite; "
+            "raise the ridge above zero or add prompts to keep"
+        )
+    return factor
+
+
+def _conditioning(
+    system: Float[Tensor, "dim dim"],
+    sources: Float[Tensor, "n dim"],
+    right: Float[Tensor, "n dim"],
+) -> Conditioning:
+    spectrum = torch.linalg.eigvalsh(system)
+    smallest = float(spectrum[0].clamp(min=1e-300))
+    condition = float(spectrum[-1]) / smallest
+    if condition > LARGEST_CONDITION:
+        raise BadRequest(
+            f"the edit is ill conditioned ({condition:.1e}, at most {LARGEST_CONDITION:.0e}); "
+            "raise the ridge or add prompts to keep"
+        )
+    size = torch.linalg.matrix_norm(sources).clamp(min=1e-300)
+    return Conditioning(condition, float(torch.linalg.matrix_norm(right @ system - sources) / size))
+
+
+def low_rank(left: Float[Tensor, "dim n"], right: Float[Tensor, "n dim"]) -> TextMap:
+    """Writes ``I + left right`` with balanced factors of the smallest rank, by SVD.
+
+    Singular values below 1e-14 of the largest are rounding and dropped. With more rows than
+    dimensions the product is formed; otherwise the SVD is of an n x n matrix.
+    """
+    if left.shape[1] >= left.shape[0]:
+        u, values, v = torch.linalg.svd(left @ right, full_matrices=False)
+    else:
+        base_left, triangle_left = torch.linalg.qr(left)
+        base_right, triangle_right = torch.linalg.qr(right.T)
+        u, values, v = torch.linalg.svd(triangle_left @ triangle_right.T, full_matrices=False)
+        u, v = base_left @ u, v @ base_right.T
+    rank = int((values > 1e-14 * values[:1].clamp(min=1e-300)).sum())
+    root = values[:rank].sqrt()
+    return TextMap(u[:, :rank] * root, root[:, None] * v[:rank])

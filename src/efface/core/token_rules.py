@@ -1,0 +1,153 @@
+"""Which token rows of a prompt pair are moved where: the rules of the two released UCE codes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from efface.concepts import TEMPLATES, Concept, Erasure, names, wordings
+from efface.core.text import Embedder
+from efface.core.text_space import TokenPairs
+from efface.errors import BadRequest
+
+__all__ = [
+    "PromptPair",
+    "TargetRule",
+    "TokenRule",
+    "erased_rows",
+    "every_row",
+    "kept_rows",
+    "prompt_pairs",
+]
+
+TokenRule: TypeAlias = Literal["legacy", "new"]
+"""``legacy``: from the last concept token through end and padding; ``new``: that one token."""
+
+TargetRule: TypeAlias = Literal["anchor", "prompt_without_concept"]
+"""``anchor``: the anchor's prompt, or the empty one; ``prompt_without_concept``: the same wording
+with the anchor, or nothing, in place of the concept, so that the words around it survive."""
+
+
+@dataclass(frozen=True)
+class PromptPair:
+    """A prompt, the prompt it should act like, and from which position on."""
+
+    source: str
+    target: str
+    source_start: int
+    """Position of the concept's last token in the source."""
+    target_start: int
+    """Position that this token should act like."""
+
+
+def prompt_pairs(embedder: Embedder, erasure: Erasure, rule: TargetRule) -> list[PromptPair]:
+    """Pairs every wording of a concept with the prompt that takes its place.
+
+    Raises:
+        BadRequest: a wording has no tokens, equals its target, or lacks the concept's name where
+            the rule replaces it.
+    """
+    found = [
+        _pair(embedder, erasure, source, name, rule) for source, name in _mentions(erasure.concept)
+    ]
+    for pair in found:
+        if not embedder.tokenised(pair.source).content:
+            raise BadRequest(f"'{pair.source}' has no tokens in this model; word the concept anew")
+        if embedder.tokenised(pair.source).ids == embedder.tokenised(pair.target).ids:
+            raise BadRequest(
+                f"'{pair.source}' and its target '{pair.target}' are the same tokens, so nothing "
+                "would be erased; choose another anchor"
+            )
+    return found
+
+
+def _mentions(concept: Concept) -> Iterator[tuple[str, str | None]]:
+    """Lists wordings with the name used in each; None where no name of the concept occurs."""
+    if not concept.prompts:
+        known = {
+            template.format(name): name
+            for template in TEMPLATES[concept.kind]
+            for name in names(concept)
+        }
+        yield from ((text, known[text]) for text in wordings(concept))
+        return
+    longest_first = sorted(names(concept), key=len, reverse=True)
+    for text in concept.prompts:
+        yield text, next((name for name in longest_first if _mention(name, text)), None)
+
+
+def _mention(name: str, prompt: str) -> re.Match[str] | None:
+    """Finds the last mention of a name as whole words, whatever its capitals."""
+    found = re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", prompt, re.IGNORECASE)
+    return max(found, key=lambda match: match.start(), default=None)
+
+
+def _pair(
+    embedder: Embedder, erasure: Erasure, source: str, name: str | None, rule: TargetRule
+) -> PromptPair:
+    anchor = "" if erasure.anchor is None else erasure.anchor.name
+    if rule == "anchor":
+        target = _replaced(source, name, anchor) if anchor and name else anchor
+        return PromptPair(
+            source, target, embedder.tokenised(source).last, embedder.tokenised(target).last
+        )
+    if name is None:
+        raise BadRequest(
+            f"the prompt '{source}' does not name '{erasure.concept.name}', so it cannot be left "
+            "out of it; add the word used there as a synonym, or choose the target rule 'anchor'"
+        )
+    first, last = embedder.span(source, name)
+    width = len(embedder.tokenised(anchor).content)
+    return PromptPair(source, _replaced(source, name, anchor), last, first + width - 1)
+
+
+def _replaced(prompt: str, name: str, replacement: str) -> str:
+    found = _mention(name, prompt)
+    if found is None:
+        return replacement
+    return " ".join((prompt[: found.start()] + replacement + prompt[found.end() :]).split())
+
+
+def erased_rows(embedder: Embedder, pair: PromptPair, rule: TokenRule) -> TokenPairs:
+    """Gives the rows to move and their targets; tails are cut to equal length."""
+    source, target = embedder.embedded([pair.source, pair.target])
+    count = len(source) - max(pair.source_start, pair.target_start) if rule == "legacy" else 1
+    return _weighted(
+        source[pair.source_start : pair.source_start + count],
+        target[pair.target_start : pair.target_start + count],
+    )
+
+
+def every_row(embedder: Embedder, pair: PromptPair, rule: TargetRule) -> TokenPairs:
+    """Gives all rows of the source prompt with their targets.
+
+    With ``anchor`` they are aligned by position, begin to end. Otherwise the words before the
+    concept keep themselves and the rest is aligned at the concept.
+    """
+    source, target = embedder.embedded([pair.source, pair.target])
+    if rule == "anchor":
+        return _weighted(source, target)
+    shift = pair.target_start - pair.source_start
+    positions = torch.arange(len(source))
+    moved = torch.where(positions >= pair.source_start, positions + shift, positions)
+    inside = (moved >= 0) & (moved < len(target))
+    return _weighted(source[inside], target[moved[inside]])
+
+
+def _weighted(sources: Float[Tensor, "n dim"], targets: Float[Tensor, "n dim"]) -> TokenPairs:
+    return TokenPairs(sources, targets, torch.ones(len(sources), dtype=torch.float64))
+
+
+def kept_rows(embedder: Embedder, prompt: str, rule: TokenRule) -> Float[Tensor, "n dim"]:
+    """Gives the rows of a kept prompt: all of them, or its last content token."""
+    rows = embedder.embedded([prompt])[0]
+    if rule == "legacy":
+        return rows
+    last = embedder.tokenised(prompt).last
+    return rows[last : last + 1]

@@ -1,0 +1,70 @@
+"""Where the parts of a model that methods edit are found, by role."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from efface.errors import BadRequest
+from efface.models.components import canonical, component
+
+__all__ = ["ROLES", "Role", "layout", "members"]
+
+
+@dataclass(frozen=True)
+class Role:
+    """A part of a model: a component and a pattern for canonical parameter paths in it."""
+
+    component: str
+    pattern: str
+    meaning: str
+
+
+ROLES: dict[str, Role] = {
+    "key_value": Role("unet", r"attn2\.to_[kv]\.weight$", "what cross-attention reads from text"),
+    "cross_attention": Role("unet", r"(^|\.)attn2\.", "all of cross-attention"),
+    "self_attention": Role("unet", r"(^|\.)attn1\.", "all of self-attention"),
+    "unconditional": Role("unet", r"^(?!.*(^|\.)attn2\.)", "the denoiser without cross-attention"),
+    "unet": Role("unet", r"", "the whole denoiser"),
+    "text_mlp": Role("text_encoder", r"\.mlp\.fc[12]\.", "the text encoder's feed-forward layers"),
+    "text_attention": Role("text_encoder", r"\.self_attn\.", "the text encoder's attention"),
+    "text_embeddings": Role("text_encoder", r"token_embedding\.weight$", "one row per token"),
+    "text_encoder": Role("text_encoder", r"", "the whole text encoder"),
+}
+
+
+def members(model: Any, role: str) -> dict[str, nn.Parameter]:
+    """Lists the parameters of a role as ``<component>/<canonical path>``.
+
+    Raises:
+        BadRequest: the role is unknown, or the model has nothing in that role.
+    """
+    if role not in ROLES:
+        raise BadRequest(f"there is no role '{role}'; known: {', '.join(ROLES)}")
+    place = ROLES[role]
+    named = component(model, place.component).named_parameters()
+    found = {
+        f"{place.component}/{canonical(path)}": parameter
+        for path, parameter in named
+        if re.search(place.pattern, canonical(path))
+    }
+    if not found:
+        raise BadRequest(f"this model has nothing in the role '{role}' ({place.meaning})")
+    return found
+
+
+def layout(model: Any) -> str:
+    """Names the layout of a text-to-image pipeline: ``sd1``, ``sd2``, ``sdxl`` or ``other``.
+
+    SD 2.x differs from 1.x by linear projections around its attention blocks, SDXL by a second
+    text encoder; widths do not matter, so that small models of a layout count as that layout.
+    """
+    config = getattr(getattr(model, "unet", None), "config", None)
+    if config is None or not hasattr(config, "cross_attention_dim"):
+        return "other"
+    if getattr(model, "text_encoder_2", None) is not None:
+        return "sdxl"
+    return "sd2" if getattr(config, "use_linear_projection", False) else "sd1"

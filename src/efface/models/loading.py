@@ -1,0 +1,104 @@
+"""From a name or a folder to a pipeline: checked first, and never a hidden download."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from efface.errors import BadModel
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["BUNDLED", "bundled", "load"]
+
+BUNDLED = {"emoji": "efface.emoji"}
+"""Models that come with the package, by the module whose ``pipeline_folder()`` says where."""
+
+
+def load(
+    name_or_folder: str | Path,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+) -> Any:
+    """Loads a text-to-image pipeline of diffusers, as it is.
+
+    Args:
+        name_or_folder: ``emoji`` for the bundled model, a folder in diffusers' layout, or a hub id
+            such as ``owner/name``; only a hub id may download.
+        dtype: of the networks; float32 when left out, whatever the files hold.
+        device: where to put it; the CPU when left out.
+
+    Raises:
+        BadModel: nothing there, a file is missing, cut short or holds tensors of another shape, or
+            the pipeline is not one that efface can edit.
+    """
+    import torch
+
+    name = str(name_or_folder)
+    wanted = torch.float32 if dtype is None else dtype
+    if name in BUNDLED:
+        pipeline = _from_folder(Path(bundled(name).pipeline_folder()), wanted)
+        pipeline.register_to_config(_name_or_path=name)
+    elif Path(name).is_dir():
+        pipeline = _from_folder(Path(name), wanted)
+    elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not Path(name).parent.is_dir():
+        pipeline = _from_hub(name, wanted)
+    else:
+        raise BadModel(
+            f"there is no folder {name}, and it is neither a bundled model "
+            f"({', '.join(BUNDLED)}) nor a hub id such as owner/name"
+        )
+    _check_parts(pipeline, name)
+    return pipeline if device is None else pipeline.to(device)
+
+
+def bundled(name: str) -> Any:
+    """Imports the module of a bundled model."""
+    return importlib.import_module(BUNDLED[name])
+
+
+def _from_folder(folder: Path, dtype: torch.dtype) -> Any:
+    from diffusers import DiffusionPipeline
+
+    from efface.models.folders import check_folder
+
+    variant = check_folder(folder)
+    return DiffusionPipeline.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, variant=variant, **_as(dtype)
+    )
+
+
+def _as(dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """Names the argument as the installed diffusers does."""
+    major, minor, *_ = importlib.metadata.version("diffusers").split(".")
+    return {"dtype" if (int(major), int(minor)) >= (0, 42) else "torch_dtype": dtype}
+
+
+def _from_hub(name: str, dtype: torch.dtype) -> Any:
+    from diffusers import DiffusionPipeline
+
+    try:
+        return DiffusionPipeline.from_pretrained(name, use_safetensors=True, **_as(dtype))
+    except OSError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise BadModel(
+            f"{name} is not a folder here and could not be fetched from the hub ({reason}); "
+            "check the name and the connection, or give a folder"
+        ) from error
+
+
+def _check_parts(pipeline: Any, name: str) -> None:
+    missing = [
+        part
+        for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+        if getattr(pipeline, part, None) is None
+    ]
+    if missing:
+        raise BadModel(
+            f"{name} is a {type(pipeline).__name__} without {', '.join(missing)}; efface edits "
+            "pipelines in the layout of Stable Diffusion 1.x and 2.x"
+        )
