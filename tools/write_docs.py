@@ -13,7 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import cli_page
 import method_pages
-import results_table
+import readme_tables
 
 ROOT = Path(__file__).parent.parent
 
@@ -23,7 +23,7 @@ def generated() -> dict[Path, str]:
     return {
         **method_pages.pages(ROOT / "docs" / "methods"),
         ROOT / "docs" / "cli.md": cli_page.page(),
-        ROOT / "README.md": results_table.readme(ROOT / "README.md", ROOT / "benchmarks/results"),
+        ROOT / "README.md": readme_tables.readme(ROOT / "README.md", ROOT / "benchmarks/results"),
     }
 
 

@@ -96,8 +96,9 @@ def _fill(folder: RunFolder, recipe: runs.Recipe, options: Erase, output: Output
     output.say(f"erased in {result.seconds:.1f} s: {options.out / runs.DELTA}")
     if options.evaluate:
         _keep_pictures(folder, pipe, result.delta, recipe, output)
-    if not options.evaluate or not measuring.measurable(options.model):
-        output.say(f"not measured; to measure it: efface evaluate {options.out} --help")
+    reason = measuring.unmeasurable(recipe) if options.evaluate else "not measured"
+    if reason:
+        output.say(f"{reason}; to measure it later, see: efface evaluate --help")
         output.result({"run": str(options.out), "delta": result.delta.id, "verdict": None})
         return 0
     return measuring.measure(folder, pipe, measuring.Plan(), output)
@@ -107,7 +108,7 @@ def _keep_pictures(
     folder: RunFolder, pipe: Any, delta: Delta, recipe: runs.Recipe, output: Output
 ) -> None:
     shots = smoke.shots_for(recipe.request)
-    sampling = sampling_for(recipe.model)
+    sampling = sampling_for(recipe.model, steps=smoke.STEPS)
     with folder.staged() as staging, output.progress("drawing the smoke set") as monitor:
         smoke.write_smoke(staging, smoke.drawn(pipe, delta, shots, sampling, monitor), sampling)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,7 @@ from efface.errors import BadRequest
 if TYPE_CHECKING:
     from efface.cli.output import Output
 
-__all__ = ["BUNDLED", "Wanted", "load_host", "request_for"]
+__all__ = ["BUNDLED", "Wanted", "load_host", "request_for", "unknown_words"]
 
 BUNDLED = "emoji"
 
@@ -71,8 +70,9 @@ def _with_default_keep(made: ErasureRequest) -> ErasureRequest:
     return ErasureRequest(erasures=made.erasures, keep=tuple(keep_concepts(made)))
 
 
-def unknown_words(model: str, names: Sequence[str]) -> list[str]:
-    """Lists the concepts that the bundled model was never taught; they cannot be measured."""
+def unknown_words(made: ErasureRequest) -> list[str]:
+    """Lists the concepts of a request that the bundled model was never taught."""
     from efface.emoji import vocabulary
 
-    return [name for name in names if model == BUNDLED and vocabulary.canonical(name) is None]
+    concepts = [erasure.concept for erasure in made.erasures] + list(made.keep)
+    return [one.name for one in concepts if vocabulary.canonical(one.name) is None]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from efface import registry
 from efface.cli import runs, smoke
-from efface.cli.hosts import BUNDLED
+from efface.cli.hosts import BUNDLED, unknown_words
 from efface.errors import BadRequest, MissingInput
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from efface.contracts import Judge, Suite
     from efface.evaluation.record import Evaluation
 
-__all__ = ["BUNDLED_JUDGE", "Plan", "forget", "judge_for", "judge_names", "measurable", "measure"]
+__all__ = ["BUNDLED_JUDGE", "Plan", "forget", "judge_for", "judge_names", "measure", "unmeasurable"]
 
 BUNDLED_JUDGE = "emoji"
 REPORT = ("report.html", "before_after.png", "card.md", "card.json")
@@ -39,9 +39,14 @@ class Plan:
     pictures: Path | None = None
 
 
-def measurable(model: str) -> bool:
-    """Says whether a model can be measured without naming instruments."""
-    return model == BUNDLED
+def unmeasurable(recipe: runs.Recipe) -> str | None:
+    """Says why a run cannot be measured without naming instruments; None when it can."""
+    if recipe.model != BUNDLED:
+        return "not measured: that needs a judge for this model"
+    unknown = unknown_words(recipe.request)
+    return (
+        f"not measured: the bundled judge does not know {', '.join(unknown)}" if unknown else None
+    )
 
 
 def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:

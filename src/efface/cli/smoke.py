@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FOLDER",
+    "STEPS",
     "TOLERANCE",
     "Difference",
     "compare",
@@ -32,6 +33,8 @@ __all__ = [
 FOLDER = "smoke"
 TOLERANCE = 2.0
 """Mean difference in levels of 255 that counts as the same: processors round differently."""
+STEPS = 10
+"""Denoising steps: enough to see the erasure, few enough to redraw anywhere."""
 _CONCEPTS = 2
 _INDEX = "smoke.json"
 
