@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
 
+from efface.concepts import Concept  # at run time too: `Sample` is read back from JSON by its types
+
 if TYPE_CHECKING:
     from typing import Self
 
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor, nn
 
-    from efface.concepts import Concept, ErasureRequest
+    from efface.concepts import ErasureRequest
     from efface.core.results import ErasureResult
 
 __all__ = [
