@@ -1,1 +1,55 @@
 """Erase concepts from image models, and prove what was erased and what was not."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from efface.concepts import Concept, Erasure, ErasureRequest, request
+    from efface.core.composition import compose
+    from efface.core.deltas import Delta
+    from efface.core.erasing import erase
+    from efface.core.results import ErasureResult
+    from efface.evaluation.runner import evaluate
+    from efface.models.loading import load
+    from efface.registry import list_methods
+
+__all__ = [
+    "Concept",
+    "Delta",
+    "Erasure",
+    "ErasureRequest",
+    "ErasureResult",
+    "compose",
+    "erase",
+    "evaluate",
+    "list_methods",
+    "load",
+    "request",
+]
+
+_HOMES = {
+    "Concept": "efface.concepts",
+    "Delta": "efface.core.deltas",
+    "Erasure": "efface.concepts",
+    "ErasureRequest": "efface.concepts",
+    "ErasureResult": "efface.core.results",
+    "compose": "efface.core.composition",
+    "erase": "efface.core.erasing",
+    "evaluate": "efface.evaluation.runner",
+    "list_methods": "efface.registry",
+    "load": "efface.models.loading",
+    "request": "efface.concepts",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used, so that ``import efface`` stays light."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'efface' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -14,7 +14,17 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from efface.errors import BadRequest
 
-__all__ = ["Entry", "Kind", "Setting", "build", "entries", "find", "load", "settings_of"]
+__all__ = [
+    "Entry",
+    "Kind",
+    "Setting",
+    "build",
+    "entries",
+    "find",
+    "list_methods",
+    "load",
+    "settings_of",
+]
 
 Kind: TypeAlias = Literal["methods", "attacks", "judges", "metrics"]
 
@@ -64,6 +74,11 @@ def entries(kind: Kind) -> tuple[Entry, ...]:
     for entry in _foreign(kind):
         listed.setdefault(entry.name, entry)
     return tuple(sorted(listed.values(), key=lambda entry: entry.name))
+
+
+def list_methods() -> tuple[str, ...]:
+    """Lists the names of all methods."""
+    return tuple(entry.name for entry in entries("methods"))
 
 
 def find(kind: Kind, name: str) -> Entry:

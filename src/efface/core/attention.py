@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from efface.errors import BadModel
 from efface.models.components import key_value_names
 
-__all__ = ["key_value_weights", "responses", "second_moment"]
+__all__ = ["joint_factor", "key_value_weights", "responses"]
 
 
 def key_value_weights(unet: nn.Module, width: int) -> dict[str, Float[Tensor, "out dim"]]:
@@ -36,11 +36,18 @@ def key_value_weights(unet: nn.Module, width: int) -> dict[str, Float[Tensor, "o
     return found
 
 
-def second_moment(weights: Mapping[str, Float[Tensor, "out dim"]]) -> Float[Tensor, "dim dim"]:
-    """Adds up ``W^T W`` over all layers in float64: the metric in which the layers see a token."""
-    wide = (weight.to("cpu", torch.float64) for weight in weights.values())
-    products = [weight.T @ weight for weight in wide]
-    return torch.stack(products).sum(0)
+def joint_factor(weights: Mapping[str, Float[Tensor, "_ dim"]]) -> Float[Tensor, "dim dim"]:
+    """Gives an F with ``F^T F = sum W^T W`` over all layers, in float64.
+
+    ``|F x|`` is the size of all keys and values that a token x makes. QR keeps the condition number
+    of the stacked weights, which the sum of products would square.
+    """
+    width = next(iter(weights.values())).shape[1]
+    factor = torch.zeros(width, width, dtype=torch.float64)
+    for weight in weights.values():
+        stacked = torch.cat([factor, weight.to("cpu", torch.float64)])
+        factor = torch.linalg.qr(stacked, mode="r").R
+    return factor
 
 
 def responses(

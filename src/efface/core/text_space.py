@@ -10,8 +10,9 @@ the same for all layers (UCE, arXiv 2308.14761, equation 7, written on the text 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -24,12 +25,17 @@ __all__ = [
     "Solution",
     "TextMap",
     "TokenPairs",
+    "Weighting",
+    "balanced",
     "collapsed",
     "gram",
     "joined",
     "low_rank",
     "ridge_edit",
 ]
+
+Weighting: TypeAlias = Literal["sum", "mean"]
+"""Whether a side counts by its number of tokens, as in the papers' code, or as one."""
 
 LARGEST_CONDITION = 1e13
 """Above this, float64 leaves fewer than three digits of the edit."""
@@ -44,6 +50,10 @@ class TokenPairs:
     sources: Float[Tensor, "n dim"]
     targets: Float[Tensor, "n dim"]
     weights: Float[Tensor, " n"]
+
+    def scaled(self, factor: float) -> TokenPairs:
+        """Multiplies all weights by a number."""
+        return TokenPairs(self.sources, self.targets, self.weights * factor)
 
 
 @dataclass(frozen=True)
@@ -60,6 +70,13 @@ class TextMap:
     def of(self, rows: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
         """Maps token rows: ``P x`` for each row x."""
         return rows + (rows @ self.right.T) @ self.left.T
+
+    def then(self, later: TextMap) -> TextMap:
+        """Gives ``P Q`` for a later edit Q of the edited weights: ``W P Q``."""
+        carried = later.left + self.left @ (self.right @ later.left)
+        return low_rank(
+            torch.cat([self.left, carried], dim=1), torch.cat([self.right, later.right])
+        )
 
 
 @dataclass(frozen=True)
@@ -117,6 +134,16 @@ def collapsed(pairs: TokenPairs) -> TokenPairs:
     )
     weights = torch.zeros(count, dtype=pairs.weights.dtype).index_add(0, group, pairs.weights)
     return TokenPairs(pairs.sources[first], pairs.targets[first], weights)
+
+
+def balanced(
+    pairs: TokenPairs, kept: Sequence[Float[Tensor, "_ dim"]], weighting: Weighting
+) -> tuple[float, float]:
+    """Gives the factors for the erased and the kept side under a rule of weighting."""
+    if weighting == "sum":
+        return 1.0, 1.0
+    count = sum(len(block) for block in kept)
+    return 1.0 / max(float(pairs.weights.sum()), 1.0), 1.0 / max(count, 1)
 
 
 def ridge_edit(pairs: TokenPairs, kept: Float[Tensor, "dim dim"], *, ridge: float) -> Solution:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -13,15 +13,18 @@ from torch import Tensor
 
 from efface.concepts import TEMPLATES, Concept, Erasure, names, wordings
 from efface.core.text import Embedder
-from efface.core.text_space import TokenPairs
+from efface.core.text_space import TokenPairs, joined
 from efface.errors import BadRequest
 
 __all__ = [
     "PromptPair",
     "TargetRule",
     "TokenRule",
+    "erased_pairs",
     "erased_rows",
+    "every_pair",
     "every_row",
+    "kept_blocks",
     "kept_rows",
     "prompt_pairs",
 ]
@@ -151,3 +154,42 @@ def kept_rows(embedder: Embedder, prompt: str, rule: TokenRule) -> Float[Tensor,
         return rows
     last = embedder.tokenised(prompt).last
     return rows[last : last + 1]
+
+
+def erased_pairs(
+    embedder: Embedder,
+    erasures: Sequence[Erasure],
+    *,
+    tokens: TokenRule,
+    target: TargetRule,
+) -> TokenPairs:
+    """Stacks the rows to move of all wordings of all concepts, equal ones merged."""
+    return joined(
+        erased_rows(embedder, pair, tokens)
+        for erasure in erasures
+        for pair in prompt_pairs(embedder, erasure, target)
+    )
+
+
+def every_pair(
+    embedder: Embedder, erasures: Sequence[Erasure], *, target: TargetRule
+) -> TokenPairs:
+    """Stacks all rows of all wordings of all concepts with their targets, equal ones merged."""
+    return joined(
+        every_row(embedder, pair, target)
+        for erasure in erasures
+        for pair in prompt_pairs(embedder, erasure, target)
+    )
+
+
+def kept_blocks(
+    embedder: Embedder,
+    keep: Sequence[Concept],
+    *,
+    tokens: TokenRule,
+    always: Sequence[str] = (),
+) -> list[Float[Tensor, "n dim"]]:
+    """Gives the rows of every kept prompt: those in ``always`` and all wordings of ``keep``."""
+    prompts = dict.fromkeys([*always, *(text for concept in keep for text in wordings(concept))])
+    embedder.embedded(list(prompts) or [""])
+    return [kept_rows(embedder, prompt, tokens) for prompt in prompts]

@@ -1,0 +1,172 @@
+"""Around every erasure: does the request fit, did anything happen, is anything broken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from efface.concepts import ErasureRequest, wordings
+from efface.contracts import Method
+from efface.core.attention import key_value_weights, responses
+from efface.core.deltas import Delta
+from efface.core.randomness import derive
+from efface.core.text import Embedder, evaluating
+from efface.errors import MissingInput, ModelCollapsed, NothingChanged
+from efface.models.components import find, is_key_value
+
+__all__ = ["Inspection", "inspect", "require"]
+
+NOTHING = 1e-4
+"""Relative response below which a concept counts as untouched; rounding in float32 reaches 1e-6."""
+COLLAPSE = 1.0
+"""Relative response of other prompts above which a model counts as wrecked: all of it is new."""
+PROBES = 8
+"""Prompts per side at most."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What the detectors measured."""
+
+    weight_change: float
+    """Size of the change of all touched weights, relative to their size."""
+    erased_response: float
+    """Mean relative change of what the model makes of the erased concepts' prompts."""
+    kept_response: float
+    """The same for the kept concepts' prompts and the empty prompt."""
+    probe: str
+    """What was compared: ``keys and values``, ``predicted noise`` or, without text, ``weights``."""
+
+
+def require(method: Method, request: ErasureRequest) -> None:
+    """Refuses a request that lacks what a method needs, before any work.
+
+    Raises:
+        MissingInput: naming the field.
+    """
+    name = type(method).__module__.rpartition(".")[2]
+    concepts = [erasure.concept for erasure in request.erasures]
+    absent = {
+        "anchor": any(erasure.anchor is None for erasure in request.erasures),
+        "keep": not request.keep,
+        "images": any(not concept.images for concept in concepts),
+        "labels": any(not concept.labels for concept in concepts),
+        "forget_data": request.forget_data is None,
+        "retain_data": request.retain_data is None,
+    }
+    for need in sorted(method.needs):
+        if absent.get(need, False):
+            raise MissingInput(f"{name} needs '{need}' and the request has none; add it")
+
+
+def inspect(model: Any, delta: Delta, request: ErasureRequest) -> Mapping[str, Any]:
+    """Applies a delta for a moment and compares what the model makes of prompts.
+
+    Returns:
+        The fields of `Inspection`, for the result's diagnostics.
+
+    Raises:
+        NothingChanged: no weight changed, or the concepts' prompts give what they gave.
+        ModelCollapsed: a value is not finite, or other prompts give something entirely new.
+    """
+    change = _weight_change(model, delta)
+    probe = _probe(model, delta)
+    if probe == "weights":
+        return asdict(Inspection(change, change, 0.0, probe))
+    erased = [wording for e in request.erasures for wording in wordings(e.concept)[:PROBES]]
+    kept = ["", *(wordings(concept)[0] for concept in request.keep[: PROBES - 1])]
+    before = _answers(model, probe, [*erased, *kept])
+    with delta.apply(model):
+        after = _answers(model, probe, [*erased, *kept])
+    moved = _relative(before, after)
+    seen = Inspection(
+        change, float(moved[: len(erased)].mean()), float(moved[len(erased) :].mean()), probe
+    )
+    _judge(seen)
+    return asdict(seen)
+
+
+def _weight_change(model: Any, delta: Delta) -> float:
+    """Sizes the change itself, before it is applied."""
+    change, size = 0.0, 0.0
+    for key in delta.patches:
+        for name, parameter in find(model, key).items():
+            weight = parameter.detach().to("cpu", torch.float64)
+            change += float((delta.difference(name, weight) ** 2).sum())
+            size += float((weight**2).sum())
+    if not change < float("inf"):
+        raise ModelCollapsed(
+            "the erasure changed weights to values that are not finite; "
+            "raise the ridge, lower the strength or use float32"
+        )
+    if change == 0.0:
+        raise NothingChanged(
+            "the erasure changed no weight; check that the concept differs from its anchor "
+            "and that the strength is above zero"
+        )
+    return float((change / max(size, 1e-300)) ** 0.5)
+
+
+def _probe(model: Any, delta: Delta) -> str:
+    """Chooses the cheapest comparison that sees every change."""
+    if not hasattr(model, "unet") or not hasattr(model, "text_encoder"):
+        return "weights"
+    names = [name for key in delta.patches for name in find(model, key)]
+    text_only = all(name.startswith("text_encoder/") or is_key_value(name) for name in names)
+    return "keys and values" if text_only else "predicted noise"
+
+
+def _answers(model: Any, probe: str, prompts: Sequence[str]) -> Float[Tensor, "n values"]:
+    embedded = Embedder(model).embedded(prompts)
+    if probe == "keys and values":
+        weights = key_value_weights(model.unet, embedded.shape[-1])
+        rows = responses(weights, embedded.flatten(0, 1))
+        return rows.reshape(len(prompts), -1)
+    return _predicted_noise(model, embedded)
+
+
+def _predicted_noise(
+    model: Any, embedded: Float[Tensor, "n tokens dim"]
+) -> Float[Tensor, "n values"]:
+    """Runs the denoiser once per prompt, on the same noise at the middle timestep."""
+    unet = model.unet
+    edge = int(unet.config.sample_size)
+    shape = (1, int(unet.config.in_channels), edge, edge)
+    noise = torch.randn(shape, generator=derive(0, "inspection")).to(unet.device, unet.dtype)
+    with evaluating(unet), torch.no_grad():
+        found = [
+            unet(noise, 500, encoder_hidden_states=one[None].to(unet.device, unet.dtype))[0]
+            for one in embedded
+        ]
+    return torch.cat(found).flatten(1).to("cpu", torch.float64)
+
+
+def _relative(
+    before: Float[Tensor, "n values"], after: Float[Tensor, "n values"]
+) -> Float[Tensor, " n"]:
+    moved: Tensor = (after - before).norm(dim=1) / before.norm(dim=1).clamp(min=1e-300)
+    return moved
+
+
+def _judge(seen: Inspection) -> None:
+    if not seen.erased_response + seen.kept_response < float("inf"):
+        raise ModelCollapsed(
+            f"after the erasure the {seen.probe} are not finite; "
+            "raise the ridge, lower the strength or use float32"
+        )
+    if seen.erased_response < NOTHING:
+        raise NothingChanged(
+            f"the {seen.probe} of the erased concept's prompts changed by "
+            f"{seen.erased_response:.1e}, which is rounding; word the concept as the model knows "
+            "it, or raise the strength"
+        )
+    if seen.kept_response > COLLAPSE:
+        raise ModelCollapsed(
+            f"the {seen.probe} of kept prompts changed by {seen.kept_response:.0%}, so the model "
+            "is wrecked; raise the ridge, lower the strength or keep more concepts"
+        )

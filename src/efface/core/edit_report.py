@@ -1,0 +1,39 @@
+"""What a map of the text side did: how far concepts moved, how far kept prompts moved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from efface.core.deltas import TextMapPatch
+from efface.core.text_space import TextMap, TokenPairs
+
+__all__ = ["interference", "residual", "stored"]
+
+
+def residual(edit: TextMap, pairs: TokenPairs) -> float:
+    """Measures what is left of the way to the targets: 0 is all gone, 1 is nothing moved.
+
+    Root of the weighted mean of ``|P c - t|^2`` over that of ``|c - t|^2``.
+    """
+    left = ((edit.of(pairs.sources) - pairs.targets) ** 2).sum(1) @ pairs.weights
+    whole = ((pairs.sources - pairs.targets) ** 2).sum(1) @ pairs.weights
+    return float((left / whole.clamp(min=1e-300)).sqrt())
+
+
+def interference(edit: TextMap, kept: Sequence[Float[Tensor, "_ dim"]]) -> float:
+    """Measures how far kept rows moved, relative to their length; root mean square, 0 if none."""
+    if not kept:
+        return 0.0
+    rows = torch.cat(list(kept))
+    return float((edit.of(rows) - rows).norm() / rows.norm().clamp(min=1e-300))
+
+
+def stored(edit: TextMap, weights: Mapping[str, Float[Tensor, "_ dim"]]) -> TextMapPatch:
+    """Writes a map as a patch in float32, or in float64 for weights that have it."""
+    wide = all(weight.dtype == torch.float64 for weight in weights.values())
+    dtype = torch.float64 if wide else torch.float32
+    return TextMapPatch(left=edit.left.to(dtype), right=edit.right.to(dtype))

@@ -1,0 +1,110 @@
+"""One call from words to a checked result: build the method, run it, inspect what it did."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from efface.concepts import Concept, ConceptKind, ErasureRequest, request
+from efface.contracts import Eraser, Monitor, silent
+from efface.core.checks import inspect
+from efface.core.recording import model_name
+from efface.core.results import ErasureResult
+from efface.errors import BadRequest
+from efface.models.loading import BUNDLED, bundled
+from efface.registry import build, load
+
+__all__ = ["erase"]
+
+
+def erase(  # noqa: PLR0913 - the one call that everything can be said in
+    model: Any,
+    concepts: str | Concept | Sequence[str | Concept] | ErasureRequest,
+    *,
+    method: str | Eraser[Any] = "rece",
+    preset: str | None = None,
+    keep: Sequence[str | Concept] = (),
+    anchor: str | Concept | None = None,
+    kind: ConceptKind = "object",
+    seed: int = 0,
+    monitor: Monitor = silent,
+    **settings: Any,
+) -> ErasureResult:
+    """Erases concepts and returns the change; the model stays as it was.
+
+    Args:
+        model: a pipeline from `load`, or any diffusers pipeline with the same parts.
+        concepts: what goes, as names, concepts, or a whole request.
+        method: a name from ``list_methods()``, or a method object with its settings.
+        preset: settings by name. Left out, a bundled model's own preset is taken, else the method's
+            defaults.
+        keep: what must stay. Left out, a bundled model's own keep set is taken.
+        anchor: what prompts give instead; left out, the empty prompt.
+        kind: the kind of concepts given as plain names.
+        seed: of every draw that the method makes.
+        monitor: called once per step.
+        **settings: single settings of the method, over the preset.
+
+    Raises:
+        BadRequest: an unknown name or setting, or a request that makes no sense.
+        MissingInput: the method needs something that the request does not hold.
+        NothingChanged: the result does nothing to the concept.
+        ModelCollapsed: the result wrecks the model.
+    """
+    wanted = _request(concepts, keep, anchor, kind)
+    chosen = _method(model, method, preset, settings)
+    wanted = _with_keep_set(model, wanted, given=bool(keep))
+    generator = torch.Generator().manual_seed(seed)
+    result = chosen.erase(model, wanted, generator=generator, monitor=monitor)
+    used = preset or _own_preset(model, method)
+    provenance = replace(
+        result.delta.provenance, settings_given=tuple(sorted(settings)), preset=used
+    )
+    delta = replace(result.delta, provenance=provenance)
+    seen = inspect(model, delta, wanted)
+    return replace(result, delta=delta, diagnostics={**result.diagnostics, **seen})
+
+
+def _request(
+    concepts: str | Concept | Sequence[str | Concept] | ErasureRequest,
+    keep: Sequence[str | Concept],
+    anchor: str | Concept | None,
+    kind: ConceptKind,
+) -> ErasureRequest:
+    if not isinstance(concepts, ErasureRequest):
+        return request(concepts, anchor=anchor, keep=keep, kind=kind)
+    if keep or anchor:
+        raise BadRequest("the request already says what to keep and where to steer; say it there")
+    return concepts
+
+
+def _method(
+    model: Any, method: str | Eraser[Any], preset: str | None, settings: dict[str, Any]
+) -> Eraser[Any]:
+    if not isinstance(method, str):
+        if settings or preset:
+            raise BadRequest("a method object carries its settings; give them there")
+        return method
+    used = preset or _own_preset(model, method)
+    chosen = build("methods", method, preset=used, **settings)
+    if not isinstance(chosen, Eraser):
+        raise BadRequest(f"{method} does not erase by changing weights; choose an eraser")
+    return chosen
+
+
+def _own_preset(model: Any, method: str | Eraser[Any]) -> str | None:
+    """Finds the preset named after a bundled model."""
+    name = model_name(model)
+    if not isinstance(method, str) or name not in BUNDLED:
+        return None
+    return name if name in load("methods", method).presets() else None
+
+
+def _with_keep_set(model: Any, wanted: ErasureRequest, *, given: bool) -> ErasureRequest:
+    name = model_name(model)
+    if given or wanted.keep or name not in BUNDLED:
+        return wanted
+    return replace(wanted, keep=tuple(bundled(name).keep_concepts(wanted)))

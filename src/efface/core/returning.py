@@ -1,0 +1,115 @@
+"""Embeddings that make edited layers give the values of the unedited ones again, and their cost.
+
+With ``W_l = W0_l P`` and ``F^T F = sum W0_l^T W0_l`` the squared error over all layers is
+``|F P e' - F e|^2``, so one SVD of ``F P`` answers every ridge question about every token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["Regularisation", "ReturnProblem", "cost_to_regenerate", "returning_rows"]
+
+Regularisation: TypeAlias = Literal[
+    "zero_norm", "standard", "surrogate_values", "surrogate_identity", "surrogate_both"
+]
+"""What keeps returning embeddings from growing without bound.
+
+``zero_norm`` pulls them to zero, ``standard`` to the embedding of a given text;
+``surrogate_values`` mixes each with the embedding it stands for, ``surrogate_identity`` pulls it
+toward that, ``surrogate_both`` does both.
+"""
+
+CLOSE = 0.1
+"""A concept counts as back when its values are this near, as a share of the way to its target."""
+
+
+@dataclass(frozen=True)
+class ReturnProblem:
+    """The SVD ``F P = u diag(values) v^T`` and F."""
+
+    factor: Float[Tensor, "dim dim"]
+    u: Float[Tensor, "dim dim"]
+    values: Float[Tensor, " dim"]
+    v: Float[Tensor, "dim dim"]
+
+    @classmethod
+    def of(cls, factor: Float[Tensor, "dim dim"], edit: Float[Tensor, "dim dim"]) -> ReturnProblem:
+        """Decomposes the edited layers, given F and P."""
+        u, values, vt = torch.linalg.svd(factor @ edit)
+        return cls(factor, u, values, vt.T)
+
+    def aims(self, rows: Float[Tensor, "n dim"]) -> Float[Tensor, "n dim"]:
+        """Gives the original values of token rows, in the coordinates of ``u``."""
+        return rows @ self.factor.T @ self.u
+
+
+def returning_rows(
+    problem: ReturnProblem,
+    rows: Float[Tensor, "n dim"],
+    *,
+    strength: float,
+    regularisation: Regularisation,
+    toward: Float[Tensor, "n dim"] | None = None,
+) -> Float[Tensor, "n dim"]:
+    """Solves for the rows that best bring back what the given rows used to do (RECE, section 3.2).
+
+    Minimises ``|F P e' - F e|^2`` plus ``strength`` times the penalty of ``regularisation``.
+
+    Args:
+        problem: the edited layers.
+        rows: embeddings e of the erased concept.
+        strength: weight of the penalty, in the units of squared values; 0 inverts the edit.
+        regularisation: which penalty.
+        toward: where ``standard`` pulls each row.
+    """
+    squared = problem.values**2
+    aim = problem.aims(rows) * problem.values
+    own = rows @ problem.v
+    match regularisation:
+        case "zero_norm":
+            above, below = aim, squared + strength
+        case "standard":
+            assert toward is not None
+            above, below = aim + strength * (toward @ problem.v), squared + strength
+        case "surrogate_values":
+            above, below = aim + strength * squared * own, (1 + strength) * squared
+        case "surrogate_identity":
+            above, below = aim + strength * own, squared + strength
+        case "surrogate_both":
+            above = aim + strength * (squared + 1) * own
+            below = (1 + strength) * squared + strength
+    # Directions that the edited layers cannot see carry no information: the shortest solution.
+    smallest = 1e-24 * below.max()
+    return torch.where(below > smallest, above / below.clamp(min=1e-300), 0.0) @ problem.v.T
+
+
+def cost_to_regenerate(
+    problem: ReturnProblem,
+    rows: Float[Tensor, "n dim"],
+    targets: Float[Tensor, "n dim"],
+) -> Float[Tensor, " n"]:
+    """Measures how long an embedding must be to bring a concept back, in lengths of the original.
+
+    The shortest x with ``|F P x - F e|`` at most `CLOSE` times ``|F t - F e|``, divided by ``|e|``.
+    Near 1 without an edit. Where no x is close enough, the length of the closest one found.
+    """
+    allowed = CLOSE * ((targets - rows) @ problem.factor.T).norm(dim=1)
+    aim = problem.aims(rows)
+    largest = float(problem.values[0]) ** 2
+    low = torch.full_like(allowed, largest * 1e-20).log()
+    high = torch.full_like(allowed, largest * 1e6).log()
+    for _ in range(60):
+        middle = (low + high) / 2
+        penalty = middle.exp()[:, None]
+        error = (penalty * aim / (problem.values**2 + penalty)).norm(dim=1)
+        low = torch.where(error <= allowed, middle, low)
+        high = torch.where(error <= allowed, high, middle)
+    found = problem.values * aim / (problem.values**2 + low.exp()[:, None])
+    cost: Tensor = found.norm(dim=1) / rows.norm(dim=1).clamp(min=1e-300)
+    return cost
