@@ -23,7 +23,7 @@ class Apply(Drawing):
     """A run and what to draw with it."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder or delta file."""
+    """Run folder, or a delta file together with --model."""
     model: str | None = None
     """Another copy of the base model; by default the model that the run names."""
 
@@ -33,5 +33,5 @@ def run(arguments: list[str], output: Output) -> int:
     options = parse(
         Apply, arguments, prog="efface apply", description="Draws pictures with a run's delta."
     )
-    model = options.model or runs.read_delta(options.source).provenance.base_model
+    model = options.model or runs.recipe_of(options.source).model
     return draw_with(options, model, (options.source,), output)

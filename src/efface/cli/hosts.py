@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from efface.concepts import Concept, ConceptKind, ErasureRequest, request
+from efface.concepts import ConceptKind, ErasureRequest, request
 from efface.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -34,45 +36,52 @@ def load_host(name: str, output: Output) -> Any:
     """
     import efface
 
-    with output.progress(f"loading {name}"):
+    with output.progress(f"loading {name}"), _quiet_loading():
         pipe = efface.load(name)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
 
+@contextmanager
+def _quiet_loading() -> Iterator[None]:
+    """Silences the libraries' own bars and hints: standard error holds one bar or one error."""
+    from transformers.utils import logging as transformers
+
+    level = transformers.get_verbosity()
+    transformers.set_verbosity_error()
+    transformers.disable_progress_bar()
+    from diffusers.utils import logging as diffusers
+
+    diffusers.disable_progress_bar()
+    try:
+        yield
+    finally:
+        diffusers.enable_progress_bar()
+        transformers.enable_progress_bar()
+        transformers.set_verbosity(level)
+
+
 def request_for(model: str, wanted: Wanted) -> ErasureRequest:
-    """Writes the request; on the bundled model words bring their synonyms and a keep set.
+    """Writes the request; the bundled model fills in synonyms, prompts and what to keep.
 
     Raises:
         BadRequest: no concept, an empty one, one that is its own anchor, or one that is also kept.
     """
     if not wanted.concepts:
         raise BadRequest("nothing to erase: give --concept NAME, once per concept")
-    concepts = [_concept(model, name, wanted.kind) for name in wanted.concepts]
-    anchor = _concept(model, wanted.anchor, wanted.kind) if wanted.anchor else None
-    keep = [_concept(model, name, wanted.kind) for name in wanted.keep]
-    made = request(concepts, anchor=anchor, keep=keep)
-    return _with_default_keep(made) if model == BUNDLED and not keep else made
+    made = request(
+        wanted.concepts, anchor=wanted.anchor, keep=wanted.keep, kind=wanted.kind or "object"
+    )
+    if model != BUNDLED or wanted.kind is not None:
+        return made
+    from efface.emoji import understood
 
-
-def _concept(model: str, name: str, kind: ConceptKind | None) -> Concept:
-    if model == BUNDLED and kind is None:
-        from efface.emoji import vocabulary
-
-        if vocabulary.canonical(name) is not None:
-            return vocabulary.concept(name)
-    return Concept(name=name, kind=kind or "object")
-
-
-def _with_default_keep(made: ErasureRequest) -> ErasureRequest:
-    from efface.emoji import keep_concepts
-
-    return ErasureRequest(erasures=made.erasures, keep=tuple(keep_concepts(made)))
+    return understood(made)
 
 
 def unknown_words(made: ErasureRequest) -> list[str]:
     """Lists the concepts of a request that the bundled model was never taught."""
     from efface.emoji import vocabulary
 
-    concepts = [erasure.concept for erasure in made.erasures] + list(made.keep)
+    concepts = [*(erasure.concept for erasure in made.erasures), *made.keep]
     return [one.name for one in concepts if vocabulary.canonical(one.name) is None]

@@ -94,11 +94,15 @@ def _file_trouble(error: OSError) -> str:
 
 
 def _one_line(panel: str) -> str:
-    """Takes the message out of the box that the flag parser draws around it."""
-    lines = [line.strip(" │") for line in panel.splitlines() if not re.match(r"^\s*[╭╰]", line)]
-    sections = [" ".join(s.split()) for s in re.split(r"\n─+\n", "\n".join(lines))]
-    message = re.sub(r"^Error parsing settings: ", "", sections[0]).rstrip(".")
-    near = re.search(r"Perhaps you meant: (--[\w.-]+)", " ".join(sections[1:]))
+    """Takes the message out of the box that the flag parser draws around it.
+
+    Its first line is a title; rows of dashes separate the message from suggestions and help.
+    """
+    lines = [line.strip(" │") for line in panel.splitlines()[1:] if not line.startswith("╰")]
+    parts = re.split(r"^[─-]+$", "\n".join(lines), flags=re.MULTILINE)
+    message, *hints = [" ".join(part.split()) for part in parts if part.strip()]
+    message = re.sub(r"^Error parsing (method|settings): ", "", message).rstrip(".")
+    near = re.search(r"Perhaps you meant: (--[\w.-]+)", " ".join(hints))
     return f"{message}; did you mean {near[1]}?" if near else message
 
 
