@@ -53,15 +53,19 @@ def _verb(name: str) -> str:
 
 
 def _row(field: Any, docs: dict[str, str]) -> str:
-    positional = "Positional" in str(field.type)
-    flag = field.name.upper() if positional else f"--{field.name.replace('_', '-')}"
-    if "Repeated" in str(field.type):
-        flag += " ... (repeatable)"
+    flag = f"--{field.name.replace('_', '-')}"
+    if "Positional" in str(field.type):
+        flag = "RUN" if field.name == "source" else field.name.upper()
+    elif field.default is True:
+        flag = f"{flag}`, `--no-{field.name}"
+    repeat = " (repeatable)" if "Repeated" in str(field.type) else ""
     shown = "required" if field.default is MISSING else _shown(field.default)
-    return f"| `{flag}` | {shown} | {docs.get(field.name, '')} |"
+    return f"| `{flag}`{repeat} | {shown} | {docs.get(field.name, '')} |"
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
     return "" if value in (None, (), "") else f"`{value}`"
 
 

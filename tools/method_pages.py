@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from efface import registry
 
@@ -30,12 +33,12 @@ def _page(entry: registry.Entry) -> str:
         f"# {entry.name}",
         entry.summary,
         _facts(found),
-        entry.doc,
+        _markdown(entry.doc),
         f"## Use\n\n{_use(entry.name, found)}",
         f"## Settings\n\n{_settings(entry)}",
     ]
-    if presets := found.presets():
-        parts.append(f"## Presets\n\n{_presets(presets)}")
+    if found.presets():
+        parts.append(f"## Presets\n\n{_presets(found)}")
     parts.append(f"Source: [`{entry.module}`](../../src/{entry.module.replace('.', '/')}.py).")
     return "\n\n".join(parts) + "\n"
 
@@ -68,27 +71,53 @@ def _settings(entry: registry.Entry) -> str:
     if not entry.settings:
         return "None."
     rows = [
-        f"| `{one.name}` | `{_cell(one.type)}` | {_default(one)} | {_cell(one.doc)} |"
+        f"| `{one.name}` | `{_type(entry, one)}` | {_default(one)} | {_cell(_markdown(one.doc))} |"
         for one in entry.settings
     ]
     head = ["| setting | type | default | meaning |", "| --- | --- | --- | --- |"]
     return "\n".join([*head, *rows])
 
 
+def _type(entry: registry.Entry, setting: registry.Setting) -> str:
+    """Gives a setting's type as written; the name of a list of choices becomes the choices."""
+    named = getattr(import_module(entry.module), setting.type, None)
+    if get_origin(named) is Literal:
+        return _cell(" | ".join(map(repr, get_args(named))))
+    return _cell(setting.type)
+
+
 def _default(setting: registry.Setting) -> str:
     return "required" if setting.default is None else f"`{_cell(setting.default)}`"
 
 
-def _presets(presets: Any) -> str:
-    names = [field.name for field in fields(next(iter(presets.values())))]
-    head = [f"| setting | {' | '.join(presets)} |", "| --- |" + " --- |" * len(presets)]
+def _presets(found: type[Any]) -> str:
+    """Shows the settings in which at least one preset differs from the defaults."""
+    presets = {"default": found(), **found.presets()}
+    values = {
+        field.name: [getattr(preset, field.name) for preset in presets.values()]
+        for field in fields(found)
+    }
+    head = [_row(["setting", *presets]), "| --- |" + " --- |" * len(presets)]
+    differing = {name: row for name, row in values.items() if any(one != row[0] for one in row)}
     rows = [
-        f"| `{name}` | "
-        + " | ".join(f"`{_cell(getattr(p, name))}`" for p in presets.values())
-        + " |"
-        for name in names
+        _row([f"`{name}`", *(f"`{_cell(repr(one))}`" for one in row)])
+        for name, row in differing.items()
     ]
     return "\n".join([*head, *rows])
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _markdown(doc: str) -> str:
+    """Turns a docstring's indented section into a titled one, and double backticks into single."""
+    text = re.sub(r"^(\w[\w ]*):\n((?:    .*\n?|\n)+)", _section, doc, flags=re.MULTILINE)
+    return text.replace("``", "`")
+
+
+def _section(found: re.Match[str]) -> str:
+    return f"**{found[1]}.**\n{textwrap.dedent(found[2])}"
 
 
 def _cell(value: object) -> str:
