@@ -105,7 +105,7 @@ def test_unknown_model(efface, out):
     refused(
         efface("erase", "uce", "--model", "emojii", "--concept", "cat", "--out", out),
         "there is no folder emojii",
-        "emoji",
+        "did you mean emoji?",
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.metadata
 import re
@@ -48,9 +49,11 @@ def load(
     elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not Path(name).parent.is_dir():
         pipeline = _from_hub(name, wanted)
     else:
+        near = difflib.get_close_matches(name, BUNDLED, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
         raise BadModel(
             f"there is no folder {name}, and it is neither a bundled model "
-            f"({', '.join(BUNDLED)}) nor a hub id such as owner/name"
+            f"({', '.join(BUNDLED)}) nor a hub id such as owner/name{hint}"
         )
     _check_parts(pipeline, name)
     return pipeline if device is None else pipeline.to(device)
