@@ -45,12 +45,18 @@ def sampling_for(
     Raises:
         BadRequest: fewer than one step.
     """
-    usual = Sampling(20, 4.0) if model == BUNDLED else Sampling(50, 7.5)
+    usual = _bundled() if model == BUNDLED else Sampling(50, 7.5)
     if steps is not None and steps < 1:
         raise BadRequest(f"steps is {steps}; a picture needs at least one")
     return Sampling(
         usual.steps if steps is None else steps, usual.guidance if guidance is None else guidance
     )
+
+
+def _bundled() -> Sampling:
+    from efface.emoji import suites
+
+    return Sampling(suites.STEPS, suites.GUIDANCE)
 
 
 def draw(pipe: Any, shots: Sequence[Shot], sampling: Sampling, monitor: Monitor) -> list[Image]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
@@ -27,8 +27,8 @@ class Evaluate(Shared):
     """Run folder."""
     suite: str | None = None
     """What to draw; by default "emoji" for the bundled model, "basic" for others."""
-    size: Literal["smoke", "standard"] = "standard"
-    """How many pictures: a quick look, or enough for numbers."""
+    size: str = "standard"
+    """How many pictures: "smoke" for a quick look, "standard" for numbers."""
     judge: str | None = None
     """Who decides what is in a picture; by default the suite's."""
     judge_folder: Path | None = None

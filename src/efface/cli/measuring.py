@@ -58,9 +58,8 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
         BadRequest: an unknown suite, judge or metric.
         MissingInput: a judge or metric needs a folder that was not given.
     """
-    from efface.evaluation import evaluate
+    from efface import evaluation, reports
     from efface.evaluation.images import ImageStore
-    from efface.reports import write_report
 
     run = runs.open_run(folder.path)
     recipe = runs.recipe_of(folder.path)
@@ -69,9 +68,11 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
     clip = _clip(plan, judge_name=suite.judge)
     store = ImageStore(plan.pictures or folder.path.absolute().parent / ".pictures")
     with output.progress("drawing and judging") as monitor:
-        found = evaluate(pipe, run.delta, suite, judge, clip=clip, store=store, monitor=monitor)
+        found = evaluation.evaluate(
+            pipe, run.delta, suite, judge, clip=clip, store=store, monitor=monitor
+        )
     found.save(folder.path)
-    write_report(folder.path, found, run.record)
+    reports.write_report(folder.path, found, run.record)
     _tell(folder.path, found, output)
     return 1 if found.verdict == "invalid" else 0
 

@@ -53,13 +53,18 @@ class Output:
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Monitor]:
-        """Shows a bar on standard error while something takes its time; gone when it is done."""
+        """Shows a bar on standard error while something takes its time; gone when it is done.
+
+        Without a terminal there is no bar, only a line that says what is being done.
+        """
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
         from rich.progress import TimeRemainingColumn as Remaining
 
         console = Console(stderr=True)
         hidden = self.machine or not console.is_terminal
+        if hidden:
+            self.say(f"{title} ...")
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
         with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
             task = bar.add_task(title, total=None)
