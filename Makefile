@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 JOBS ?= 2
 DEMO ?= runs/demo
 
-.PHONY: demo test test-slow lint format docs emoji bench clean
+.PHONY: demo test test-slow lint format docs picture emoji bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/efface erase rece --concept pistol --out $(DEMO) --overwrite
@@ -29,6 +29,11 @@ format: $(VENV)/.ready-dev
 # Writes the generated pages: docs/methods, docs/cli.md and the results table of README.md.
 docs: $(VENV)/.ready-dev
 	$(BIN)/python tools/write_docs.py
+
+# Renews the picture at the top of README.md.
+picture: demo
+	mkdir -p docs/images
+	cp $(DEMO)/before_after.png docs/images/before_after.png
 
 # Rebuilds the bundled model from the public icon sets: hours on two cores, needs npm. Not part of CI.
 emoji: $(VENV)/.ready-dev
