@@ -41,7 +41,8 @@ def erase(  # noqa: PLR0913 - the one call that everything can be said in
         method: a name from ``list_methods()``, or a method object with its settings.
         preset: settings by name. Left out, a bundled model's own preset is taken, else the method's
             defaults.
-        keep: what must stay. Left out, a bundled model's own keep set is taken.
+        keep: what must stay. Left out, a bundled model's own keep set is taken; it also fills in
+            the synonyms and wordings of the words it knows.
         anchor: what prompts give instead; left out, the empty prompt.
         kind: the kind of concepts given as plain names.
         seed: of every draw that the method makes.
@@ -56,7 +57,7 @@ def erase(  # noqa: PLR0913 - the one call that everything can be said in
     """
     wanted = _request(concepts, keep, anchor, kind)
     chosen = _method(model, method, preset, settings)
-    wanted = _with_keep_set(model, wanted, given=bool(keep))
+    wanted = _understood(model, wanted)
     generator = torch.Generator().manual_seed(seed)
     result = chosen.erase(model, wanted, generator=generator, monitor=monitor)
     used = preset or _own_preset(model, method)
@@ -103,8 +104,10 @@ def _own_preset(model: Any, method: str | Eraser[Any]) -> str | None:
     return name if name in load("methods", method).presets() else None
 
 
-def _with_keep_set(model: Any, wanted: ErasureRequest, *, given: bool) -> ErasureRequest:
+def _understood(model: Any, wanted: ErasureRequest) -> ErasureRequest:
+    """Lets a bundled model fill in what it knows: synonyms, wordings and what to keep."""
     name = model_name(model)
-    if given or wanted.keep or name not in BUNDLED:
+    if name not in BUNDLED:
         return wanted
-    return replace(wanted, keep=tuple(bundled(name).keep_concepts(wanted)))
+    filled: ErasureRequest = bundled(name).understood(wanted)
+    return filled
