@@ -72,7 +72,7 @@ def request_for(model: str, wanted: Wanted) -> ErasureRequest:
     made = request(
         wanted.concepts, anchor=wanted.anchor, keep=wanted.keep, kind=wanted.kind or "object"
     )
-    if model != BUNDLED or wanted.kind is not None:
+    if model != BUNDLED:
         return made
     from efface.emoji import understood
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,7 +39,7 @@ def run(arguments: list[str], output: Output) -> int:
     """Repeats a run with its settings and seed, and compares the two deltas."""
     options = parse(Rerun, arguments, prog="efface rerun", description="Repeats a run.")
     before = runs.open_run(options.source)
-    recipe = runs.recipe_of(options.source)
+    recipe = _all_settings(before)
     pipe = load_host(options.model or recipe.model, output)
     result = runs.erase(pipe, recipe, output)
     if options.out is not None:
@@ -49,12 +49,26 @@ def run(arguments: list[str], output: Output) -> int:
     far = distance(pipe, before.delta, result.delta)
     same = before.delta.id == result.delta.id
     agrees = same or far <= TOLERANCE
-    verdict = (
-        "equal" if same else f"{'close' if agrees else 'different'}, relative distance {far:.2e}"
-    )
+    verdict = _verdict(before.delta, result.delta, far)
     output.say(f"{verdict} (first {before.delta.id}, now {result.delta.id})")
     output.result({"equal": same, "agrees": agrees, "relative_distance": far})
     return 0 if agrees else 1
+
+
+def _all_settings(before: runs.Run) -> runs.Recipe:
+    """Takes every setting as it was, so that a preset that has changed since does not matter."""
+    recipe = runs.recipe_of(before.folder)
+    return replace(recipe, preset=None, settings=before.record["settings"])
+
+
+def _verdict(before: Delta, after: Delta, far: float) -> str:
+    if before.id == after.id:
+        return "equal"
+    revised = before.provenance.revision != after.provenance.revision
+    why = (
+        f"; the method was revised since (revision {before.provenance.revision})" if revised else ""
+    )
+    return f"{'close' if far <= TOLERANCE else 'different'}, relative distance {far:.2e}{why}"
 
 
 def distance(pipe: Any, first: Delta, second: Delta) -> float:
