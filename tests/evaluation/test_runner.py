@@ -192,11 +192,13 @@ def test_bad_suites_are_refused_before_anything_is_drawn(pipe, delta, judge, tmp
     assert pipe.calls == 0
 
 
-def test_a_second_run_in_the_same_store_is_refused(pipe, delta, judge, tmp_path):
+def test_a_second_run_over_the_same_pictures_is_refused(pipe, delta, judge, tmp_path):
+    found = evaluate(pipe, delta, small_suite(), judge, store=tmp_path)
+    folder = tmp_path / found.after.key
     other = f"""
         import sys, pathlib
         from efface.evaluation.locks import locked
-        with locked(pathlib.Path({str(tmp_path)!r})):
+        with locked(pathlib.Path({str(folder)!r})):
             print("held", flush=True)
             sys.stdin.read()
     """
@@ -206,8 +208,8 @@ def test_a_second_run_in_the_same_store_is_refused(pipe, delta, judge, tmp_path)
         with pytest.raises(BadRequest, match=f"in use by process {process.pid}"):
             evaluate(pipe, delta, small_suite(), judge, store=tmp_path)
         process.kill()
-    with locked(tmp_path):  # the killed process left its files, and they are no obstacle
-        assert (tmp_path / ".efface.holder").read_text() == str(os.getpid())
+    with locked(folder):  # the killed process left its files, and they are no obstacle
+        assert (folder / ".efface.holder").read_text() == str(os.getpid())
 
 
 class _Clip:

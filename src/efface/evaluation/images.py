@@ -89,11 +89,12 @@ class ImageStore:
             BadRequest: a picture cannot be written.
         """
         missing = self.missing(source, samples)
+        done = 0
         for batch in self._batches(missing):
             drawn = draw(pipe, batch, steps=source.steps, guidance=source.guidance)
             for place, sample in enumerate(batch):
                 write_atomically(self.path(source, sample), _png(drawn, place, sample))
-            done = missing.index(batch[-1]) + 1
+            done += len(batch)
             monitor(done - 1, len(missing), {"seconds per picture": drawn.seconds})
         return len(missing)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,15 +31,20 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
+_TIMES = ("before", "after")
 
-@dataclass(frozen=True)
-class _Drawn:
-    """Both sets of pictures, where they came from and what they cost."""
 
-    sources: tuple[Source, ...]
-    """The unedited model, then the edited one if there is one."""
-    costs: Mapping[str, Cost]
-    changed: tuple[TensorChange, ...]
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One evaluation, checked and ready to start."""
+
+    pipe: Any
+    delta: Delta | None
+    suite: Suite
+    judge: Judge
+    instruments: Instruments
+    store: ImageStore
+    monitor: Monitor
 
 
 def evaluate(
@@ -72,41 +77,27 @@ def evaluate(
 
     Raises:
         BadRequest: the suite cannot be measured, the judge does not know a concept, or another run
-            uses the store.
+            draws the same pictures.
         MissingInput: a metric needs an instrument that is not there.
         BadDelta: the delta is for another model.
         MeasurementFailed: pictures could not be drawn.
     """
-    samples = checked(suite.samples)
-    _check_known(judge, samples)
-    instruments = instruments_for(suite, judge, clip)
-    kept = store if isinstance(store, ImageStore) else ImageStore(Path(store))
-    with locked(kept.folder), torch.no_grad():
-        drawn = _draw(pipe, delta, suite, kept, monitor)
-        book = ScoreBook.open(kept.folder / "scores.jsonl")
-        scorer = Scorer(kept, book, monitor=monitor)
-        controls = _score(scorer, instruments, judge, samples, drawn.sources)
-        measurements = _measure(scorer, instruments, samples, drawn.sources)
-    verdict, reasons = verdict_of(scorer.failures, controls)
-    ran = environment()
-    return Evaluation(
-        suite=f"{suite.name}@{suite.version}",
-        judge=judge.card,
-        verdict=verdict,
-        reasons=reasons,
-        measurements=measurements,
-        controls=controls,
-        costs=drawn.costs,
-        changed=drawn.changed,
-        samples=samples,
-        before=drawn.sources[0],
-        after=drawn.sources[1] if delta else None,
-        provenance=asdict(delta.provenance) if delta else {},
-        instruments=instruments.names,
-        store=kept.folder,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions={**ran.versions, "commit": ran.commit + ("+changes" if ran.dirty else "")},
+    _check_known(judge, checked(suite.samples))
+    job = _Job(
+        pipe=pipe,
+        delta=delta,
+        suite=suite,
+        judge=judge,
+        instruments=instruments_for(suite, judge, clip),
+        store=store if isinstance(store, ImageStore) else ImageStore(Path(store)),
+        monitor=monitor,
     )
+    hashes = fingerprints(pipe)
+    base = Source.of(suite, model_id(pipe, hashes))
+    sources = (base,) if delta is None else (base, replace(base, delta=delta.id))
+    with locked(job.store.folder / sources[-1].key), torch.no_grad():
+        changed = _draw(job, sources, hashes)
+        return _measured(job, sources, changed)
 
 
 def _check_known(judge: Judge, samples: Sequence[Sample]) -> None:
@@ -120,56 +111,72 @@ def _check_known(judge: Judge, samples: Sequence[Sample]) -> None:
 
 
 def _draw(
-    pipe: Any, delta: Delta | None, suite: Suite, store: ImageStore, monitor: Monitor
-) -> _Drawn:
-    hashes = fingerprints(pipe)
-    base = Source.of(suite, model_id(pipe, hashes))
-    store.fill(pipe, base, suite.samples, monitor)
-    costs = {"before": _cost(pipe, store, base, suite.samples)}
-    if delta is None:
-        return _Drawn((base,), costs, ())
-    edited = Source.of(suite, base.model, delta.id)
-    with delta.apply(pipe):
-        changed = changes(pipe, hashes, fingerprints(pipe))
-        store.fill(pipe, edited, suite.samples, monitor)
-    costs["after"] = _cost(pipe, store, edited, suite.samples)
-    return _Drawn((base, edited), costs, changed)
+    job: _Job, sources: Sequence[Source], hashes: Mapping[str, str]
+) -> tuple[TensorChange, ...]:
+    """Draws what is missing of both sets and says which tensors the delta changed."""
+    samples = job.suite.samples
+    job.store.fill(job.pipe, sources[0], samples, job.monitor)
+    if job.delta is None:
+        return ()
+    with job.delta.apply(job.pipe):
+        changed = changes(job.pipe, hashes, fingerprints(job.pipe))
+        job.store.fill(job.pipe, sources[1], samples, job.monitor)
+    return changed
 
 
-def _cost(pipe: Any, store: ImageStore, source: Source, samples: Sequence[Sample]) -> Cost:
-    spent = store.spent(source, samples)
+def _measured(
+    job: _Job, sources: Sequence[Source], changed: tuple[TensorChange, ...]
+) -> Evaluation:
+    """Scores, checks and compares the pictures, and puts everything on record."""
+    book = ScoreBook.open(job.store.folder, [source.key for source in sources])
+    scorer = Scorer(job.store, book, monitor=job.monitor)
+    controls = _score(job, scorer, sources)
+    measurements = _measurements(job, scorer, sources)
+    verdict, reasons = verdict_of(scorer.failures, controls)
+    ran = environment()
+    return Evaluation(
+        suite=f"{job.suite.name}@{job.suite.version}",
+        judge=job.judge.card,
+        verdict=verdict,
+        reasons=reasons,
+        measurements=measurements,
+        controls=controls,
+        costs={name: _cost(job, source) for name, source in zip(_TIMES, sources, strict=False)},
+        changed=changed,
+        samples=job.suite.samples,
+        before=sources[0],
+        after=sources[1] if len(sources) > 1 else None,
+        provenance=asdict(job.delta.provenance) if job.delta else {},
+        instruments=job.instruments.names,
+        store=job.store.folder,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={**ran.versions, "commit": ran.commit + ("+changes" if ran.dirty else "")},
+    )
+
+
+def _cost(job: _Job, source: Source) -> Cost:
+    spent = job.store.spent(source, job.suite.samples)
     return Cost(
         pictures=spent.pictures,
         seconds=spent.seconds,
         network_evaluations=spent.evaluations,
-        peak_bytes=peak_bytes(pipe),
+        peak_bytes=peak_bytes(job.pipe),
     )
 
 
-def _score(
-    scorer: Scorer,
-    instruments: Instruments,
-    judge: Judge,
-    samples: Sequence[Sample],
-    sources: Sequence[Source],
-) -> tuple[Control, ...]:
-    controls = controls_for(scorer, judge, samples, base=sources[0])
-    for metric in instruments.image_metrics:
-        scored = [sample for sample in samples if metric.applies(sample)]
+def _score(job: _Job, scorer: Scorer, sources: Sequence[Source]) -> tuple[Control, ...]:
+    controls = controls_for(scorer, job.judge, job.suite.samples, base=sources[0])
+    for metric in job.instruments.image_metrics:
+        scored = [sample for sample in job.suite.samples if metric.applies(sample)]
         for source in sources:
-            scorer.fill(instruments.measure(metric), metric.scores, source, scored)
+            scorer.fill(job.instruments.measure(metric), metric.scores, source, scored)
     return controls
 
 
-def _measure(
-    scorer: Scorer,
-    instruments: Instruments,
-    samples: Sequence[Sample],
-    sources: Sequence[Source],
-) -> tuple[Measurement, ...]:
+def _measurements(job: _Job, scorer: Scorer, sources: Sequence[Source]) -> tuple[Measurement, ...]:
     """Estimates everything, or nothing at all once anything has failed."""
     if scorer.failures:
         return ()
-    found = image_measurements(scorer, instruments, samples, sources)
-    found += set_measurements(scorer, instruments, samples, sources)
+    found = image_measurements(scorer, job.instruments, job.suite.samples, sources)
+    found += set_measurements(scorer, job.instruments, job.suite.samples, sources)
     return () if scorer.failures else tuple(found)
