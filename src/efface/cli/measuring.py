@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["BUNDLED_JUDGE", "Plan", "forget", "judge_for", "judge_names", "measure", "unmeasurable"]
 
 BUNDLED_JUDGE = "emoji"
-REPORT = ("report.html", "before_after.png", "card.md", "card.json")
+REPORT = ("report.html", "before_after.png", "intervals.png", "card.md", "card.json")
 _EVALUATION = "evaluation.json"
 
 
@@ -144,9 +144,7 @@ def _clip(plan: Plan, *, judge_name: str) -> Any:
 def _tell(folder: Path, found: Evaluation, output: Output) -> None:
     from efface.reports import console_table
 
-    if found.verdict != "invalid":
-        output.say(console_table(found))
-    output.say(f"verdict: {found.verdict}", *(f"  {reason}" for reason in found.reasons))
+    output.say(console_table(found))
     output.say(*(f"wrote {folder / name}" for name in REPORT if (folder / name).exists()))
     output.result(
         {
