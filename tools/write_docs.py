@@ -16,6 +16,7 @@ import method_pages
 import readme_tables
 
 ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "erasure"
 
 
 def generated() -> dict[Path, str]:
@@ -23,7 +24,8 @@ def generated() -> dict[Path, str]:
     return {
         **method_pages.pages(ROOT / "docs" / "methods"),
         ROOT / "docs" / "cli.md": cli_page.page(),
-        ROOT / "README.md": readme_tables.readme(ROOT / "README.md", ROOT / "benchmarks/results"),
+        ROOT / "docs" / "results.md": readme_tables.results_page(RESULTS),
+        ROOT / "README.md": readme_tables.readme(ROOT / "README.md", RESULTS),
     }
 
 

@@ -1,5 +1,7 @@
 """Pages that are derived from the code must be what the code says today."""
 
+import json
+import re
 import sys
 from pathlib import Path
 
@@ -18,8 +20,6 @@ def test_generated_pages_are_up_to_date():
 
 
 def test_every_link_between_pages_leads_somewhere():
-    import re
-
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
     for page in pages:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8")):
@@ -30,26 +30,37 @@ def evaluation(verdict="valid", hits=1):
     row = {"count": 10, "hits": hits}
     rows = [
         {"metric": "presence", "role": role, "concept": None, "before": row, "after": row}
-        for role in ("erased", "synonym", "neighbour", "kept")
+        for role in ("erased", "kept")
     ]
     request = {"erasures": [{"concept": {"name": "pistol", "kind": "object"}}]}
     return {
         "verdict": verdict,
         "provenance": {"method": "uce", "request": request},
-        "measurements": rows,
+        "measurements": rows if verdict != "invalid" else [],
+        "erase_seconds": 0.5,
     }
 
 
 def test_results_add_up_hits_and_leave_invalid_ones_out():
-    table = readme_tables.results_table([evaluation(), evaluation(hits=3), evaluation("invalid")])
+    table = readme_tables.summary([evaluation(), evaluation(hits=3), evaluation("invalid")])
     row = table.splitlines()[2]
-    assert row.startswith("| uce | 2 objects (1 not valid) | 20.0% [")
     # 4 hits of 20: centre (0.2 + 1.96**2 / 40) / (1 + 1.96**2 / 20), by hand 0.248 +- 0.168
-    assert row.count("20.0% [8.1%, 41.6%]") == len(readme_tables.COLUMNS)
+    cell = "20.0 → 20.0 [8.1, 41.6]"
+    assert row == f"| uce | 2 objects (1 not valid) | {cell} | - | - | - | {cell} | - | 0.5 |"
+
+
+def test_the_page_of_results_has_every_concept_and_no_number_of_an_invalid_one(tmp_path):
+    folder = tmp_path / "uce"
+    folder.mkdir()
+    for name, one in {"a": evaluation(), "b": evaluation("invalid")}.items():
+        (folder / f"{name}.json").write_text(json.dumps(one))
+    rows = readme_tables.results_page(tmp_path).splitlines()
+    assert any(row.startswith("| pistol | valid | 10.0 → 10.0 [") for row in rows)
+    assert "| pistol | invalid | - | - | - | - | - | - |" in rows
 
 
 def test_without_results_the_table_says_so(tmp_path):
-    assert readme_tables.results_table(readme_tables.read(tmp_path)) == readme_tables.NO_RESULTS
+    assert readme_tables.summary(readme_tables.read(tmp_path)) == readme_tables.NO_RESULTS
 
 
 @pytest.mark.parametrize("name", ["LICENSE", "NOTICE", "CHANGELOG.md", "constraints.txt"])
