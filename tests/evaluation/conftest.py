@@ -10,7 +10,7 @@ import torch
 
 from efface.concepts import Concept
 from efface.contracts import Estimate, JudgeCard, Sample, Suite
-from efface.core.deltas import DensePatch, Delta, Provenance, base_sketch
+from efface.core.deltas import Delta, DensePatch, Provenance, base_sketch
 from efface.evaluation.drawing import draw
 from efface.models.components import find
 from efface.models.tiny import tiny_stable_diffusion

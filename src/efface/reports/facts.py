@@ -1,0 +1,99 @@
+"""What every report says about a run, gathered once: scope, method, cost, how to repeat it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from efface.evaluation.encoding import encoded
+from efface.evaluation.record import Evaluation
+
+if TYPE_CHECKING:
+    from efface.core.results import ErasureResult
+
+__all__ = ["RunFacts", "run_facts"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """The erasure itself, as far as it is known; an evaluation can be reported without it."""
+
+    method: str = ""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    base_model: str = ""
+    parents: tuple[str, ...] = ()
+    erased: tuple[Mapping[str, Any], ...] = ()
+    """Concepts as plain values: name, kind, prompts, synonyms."""
+    anchors: tuple[str, ...] = ()
+    """Where each of them was steered; empty text is the empty prompt."""
+    kept: tuple[str, ...] = ()
+    seconds: float | None = None
+    peak_bytes: int | None = None
+    curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    command: str = ""
+    """What repeats the erasure; empty when the method is not known."""
+
+
+def run_facts(
+    evaluation: Evaluation, run: ErasureResult | Mapping[str, Any] | None = None
+) -> RunFacts:
+    """Gathers what is known from the delta's provenance and from the run, if it is given.
+
+    Args:
+        evaluation: carries the provenance of the delta that it measured.
+        run: the result of the erasure, or the content of its ``run.json``.
+    """
+    held = _run(run)
+    told: Mapping[str, Any] = evaluation.provenance or held
+    request = told.get("request") or {}
+    erasures = [dict(one) for one in request.get("erasures", ())]
+    facts = RunFacts(
+        method=str(told.get("method", "")),
+        settings=encoded(told.get("settings", {})),
+        seed=told.get("seed"),
+        base_model=str(told.get("base_model", "")),
+        parents=tuple(told.get("parents", ())),
+        erased=tuple(one["concept"] for one in erasures),
+        anchors=tuple((one.get("anchor") or {}).get("name", "") for one in erasures),
+        kept=tuple(one["name"] for one in request.get("keep", ())),
+        seconds=held.get("seconds"),
+        peak_bytes=held.get("peak_bytes"),
+        curves=held.get("curves") or {},
+        diagnostics=encoded(held.get("diagnostics") or {}),
+    )
+    return _with_command(facts, told)
+
+
+def _run(run: ErasureResult | Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if run is None or isinstance(run, Mapping):
+        return run or {}
+    named = ("seconds", "peak_bytes", "curves", "diagnostics")
+    return {**encoded(run.delta.provenance), **{name: getattr(run, name) for name in named}}
+
+
+def _with_command(facts: RunFacts, told: Mapping[str, Any]) -> RunFacts:
+    if not facts.method:
+        return facts
+    words = ["efface", "erase", facts.method]
+    if facts.base_model:
+        words += ["--model", facts.base_model]
+    for concept in facts.erased:
+        words += ["--concept", str(concept["name"])]
+    if anchor := next(iter({*facts.anchors} - {""}), ""):
+        words += ["--anchor", anchor]
+    if preset := told.get("preset"):
+        words += ["--preset", str(preset)]
+    for name in told.get("settings_given", ()):
+        words += [f"--{name.replace('_', '-')}", *_flag(facts.settings[name])]
+    words += ["--seed", str(facts.seed), "--out", "runs/again"]
+    return RunFacts(**{**vars(facts), "command": shlex.join(words)})
+
+
+def _flag(value: Any) -> list[str]:
+    values = value if isinstance(value, list) else [value]
+    return [one if isinstance(one, str) else json.dumps(one) for one in values]

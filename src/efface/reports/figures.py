@@ -1,0 +1,148 @@
+"""Figures as PNG files: pictures before and after, intervals by role, curves."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from efface.contracts import Role, Sample
+from efface.core.files import write_atomically
+from efface.evaluation.record import Evaluation, Measurement
+from efface.evaluation.samples import ROLES, in_role
+from efface.reports import wording
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["before_after", "chosen", "curve_plot", "interval_plot"]
+
+_COLUMNS = 8
+_INK, _LINE, _BEFORE, _AFTER = "#1f2430", "#dfe2e8", "#7b8496", "#b6430b"
+
+
+def chosen(evaluation: Evaluation, role: Role, most: int = _COLUMNS) -> tuple[Sample, ...]:
+    """Picks samples whose pictures are there, spread evenly over a role's prompts and concepts."""
+    drawn = [
+        sample
+        for sample in in_role(evaluation.samples, role)
+        if evaluation.picture(sample, edited=False)
+        and (evaluation.after is None or evaluation.picture(sample, edited=True))
+    ]
+    rounds: dict[str, int] = {}
+    order = []
+    for place, sample in enumerate(drawn):
+        group = sample.concept.name if sample.concept else sample.prompt
+        rounds[group] = rounds.get(group, -1) + 1
+        order.append((rounds[group], place, sample))
+    several = len(rounds) > 1
+    if several:
+        return tuple(sample for _, _, sample in sorted(order, key=lambda one: one[:2])[:most])
+    step = max(1, len(drawn) // most)
+    return tuple(drawn[::step][:most])
+
+
+def before_after(evaluation: Evaluation, path: Path) -> Path:
+    """Writes same-seed pictures, a pair of rows for each role: before above, after below."""
+    picked = {role: chosen(evaluation, role) for role in ROLES}
+    shown = {role: samples for role, samples in picked.items() if samples}
+    rows = 1 if evaluation.after is None else 2
+    columns = max((len(samples) for samples in shown.values()), default=1)
+    figure = _figure(0.9 + 1.05 * columns, max(1, len(shown)) * (0.5 + 1.05 * rows))
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.01, hspace=0, wspace=0)
+    blocks = figure.subfigures(max(1, len(shown)), 1, squeeze=False)[:, 0]
+    for block, (role, samples) in zip(blocks, shown.items(), strict=False):
+        title = f"{wording.ROLES[role]}: {wording.ROLES_EXPLAINED[role]}"
+        block.suptitle(title, x=0.01, ha="left", fontsize=10, color=_INK, weight="bold")
+        grid = block.subplots(rows, columns, squeeze=False)
+        for row in range(rows):
+            _row(grid[row], evaluation, samples, edited=row == 1)
+    return _written(figure, path)
+
+
+def interval_plot(evaluation: Evaluation, path: Path) -> Path:
+    """Writes rates with 95 % intervals by role, before and after, for every rate metric."""
+    rates = [one for one in evaluation.measurements if one.unit == "rate" and not one.concept]
+    metrics = tuple(dict.fromkeys(one.metric for one in rates))
+    figure = _figure(7.0, 0.9 + 0.42 * len(rates) + 0.7 * len(metrics))
+    heights = [sum(one.metric == metric for one in rates) for metric in metrics]
+    axes = figure.subplots(max(1, len(metrics)), 1, squeeze=False, height_ratios=heights or None)
+    for axis, metric in zip(axes[:, 0], metrics, strict=False):
+        _intervals(axis, [one for one in rates if one.metric == metric])
+        axis.set_title(wording.named(metric), loc="left", fontsize=10, color=_INK)
+    for name, colour in (("before", _BEFORE), ("after", _AFTER)):
+        axes[0, 0].plot([], [], "o-", color=colour, label=name)
+    axes[0, 0].legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
+    return _written(figure, path)
+
+
+def curve_plot(curves: Mapping[str, Sequence[float]], path: Path) -> Path:
+    """Writes one small plot per curve over the method's steps."""
+    figure = _figure(6.5, 0.6 + 1.5 * max(1, len(curves)))
+    axes = figure.subplots(max(1, len(curves)), 1, squeeze=False, sharex=True)[:, 0]
+    for axis, (name, values) in zip(axes, curves.items(), strict=False):
+        axis.plot(range(len(values)), values, color=_AFTER, marker="o", markersize=3)
+        axis.set_title(name.replace("_", " "), loc="left", fontsize=9, color=_INK)
+        axis.spines[["top", "right"]].set_visible(False)
+    axes[-1].set_xlabel("step", fontsize=9)
+    return _written(figure, path)
+
+
+def _figure(width: float, height: float) -> Figure:
+    """Makes a figure without pyplot, so that no window system and no global state is touched."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=140, layout="constrained", facecolor="white")
+
+
+def _written(figure: Figure, path: Path) -> Path:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    write_atomically(path, buffer.getvalue())
+    return path
+
+
+def _row(axes: Any, evaluation: Evaluation, samples: Sequence[Sample], *, edited: bool) -> None:
+    from PIL import Image
+
+    for axis in axes:
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    colour = _AFTER if edited else _INK
+    axes[0].set_ylabel("after" if edited else "before", fontsize=9, color=colour)
+    for axis, sample in zip(axes, samples, strict=False):
+        path = evaluation.picture(sample, edited=edited)
+        if path is None:
+            continue
+        with Image.open(path) as image:
+            axis.imshow(image.convert("RGB"), interpolation="nearest")
+        axis.spines[:].set(visible=True, color=_LINE)
+        if not edited:
+            name = sample.concept.name if sample.concept else sample.prompt
+            axis.set_title(_plain(name, 16), fontsize=7, color=_INK, pad=2)
+
+
+def _intervals(axis: Any, rows: Sequence[Measurement]) -> None:
+    for place, row in enumerate(rows):
+        for estimate, colour, up in ((row.before, _BEFORE, -0.13), (row.after, _AFTER, 0.13)):
+            if estimate is None:
+                continue
+            y = place + up
+            axis.plot([100 * estimate.low, 100 * estimate.high], [y, y], color=colour, lw=2)
+            axis.plot(100 * estimate.value, y, "o", color=colour, ms=6)
+            text = wording.hits(estimate)
+            axis.annotate(text, (102, y), fontsize=6.5, color=colour, va="center")
+    axis.set_yticks(range(len(rows)), [wording.ROLES[row.role] for row in rows], fontsize=9)
+    axis.set_ylim(len(rows) - 0.5, -0.5)
+    axis.set_xlim(-2, 118)
+    axis.set_xticks(range(0, 101, 25), [f"{tick} %" for tick in range(0, 101, 25)], fontsize=8)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.grid(axis="x", color=_LINE, lw=0.8)
+    axis.set_axisbelow(True)
+
+
+def _plain(text: str, most: int) -> str:
+    """Cuts a label and keeps matplotlib from reading formulas in it."""
+    cut = text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+    return cut.replace("$", r"\$")

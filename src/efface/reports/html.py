@@ -1,0 +1,170 @@
+"""One self-contained page: no script, no network, pictures inside."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from efface.contracts import Role, Sample
+from efface.core.files import write_atomically
+from efface.evaluation.record import Evaluation
+from efface.evaluation.samples import ROLES
+from efface.metrics.estimates import corrected_rate, is_known
+from efface.reports import wording
+from efface.reports.charts import blocks, curves
+from efface.reports.facts import RunFacts
+from efface.reports.figures import chosen
+
+__all__ = ["write_page"]
+
+_SIDE = 160
+"""Largest side of a picture on the page; larger ones are scaled down."""
+_PER_ROLE = 8
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A picture before and after, as data URIs; after is empty when nothing was edited."""
+
+    prompt: str
+    seed: int
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """One large number at the top."""
+
+    label: str
+    before: str
+    after: str
+    note: str
+
+
+def write_page(path: Path, evaluation: Evaluation, facts: RunFacts) -> Path:
+    """Writes the page in one step.
+
+    Raises:
+        BadRequest: the place cannot be written to.
+    """
+    write_atomically(path, _rendered(evaluation, facts).encode())
+    return path
+
+
+def _rendered(evaluation: Evaluation, facts: RunFacts) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    # Autoescape for every template, whatever its name: prompts and names are others' text.
+    environment = Environment(
+        loader=PackageLoader("efface.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"size": wording.size, "json": _json}
+    return environment.get_template("report.html").render(_context(evaluation, facts))
+
+
+def _context(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
+    card = evaluation.judge
+    return {
+        "evaluation": evaluation,
+        "facts": facts,
+        "subject": wording.subject(evaluation),
+        "headline": wording.headline(evaluation),
+        "verdict_meaning": wording.VERDICTS[evaluation.verdict],
+        "tiles": _tiles(evaluation),
+        "pictures": _pictures(evaluation),
+        "blocks": blocks(evaluation),
+        "curves": curves(facts.curves),
+        "controls": [
+            (control, wording.interval(control.estimate, "rate")) for control in evaluation.controls
+        ],
+        "judge_rates": {
+            "Sees what is there": _known(card.true_positive_rate),
+            "Sees what is not there": _known(card.false_positive_rate),
+        },
+        "corrected": _corrected(evaluation),
+        "limits": wording.limits(evaluation),
+        "not_tested": wording.NOT_TESTED,
+        "erased": [dict(one) for one in facts.erased],
+    }
+
+
+def _tiles(evaluation: Evaluation) -> list[_Tile]:
+    """Picks the overall presence rates; roles without one have no tile."""
+    tiles = []
+    for metric in ("presence", "style_presence"):
+        for role in ROLES:
+            found = evaluation.find(metric, role)
+            if found is None or (metric == "style_presence" and role != "kept"):
+                continue
+            latest = found.after or found.before
+            label = wording.ROLES[role] if metric == "presence" else "Styles kept"
+            before = wording.value(found.before, "rate") if found.after else ""
+            now = wording.value(latest, "rate")
+            tiles.append(_Tile(label, before, now, wording.interval(latest, "rate")))
+    return tiles
+
+
+def _pictures(evaluation: Evaluation) -> list[tuple[str, str, list[_Pair]]]:
+    shown = []
+    for role in ROLES:
+        if pairs := _pairs(evaluation, role):
+            shown.append((wording.ROLES[role], wording.ROLES_EXPLAINED[role], pairs))
+    return shown
+
+
+def _pairs(evaluation: Evaluation, role: Role) -> list[_Pair]:
+    return [
+        _Pair(
+            sample.prompt,
+            sample.seed,
+            _picture(evaluation, sample, edited=False),
+            _picture(evaluation, sample, edited=True),
+        )
+        for sample in chosen(evaluation, role, _PER_ROLE)
+    ]
+
+
+def _picture(evaluation: Evaluation, sample: Sample, *, edited: bool) -> str:
+    from PIL import Image
+
+    path = evaluation.picture(sample, edited=edited)
+    if path is None:
+        return ""
+    buffer = io.BytesIO()
+    with Image.open(path) as image:
+        small = image.convert("RGB")
+        small.thumbnail((_SIDE, _SIDE))
+        small.save(buffer, format="PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _known(rate: Any) -> str:
+    if not is_known(rate):
+        return "unknown: nobody has measured it"
+    return f"{wording.number(rate.value, 'rate')} ({wording.interval(rate, 'rate')})"
+
+
+def _corrected(evaluation: Evaluation) -> str:
+    """Says what the erased rate is once the judge's known errors are taken out."""
+    found = evaluation.find("presence", "erased")
+    if found is None or found.after is None:
+        return ""
+    rate = corrected_rate(
+        found.after,
+        true_positive_rate=evaluation.judge.true_positive_rate,
+        false_positive_rate=evaluation.judge.false_positive_rate,
+    )
+    return "" if rate is None else wording.number(rate, "rate")
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2, default=str)

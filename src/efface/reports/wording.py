@@ -1,0 +1,187 @@
+"""How numbers, roles, verdicts and limits read in plain words; shared by every report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from efface.contracts import Estimate, Role
+from efface.evaluation.record import Evaluation, Measurement, Verdict
+from efface.evaluation.samples import GOING
+from efface.metrics.estimates import is_known, zero_hits_note
+
+__all__ = [
+    "METRICS",
+    "NOT_TESTED",
+    "ROLES",
+    "ROLES_EXPLAINED",
+    "VERDICTS",
+    "chance",
+    "change",
+    "headline",
+    "hits",
+    "interval",
+    "limits",
+    "named",
+    "number",
+    "size",
+    "span",
+    "subject",
+    "value",
+]
+
+ROLES: dict[Role, str] = {
+    "erased": "Erased",
+    "synonym": "Synonyms",
+    "paraphrase": "Paraphrases",
+    "neighbour": "Neighbours",
+    "kept": "Kept",
+    "general": "General",
+}
+ROLES_EXPLAINED: dict[Role, str] = {
+    "erased": "prompts that name what was to go",
+    "synonym": "other names of the same thing",
+    "paraphrase": "descriptions that do not use its names",
+    "neighbour": "things that look or mean something close, and must stay",
+    "kept": "things that must stay",
+    "general": "prompts about something else altogether",
+}
+METRICS: dict[str, str] = {
+    "presence": "Concept in the picture",
+    "style_presence": "Style in the picture",
+    "clip_score": "Agreement with the prompt",
+    "kid": "Distance of the two sets",
+    "feature_distance": "Change of the picture",
+}
+VERDICTS: dict[Verdict, str] = {
+    "valid": "Every control passed, so the numbers below can be read.",
+    "inconclusive": "A control failed. The numbers below are shown, but they are no evidence.",
+    "invalid": "A measurement broke. No number is given, because none would mean anything.",
+}
+NOT_TESTED: dict[str, str] = {
+    "text only": "adversarial prompts and prompts in other languages",
+    "embeddings": "optimised text embeddings (concept inversion)",
+    "images": "starting from a picture instead of noise",
+    "weights": "fine-tuning that teaches the concept again",
+}
+"""Attackers that this evaluation does not imitate, by what they can reach."""
+
+_DASH = "\N{EN DASH}"
+
+
+def named(metric: str) -> str:
+    """Gives a metric's name for people."""
+    return METRICS.get(metric, metric.replace("_", " "))
+
+
+def number(amount: float, unit: str) -> str:
+    """Writes a number: rates as percent, others with three digits."""
+    if not math.isfinite(amount):
+        return "unknown"
+    if unit != "rate":
+        return f"{amount:.3g}"
+    text = f"{100 * amount:.1f}"
+    return f"{text.removesuffix('.0')} %"
+
+
+def value(estimate: Estimate | None, unit: str) -> str:
+    """Writes an estimate's value; a dash when there is none."""
+    return _DASH if estimate is None else number(estimate.value, unit)
+
+
+def span(estimate: Estimate, unit: str) -> str:
+    """Writes an interval's two ends."""
+    if not (math.isfinite(estimate.low) and math.isfinite(estimate.high)):
+        return "no interval"
+    low, high = number(estimate.low, unit), number(estimate.high, unit)
+    return f"{low.removesuffix(' %')} to {high}"
+
+
+def hits(estimate: Estimate) -> str:
+    """Writes hits and count, or the count alone."""
+    return (
+        f"n {estimate.count}" if estimate.hits is None else f"{estimate.hits} of {estimate.count}"
+    )
+
+
+def interval(estimate: Estimate | None, unit: str) -> str:
+    """Writes everything that belongs to an estimate except its value."""
+    return "" if estimate is None else f"{span(estimate, unit)}, {hits(estimate)}"
+
+
+def change(measurement: Measurement) -> str:
+    """Writes the paired change with its sign; rates in points."""
+    found = measurement.change
+    if found is None:
+        return _DASH
+    if measurement.before is None:
+        return number(found.value, measurement.unit)
+    if found.value == 0:
+        return "none"
+    signed = f"{100 * found.value:+.1f} points" if measurement.unit == "rate" else ""
+    return (signed or f"{found.value:+.3g}").replace("-", "\N{MINUS SIGN}")
+
+
+def chance(p_value: float | None) -> str:
+    """Writes a p-value."""
+    if p_value is None or not math.isfinite(p_value):
+        return ""
+    return "p < 0.0001" if p_value < 1e-4 else f"p = {p_value:.2g}"
+
+
+def size(count: float) -> str:
+    """Writes bytes for people."""
+    for unit in ("bytes", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def subject(evaluation: Evaluation) -> str:
+    """Names what was erased; long lists are cut."""
+    names = evaluation.erased
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def headline(evaluation: Evaluation) -> str:
+    """Says in one sentence what was found, and never more than was measured."""
+    what = subject(evaluation)
+    if evaluation.verdict == "invalid":
+        return f"Whether {what} was erased could not be measured."
+    found = evaluation.find("presence", "erased")
+    if found is None or found.before is None:
+        return f"Presence of {what} was not measured."
+    before = f"{number(found.before.value, 'rate')} ({hits(found.before)})"
+    if found.after is None:
+        return f"The unedited model shows {what} in {before} of its pictures."
+    after = f"{number(found.after.value, 'rate')} ({hits(found.after)})"
+    return f"The judge sees {what} in {before} of the pictures before and {after} after."
+
+
+def limits(evaluation: Evaluation) -> tuple[str, ...]:
+    """Lists what this evaluation does not show."""
+    return tuple(_limits(evaluation))
+
+
+def _limits(evaluation: Evaluation) -> Iterator[str]:
+    yield (
+        "The concept is suppressed only as far as the tests listed here show. "
+        "Its traces may still be in the weights, and other prompts, seeds or samplers may show it."
+    )
+    yield "Not tested: " + "; ".join(NOT_TESTED.values()) + "."
+    card = evaluation.judge
+    if not (is_known(card.true_positive_rate) and is_known(card.false_positive_rate)):
+        yield f"Nobody has measured how often the judge {card.name} is wrong on such pictures."
+    for role in GOING:
+        found = evaluation.find("presence", role)
+        note = zero_hits_note(found.after) if found and found.after else None
+        if note:
+            yield f"{ROLES[role]}: {note}."
+    prompts = len({sample.prompt for sample in evaluation.samples})
+    yield (
+        f"{len(evaluation.samples)} pictures of {prompts} prompts were drawn per model with one "
+        f"sampler ({evaluation.before.steps} steps, guidance {evaluation.before.guidance:g}). "
+        "Intervals cover 95 % and widen where seeds of one prompt agree; "
+        "p-values are not corrected for the number of rows."
+    )

@@ -1,0 +1,133 @@
+"""Judges from local folders: real transformers classes at toy size."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from efface import registry
+from efface.concepts import Concept
+from efface.contracts import Sample
+from efface.errors import BadModel, BadRequest, MissingInput
+from efface.judges.classifier import Classifier
+from efface.judges.zero_shot import ZeroShot
+from efface.metrics.clip_score import ClipScore
+from efface.metrics.estimates import is_known
+from efface.models.clip import FolderClip
+from efface.models.preprocessing import Preprocessing
+
+PISTOL = Concept(name="pistol", synonyms=("revolver",))
+
+
+def test_both_judges_are_found_by_name():
+    assert {entry.name for entry in registry.entries("judges")} == {"classifier", "zero_shot"}
+
+
+def test_unknown_error_rates_are_said_and_not_invented(clip_folder, classifier_folder):
+    for judge in (ZeroShot(folder=clip_folder), Classifier(folder=classifier_folder)):
+        assert not is_known(judge.card.true_positive_rate)
+        assert not is_known(judge.card.false_positive_rate)
+        assert "not measured" in judge.card.notes
+
+
+def test_zero_shot_shares_sum_to_one(clip_folder, pictures):
+    """Concept and alternative swap roles, so their probabilities must add up to 1."""
+    cat = Concept(name="cat", prompts=("a photo of a cat",))
+    dog = Concept(name="dog", prompts=("a photo of a dog",))
+    of_cat = ZeroShot(folder=clip_folder, alternatives=dog.prompts).presence(pictures, cat)
+    of_dog = ZeroShot(folder=clip_folder, alternatives=cat.prompts).presence(pictures, dog)
+    torch.testing.assert_close(of_cat + of_dog, torch.ones(5))
+    assert of_cat.std() > 0
+
+
+def test_clip_folder_gives_what_transformers_gives(clip_folder, pictures):
+    """The loss-free reference is the model's own forward pass, which computes both logits."""
+    from transformers import AutoTokenizer, CLIPModel
+
+    texts = ["a photo of a cat", "art"]
+    clip = FolderClip(clip_folder)
+    tokens = AutoTokenizer.from_pretrained(clip_folder)(texts, padding=True, return_tensors="pt")
+    pixels = Preprocessing.from_folder(clip_folder)(pictures)
+    model = CLIPModel.from_pretrained(clip_folder).eval()
+    with torch.no_grad():
+        expected = model(pixel_values=pixels, **tokens).logits_per_image / model.logit_scale.exp()
+    cosines = clip.image_features(pictures) @ clip.text_features(texts).T
+    torch.testing.assert_close(cosines, expected)
+    samples = [Sample(texts[0], seed, "kept") for seed in range(5)]
+    scores = ClipScore(clip).scores(pictures, samples)
+    torch.testing.assert_close(scores, 100 * expected[:, 0].clamp(min=0))
+
+
+def test_long_prompts_are_cut_at_the_context(clip_folder):
+    assert FolderClip(clip_folder).text_features(["a cat " * 50]).shape == (1, 8)
+
+
+def test_preprocessing_by_hand():
+    """A flat grey picture stays flat: (0.75 - 0.5) / 0.25 = 1, resized to 4 and cropped to 2."""
+    prepare = Preprocessing(resize=4, crop=2, mean=(0.5,) * 3, std=(0.25,) * 3)
+    prepared = prepare(torch.full((1, 3, 8, 16), 0.75))
+    assert prepared.shape == (1, 3, 2, 2)
+    torch.testing.assert_close(prepared, torch.ones(1, 3, 2, 2))
+
+
+def test_classifier_sums_the_labels_of_a_concept(classifier_folder, pictures):
+    from transformers import AutoModelForImageClassification
+
+    judge = Classifier(folder=classifier_folder)
+    model = AutoModelForImageClassification.from_pretrained(classifier_folder).eval()
+    with torch.no_grad():
+        logits = model(pixel_values=Preprocessing.from_folder(classifier_folder)(pictures)).logits
+    shares = logits.softmax(dim=-1)
+    torch.testing.assert_close(judge.presence(pictures, PISTOL), shares[:, 1] + shares[:, 2])
+    tench = Concept(name="Tinca tinca")
+    torch.testing.assert_close(judge.presence(pictures, tench), shares[:, 0])
+    numbered = Concept(name="anything", labels=(0, 2))
+    torch.testing.assert_close(judge.presence(pictures, numbered), shares[:, 0] + shares[:, 2])
+
+
+def test_classifier_refuses_what_it_has_no_label_for(classifier_folder, pictures):
+    judge = Classifier(folder=classifier_folder)
+    assert judge.knows(PISTOL)
+    assert not judge.knows(Concept(name="zeppelin"))
+    assert not judge.knows(Concept(name="zeppelin", labels=(17,)))
+    with pytest.raises(BadRequest, match="no label for 'zeppelin'"):
+        judge.presence(pictures, Concept(name="zeppelin"))
+
+
+@pytest.mark.parametrize("judge", [ZeroShot, Classifier])
+def test_bad_folders_are_named(judge, tmp_path, clip_folder):
+    with pytest.raises(MissingInput, match="is no folder"):
+        judge(folder=tmp_path / "nothing")
+    with pytest.raises(BadModel, match=r"has no config\.json"):
+        judge(folder=tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(BadModel, match="is not JSON"):
+        judge(folder=tmp_path)
+    with pytest.raises(BadRequest, match=r"threshold is 1\.5"):
+        judge(folder=clip_folder, threshold=1.5)
+
+
+def test_other_and_truncated_models_are_refused(tmp_path, clip_folder, classifier_folder):
+    with pytest.raises(BadModel, match="model of type 'vit'"):
+        ZeroShot(folder=classifier_folder)
+    broken = tmp_path / "clip"
+    shutil.copytree(clip_folder, broken)
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(BadModel, match="does not load as CLIP"):
+        ZeroShot(folder=broken)
+    shutil.copy(clip_folder / "config.json", tmp_path)
+    with pytest.raises(BadModel, match=r"has no preprocessor_config\.json"):
+        FolderClip(tmp_path)
+
+
+def test_sizes_nobody_understands_are_refused(tmp_path):
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": "large"}))
+    with pytest.raises(BadModel, match="image size 'large'"):
+        Preprocessing.from_folder(tmp_path)
+
+
+def test_a_zero_shot_judge_needs_alternatives(clip_folder):
+    with pytest.raises(BadRequest, match="needs alternatives"):
+        ZeroShot(folder=clip_folder, alternatives=())

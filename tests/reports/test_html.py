@@ -1,0 +1,123 @@
+"""The page: whole in itself, safe with hostile names, honest in its words."""
+
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from efface.concepts import Concept
+from efface.contracts import Sample
+from efface.reports.facts import run_facts
+from efface.reports.html import write_page
+
+from .conftest import RUN, made, provenance
+
+_FORBIDDEN = re.compile(r"deleted|certif|cannot be recovered|gdpr|guarantee", re.IGNORECASE)
+_VOID = {"meta", "img", "br", "link", "path"}
+
+
+class Page(HTMLParser):
+    """Collects visible text and attributes, and checks that tags nest."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.words, self.tags, self.links = [], [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.links += [value for name, value in attributes if name in ("src", "href")]
+        self.events = [name for name, _ in attributes if name.startswith("on")]
+        assert not self.events
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in _VOID:
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+def page(folder, evaluation):
+    path = write_page(folder / "report.html", evaluation, run_facts(evaluation, RUN))
+    return Page(path.read_text(encoding="utf-8"))
+
+
+def test_the_page_says_what_was_found(tmp_path, evaluation):
+    text = page(tmp_path, evaluation).text
+    assert "The judge sees pistol in 96.9 % (31 of 32) of the pictures before and 0 %" in text
+    assert "84.3 to 99.4 %, 31 of 32" in text
+    assert "Positive control passed" in text
+    assert "unknown: nobody has measured it" in text  # the judge's false positives
+    assert "may be up to 9.4% (rule of three, 95 %)" in text
+    assert "Not tested: adversarial prompts" in text
+    assert "efface erase rece --model emoji --concept pistol --rounds 5 --seed 7" in text
+
+
+def test_the_page_loads_nothing_and_runs_nothing(tmp_path, evaluation):
+    found = page(tmp_path, evaluation)
+    assert found.open == []
+    assert "script" not in found.tags
+    assert "link" not in found.tags
+    assert found.links
+    assert all(link.startswith("data:image/png;base64,") for link in found.links)
+    source = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "http:" not in source
+    assert "https:" not in source
+    assert "url(" not in source
+    assert "prefers-color-scheme: dark" in source
+    assert 'name="viewport"' in source
+
+
+def test_the_page_never_claims_more_than_suppression(tmp_path, evaluation):
+    text = page(tmp_path, evaluation).text
+    assert not _FORBIDDEN.search(text)
+    assert "suppressed only as far as the tests listed here show" in text
+
+
+def test_hostile_names_stay_text(tmp_path):
+    attack = '"><script>alert(1)</script><img src=x onerror=alert(2)>'
+    concept = Concept(name=attack)
+    evil = made(
+        tmp_path,
+        samples=(Sample(attack, 0, "erased", concept),),
+        reasons=(attack,),
+        provenance=provenance(attack),
+    )
+    found = page(tmp_path, evil)
+    assert "script" not in found.tags
+    assert attack in found.text
+
+
+@pytest.mark.parametrize("verdict", ["inconclusive", "invalid"])
+def test_other_verdicts_are_said_first(tmp_path, verdict):
+    changes = {"measurements": ()} if verdict == "invalid" else {}
+    found = page(tmp_path, made(tmp_path, verdict=verdict, reasons=("the judge fell",), **changes))
+    opening = found.text[:400]
+    assert verdict in opening
+    assert "the judge fell" in opening
+    if verdict == "invalid":
+        assert "could not be measured" in opening
+        assert "96.9 %" not in found.text
+
+
+def test_an_unedited_model_has_a_page_too(tmp_path):
+    alone = made(tmp_path, after=None, changed=(), measurements=(), provenance={})
+    found = page(tmp_path, alone)
+    assert "before" in found.text
+    assert found.links
+
+
+def test_missing_pictures_leave_no_broken_images(tmp_path, evaluation):
+    for picture in (tmp_path / "pictures").rglob("*.png"):
+        picture.unlink()
+    found = page(tmp_path, evaluation)
+    assert "img" not in found.tags
+    assert "Same prompt, same seed" not in found.text

@@ -1,0 +1,49 @@
+"""The terminal's table, at several widths, with and without numbers."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from efface.concepts import Concept
+from efface.contracts import Sample
+from efface.reports import console_table
+
+from .conftest import made
+
+
+def printed(evaluation, width=120):
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(console_table(evaluation))
+    return console.file.getvalue()
+
+
+def test_every_rate_has_hits_interval_and_direction(evaluation):
+    text = printed(evaluation)
+    assert "VALID" in text
+    assert "84.3 to 99.4 %, 31 of 32" in text
+    assert "0 to 10.7 %, 0 of 32" in text
+    assert "−96.9 points" in text  # noqa: RUF001  # a real minus sign
+    assert "0.022 to 0.04, n 32" in text
+    assert text.count("↓") == 4  # erased and synonym presence, erased CLIP score, the distance
+    assert "65,536 parameters in 4 tensors" in text
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_narrow_terminals_lose_no_number(evaluation, width):
+    text = "".join(printed(evaluation, width).split())
+    for number in ("96.9", "90.6", "6.2", "19.2"):
+        assert number in text
+
+
+def test_invalid_shows_reasons_and_no_number(tmp_path):
+    broken = made(tmp_path, verdict="invalid", reasons=("the judge fell",), measurements=())
+    text = printed(broken)
+    assert "INVALID" in text
+    assert "the judge fell" in text
+    assert "96.9" not in text
+
+
+def test_names_with_brackets_are_not_markup(tmp_path):
+    odd = Sample("x", 0, "erased", Concept(name="[red]pistol[/nonsense]"))
+    assert "[red]pistol[/nonsense]" in printed(made(tmp_path, samples=(odd,)))
