@@ -52,7 +52,7 @@ $(BIN)/python:
 
 $(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing efface into $(VENV) (PyTorch included: this takes a few minutes the first time)"
-	$(INSTALL) -e ".[metrics]"
+	$(INSTALL) -e .
 	@touch $@
 
 $(VENV)/.ready-dev: pyproject.toml constraints.txt | $(BIN)/python
