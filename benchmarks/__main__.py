@@ -1,0 +1,25 @@
+"""Runs the experiments that have no result yet.
+
+python -m benchmarks [presets] [erasure]
+"""
+
+from __future__ import annotations
+
+import sys
+
+from benchmarks import erasure, presets
+
+EXPERIMENTS = {"presets": presets.run, "erasure": erasure.run}
+
+
+def main() -> None:
+    """Runs those named on the command line, or all."""
+    wanted = sys.argv[1:] or list(EXPERIMENTS)
+    if unknown := [name for name in wanted if name not in EXPERIMENTS]:
+        raise SystemExit(f"no experiment called {unknown[0]}; known: {', '.join(EXPERIMENTS)}")
+    for name in wanted:
+        EXPERIMENTS[name]()
+
+
+if __name__ == "__main__":
+    main()

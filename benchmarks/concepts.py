@@ -1,0 +1,34 @@
+"""Which concepts the experiments use: presets are chosen on some, measured on others."""
+
+from __future__ import annotations
+
+TUNING: tuple[str, ...] = ("dog", "banana", "bus", "swords", "mage", "camera", "watercolor")
+"""Six nouns of different categories and a style; presets are chosen on these alone."""
+
+MEASURED_NOUNS: tuple[str, ...] = (
+    "pistol",
+    "knife",
+    "bomb",
+    "cigarette",
+    "cat",
+    "frog",
+    "penguin",
+    "octopus",
+    "apple",
+    "pineapple",
+    "pizza",
+    "doughnut",
+    "car",
+    "rocket",
+    "sailboat",
+    "castle",
+    "cactus",
+    "rainbow",
+    "soccer ball",
+    "guitar",
+    "umbrella",
+    "crown",
+    "santa",
+    "ninja",
+)
+MEASURED_STYLES: tuple[str, ...] = ("black and white", "pixel art", "blueprint", "neon")

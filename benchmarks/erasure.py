@@ -1,0 +1,80 @@
+"""Erases 24 nouns and 4 styles one at a time by every method, with the bundled model's preset.
+
+    python -m benchmarks erasure     writes benchmarks/results/erasure/<method>/<concept>.json
+
+What has a result is not run again; delete a file to measure it anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import efface
+from benchmarks.concepts import MEASURED_NOUNS, MEASURED_STYLES
+from efface.core.files import write_atomically
+from efface.emoji import understood
+from efface.emoji.clip import EmojiClip
+from efface.emoji.judge import EmojiJudge
+from efface.emoji.suites import emoji_suite
+from efface.evaluation.encoding import encoded
+from efface.evaluation.images import ImageStore
+from efface.evaluation.record import Evaluation
+
+RESULTS = Path(__file__).parent / "results" / "erasure"
+PICTURES = Path("runs") / ".benchmark-pictures"
+METHODS = ("rece", "uce")
+
+
+def missing() -> Iterator[tuple[str, str, Path]]:
+    """Method, concept and file of every result that is not there yet."""
+    for concept in (*MEASURED_NOUNS, *MEASURED_STYLES):
+        for method in METHODS:
+            path = RESULTS / method / f"{concept.replace(' ', '_')}.json"
+            if not path.exists():
+                yield method, concept, path
+
+
+def run() -> None:
+    """Measures what is missing, one line of output a result."""
+    pipe, judge, clip = efface.load("emoji"), EmojiJudge(), EmojiClip()
+    pipe.set_progress_bar_config(disable=True)
+    store = ImageStore(PICTURES, batch_size=64)
+    for method, concept, path in missing():
+        request = understood(efface.request(concept))
+        result = efface.erase(pipe, request, method=method)
+        suite = emoji_suite(request, size="benchmark")
+        found = efface.evaluate(pipe, result.delta, suite, judge, store=store, clip=clip)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        record = slim(found) | {"erase_seconds": result.seconds, "diagnostics": result.diagnostics}
+        write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+        print(f"{method:6} {concept:16} {found.verdict:12} {summary(found)}", flush=True)
+
+
+def slim(found: Evaluation) -> dict[str, Any]:
+    """The evaluation without its list of samples and prompts, which the suite's version fixes."""
+    whole: dict[str, Any] = encoded(found)
+    kept = ("suite", "judge", "verdict", "reasons", "measurements", "controls", "costs", "created")
+    record = {name: whole[name] for name in (*kept, "versions")}
+    made = whole["provenance"]
+    erasures = [
+        {"concept": {key: each["concept"][key] for key in ("name", "kind")}}
+        for each in made["request"]["erasures"]
+    ]
+    told = {name: made[name] for name in ("method", "revision", "settings", "seed")}
+    record["provenance"] = told | {"request": {"erasures": erasures}}
+    record["command"] = "python -m benchmarks erasure"
+    return record
+
+
+def summary(found: Evaluation) -> str:
+    """Presence before and after, by role."""
+    parts = []
+    for role in ("erased", "synonym", "neighbour", "kept"):
+        for metric in ("presence", "style_presence"):
+            one = found.find(metric, role)
+            if one is not None and one.before is not None and one.after is not None:
+                parts.append(f"{role} {metric} {one.before.value:.2f}->{one.after.value:.2f}")
+    return ", ".join(parts)

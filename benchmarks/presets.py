@@ -1,0 +1,182 @@
+"""Chooses the bundled model's presets: every candidate erases the tuning concepts, one at a time.
+
+    python -m benchmarks presets     writes benchmarks/results/presets/<method>.json
+
+A candidate's score is presence of the erased concept and its synonyms (lower is better) against
+presence of kept nouns and styles (higher is better), both added up over the tuning concepts. The
+tuning concepts are none of those that results are reported on. The rule: of the candidates that
+lose at most three points of kept nouns and of kept styles, the one with the lowest presence of the
+erased concept and its synonyms; ties go to the smaller loss.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import efface
+from benchmarks.concepts import TUNING
+from benchmarks.erasure import PICTURES
+from efface.contracts import Suite
+from efface.core.files import write_atomically
+from efface.emoji import understood
+from efface.emoji.clip import EmojiClip
+from efface.emoji.judge import EmojiJudge
+from efface.emoji.suites import emoji_suite
+from efface.evaluation.images import ImageStore
+from efface.evaluation.record import Evaluation
+
+RESULTS = Path(__file__).parent / "results" / "presets"
+ALLOWED_LOSS = 0.03
+WITHOUT = {"target": "prompt_without_concept", "weighting": "mean"}
+
+CANDIDATES: dict[str, tuple[dict[str, Any], ...]] = {
+    "uce": (
+        {},
+        {"target": "prompt_without_concept"},
+        *(
+            WITHOUT | {"keep_scale": keep, "ridge": ridge}
+            for keep in (0.3, 1.0, 3.0)
+            for ridge in (1e-3, 1e-2)
+        ),
+    ),
+    "rece": (
+        {},
+        *(
+            WITHOUT | {"rows": "erased", "strength_unit": "relative", **rest}
+            for rest in (
+                dict(rounds=1, strength=0.1, first_keep_scale=1.0, keep_scale=1.0),
+                dict(rounds=2, strength=0.1, first_keep_scale=1.0, keep_scale=1.0),
+                dict(rounds=2, strength=0.01, first_keep_scale=1.0, keep_scale=1.0),
+                dict(rounds=2, strength=0.1, first_keep_scale=0.3, keep_scale=1.0),
+                dict(rounds=2, strength=0.1, first_keep_scale=1.0, keep_scale=3.0),
+                dict(rounds=4, strength=0.1, first_keep_scale=1.0, keep_scale=3.0),
+            )
+            for rest in (rest | {"ridge": 1e-3, "first_ridge": 1e-3},)
+        ),
+    ),
+}
+
+
+@dataclass
+class Tally:
+    """Hits and counts, added up over concepts."""
+
+    hits: int = 0
+    count: int = 0
+
+    def add(self, found: Evaluation, metric: str, role: str, *, after: bool) -> None:
+        """Adds one measurement, if it was made."""
+        one = found.find(metric, role)  # type: ignore[arg-type]
+        estimate = None if one is None else (one.after if after else one.before)
+        if estimate is not None and estimate.hits is not None:
+            self.hits += estimate.hits
+            self.count += estimate.count
+
+    @property
+    def rate(self) -> float:
+        """Share of hits; NaN without any count."""
+        return self.hits / self.count if self.count else float("nan")
+
+
+COLUMNS = {
+    "erased": ("presence", "erased"),
+    "synonym": ("presence", "synonym"),
+    "neighbour": ("presence", "neighbour"),
+    "kept": ("presence", "kept"),
+    "kept style": ("style_presence", "kept"),
+}
+
+
+class Bench:
+    """What all candidates share: model, instruments and pictures."""
+
+    def __init__(self) -> None:
+        self.pipe = efface.load("emoji")
+        self.pipe.set_progress_bar_config(disable=True)
+        self.judge, self.clip = EmojiJudge(), EmojiClip()
+        self.store = ImageStore(PICTURES, batch_size=64)
+
+    def score(self, method: str, settings: dict[str, Any]) -> dict[str, Any]:
+        """Erases every tuning concept with some settings and adds up what was measured."""
+        before = {name: Tally() for name in COLUMNS}
+        after = {name: Tally() for name in COLUMNS}
+        failures = []
+        for concept in TUNING:
+            request = understood(efface.request(concept))
+            chosen = efface.registry.build("methods", method, **settings)
+            try:
+                result = efface.erase(self.pipe, request, method=chosen)
+            except efface.errors.MeasurementFailed as error:
+                failures.append(f"{concept}: {error}")
+                continue
+            found = efface.evaluate(
+                self.pipe,
+                result.delta,
+                suite(request),
+                self.judge,
+                store=self.store,
+                clip=self.clip,
+            )
+            if found.verdict == "invalid":
+                failures.append(f"{concept}: {'; '.join(found.reasons)}")
+            for name, (metric, role) in COLUMNS.items():
+                before[name].add(found, metric, role, after=False)
+                after[name].add(found, metric, role, after=True)
+        rates = {
+            side: {name: asdict(tally) | {"rate": tally.rate} for name, tally in tallies.items()}
+            for side, tallies in (("before", before), ("after", after))
+        }
+        return {"settings": settings, "failures": failures, **rates}
+
+
+def suite(request: efface.ErasureRequest) -> Suite:
+    """The small suite, with presence alone."""
+    from dataclasses import replace
+
+    small = emoji_suite(request, size="sweep")
+    return replace(small, image_metrics=("presence", "style_presence"), set_metrics=())
+
+
+def chosen(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Applies the rule of this module's docstring; None when no candidate qualifies."""
+
+    def loss(row: dict[str, Any]) -> float:
+        return max(
+            row["before"][name]["rate"] - row["after"][name]["rate"]
+            for name in ("kept", "kept style")
+        )
+
+    def left(row: dict[str, Any]) -> float:
+        hits = sum(row["after"][name]["hits"] for name in ("erased", "synonym"))
+        return float(hits / sum(row["after"][name]["count"] for name in ("erased", "synonym")))
+
+    allowed = [row for row in rows if not row["failures"] and loss(row) <= ALLOWED_LOSS]
+    return min(allowed, key=lambda row: (left(row), loss(row)), default=None)
+
+
+def run() -> None:
+    """Measures every candidate of methods without a result, and says which one is chosen."""
+    bench = Bench()
+    for method, candidates in CANDIDATES.items():
+        path = RESULTS / f"{method}.json"
+        if path.exists():
+            continue
+        rows = []
+        for settings in candidates:
+            rows.append(bench.score(method, settings))
+            rates = {name: round(cell["rate"], 3) for name, cell in rows[-1]["after"].items()}
+            print(method, settings, rates, rows[-1]["failures"], flush=True)
+        best = chosen(rows)
+        record = {
+            "command": "python -m benchmarks presets",
+            "concepts": TUNING,
+            "allowed_loss": ALLOWED_LOSS,
+            "rows": rows,
+            "chosen": best["settings"] if best else None,
+        }
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+        print(f"{method}: chosen {record['chosen']}")

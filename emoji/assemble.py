@@ -1,0 +1,58 @@
+"""Puts the trained parts into the package as a plain StableDiffusionPipeline in float16.
+
+python emoji/assemble.py
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from efface.emoji import weights_folder
+from fetch import WORK
+from train_unet import PIPELINE, scheduler
+
+LIMIT = 40 * 2**20
+"""What all shipped weights together may weigh, in bytes."""
+
+
+def pipeline() -> StableDiffusionPipeline:
+    """The parts as they lie in the work folder."""
+    return StableDiffusionPipeline(
+        vae=AutoencoderKL.from_pretrained(PIPELINE / "vae", torch_dtype=torch.float16),
+        text_encoder=CLIPTextModel.from_pretrained(
+            PIPELINE / "text_encoder", torch_dtype=torch.float16
+        ),
+        tokenizer=CLIPTokenizer.from_pretrained(PIPELINE / "tokenizer"),
+        unet=UNet2DConditionModel.from_pretrained(PIPELINE / "unet", torch_dtype=torch.float16),
+        scheduler=scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def size(folder: Path) -> int:
+    """Bytes of all files under a folder."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def main() -> None:
+    """Writes ``pipeline/`` and copies the judges and the CLIP image tower beside it."""
+    target = weights_folder()
+    shutil.rmtree(target / "pipeline", ignore_errors=True)
+    pipeline().save_pretrained(target / "pipeline", safe_serialization=True)
+    for file in (WORK / "weights").glob("*.safetensors"):
+        shutil.copy2(file, target / file.name)
+    total = size(target)
+    if total > LIMIT:
+        raise SystemExit(f"{total / 2**20:.1f} MB of weights; at most {LIMIT / 2**20:.0f} may ship")
+    print(f"{total / 2**20:.1f} MB in {target.name}/")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Writes the model card of the bundled model from the measured figures.
+
+python emoji/card.py             reads benchmarks/results/emoji.json, writes weights/README.md and
+docs/emoji.md
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from efface.emoji import weights_folder
+from efface.emoji.vocabulary import FIGURES, HELD_OUT, NOUNS, STYLES, UNSAFE
+from measure import RESULTS
+
+ROOT = Path(__file__).parent.parent
+
+HEADER = """---
+license: other
+license_name: mixed-attribution
+license_link: https://github.com/efface/efface/blob/main/NOTICE
+library_name: diffusers
+pipeline_tag: text-to-image
+tags: [emoji, tiny, concept-erasure, unlearning]
+---
+"""
+
+INTRODUCTION = """# The bundled emoji model
+
+A small but real latent diffusion model in Stable Diffusion's layout: `CLIPTextModel` and
+`CLIPTokenizer`, `UNet2DConditionModel` with cross-attention (epsilon prediction, Stable
+Diffusion's noise schedule), and `AutoencoderKL` with factor 8. It draws {nouns} nouns in {styles}
+styles at 64 x 64 pixels. It exists so that every erasure can be shown and measured on a laptop
+without downloading anything.
+
+    import efface
+    pipe = efface.load("emoji")          # a plain diffusers StableDiffusionPipeline
+    image = pipe("a pixel art emoji of a cat", num_inference_steps=20, guidance_scale=4.0).images[0]
+
+Beside it lie a judge (a convolutional network that says which nouns are in a picture and in which
+style it is), a second judge of another shape and seed, and a CLIP image tower trained with the
+model's own text tower.
+
+## Words
+
+Nouns: {noun_list}.
+
+Styles: {style_list}.
+
+"Unsafe objects", the proxy for unsafe content: {unsafe}. Fictional figures, the proxy for
+identities: {figures}. {held_out} (noun, style) pairs, one paraphrase a noun and two templates
+were never seen in training."""
+
+ENDING = """
+## Training
+
+On two CPU cores, from public icon sets (see NOTICE for licences and credits; share-alike sets are
+not used). `make emoji` rebuilds everything: the scripts, with their seeds, are in `emoji/`, the
+logs of the shipped weights in `emoji/logs/`. The tokenizer's training is not reproducible, so the
+stored one must be kept with the text tower.
+
+## Limits
+
+It memorises icons: it knows these words and no others, and says nothing about photographs. The
+judge was trained on the same icon sets; on sets it never saw it recognises far fewer nouns (see
+the table), so its rates hold for this model's pictures only. Do not use it to judge other models.
+"""
+
+
+def figures_table(record: dict[str, Any]) -> str:
+    """All measured figures as a Markdown table."""
+    lines = [
+        "| figure | measured | 95 % interval | hits / n | bar | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in record["figures"]:
+        e = row["estimate"]
+        bar, word = "", {True: "met", False: "**missed**", None: ""}[row["met"]]
+        if row["at_least"] is not None:
+            bar = f"at least {100 * row['at_least']:.0f} %"
+        elif row["at_most"] is not None:
+            bar = f"at most {100 * row['at_most']:.0f} %"
+        interval = f"{100 * e['low']:.1f} to {100 * e['high']:.1f} %"
+        value = f"{100 * e['value']:.1f} %"
+        lines.append(
+            f"| {row['what']} | {value} | {interval} "
+            f"| {e['hits']} / {e['count']} | {bar} | {word} |"
+        )
+    seconds, limit = record["seconds_for_16_pictures"], record["seconds_bar"]
+    met = "met" if seconds <= limit else "**missed**"
+    lines.append(
+        f"| seconds for 16 pictures, two cores | {seconds:.1f} s "
+        f"| | | at most {limit:.0f} s | {met} |"
+    )
+    lines.append(
+        f"| autoencoder on held-out pairs, PSNR | {record['autoencoder_psnr_db']:.1f} dB | | | | |"
+    )
+    return "\n".join(lines)
+
+
+def text(record: dict[str, Any]) -> str:
+    """The card without its header."""
+    introduction = INTRODUCTION.format(
+        nouns=len(NOUNS),
+        styles=len(STYLES),
+        noun_list=", ".join(NOUNS),
+        style_list="; ".join(f"{s.name} ({s.look})" for s in STYLES.values()),
+        unsafe=", ".join(UNSAFE),
+        figures=", ".join(FIGURES),
+        held_out=len(HELD_OUT),
+    )
+    how = (
+        f"\n## Measured\n\nBy `{record['command']}`: {record['steps']} DDIM steps, guidance "
+        f"{record['guidance']}. A noun counts when it is the judge's most probable one and passes "
+        "its threshold.\n\n"
+    )
+    return introduction + how + figures_table(record) + "\n" + ENDING
+
+
+def main() -> None:
+    """Writes both pages."""
+    record = json.loads(RESULTS.read_text())
+    (weights_folder() / "README.md").write_text(HEADER + text(record))
+    (ROOT / "docs" / "emoji.md").write_text(text(record))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,264 @@
+"""Measures the bundled model against its bars, on fixed seeds, and writes the judge's card.
+
+    python emoji/measure.py          writes the judges' cards and benchmarks/results/emoji.json
+
+Needs the rendered pictures (``make emoji`` makes them). Figures that miss their bar are printed as
+missed and stored as they are.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file
+from torch import Tensor
+
+import efface
+from efface.contracts import Estimate
+from efface.emoji import weights_folder
+from efface.emoji.judge import EmojiJudge
+from efface.emoji.suites import GUIDANCE, STEPS
+from efface.emoji.vocabulary import HELD_OUT, NOUNS, STYLES, TEMPLATES, TWO_OBJECT, prompt
+from efface.metrics.estimates import rate
+from fetch import WORK
+from pictures import Pictures
+from train_judge import blank, reconstructions, split_strangers
+from train_vae import psnr
+
+THRESHOLD = 0.5
+JUDGE_VERSION = "1"
+RESULTS = Path(__file__).parent.parent / "benchmarks" / "results" / "emoji.json"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured rate and its bar; ``at_least`` None means "reported, no bar"."""
+
+    what: str
+    estimate: Estimate
+    at_least: float | None = None
+    at_most: float | None = None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the bar is met; None without one."""
+        if self.at_least is not None:
+            return self.estimate.value >= self.at_least
+        return None if self.at_most is None else self.estimate.value <= self.at_most
+
+
+def noun_hits(judge: EmojiJudge, images: Tensor, nouns: list[str]) -> Tensor:
+    """1 where the most probable noun is the right one and passes the threshold."""
+    present, _ = judge.probabilities(images)
+    wanted = torch.tensor([list(NOUNS).index(noun) for noun in nouns])
+    return (present.argmax(1) == wanted) & (present.amax(1) >= THRESHOLD)
+
+
+def style_hits(judge: EmojiJudge, images: Tensor, styles: list[str]) -> Tensor:
+    """1 where the most probable style is the right one."""
+    _, scores = judge.probabilities(images)
+    return scores.argmax(1) == torch.tensor([list(STYLES).index(style) for style in styles])
+
+
+def judge_figures(judge: EmojiJudge, pictures: Pictures) -> list[Figure]:
+    """Accuracy on views no training saw; false positives; accuracy on other icon sets."""
+    figures = []
+    rows = pictures.where(kind="noun", view=7)
+    nouns = [pictures.labels[row]["nouns"][0] for row in rows.tolist()]
+    styles = [pictures.labels[row]["style"] for row in rows.tolist()]
+    pixels = pictures.pixels[rows]
+    for what, seen in (("held-out views", pixels), ("reconstructions", reconstructions(pixels))):
+        images = seen.float() / 255
+        figures += [
+            Figure(f"judge, {what}: noun", rate(noun_hits(judge, images, nouns)), 0.97),
+            Figure(f"judge, {what}: style", rate(style_hits(judge, images, styles)), 0.97),
+        ]
+    for what, images in rejected(pictures).items():
+        false = judge.probabilities(images)[0].amax(1) >= THRESHOLD
+        bar = 0.02 if what == "all" else None
+        figures.append(Figure(f"judge, false positives: {what}", rate(false), at_most=bar))
+    unseen = pictures.where(kind="unseen set")
+    names = [pictures.labels[row]["nouns"][0] for row in unseen.tolist()]
+    hits = noun_hits(judge, pictures.pixels[unseen].float() / 255, names)
+    return [*figures, Figure("judge, icon sets it never saw: noun", rate(hits))]
+
+
+def rejected(pictures: Pictures) -> dict[str, Tensor]:
+    """Pictures that show no noun of the vocabulary, none of them used in training."""
+    _, strangers = split_strangers(pictures)
+    views = pictures.where(kind="noun", view=7)
+    generator = torch.Generator().manual_seed(99)
+    order = views[torch.randperm(len(views), generator=generator)]
+    images = pictures.pixels[order].float() / 255
+    sets = {
+        "objects outside the vocabulary": pictures.pixels[strangers].float() / 255,
+        "blends, smudges, noise, shuffled": blank(images[:256], images[256:], generator),
+        "broken generations": load_file(WORK / "broken.safetensors")["test"].float() / 255,
+    }
+    return sets | {"all": torch.cat(list(sets.values()))}
+
+
+class Sampler:
+    """Generates in batches of 64 with one seed a picture, and keeps what it made."""
+
+    def __init__(self) -> None:
+        self.pipe: StableDiffusionPipeline = efface.load("emoji")
+        self.pipe.set_progress_bar_config(disable=True)
+
+    def images(self, prompts: list[str], first_seed: int) -> Tensor:
+        """Pictures in 0..1."""
+        parts = []
+        for start in range(0, len(prompts), 64):
+            texts = prompts[start : start + 64]
+            generators = [
+                torch.Generator().manual_seed(first_seed + start + i) for i in range(len(texts))
+            ]
+            parts.append(
+                self.pipe(
+                    texts,
+                    num_inference_steps=STEPS,
+                    guidance_scale=GUIDANCE,
+                    generator=generators,
+                    output_type="pt",
+                ).images
+            )
+        return torch.cat(parts)
+
+
+def generation_figures(judges: list[EmojiJudge], sampler: Sampler) -> list[Figure]:
+    """Nouns and styles of generated pictures: trained and held-out pairs, other wordings."""
+    judge = judges[0]
+    template = TEMPLATES["trained"][0]
+    pairs = list(product(NOUNS, STYLES))
+    trained = [pair for pair in pairs if pair not in HELD_OUT]
+    held_out = [pair for pair in pairs if pair in HELD_OUT] * 3
+    figures = []
+    for what, wanted, noun_bar, style_bar in (
+        ("trained pairs", trained, 0.92, 0.90),
+        ("held-out pairs", held_out, 0.60, None),
+    ):
+        nouns, styles = [noun for noun, _ in wanted], [style for _, style in wanted]
+        texts = [prompt(template, noun, style=STYLES[style].wording) for noun, style in wanted]
+        images = sampler.images(texts, 1000)
+        hits = noun_hits(judge, images, nouns)
+        figures.append(Figure(f"generated, {what}: noun", rate(hits), noun_bar))
+        style = rate(style_hits(judge, images, styles))
+        figures.append(Figure(f"generated, {what}: style", style, style_bar))
+        if len(judges) > 1:
+            agreed = hits == noun_hits(judges[1], images, nouns)
+            figures.append(Figure(f"generated, {what}: both judges agree", rate(agreed)))
+    return figures + wording_figures(judge, sampler) + [two_objects(judge, sampler)]
+
+
+def wording_figures(judge: EmojiJudge, sampler: Sampler) -> list[Figure]:
+    """Trained synonyms and held-out paraphrases, without a style."""
+    figures = []
+    plain = TEMPLATES["trained_without_style"][0]
+    for what, key, bar in (
+        ("trained synonyms", "synonyms", 0.88),
+        ("held-out paraphrases", "paraphrases", None),
+    ):
+        wanted = [(word, name) for name, noun in NOUNS.items() for word in getattr(noun, key)]
+        texts = [prompt(plain, word) for word, _ in wanted]
+        hits = noun_hits(judge, sampler.images(texts, 3000), [name for _, name in wanted])
+        figures.append(Figure(f"generated, {what}: noun", rate(hits), bar))
+    return figures
+
+
+def two_objects(judge: EmojiJudge, sampler: Sampler) -> Figure:
+    """How often both objects of a held-out pair of nouns are present."""
+    wanted = [pair for pair in TWO_OBJECT for _ in range(3)]
+    names, styles = list(NOUNS), list(STYLES)
+    texts = [
+        prompt(TEMPLATES["two_objects"][i % 2], first, style=styles[i % len(styles)], other=second)
+        for i, (first, second) in enumerate(wanted)
+    ]
+    present, _ = judge.probabilities(sampler.images(texts, 5000))
+    rows = torch.arange(len(wanted))
+    both = [
+        present[rows, torch.tensor([names.index(pair[side]) for pair in wanted])] >= THRESHOLD
+        for side in (0, 1)
+    ]
+    return Figure("generated, two objects: both present", rate(both[0] & both[1]))
+
+
+def seconds_for_sixteen(sampler: Sampler) -> float:
+    """Wall time of one batch of 16 pictures, the better of two."""
+    times = []
+    for _ in range(2):
+        began = time.perf_counter()
+        sampler.images(list(NOUNS)[:16], 7000)
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def write_card(figures: list[Figure], path: Path) -> None:
+    """The judge's card: error rates on held-out views and on the rejection set."""
+    known = {figure.what: figure.estimate for figure in figures}
+    card = {
+        "version": JUDGE_VERSION,
+        "threshold": THRESHOLD,
+        "true_positive_rate": asdict(known["judge, held-out views: noun"]),
+        "false_positive_rate": asdict(known["judge, false positives: all"]),
+        "notes": "rates on held-out views of real icons and on the rejection set; "
+        "on icon sets it never saw it finds "
+        f"{100 * known['judge, icon sets it never saw: noun'].value:.0f} % of the nouns",
+    }
+    path.write_text(json.dumps(card, indent=1) + "\n")
+
+
+def main() -> None:
+    """Prints and stores every figure."""
+    torch.set_num_threads(2)
+    placeholder = {"value": 0.0, "low": 0.0, "high": 1.0, "count": 0}
+    for name in ("judge", "second_judge"):
+        card = weights_folder() / f"{name}.json"
+        if not card.exists():
+            rates = {"true_positive_rate": placeholder, "false_positive_rate": placeholder}
+            card.write_text(
+                json.dumps(
+                    {
+                        "version": JUDGE_VERSION,
+                        "threshold": THRESHOLD,
+                        "notes": "unmeasured",
+                        **rates,
+                    }
+                )
+            )
+    pictures, judges = Pictures.read(), [EmojiJudge(), EmojiJudge("second_judge")]
+    by_judge = [judge_figures(judge, pictures) for judge in judges]
+    for name, figures in zip(("judge", "second_judge"), by_judge, strict=True):
+        write_card(figures, weights_folder() / f"{name}.json")
+    sampler = Sampler()
+    figures = by_judge[0] + generation_figures(judges, sampler)
+    held_out = pictures.images(pictures.where(kind="noun", held_out=True))
+    decibels = psnr(sampler.pipe.vae, held_out)
+    seconds = seconds_for_sixteen(sampler)
+    for figure in figures:
+        bar = {True: "met", False: "MISSED", None: ""}[figure.met]
+        e = figure.estimate
+        print(f"{figure.what:50} {100 * e.value:5.1f} %  {e.hits}/{e.count}  {bar}")
+    print(f"autoencoder on held-out pairs {decibels:.2f} dB; 16 pictures in {seconds:.1f} s")
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    rows = [asdict(figure) | {"met": figure.met} for figure in figures]
+    record = {
+        "command": "python emoji/measure.py",
+        "steps": STEPS,
+        "guidance": GUIDANCE,
+        "figures": rows,
+        "second_judge": [asdict(figure) for figure in by_judge[1]],
+        "autoencoder_psnr_db": decibels,
+        "seconds_for_16_pictures": seconds,
+        "seconds_bar": 10.0,
+    }
+    RESULTS.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""The bundled model: a small latent diffusion model of icons, its vocabulary and its judge."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from efface.concepts import Concept, ErasureRequest
+
+__all__ = ["keep_concepts", "pipeline_folder", "understood", "weights_folder"]
+
+
+def weights_folder() -> Path:
+    """Where the trained files of the package are."""
+    return Path(str(files("efface.emoji") / "weights"))
+
+
+def pipeline_folder() -> Path:
+    """The diffusers folder of the bundled model; plain ``StableDiffusionPipeline`` loads it.
+
+    Raises:
+        BadModel: the package was installed without its weights.
+    """
+    from efface.errors import BadModel
+
+    folder = weights_folder() / "pipeline"
+    if not (folder / "model_index.json").exists():
+        raise BadModel(
+            "the bundled emoji model has no weights in this installation; "
+            "reinstall efface, or rebuild them with `make emoji`"
+        )
+    return folder
+
+
+def keep_concepts(request: ErasureRequest) -> tuple[Concept, ...]:
+    """What a request does not erase, in prompts that no suite evaluates with."""
+    from efface.emoji.wordings import keep_set
+
+    return keep_set(request)
+
+
+def understood(request: ErasureRequest) -> ErasureRequest:
+    """Fills a request from the vocabulary: synonyms, prompts, and what to keep.
+
+    Concepts that bring their own prompts, anchors and keep sets that were given, and words the
+    vocabulary does not know stay as they are.
+    """
+    from efface.emoji.wordings import understand
+
+    return understand(request)

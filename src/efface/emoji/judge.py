@@ -1,0 +1,96 @@
+"""The bundled judge: which nouns of the vocabulary are in a picture, and in which style."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from efface.concepts import Concept
+from efface.contracts import Estimate, JudgeCard
+from efface.emoji import weights_folder
+from efface.emoji.vision import load_network
+from efface.emoji.vocabulary import NOUNS, STYLES, canonical
+from efface.errors import BadRequest, MissingInput
+
+__all__ = ["EmojiJudge"]
+
+_PART = 128
+"""Images judged at once."""
+
+
+class EmojiJudge:
+    """A convolutional classifier: a probability for every noun on its own, and one style.
+
+    It was trained on real pictures and their reconstructions, with a rejection set of pictures that
+    show no vocabulary noun; its error rates are measured, and are on its card. Pictures are 64 x
+    64; others are resized.
+
+    Args:
+        name: ``judge``, or ``second_judge``, an independent build for agreement figures.
+    """
+
+    def __init__(self, name: str = "judge") -> None:
+        self._network = load_network(weights_folder() / f"{name}.safetensors")
+        self.card = _card(weights_folder() / f"{name}.json", name)
+
+    def knows(self, concept: Concept) -> bool:
+        """Says whether the concept is a noun or style of the vocabulary, under any of its names."""
+        return canonical(concept.name) is not None
+
+    @torch.no_grad()
+    def presence(self, images: Float[Tensor, "n 3 h w"], concept: Concept) -> Float[Tensor, " n"]:
+        """Gives the probability that each picture shows the noun, or is drawn in the style.
+
+        Raises:
+            BadRequest: the vocabulary has no such concept.
+        """
+        known = canonical(concept.name)
+        if known is None:
+            raise BadRequest(
+                f"the emoji judge cannot recognise '{concept.name}'; "
+                "`efface list concepts` prints what it knows, or pass another judge"
+            )
+        nouns, styles = self.probabilities(images)
+        if known in NOUNS:
+            return nouns[:, list(NOUNS).index(known)]
+        return styles[:, list(STYLES).index(known)]
+
+    @torch.no_grad()
+    def probabilities(
+        self, images: Float[Tensor, "n 3 h w"]
+    ) -> tuple[Float[Tensor, "n nouns"], Float[Tensor, "n styles"]]:
+        """Gives a probability for every noun on its own, and a distribution over styles."""
+        output = torch.cat([self._network(part) for part in _resized(images).split(_PART)])
+        return output[:, : len(NOUNS)].sigmoid(), output[:, len(NOUNS) :].softmax(dim=1)
+
+    @torch.no_grad()
+    def features(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
+        """Gives the vectors under the read-out, for distances between pictures and sets of them."""
+        return torch.cat([self._network.features(part) for part in _resized(images).split(_PART)])
+
+
+def _resized(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 64 64"]:
+    if images.shape[-2:] == (64, 64):
+        return images.float()
+    return torch.nn.functional.interpolate(
+        images.float(), size=(64, 64), mode="bilinear", antialias=True
+    )
+
+
+def _card(path: Path, name: str) -> JudgeCard:
+    if not path.exists():
+        raise MissingInput(f"{path.name} is missing beside the judge; run `make emoji-measure`")
+    written: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return JudgeCard(
+        name=f"emoji-{name.replace('_', '-')}",
+        version=str(written["version"]),
+        threshold=float(written["threshold"]),
+        true_positive_rate=Estimate(**written["true_positive_rate"]),
+        false_positive_rate=Estimate(**written["false_positive_rate"]),
+        notes=str(written["notes"]),
+    )
