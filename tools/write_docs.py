@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import cli_page
 import method_pages
+import module_map
 import readme_tables
 
 ROOT = Path(__file__).parent.parent
@@ -24,6 +25,7 @@ def generated() -> dict[Path, str]:
     return {
         **method_pages.pages(ROOT / "docs" / "methods"),
         ROOT / "docs" / "cli.md": cli_page.page(),
+        ROOT / "docs" / "modules.md": module_map.page(ROOT),
         ROOT / "docs" / "results.md": readme_tables.results_page(RESULTS),
         ROOT / "README.md": readme_tables.readme(ROOT / "README.md", RESULTS),
     }
