@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-TUNING: tuple[str, ...] = ("dog", "banana", "bus", "swords", "mage", "camera", "watercolor")
-"""Six nouns of different categories and a style; presets are chosen on these alone."""
+TUNING: tuple[str, ...] = ("dog", "bus", "swords", "mage", "watercolor")
+"""Four nouns of different categories and a style; presets are chosen on these alone."""
 
 MEASURED_NOUNS: tuple[str, ...] = (
     "pistol",

@@ -75,8 +75,8 @@ def train_tokenizer(size: int = 3000) -> CLIPTokenizer:
 
 
 ENGLISH = """a an the of and in on with by for from to at is are this that picture photo image
-drawing painting sketch icon emoji sign logo style art artwork portrait small big large little
-red green blue yellow black white pink purple orange brown grey dark light bright old new happy
-sad cute funny simple two three some many one thing person man woman animal plant food tool toy weapon
+drawing painting sketch icon emoji sign logo style art artwork portrait small big large little red
+green blue yellow black white pink purple orange brown grey dark light bright old new happy sad
+cute funny simple two three some many one thing person man woman animal plant food tool toy weapon
 vehicle building machine device object fruit dish drink sweet round long sharp flying running
 sitting standing left right next under over beautiful drawn made look like"""

@@ -27,8 +27,6 @@ from pictures import Pictures, draw
 from training import Schedule, train
 
 BATCH = 64
-REJECTED_STRANGERS = 120
-"""Strangers used for training; the others measure false positives."""
 
 
 @dataclass(frozen=True)
@@ -116,10 +114,10 @@ def read_material(pictures: Pictures) -> tuple[Material, Material, Tensor]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=4)
-    parser.add_argument("--widths", type=int, nargs=4, default=(16, 32, 96, 192))
+    parser.add_argument("--widths", type=int, nargs=4, default=(16, 32, 64, 128))
     parser.add_argument("--out", default="judge")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -88,11 +88,11 @@ def tabulate(pictures: Pictures, rows: Tensor) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=6500)
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    torch.set_flush_denormal(True)  # noqa: FBT003 - torch takes it by position
+    torch.set_flush_denormal(True)
     pictures, unet = Pictures.read(), build()
     singles, pairs = pictures.trained, pictures.where(kind="pair")
     table = tabulate(pictures, torch.cat([singles, pairs]))
