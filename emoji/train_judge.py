@@ -44,7 +44,7 @@ class Material:
 @torch.no_grad()
 def reconstructions(pixels: Tensor) -> Tensor:
     """Every picture through the autoencoder, as uint8."""
-    vae = AutoencoderKL.from_pretrained(WORK / "pipeline" / "vae").eval()
+    vae = AutoencoderKL.from_pretrained(WORK / "pipeline" / "vae").float().eval()
     parts = []
     for part in pixels.split(64):
         output = vae.decode(vae.encode(part.float() / 127.5 - 1).latent_dist.mean).sample

@@ -70,8 +70,8 @@ class Table:
 
 @torch.no_grad()
 def tabulate(pictures: Pictures, rows: Tensor) -> Table:
-    vae = AutoencoderKL.from_pretrained(PIPELINE / "vae").eval()
-    text = CLIPTextModel.from_pretrained(PIPELINE / "text_encoder").eval()
+    vae = AutoencoderKL.from_pretrained(PIPELINE / "vae").float().eval()
+    text = CLIPTextModel.from_pretrained(PIPELINE / "text_encoder").float().eval()
     tokenizer = CLIPTokenizer.from_pretrained(PIPELINE / "tokenizer")
     posteriors = [vae.encode(pictures.images(part)).latent_dist for part in rows.split(64)]
     generator = torch.Generator().manual_seed(SEED)

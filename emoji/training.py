@@ -52,7 +52,7 @@ def train(  # noqa: PLR0913 - one loop, everything said at the call
     averaging: float = 0.999,
     weight_decay: float = 0.01,
     betas: tuple[float, float] = (0.9, 0.99),
-    every: int = 200,
+    every: int = 100,
     until: int | None = None,
 ) -> nn.Module:
     """Trains in place, resuming from a checkpoint in ``folder``, and returns the average.
@@ -78,7 +78,8 @@ def train(  # noqa: PLR0913 - one loop, everything said at the call
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         keep = min(averaging, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
+        with torch.no_grad():
+            torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - keep)
         for name, part in {"loss": float(value), **parts}.items():
             sums[name] = sums.get(name, 0.0) + part
         if (step + 1) % every == 0 or step + 1 == last:
