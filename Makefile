@@ -35,6 +35,7 @@ docs: $(VENV)/.ready-dev
 picture: demo
 	mkdir -p docs/images
 	cp $(DEMO)/before_after.png docs/images/before_after.png
+	$(MAKE) docs
 
 # Rebuilds the bundled model from the public icon sets: hours on two cores, needs npm. Not part of CI.
 emoji: $(VENV)/.ready-dev

@@ -13,6 +13,8 @@ from efface.metrics.estimates import wilson
 
 Record: TypeAlias = Mapping[str, Any]
 
+PICTURE = "docs/images/before_after.png"
+CAPTION = 'The same prompts and seeds before and after erasing "pistol"'
 NO_RESULTS = "No results are committed yet: `make bench` measures them."
 COLUMNS = (
     ("erased ↓", "presence", "erased"),
@@ -35,7 +37,9 @@ the 95 % interval of the latter. Presets were chosen on other concepts
 def readme(path: Path, results: Path) -> str:
     """Gives the README with its generated parts renewed."""
     text = _between(path.read_text("utf-8"), "methods", methods_table())
-    return _between(text, "results", summary(read(results)))
+    text = _between(text, "results", summary(read(results)))
+    shown = (path.parent / PICTURE).exists()
+    return _between(text, "picture", f"![{CAPTION}]({PICTURE})" if shown else "")
 
 
 def results_page(results: Path) -> str:
@@ -145,4 +149,5 @@ def _between(text: str, name: str, content: str) -> str:
     start, end = f"<!-- {name}: written by `make docs` -->", f"<!-- end of {name} -->"
     before, rest = text.split(start)
     after = rest.split(end)[1]
-    return f"{before}{start}\n\n{content}\n\n{end}{after}"
+    filled = f"\n\n{content}\n\n" if content else "\n"
+    return f"{before}{start}{filled}{end}{after}"
