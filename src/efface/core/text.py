@@ -11,7 +11,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.contracts import TextToImage
 from efface.errors import BadModel, BadRequest
 
 __all__ = ["Embedder", "TokenisedPrompt", "evaluating"]
@@ -41,7 +40,7 @@ class TokenisedPrompt:
 class Embedder:
     """Embeds prompts with one model's text encoder and remembers them as long as it lives."""
 
-    def __init__(self, model: TextToImage) -> None:
+    def __init__(self, model: Any) -> None:
         self._tokenizer: Any = model.tokenizer
         self._encoder: Any = model.text_encoder
         self._states: dict[str, Tensor] = {}
@@ -73,7 +72,8 @@ class Embedder:
                 "reads; shorten it"
             )
         padded = self._tokenizer(prompt, padding="max_length", max_length=length)["input_ids"]
-        return TokenisedPrompt(prompt, tuple(padded), end=len(raw) - 1)
+        end = raw.index(self._tokenizer.eos_token_id)
+        return TokenisedPrompt(prompt, tuple(padded), end)
 
     def embedded(self, prompts: Sequence[str]) -> Float[Tensor, "batch tokens dim"]:
         """Gives what the denoiser reads, the final hidden states, in float64 on the CPU."""

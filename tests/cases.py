@@ -1,0 +1,62 @@
+"""THE entry of a method into the tests: one `Case` or more per method, tiny settings, golden numbers.
+
+The recipe of the golden numbers is in ``tests/golden/closed_forms.md``.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from efface.concepts import Concept, ErasureRequest, request
+
+PISTOL = Concept(name="pistol", synonyms=("revolver",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One small run of a method that the conformance suite repeats from every side."""
+
+    method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    host: str = "tiny_sd1"
+    request: ErasureRequest
+    golden: Mapping[str, float]
+    seconds: float
+
+    @property
+    def name(self) -> str:
+        given = "-".join(str(value) for value in self.settings.values())
+        return "-".join(part for part in (self.method, self.host, given) if part)
+
+
+CASES = (
+    Case(
+        method="uce",
+        request=request(PISTOL, keep=["cat"]),
+        golden={"change": 0.0},
+        seconds=3.0,
+    ),
+    Case(
+        method="uce",
+        settings={"tokens": "new", "target": "prompt_without_concept"},
+        host="tiny_sd2",
+        request=request("van gogh", kind="style", anchor="art", keep=["monet"]),
+        golden={"change": 0.0},
+        seconds=3.0,
+    ),
+    Case(
+        method="rece",
+        settings={"rounds": 2},
+        request=request(PISTOL, keep=["cat"]),
+        golden={"change": 0.0},
+        seconds=3.0,
+    ),
+    Case(
+        method="rece",
+        settings={"rounds": 1, "rows": "erased", "target": "prompt_without_concept"},
+        host="tiny_sd2",
+        request=request(["van gogh", "monet"], kind="style", anchor="art", keep=["cat"]),
+        golden={"change": 0.0},
+        seconds=3.0,
+    ),
+)

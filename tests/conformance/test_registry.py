@@ -1,0 +1,116 @@
+"""Methods and cases match both ways; every method file keeps its side of the contract."""
+
+import json
+from dataclasses import fields, replace
+
+import pytest
+
+from efface import registry
+from efface.concepts import request
+from efface.contracts import Eraser, ForgetSetSearch, Guide
+from efface.errors import BadRequest, MissingInput
+from tests.cases import CASES
+from tests.conftest import host
+
+METHODS = registry.list_methods()
+
+
+def test_every_method_has_a_case_and_every_case_a_method():
+    assert {case.method for case in CASES} == set(METHODS)
+
+
+def test_case_names_are_distinct():
+    assert len({case.name for case in CASES}) == len(CASES)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_states_its_facts(name):
+    method = registry.load("methods", name)
+    assert issubclass(method, Eraser | Guide | ForgetSetSearch)
+    assert method.paper.title
+    assert method.paper.arxiv
+    assert method.needs
+    assert method.revision >= 1
+    if issubclass(method, Eraser):
+        assert method.edits
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_setting_is_explained_and_has_a_default(name):
+    entry = registry.find("methods", name)
+    assert entry.summary.endswith(".")
+    assert entry.doc
+    assert {s.name for s in entry.settings} == {
+        field.name for field in fields(registry.load("methods", name))
+    }
+    for setting in entry.settings:
+        assert setting.doc, f"{setting.name} has no docstring"
+        assert setting.default is not None, f"{setting.name} has no default"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_setting_is_in_the_help(name, capsys):
+    from efface.cli.main import main
+
+    with pytest.raises(SystemExit) as stopped:
+        raise SystemExit(main(["erase", name, "--help"]))
+    assert stopped.value.code == 0
+    shown = capsys.readouterr().out
+    for setting in registry.find("methods", name).settings:
+        assert setting.name.replace("_", "-") in shown
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_settings_and_presets_survive_json(name):
+    method = registry.load("methods", name)
+    assert method.presets(), "a method without presets has no published settings"
+    for preset in (None, *method.presets()):
+        made = registry.build("methods", name, preset=preset)
+        written = json.loads(json.dumps(registry.settings_of(made)))
+        assert registry.build("methods", name, **written) == made
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_setting_overrides_one_value_of_a_preset_and_no_other(name):
+    for preset, method in registry.load("methods", name).presets().items():
+        changed = registry.build("methods", name, preset=preset, ridge=0.77)
+        assert changed == replace(method, ridge=0.77)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_typo_in_a_setting_or_preset_is_answered_with_the_right_word(name):
+    with pytest.raises(BadRequest, match="did you mean ridge"):
+        registry.build("methods", name, rigde=0.1)
+    preset = next(iter(registry.load("methods", name).presets()))
+    with pytest.raises(BadRequest, match=f"did you mean {preset}"):
+        registry.build("methods", name, preset=preset[:-1] + "_")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_a_method_needs_is_asked_for_by_name(name, tiny_sd1):
+    """A request without it is refused before any work: no step is reported."""
+    method = registry.build("methods", name)
+    steps = []
+    for need in method.needs - {"prompts"}:
+        with pytest.raises(MissingInput, match=f"'{need}'"):
+            method.erase(tiny_sd1, request("cat"), generator=None, monitor=lambda *s: steps.append(s))
+    assert not steps
+
+
+def test_half_precision_works_or_says_so():
+    """Line 15: the model in float16 either erases or raises one of our errors."""
+    import torch
+
+    from efface.errors import EffaceError
+
+    pipe = host("tiny_sd1", dtype=torch.float16)
+    for name in METHODS:
+        method = registry.build("methods", name)
+        generator = torch.Generator().manual_seed(0)
+        try:
+            result = method.erase(pipe, request("pistol", keep=["cat"]), generator=generator)
+        except EffaceError as error:
+            assert "float32" in str(error)
+            continue
+        with result.delta.apply(pipe):
+            assert all(bool(p.isfinite().all()) for p in pipe.unet.parameters())

@@ -1,0 +1,94 @@
+"""What every erasure must do, whatever the method: lines 1 to 5, 11, 12, 14, 16 and 17."""
+
+import pytest
+import torch
+
+from efface.concepts import ErasureRequest, wordings
+from efface.contracts import Eraser
+from efface.core.checks import inspect
+from efface.core.recording import model_name
+from efface.errors import BadRequest
+from efface.models.components import find
+from tests.reference.closed_form import key_value_layers, relative_change
+
+
+def test_the_model_is_left_bit_for_bit_as_found(ran):
+    assert not ran.left_different
+
+
+def test_the_global_random_state_is_not_touched(ran):
+    assert not ran.global_states_used
+
+
+def test_the_same_seed_gives_the_same_delta(ran):
+    again = ran.again().delta
+    assert again.id == ran.result.delta.id
+    for name, tensor in ran.result.delta.tensors().items():
+        assert torch.equal(again.tensors()[name], tensor)
+
+
+def test_only_declared_components_change(ran):
+    assert isinstance(ran.method, Eraser)
+    touched = {key.partition("/")[0] for key in ran.result.delta.patches}
+    assert touched <= ran.method.edits
+
+
+def test_declared_components_change_in_at_least_one_case(ran):
+    """Every method of ours edits all it declares in each case, which implies the line."""
+    touched = {key.partition("/")[0] for key in ran.result.delta.patches}
+    assert touched == ran.method.edits
+
+
+def test_the_erased_concept_moves_more_than_kept_prompts(ran):
+    seen = inspect(ran.pipe, ran.result.delta, ran.case.request)
+    assert seen["erased_response"] > seen["kept_response"] > 0
+
+
+def test_nothing_is_nan_and_the_budget_holds(ran):
+    assert all(bool(t.isfinite().all()) for t in ran.result.delta.tensors().values())
+    assert ran.seconds < ran.case.seconds
+    assert 0 < ran.result.seconds <= ran.seconds
+    assert ran.result.peak_bytes > 0
+
+
+def test_the_monitor_is_called_once_per_step_and_curves_have_that_length(ran):
+    count = len(ran.steps)
+    assert count > 0
+    assert ran.steps == tuple((step, count) for step in range(count))
+    assert ran.result.curves
+    assert all(len(values) == count for values in ran.result.curves.values())
+
+
+def test_the_golden_numbers_hold(ran):
+    """Total relative change of keys and values, from the literal loops in float64."""
+    before = key_value_layers(ran.pipe.unet)
+    with ran.result.delta.apply(ran.pipe):
+        change = relative_change(before, key_value_layers(ran.pipe.unet))
+    assert change == pytest.approx(ran.case.golden["change"], rel=1e-4)
+
+
+def test_provenance_says_what_was_done(ran):
+    provenance = ran.result.delta.provenance
+    assert provenance.method == ran.case.method
+    assert provenance.revision == ran.method.revision
+    assert provenance.base_model == model_name(ran.pipe)
+    assert provenance.seed == 0
+    for key in ran.result.delta.patches:
+        assert set(find(ran.pipe, key)) <= provenance.base_sketch.keys()
+
+
+def test_several_concepts_are_accepted_or_refused_clearly(ran):
+    erasures = ran.case.request.erasures
+    from efface.concepts import Concept, Erasure
+
+    both = ErasureRequest(erasures=(*erasures, Erasure(concept=Concept(name="house"))))
+    generator = torch.Generator().manual_seed(0)
+    try:
+        delta = ran.method.erase(ran.pipe, both, generator=generator).delta
+    except BadRequest as error:
+        assert "one concept at a time" in str(error)
+        return
+    seen = inspect(ran.pipe, delta, both)
+    assert seen["erased_response"] > seen["kept_response"]
+    assert len(delta.provenance.request["erasures"]) == len(erasures) + 1
+    assert wordings(both.erasures[-1].concept)

@@ -1,0 +1,100 @@
+"""UCE and RECE written literally from the papers' equations: layer by layer, `inverse`, no sharing.
+
+Independent of ``src/efface``: prompts are tokenised with the tokenizer's own attention mask, every
+layer has its own sums, and nothing is factored out. Float64 throughout.
+"""
+
+import torch
+
+
+def key_value_layers(unet):
+    """Lists the weights of every ``attn2.to_k`` and ``attn2.to_v``, by module name."""
+    return {
+        name: module.weight.detach().double()
+        for name, module in unet.named_modules()
+        if "attn2" in name and name.endswith(("to_k", "to_v"))
+    }
+
+
+def states(pipe, prompt):
+    """Gives the text encoder's final hidden states and the position of the last content token."""
+    inputs = pipe.tokenizer(
+        prompt,
+        padding="max_length",
+        max_length=pipe.tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    )
+    with torch.no_grad():
+        hidden = pipe.text_encoder(inputs.input_ids)[0][0].double()
+    return hidden, int(inputs.attention_mask.sum()) - 2
+
+
+def legacy_rows(pipe, source, target):
+    """Takes last content token, end and padding of both; tails cut to equal length."""
+    c, last_c = states(pipe, source)
+    t, last_t = states(pipe, target)
+    final = len(c) - 1
+    return (
+        c[last_c : final - max(0, last_t - last_c) + 1],
+        t[last_t : final - max(0, last_c - last_t) + 1],
+    )
+
+
+def last_rows(pipe, source, target):
+    """Takes the last content token of both."""
+    c, last_c = states(pipe, source)
+    t, last_t = states(pipe, target)
+    return c[last_c : last_c + 1], t[last_t : last_t + 1]
+
+
+def edited(weight, pairs, kept, *, erase, keep, ridge):
+    """Solves one layer (UCE, equation 7): ``M G^-1`` with explicit sums over every token."""
+    system = ridge * torch.eye(weight.shape[1], dtype=torch.float64)
+    moved = ridge * weight
+    for sources, targets in pairs:
+        for c, t in zip(sources, targets, strict=True):
+            moved = moved + erase * torch.outer(weight @ t, c)
+            system = system + erase * torch.outer(c, c)
+    for rows in kept:
+        for r in rows:
+            moved = moved + keep * torch.outer(weight @ r, r)
+            system = system + keep * torch.outer(r, r)
+    return moved @ torch.inverse(system)
+
+
+def uce(layers, pairs, kept, *, erase=1.0, keep=1.0, ridge=0.5):
+    """Edits every layer on its own."""
+    return {
+        name: edited(weight, pairs, kept, erase=erase, keep=keep, ridge=ridge)
+        for name, weight in layers.items()
+    }
+
+
+def returning(originals, layers, rows, *, strength):
+    """Finds the embeddings that bring the original values back (RECE, zero-norm penalty)."""
+    width = rows.shape[1]
+    left = strength * torch.eye(width, dtype=torch.float64)
+    right = torch.zeros(width, width, dtype=torch.float64)
+    for name, weight in layers.items():
+        left = left + weight.T @ weight
+        right = right + weight.T @ originals[name]
+    return rows @ (torch.inverse(left) @ right).T
+
+
+def rece(originals, layers, pairs, kept, *, rounds, strength, keep, ridge):
+    """Repeats: find returning embeddings with all layers, erase them in every layer."""
+    for _ in range(rounds):
+        back = [
+            (returning(originals, layers, sources, strength=strength), targets)
+            for sources, targets in pairs
+        ]
+        layers = uce(layers, back, kept, keep=keep, ridge=ridge)
+    return layers
+
+
+def relative_change(before, after):
+    """Sizes the change of all layers together, relative to their size."""
+    moved = sum(float(((after[name] - before[name]) ** 2).sum()) for name in before)
+    size = sum(float((before[name] ** 2).sum()) for name in before)
+    return (moved / size) ** 0.5
