@@ -181,5 +181,5 @@ def test_unknown_is_not_a_measurement():
 def test_zero_hits_say_what_they_do_not_show():
     note = zero_hits_note(rate([0.0] * 120))
     assert note is not None
-    assert "2.5%" in note
+    assert "2.5 %" in note
     assert zero_hits_note(rate([0.0, 1.0])) is None

@@ -27,7 +27,7 @@ _PROMPTS = {
 _HITS = {"erased": (31, 0), "synonym": (29, 2), "neighbour": (30, 29), "kept": (31, 31)}
 
 
-def samples(count: int = 32) -> tuple[Sample, ...]:
+def samples(count: int = 8) -> tuple[Sample, ...]:
     return tuple(
         Sample(prompt, seed, role, concept, STYLE if role == "kept" else None)
         for role, (prompt, concept) in _PROMPTS.items()

@@ -38,7 +38,7 @@ def test_an_invalid_evaluation_has_a_report_without_a_plot(tmp_path):
 
 
 def test_chosen_pictures_are_spread_over_seeds_and_concepts(evaluation, tmp_path):
-    assert [one.seed for one in chosen(evaluation, "erased", 4)] == [0, 8, 16, 24]
+    assert [one.seed for one in chosen(evaluation, "erased", 4)] == [0, 2, 4, 6]
     several = [
         Sample(f"a {name}", seed, "kept", Concept(name=name))
         for name in ("cat", "dog", "boat")

@@ -56,7 +56,7 @@ def test_the_page_says_what_was_found(tmp_path, evaluation):
     assert "84.3 to 99.4 %, 31 of 32" in text
     assert "Positive control passed" in text
     assert "unknown: nobody has measured it" in text  # the judge's false positives
-    assert "may be up to 9.4% (rule of three, 95 %)" in text
+    assert "may be up to 9.4 % (rule of three, 95 %)" in text
     assert "Not tested: adversarial prompts" in text
     assert "efface erase rece --model emoji --concept pistol --rounds 5 --seed 7" in text
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors import SafetensorError
 from torch import Tensor
 
 from efface.concepts import Concept, names
@@ -95,7 +96,7 @@ def _classifier(folder: Path) -> Any:
 
     try:
         model = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BadModel(f"{folder} does not load as an image classifier: {error}") from error
     return model.eval().requires_grad_(requires_grad=False)
 

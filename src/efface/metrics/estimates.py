@@ -179,10 +179,10 @@ def zero_hits_note(estimate: Estimate) -> str | None:
     """Says in words what "never seen" means: the rule of three. None when there were hits."""
     if estimate.hits != 0 or estimate.count == 0:
         return None
-    bound = min(1.0, 3 / estimate.count)
+    percent = 100 * min(1.0, 3 / estimate.count)
     return (
         f"0 of {estimate.count} does not mean never: the true rate may be up to "
-        f"{bound:.1%} (rule of three, 95 %)"
+        f"{percent:.1f} % (rule of three, 95 %)"
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 
@@ -38,7 +39,7 @@ class FolderClip:
         try:
             model = CLIPModel.from_pretrained(self.folder, local_files_only=True)
             self._tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise BadModel(f"{self.folder} does not load as CLIP: {error}") from error
         self._model = model.eval().requires_grad_(requires_grad=False).to(device)
 

@@ -120,9 +120,8 @@ def _harmless(value: Any) -> Any:
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
     text = " ".join(value.split())
-    for sign, written in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("|", "&#124;")):
-        text = text.replace(sign, written)
-    return text
+    signs = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "`": "&#96;"}
+    return text.translate(str.maketrans(signs))
 
 
 def _fenced(text: str) -> Markup:
@@ -136,7 +135,8 @@ def _metadata(evaluation: Evaluation, facts: RunFacts) -> ModelCardData:
     results = _results(evaluation) if evaluation.verdict == "valid" else []
     base = facts.base_model if "/" in facts.base_model else None
     return ModelCardData(
-        model_name=f"{wording.subject(evaluation)} erased" if results else None,
+        # One line, so that no name can end the block of metadata.
+        model_name=" ".join(f"{wording.subject(evaluation)} erased".split()) if results else None,
         base_model=base,
         library_name="diffusers",
         pipeline_tag="text-to-image",

@@ -50,7 +50,6 @@ def before_after(evaluation: Evaluation, path: Path) -> Path:
     rows = 1 if evaluation.after is None else 2
     columns = max((len(samples) for samples in shown.values()), default=1)
     figure = _figure(0.9 + 1.05 * columns, max(1, len(shown)) * (0.5 + 1.05 * rows))
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.01, hspace=0, wspace=0)
     blocks = figure.subfigures(max(1, len(shown)), 1, squeeze=False)[:, 0]
     for block, (role, samples) in zip(blocks, shown.items(), strict=False):
         title = f"{wording.ROLES[role]}: {wording.ROLES_EXPLAINED[role]}"
@@ -92,8 +91,10 @@ def curve_plot(curves: Mapping[str, Sequence[float]], path: Path) -> Path:
 def _figure(width: float, height: float) -> Figure:
     """Makes a figure without pyplot, so that no window system and no global state is touched."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    return Figure(figsize=(width, height), dpi=140, layout="constrained", facecolor="white")
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.03, hspace=0, wspace=0)
+    return Figure(figsize=(width, height), dpi=140, layout=layout, facecolor="white")
 
 
 def _written(figure: Figure, path: Path) -> Path:

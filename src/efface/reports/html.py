@@ -91,6 +91,11 @@ def _context(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
             "Sees what is not there": _known(card.false_positive_rate),
         },
         "corrected": _corrected(evaluation),
+        "instruments": {
+            label: evaluation.instruments[use]
+            for use, label in (("clip", "CLIP"), ("features", "Features"))
+            if use in evaluation.instruments
+        },
         "limits": wording.limits(evaluation),
         "not_tested": wording.NOT_TESTED,
         "erased": [dict(one) for one in facts.erased],

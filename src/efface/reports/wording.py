@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from efface.contracts import Estimate, Role
+from efface.contracts import Estimate, JudgeCard, Role
 from efface.evaluation.record import Evaluation, Measurement, Verdict
 from efface.evaluation.samples import GOING
 from efface.metrics.estimates import is_known, zero_hits_note
@@ -164,15 +164,22 @@ def limits(evaluation: Evaluation) -> tuple[str, ...]:
     return tuple(_limits(evaluation))
 
 
+def _unmeasured_errors(card: JudgeCard) -> str:
+    errors = {
+        "misses what is there": card.true_positive_rate,
+        "sees what is not there": card.false_positive_rate,
+    }
+    return " or ".join(error for error, known in errors.items() if not is_known(known))
+
+
 def _limits(evaluation: Evaluation) -> Iterator[str]:
     yield (
         "The concept is suppressed only as far as the tests listed here show. "
         "Its traces may still be in the weights, and other prompts, seeds or samplers may show it."
     )
     yield "Not tested: " + "; ".join(NOT_TESTED.values()) + "."
-    card = evaluation.judge
-    if not (is_known(card.true_positive_rate) and is_known(card.false_positive_rate)):
-        yield f"Nobody has measured how often the judge {card.name} is wrong on such pictures."
+    if unmeasured := _unmeasured_errors(evaluation.judge):
+        yield f"Nobody has measured how often the judge {evaluation.judge.name} {unmeasured}."
     for role in GOING:
         found = evaluation.find("presence", role)
         note = zero_hits_note(found.after) if found and found.after else None
