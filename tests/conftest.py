@@ -10,12 +10,6 @@ install_import_hook("efface.core", "beartype.beartype")
 WATCHED = ("core", "models", "methods", "conformance")
 
 
-@pytest.fixture(scope="session")
-def libraries_loaded():
-    """Imports what toy hosts need once: libraries draw from global states while they load."""
-    host("tiny_sd1")
-
-
 @pytest.fixture(autouse=True)
 def global_randomness_untouched(request):
     """Fails a test whose code drew from, or seeded, the random state of torch or NumPy.
@@ -25,7 +19,6 @@ def global_randomness_untouched(request):
     if not any(f"tests/{folder}/" in str(request.path) for folder in WATCHED):
         yield
         return
-    request.getfixturevalue("libraries_loaded")
     before = _global_state()
     yield
     used = [name for name, state in _global_state().items() if state != before[name]]

@@ -23,6 +23,7 @@ class Ran:
     pipe: Any
     result: ErasureResult
     seconds: float
+    processor_seconds: float
     steps: tuple[tuple[int, int], ...]
     left_different: tuple[str, ...]
     global_states_used: bool
@@ -43,9 +44,11 @@ def ran(request):
     method = registry.build("methods", case.method, **case.settings)
     pipe = host(case.host)
     steps = []
-    before, state, start = snapshot(pipe), torch.get_rng_state(), time.perf_counter()
+    before, state = snapshot(pipe), torch.get_rng_state()
+    start, start_processor = time.perf_counter(), time.process_time()
     result = run(method, case, pipe, monitor=lambda step, total, _: steps.append((step, total)))
     seconds = time.perf_counter() - start
+    processor = time.process_time() - start_processor
     used = not torch.equal(state, torch.get_rng_state())
     left = tuple(differences(before, snapshot(pipe)))
-    return Ran(case, method, pipe, result, seconds, tuple(steps), left, used)
+    return Ran(case, method, pipe, result, seconds, processor, tuple(steps), left, used)

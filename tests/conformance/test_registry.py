@@ -93,7 +93,9 @@ def test_what_a_method_needs_is_asked_for_by_name(name, tiny_sd1):
     steps = []
     for need in method.needs - {"prompts"}:
         with pytest.raises(MissingInput, match=f"'{need}'"):
-            method.erase(tiny_sd1, request("cat"), generator=None, monitor=lambda *s: steps.append(s))
+            method.erase(
+                tiny_sd1, request("cat"), generator=None, monitor=lambda *s: steps.append(s)
+            )
     assert not steps
 
 

@@ -46,7 +46,7 @@ def test_the_erased_concept_moves_more_than_kept_prompts(ran):
 
 def test_nothing_is_nan_and_the_budget_holds(ran):
     assert all(bool(t.isfinite().all()) for t in ran.result.delta.tensors().values())
-    assert ran.seconds < ran.case.seconds
+    assert ran.processor_seconds < ran.case.seconds
     assert 0 < ran.result.seconds <= ran.seconds
     assert ran.result.peak_bytes > 0
 

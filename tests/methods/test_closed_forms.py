@@ -44,7 +44,9 @@ def kept_states(pipe, wanted):
 def test_uce_with_the_legacy_rule_equals_the_loop_over_layers(pipe):
     layers = reference.key_value_layers(pipe.unet)
     pairs = [reference.legacy_rows(pipe, text, "") for text in prompts(ERASE)]
-    expected = reference.uce(layers, pairs, kept_states(pipe, ERASE), erase=2.0, keep=0.7, ridge=0.5)
+    expected = reference.uce(
+        layers, pairs, kept_states(pipe, ERASE), erase=2.0, keep=0.7, ridge=0.5
+    )
     method = Uce(erase_scale=2.0, keep_scale=0.7)
     result = method.erase(pipe, ERASE, generator=generator())
     assert worst(applied_layers(pipe, result.delta), expected) < 1e-9

@@ -98,3 +98,15 @@ def relative_change(before, after):
     moved = sum(float(((after[name] - before[name]) ** 2).sum()) for name in before)
     size = sum(float((before[name] ** 2).sum()) for name in before)
     return (moved / size) ** 0.5
+
+
+def rows_without(pipe, source, target):
+    """Aligns two wordings that differ in one place, from the last differing token to the end."""
+    unpadded = [pipe.tokenizer(text)["input_ids"] for text in (source, target)]
+    shared = 0
+    while unpadded[0][-1 - shared] == unpadded[1][-1 - shared]:
+        shared += 1
+    (c, _), (t, _) = states(pipe, source), states(pipe, target)
+    start_c, start_t = (len(ids) - 1 - shared for ids in unpadded)
+    count = len(c) - max(start_c, start_t)
+    return c[start_c : start_c + count], t[start_t : start_t + count]

@@ -1,0 +1,159 @@
+"""The ridge solver against independent solutions and against what the equations promise."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from efface.core.text_space import (
+    TextMap,
+    TokenPairs,
+    balanced,
+    collapsed,
+    gram,
+    joined,
+    low_rank,
+    ridge_edit,
+)
+from efface.errors import BadRequest
+
+WIDTH = 7
+ROWS = st.integers(1, 9)
+SEEDS = st.integers(0, 2**30)
+
+
+def drawn(seed, *shape):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def problem(seed, rows, kept):
+    pairs = TokenPairs(
+        drawn(seed, rows, WIDTH), drawn(seed + 1, rows, WIDTH), drawn(seed + 2, rows).abs() + 0.1
+    )
+    return pairs, drawn(seed + 3, kept, WIDTH)
+
+
+def objective(edit, weight, pairs, kept, ridge):
+    """Writes the paper's objective out for one layer."""
+    moved = (pairs.sources @ edit.T - pairs.targets @ weight.T) ** 2
+    held = (kept @ edit.T - kept @ weight.T) ** 2
+    return (moved.sum(1) @ pairs.weights) + held.sum() + ridge * ((edit - weight) ** 2).sum()
+
+
+@settings(deadline=None, max_examples=20)
+@given(SEEDS, ROWS, ROWS)
+def test_the_map_equals_least_squares_on_stacked_rows(seed, rows, count):
+    pairs, kept = problem(seed, rows, count)
+    ridge, weight = 0.3, drawn(seed + 4, 5, WIDTH)
+    root = pairs.weights.sqrt()[:, None]
+    left = torch.cat([root * pairs.sources, kept, ridge**0.5 * torch.eye(WIDTH).double()])
+    right = torch.cat([root * pairs.targets @ weight.T, kept @ weight.T, ridge**0.5 * weight.T])
+    expected = torch.linalg.lstsq(left, right).solution.T
+    found = weight @ ridge_edit(pairs, gram([kept], WIDTH), ridge=ridge).map.matrix()
+    assert torch.allclose(found, expected, atol=1e-9)
+
+
+@settings(deadline=None, max_examples=20)
+@given(SEEDS, ROWS, ROWS)
+def test_no_perturbation_does_better(seed, rows, count):
+    pairs, kept = problem(seed, rows, count)
+    weight = drawn(seed + 4, 5, WIDTH)
+    best = weight @ ridge_edit(pairs, gram([kept], WIDTH), ridge=0.3).map.matrix()
+    lowest = objective(best, weight, pairs, kept, 0.3)
+    for scale in (1e-3, 1.0):
+        other = best + scale * drawn(seed + 5, 5, WIDTH)
+        assert objective(other, weight, pairs, kept, 0.3) > lowest
+
+
+@settings(deadline=None, max_examples=20)
+@given(SEEDS, ROWS)
+def test_rank_and_locality(seed, rows):
+    """The edit has at most one rank per row, and with nothing kept leaves what is orthogonal."""
+    pairs, _ = problem(seed, rows, 1)
+    edit = ridge_edit(pairs, torch.zeros(WIDTH, WIDTH).double(), ridge=0.3).map
+    assert edit.left.shape[1] <= min(rows, WIDTH)
+    basis = torch.linalg.svd(pairs.sources, full_matrices=True).Vh[rows:]
+    assert torch.allclose(edit.of(basis), basis, atol=1e-9)
+
+
+def test_one_pair_interpolates_between_source_and_target():
+    """With c = e1, t = e2, a = 2, lam = 3: P c = (3 e1 + 2 e2) / 5 = (0.6, 0.4)."""
+    pairs = TokenPairs(
+        torch.tensor([[1.0, 0.0]]).double(),
+        torch.tensor([[0.0, 1.0]]).double(),
+        torch.tensor([2.0]).double(),
+    )
+    solution = ridge_edit(pairs, torch.zeros(2, 2).double(), ridge=3.0)
+    assert torch.allclose(solution.map.of(pairs.sources), torch.tensor([[0.6, 0.4]]).double())
+    assert solution.conditioning.condition == pytest.approx(5 / 3)
+    assert solution.conditioning.backward_error < 1e-14
+
+
+def test_strength_zero_and_equal_targets_change_nothing_at_all():
+    pairs, kept = problem(0, 4, 3)
+    off = ridge_edit(pairs.scaled(0.0), gram([kept], WIDTH), ridge=0.3).map
+    same = TokenPairs(pairs.sources, pairs.sources, pairs.weights)
+    still = ridge_edit(same, gram([kept], WIDTH), ridge=0.3).map
+    for edit in (off, still):
+        assert torch.equal(edit.matrix(), torch.eye(WIDTH, dtype=torch.float64))
+
+
+def test_a_common_factor_of_all_weights_cancels():
+    pairs, kept = problem(1, 4, 3)
+    one = ridge_edit(pairs, gram([kept], WIDTH), ridge=0.3).map.matrix()
+    ten = ridge_edit(pairs.scaled(10.0), gram([kept], WIDTH, weight=10.0), ridge=3.0).map.matrix()
+    assert torch.allclose(one, ten, atol=1e-11)
+
+
+def test_a_pair_twice_is_a_pair_of_double_weight_in_any_order():
+    pairs, _ = problem(2, 3, 1)
+    twice = joined([pairs, pairs])
+    assert len(twice.sources) == 3
+    order = torch.tensor([2, 0, 1])
+    shuffled = TokenPairs(pairs.sources[order], pairs.targets[order], 2 * pairs.weights[order])
+    expected = collapsed(shuffled)
+    assert torch.equal(twice.sources, expected.sources)
+    assert torch.allclose(twice.weights, expected.weights)
+
+
+def test_a_stream_of_blocks_adds_up_to_the_gram_of_all_rows():
+    rows = drawn(3, 12, WIDTH)
+    assert torch.allclose(gram(rows.split(5), WIDTH, weight=0.5), 0.5 * rows.T @ rows)
+    assert torch.equal(gram([], WIDTH), torch.zeros(WIDTH, WIDTH).double())
+
+
+def test_balanced_sides_do_not_depend_on_the_number_of_rows():
+    pairs, kept = problem(4, 3, 4)
+    assert balanced(pairs, [kept], "sum") == (1.0, 1.0)
+    erase, keep = balanced(pairs, [kept, kept], "mean")
+    assert erase == pytest.approx(1 / float(pairs.weights.sum()))
+    assert keep == pytest.approx(1 / 8)
+
+
+@settings(deadline=None, max_examples=20)
+@given(SEEDS, st.integers(1, 12))
+def test_low_rank_form_is_exact_and_chains(seed, rank):
+    left, right = drawn(seed, WIDTH, rank), drawn(seed + 1, rank, WIDTH)
+    first = low_rank(left, right)
+    eye = torch.eye(WIDTH, dtype=torch.float64)
+    assert torch.allclose(first.matrix(), eye + left @ right, atol=1e-10)
+    assert first.left.shape[1] <= min(rank, WIDTH)
+    second = TextMap(right.T, left.T)
+    expected = first.matrix() @ second.matrix()
+    assert torch.allclose(first.then(second).matrix(), expected, atol=1e-8)
+
+
+def test_a_singular_system_is_refused():
+    pairs, _ = problem(5, 1, 1)
+    with pytest.raises(BadRequest, match="raise the ridge"):
+        ridge_edit(pairs, torch.zeros(WIDTH, WIDTH).double(), ridge=0.0)
+    with pytest.raises(BadRequest, match="ill conditioned"):
+        ridge_edit(pairs.scaled(1e14), torch.zeros(WIDTH, WIDTH).double(), ridge=1e-3)
+
+
+def test_shapes_are_checked():
+    """The import hook of the tests turns a wrong row count into an error with all shapes."""
+    pairs, _ = problem(6, 3, 1)
+    with pytest.raises(Exception, match="ridge_edit"):
+        ridge_edit(pairs, torch.zeros(WIDTH, WIDTH + 1).double(), ridge=1.0)

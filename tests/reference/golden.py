@@ -1,0 +1,46 @@
+"""Golden numbers of `tests.cases`, by the literal loops: ``python -m tests.reference.golden``."""
+
+import sys
+
+from efface.concepts import wordings
+from tests.cases import CASES
+from tests.conftest import host
+from tests.reference import closed_form as reference
+
+RULES = {"anchor": reference.legacy_rows, "prompt_without_concept": reference.rows_without}
+
+
+def change(case):
+    """Gives the relative change of all keys and values, for cases with the legacy token rule."""
+    pipe = host(case.host)
+    rows = RULES[case.settings.get("target", "anchor")]
+    wanted = case.request
+    pairs = [
+        rows(pipe, text, _target(text, erasure))
+        for erasure in wanted.erasures
+        for text in wordings(erasure.concept)
+    ]
+    kept = [reference.states(pipe, "")[0]]
+    kept += [reference.states(pipe, text)[0] for one in wanted.keep for text in wordings(one)]
+    before = reference.key_value_layers(pipe.unet)
+    after = reference.uce(before, pairs, kept, erase=1.0, keep=1.0, ridge=0.5)
+    if case.method == "rece":
+        if case.settings.get("rows", "all") == "all":
+            empty = reference.states(pipe, "")[0]
+            texts = [text for e in wanted.erasures for text in wordings(e.concept)]
+            pairs = [(reference.states(pipe, text)[0], empty) for text in texts]
+        rounds = case.settings["rounds"]
+        after = reference.rece(
+            before, after, pairs, kept, rounds=rounds, strength=0.1, keep=0.1, ridge=0.1
+        )
+    return reference.relative_change(before, after)
+
+
+def _target(text, erasure):
+    anchor = "" if erasure.anchor is None else erasure.anchor.name
+    return text.replace(erasure.concept.name, anchor) if anchor else ""
+
+
+if __name__ == "__main__":
+    for case in CASES:
+        sys.stdout.write(f"{case.name}: {change(case):.9f}\n")
