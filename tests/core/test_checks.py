@@ -58,7 +58,7 @@ def test_what_is_seen_is_what_was_done(tiny_sd1):
 
 
 def test_changes_outside_text_are_seen_in_the_predicted_noise(tiny_sd1):
-    change = DensePatch(toys.drawn(0, 32, 32))
+    change = DensePatch(0.3 * toys.drawn(0, 32, 32))
     seen = inspect(tiny_sd1, toys.delta(tiny_sd1, {KEY: change}), PISTOL)
     assert seen["probe"] == "predicted noise"
     assert seen["erased_response"] > 0

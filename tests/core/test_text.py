@@ -44,7 +44,7 @@ def test_embeddings_are_what_the_pipeline_gives_its_denoiser(tiny_sd1):
 def test_prompts_share_their_first_row_and_order_does_not_matter(embedder):
     """The encoder looks back only, so the begin token knows nothing of the prompt."""
     one, two = embedder.embedded(["a cat", "red house"])
-    assert torch.allclose(one[0], two[0], atol=1e-6)
+    assert torch.allclose(one[0], two[0], atol=1e-5)
     assert torch.equal(embedder.embedded(["red house", "a cat"])[1], one)
 
 
@@ -112,7 +112,7 @@ def test_without_the_concept_the_words_behind_it_align(embedder, anchor, target)
     behind = slice(pair.source_start + 1, pair.source_start + count)
     assert source[behind] == aimed[pair.target_start + 1 : pair.target_start + count]
     rows = every_row(embedder, pair, "prompt_without_concept")
-    assert torch.allclose(rows.sources[:2], rows.targets[:2], atol=1e-6)
+    assert torch.allclose(rows.sources[:2], rows.targets[:2], atol=1e-5)
 
 
 def test_names_count_as_whole_words_and_synonyms_are_replaced_too(embedder):

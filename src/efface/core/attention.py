@@ -14,7 +14,7 @@ from efface.models.components import key_value_names
 __all__ = ["joint_factor", "key_value_weights", "responses"]
 
 
-def key_value_weights(unet: nn.Module, width: int) -> dict[str, Float[Tensor, "out dim"]]:
+def key_value_weights(unet: nn.Module, width: int) -> dict[str, Float[Tensor, "_ dim"]]:
     """Lists key and value weights by canonical path; views, not copies.
 
     Args:
