@@ -121,7 +121,7 @@ def _harmless(value: Any) -> Any:
         return value
     text = " ".join(value.split())
     signs = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "`": "&#96;"}
-    return text.translate(str.maketrans(signs))
+    return "".join(signs.get(letter, letter) for letter in text)
 
 
 def _fenced(text: str) -> Markup:
