@@ -8,6 +8,7 @@ import torch
 from efface.core.application import applied_to
 from efface.core.composition import compose
 from efface.core.deltas import sketch, sketch_deviation
+from efface.core.expansion import expanded
 from efface.core.patches import LowRankPatch, RowPatch, TextMapPatch
 from efface.errors import BadDelta, BadRequest
 from tests.core import toys
@@ -203,3 +204,17 @@ def test_compose_says_what_is_wrong():
     wrong = toys.delta(model, {toys.MAP: TextMapPatch(toys.drawn(1, 3, 1), toys.drawn(2, 1, 3))})
     with pytest.raises(BadDelta, match="different shapes"):
         compose([toys.delta(model, toys.text_map(3)), wrong])
+
+
+@pytest.mark.parametrize("other", ["dense", "low_rank", "rows"])
+def test_a_text_map_expands_to_layers_with_the_same_effect(other):
+    model = toys.toy()
+    made = toys.delta(model, toys.text_map(3) | MAKERS[other](30))
+    layers = expanded(made, model)
+    assert "text_map" not in layers.kinds().values()
+    assert layers.id != made.id
+    with made.apply(model):
+        wanted = toys.weights(model)
+    with layers.apply(model):
+        assert toys.close(wanted, toys.weights(model))
+    assert expanded(layers, model) is layers

@@ -15,7 +15,7 @@ from efface.core.deltas import SKETCH_TOLERANCE, Delta, sketch, sketch_deviation
 from efface.errors import BadDelta
 from efface.models.components import components, find
 
-__all__ = ["AppliedDelta", "applied_to", "apply", "merge_into", "parents_of"]
+__all__ = ["AppliedDelta", "applied_to", "apply", "merge_into", "parents_of", "references"]
 
 _MARK = "efface_applied"
 """Attribute of a component that lists what is applied to it; absent when nothing is."""
@@ -103,19 +103,31 @@ def merge_into(delta: Delta, model: Any, *, scale: float = 1.0) -> None:
     _mark(AppliedDelta(delta, scale, model, nothing, _next_order(model), merged=True))
 
 
-def _new_values(delta: Delta, model: Any, scale: float) -> dict[str, Tensor]:
-    """Computes the changed parameters after checking base and parents; nothing is written yet."""
+def references(delta: Delta, model: Any) -> dict[str, Tensor]:
+    """Gives every touched parameter as it was when the delta was made, in float32 or wider.
+
+    Raises:
+        BadDelta: another base, a missing parent, or the delta is applied already.
+    """
     applied = applied_to(model)
     _check_parents(delta, applied)
-    values = {}
+    found = {}
     for key, parameter in _targets(delta, model).items():
         touching = [record for record in applied if key in record.saved]
-        reference = _reference(delta, key, parameter, touching)
-        _check_base(delta, key, reference)
-        current = _working(parameter)
-        change = delta.difference(key, reference.to(current.device))
-        values[key] = parameter.detach() if scale == 0 else current + scale * change
-    return values
+        found[key] = _reference(delta, key, parameter, touching).to(parameter.device)
+        _check_base(delta, key, found[key])
+    return found
+
+
+def _new_values(delta: Delta, model: Any, scale: float) -> dict[str, Tensor]:
+    """Computes the changed parameters; nothing is written yet."""
+    found, targets = references(delta, model), _targets(delta, model)
+    if scale == 0:
+        return {key: targets[key].detach() for key in found}
+    return {
+        key: _working(targets[key]) + scale * delta.difference(key, reference)
+        for key, reference in found.items()
+    }
 
 
 def _targets(delta: Delta, model: Any) -> dict[str, nn.Parameter]:
