@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-TUNING: tuple[str, ...] = ("dog", "bus", "swords", "mage", "watercolor")
-"""Four nouns of different categories and a style; presets are chosen on these alone."""
+TUNING: tuple[str, ...] = ("dog", "swords", "mage", "watercolor")
+"""Three nouns of different categories and a style; presets are chosen on these alone."""
 
 MEASURED_NOUNS: tuple[str, ...] = (
     "pistol",

@@ -32,30 +32,25 @@ RESULTS = Path(__file__).parent / "results" / "presets"
 ALLOWED_LOSS = 0.03
 WITHOUT = {"target": "prompt_without_concept", "weighting": "mean"}
 
+RECE_OURS = WITHOUT | {"rows": "erased", "strength_unit": "relative", "strength": 0.1}
+RECE_OURS |= {"ridge": 1e-3, "first_ridge": 1e-3}
+
 CANDIDATES: dict[str, tuple[dict[str, Any], ...]] = {
     "uce": (
         {},
         {"target": "prompt_without_concept"},
-        *(
-            WITHOUT | {"keep_scale": keep, "ridge": ridge}
-            for keep in (0.3, 1.0, 3.0)
-            for ridge in (1e-3, 1e-2)
-        ),
+        WITHOUT | {"keep_scale": 0.3, "ridge": 1e-3},
+        WITHOUT | {"keep_scale": 1.0, "ridge": 1e-3},
+        WITHOUT | {"keep_scale": 3.0, "ridge": 1e-3},
+        WITHOUT | {"keep_scale": 1.0, "ridge": 1e-2},
     ),
     "rece": (
         {},
-        *(
-            WITHOUT | {"rows": "erased", "strength_unit": "relative", **rest}
-            for rest in (
-                dict(rounds=1, strength=0.1, first_keep_scale=1.0, keep_scale=1.0),
-                dict(rounds=2, strength=0.1, first_keep_scale=1.0, keep_scale=1.0),
-                dict(rounds=2, strength=0.01, first_keep_scale=1.0, keep_scale=1.0),
-                dict(rounds=2, strength=0.1, first_keep_scale=0.3, keep_scale=1.0),
-                dict(rounds=2, strength=0.1, first_keep_scale=1.0, keep_scale=3.0),
-                dict(rounds=4, strength=0.1, first_keep_scale=1.0, keep_scale=3.0),
-            )
-            for rest in (rest | {"ridge": 1e-3, "first_ridge": 1e-3},)
-        ),
+        RECE_OURS | {"rounds": 1, "first_keep_scale": 1.0, "keep_scale": 1.0},
+        RECE_OURS | {"rounds": 2, "first_keep_scale": 1.0, "keep_scale": 1.0},
+        RECE_OURS | {"rounds": 1, "first_keep_scale": 3.0, "keep_scale": 3.0},
+        RECE_OURS | {"rounds": 2, "first_keep_scale": 3.0, "keep_scale": 3.0},
+        RECE_OURS | {"rounds": 3, "first_keep_scale": 3.0, "keep_scale": 10.0},
     ),
 }
 
