@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
 
-from efface.concepts import Concept  # at run time too: `Sample` is read back from JSON by its types
+# At run time too: `Sample` is read back from JSON by its types.
+from efface.concepts import Concept, ErasureRequest
 
 if TYPE_CHECKING:
     from typing import Self
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor, nn
 
-    from efface.concepts import ErasureRequest
     from efface.core.results import ErasureResult
 
 __all__ = [
@@ -132,10 +132,7 @@ class Guide(Method, Generic[ModelT]):
     @abstractmethod
     def steering(
         self, model: ModelT, request: ErasureRequest
-    ) -> Callable[
-        [Float[Tensor, "batch c h w"], DenoisingStep],
-        Float[Tensor, "batch c h w"],
-    ]:
+    ) -> Callable[[Float[Tensor, "batch c h w"], DenoisingStep], Float[Tensor, "batch c h w"]]:
         """Gives the function that bends the latents after each denoising step."""
 
 
