@@ -7,14 +7,12 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
 # At run time too: `Sample` is read back from JSON by its types.
 from efface.concepts import Concept, ErasureRequest
 
 if TYPE_CHECKING:
-    from typing import Self
-
     import torch
     from jaxtyping import Float
     from torch import Tensor, nn
@@ -47,14 +45,12 @@ __all__ = [
     "silent",
 ]
 
-Need: TypeAlias = Literal[
-    "prompts", "images", "labels", "anchor", "keep", "forget_data", "retain_data"
-]
-Role: TypeAlias = Literal["erased", "synonym", "paraphrase", "neighbour", "kept", "general"]
-Better: TypeAlias = Literal["higher", "lower"]
-Instrument: TypeAlias = Literal["judge", "clip", "features"]
+Need = Literal["prompts", "images", "labels", "anchor", "keep", "forget_data", "retain_data"]
+Role = Literal["erased", "synonym", "paraphrase", "neighbour", "kept", "general"]
+Better = Literal["higher", "lower"]
+Instrument = Literal["judge", "clip", "features"]
 """What a metric is built from: a judge, an object with text and image features, or a function."""
-Monitor: TypeAlias = Callable[[int, int, Mapping[str, float]], None]
+Monitor = Callable[[int, int, Mapping[str, float]], None]
 """Called once per step with the step (from 0), the number of steps, and named figures."""
 
 ModelT = TypeVar("ModelT")
