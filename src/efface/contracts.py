@@ -250,15 +250,13 @@ class SetMetric(Protocol):
 
 @dataclass(frozen=True)
 class AttackTrial:
-    """One attempt to bring a concept back and how it ended."""
+    """One attempt to bring a concept back: the judge's probability, model evaluations so far."""
 
     prompt: str
     seed: int
     presence: float
-    """The judge's probability for the picture of this trial."""
     success: bool
     evaluations: int
-    """Model evaluations spent up to here."""
 
 
 class Attack(Method, Generic[ModelT]):
@@ -288,7 +286,6 @@ class Suite:
     version: int
     samples: tuple[Sample, ...]
     judge: str
-    """Name of the judge, found by the registry or the model that brings it."""
     image_metrics: tuple[str, ...] = ()
     set_metrics: tuple[str, ...] = ()
     steps: int = 25
