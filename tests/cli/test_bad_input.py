@@ -86,6 +86,13 @@ def test_an_erasure_that_changes_nothing_is_a_failure(efface, out, model):
     )
 
 
+def test_unknown_size_is_refused_before_anything_is_loaded(efface, out):
+    refused(
+        efface("erase", "uce", "--concept", "pistol", "--size", "huge", "--out", out),
+        "'huge' is no size of a suite; choose smoke",
+    )
+
+
 def test_settings_file_that_is_missing(efface, out):
     refused(
         efface("erase", "uce", "--concept", "cat", "--out", out, "--settings", "none.toml"),

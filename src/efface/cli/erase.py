@@ -49,6 +49,8 @@ class Erase(Shared):
     """Seed of everything the method draws."""
     evaluate: bool = True
     """Measure the result, where a suite for this model exists."""
+    size: str = "standard"
+    """How many pictures to measure with; see efface evaluate."""
     overwrite: bool = False
     """Replace the run that the folder holds."""
 
@@ -80,12 +82,23 @@ def run(arguments: list[str], output: Output) -> int:
         seed=options.seed,
         request=request,
     )
+    plan = measuring.Plan(size=options.size)
+    reason = measuring.unmeasurable(recipe) if options.evaluate else "not measured"
+    if reason is None:
+        measuring.suite_of(plan, recipe)
     with locked(options.out) as folder:
         _refuse_to_replace(options)
-        return _fill(folder, recipe, options, output)
+        pipe = _fill(folder, recipe, options, output)
+        if reason is None:
+            return measuring.measure(folder, pipe, plan, output)
+    output.say(f"{reason}; to measure it later, see: efface evaluate --help")
+    delta = runs.read_delta(options.out).id
+    output.result({"run": str(options.out), "delta": delta, "verdict": None})
+    return 0
 
 
-def _fill(folder: RunFolder, recipe: runs.Recipe, options: Erase, output: Output) -> int:
+def _fill(folder: RunFolder, recipe: runs.Recipe, options: Erase, output: Output) -> Any:
+    """Writes the run; gives the loaded model."""
     pipe = load_host(options.model, output)
     result = runs.erase(pipe, recipe, output)
     with folder.staged() as staging:
@@ -96,12 +109,7 @@ def _fill(folder: RunFolder, recipe: runs.Recipe, options: Erase, output: Output
     output.say(f"erased in {result.seconds:.1f} s: {options.out / runs.DELTA}")
     if options.evaluate:
         _keep_pictures(folder, pipe, result.delta, recipe, output)
-    reason = measuring.unmeasurable(recipe) if options.evaluate else "not measured"
-    if reason:
-        output.say(f"{reason}; to measure it later, see: efface evaluate --help")
-        output.result({"run": str(options.out), "delta": result.delta.id, "verdict": None})
-        return 0
-    return measuring.measure(folder, pipe, measuring.Plan(), output)
+    return pipe
 
 
 def _keep_pictures(

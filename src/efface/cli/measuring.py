@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from efface.contracts import Judge, Suite
     from efface.evaluation.record import Evaluation
 
-__all__ = ["BUNDLED_JUDGE", "Plan", "forget", "judge_for", "judge_names", "measure", "unmeasurable"]
+__all__ = [
+    "BUNDLED_JUDGE",
+    "Plan",
+    "forget",
+    "judge_for",
+    "judge_names",
+    "measure",
+    "suite_of",
+    "unmeasurable",
+]
 
 BUNDLED_JUDGE = "emoji"
 REPORT = ("report.html", "before_after.png", "intervals.png", "card.md", "card.json")
@@ -63,7 +72,7 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
 
     run = runs.open_run(folder.path)
     recipe = runs.recipe_of(folder.path)
-    suite = _suite(plan, recipe)
+    suite = suite_of(plan, recipe)
     judge = judge_for(suite.judge, plan.judge_folder)
     clip = _clip(plan, judge_name=suite.judge)
     store = ImageStore(plan.pictures or folder.path.absolute().parent / ".pictures")
@@ -112,7 +121,12 @@ def judge_for(name: str, folder: Path | None) -> Judge:
     return built
 
 
-def _suite(plan: Plan, recipe: runs.Recipe) -> Suite:
+def suite_of(plan: Plan, recipe: runs.Recipe) -> Suite:
+    """Gives what would be drawn and measured.
+
+    Raises:
+        BadRequest: an unknown suite, size or metric, or a concept that the suite cannot measure.
+    """
     from efface.evaluation.suites import suite_for
 
     usual = "emoji" if recipe.model == BUNDLED else "basic"
