@@ -60,7 +60,10 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
     commands = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("efface")]
     assert len(commands) >= 6
     for verb, *words in commands:
-        if verb == "erase":
+        if words[-1:] == ["--help"]:
+            with pytest.raises(SystemExit, match="0"):
+                choose(words[0], words[1:])
+        elif verb == "erase":
             choose(words[0], words[1:])
         else:
             parse(verbs[verb], words, prog=f"efface {verb}", description="")
