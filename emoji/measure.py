@@ -213,50 +213,49 @@ def write_card(figures: list[Figure], path: Path) -> None:
     path.write_text(json.dumps(card, indent=1) + "\n")
 
 
-def main() -> None:
-    """Prints and stores every figure."""
-    torch.set_num_threads(2)
-    placeholder = {"value": 0.0, "low": 0.0, "high": 1.0, "count": 0}
+def write_placeholders() -> None:
+    """Gives judges that were never measured a card that says so."""
+    unknown = {"value": 0.0, "low": 0.0, "high": 1.0, "count": 0}
+    rates = {"true_positive_rate": unknown, "false_positive_rate": unknown}
+    facts = {"version": JUDGE_VERSION, "threshold": THRESHOLD, "notes": "unmeasured"}
     for name in ("judge", "second_judge"):
         card = weights_folder() / f"{name}.json"
         if not card.exists():
-            rates = {"true_positive_rate": placeholder, "false_positive_rate": placeholder}
-            card.write_text(
-                json.dumps(
-                    {
-                        "version": JUDGE_VERSION,
-                        "threshold": THRESHOLD,
-                        "notes": "unmeasured",
-                        **rates,
-                    }
-                )
-            )
-    pictures, judges = Pictures.read(), [EmojiJudge(), EmojiJudge("second_judge")]
-    by_judge = [judge_figures(judge, pictures) for judge in judges]
-    for name, figures in zip(("judge", "second_judge"), by_judge, strict=True):
-        write_card(figures, weights_folder() / f"{name}.json")
-    sampler = Sampler()
-    figures = by_judge[0] + generation_figures(judges, sampler)
-    held_out = pictures.images(pictures.where(kind="noun", held_out=True))
-    decibels = psnr(sampler.pipe.vae, held_out)
-    seconds = seconds_for_sixteen(sampler)
+            card.write_text(json.dumps(facts | rates))
+
+
+def tell(figures: list[Figure]) -> None:
+    """Prints one line a figure."""
     for figure in figures:
         bar = {True: "met", False: "MISSED", None: ""}[figure.met]
         e = figure.estimate
         print(f"{figure.what:50} {100 * e.value:5.1f} %  {e.hits}/{e.count}  {bar}")
-    print(f"autoencoder on held-out pairs {decibels:.2f} dB; 16 pictures in {seconds:.1f} s")
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    rows = [asdict(figure) | {"met": figure.met} for figure in figures]
+
+
+def main() -> None:
+    """Prints and stores every figure."""
+    torch.set_num_threads(2)
+    write_placeholders()
+    pictures, judges = Pictures.read(), [EmojiJudge(), EmojiJudge("second_judge")]
+    by_judge = [judge_figures(judge, pictures) for judge in judges]
+    for name, found in zip(("judge", "second_judge"), by_judge, strict=True):
+        write_card(found, weights_folder() / f"{name}.json")
+    sampler = Sampler()
+    figures = by_judge[0] + generation_figures(judges, sampler)
+    held_out = pictures.images(pictures.where(kind="noun", held_out=True))
     record = {
         "command": "python emoji/measure.py",
         "steps": STEPS,
         "guidance": GUIDANCE,
-        "figures": rows,
+        "figures": [asdict(figure) | {"met": figure.met} for figure in figures],
         "second_judge": [asdict(figure) for figure in by_judge[1]],
-        "autoencoder_psnr_db": decibels,
-        "seconds_for_16_pictures": seconds,
+        "autoencoder_psnr_db": psnr(sampler.pipe.vae, held_out),
+        "seconds_for_16_pictures": seconds_for_sixteen(sampler),
         "seconds_bar": 10.0,
     }
+    tell(figures)
+    print({key: record[key] for key in ("autoencoder_psnr_db", "seconds_for_16_pictures")})
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(record, indent=1) + "\n")
 
 

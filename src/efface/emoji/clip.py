@@ -20,6 +20,9 @@ __all__ = ["EmojiClip"]
 class EmojiClip:
     """Pictures and prompts as unit vectors of one space; the text tower is the unedited one."""
 
+    name = "emoji-clip@1"
+    """Raised whenever the weights change: scores are kept under this name."""
+
     def __init__(self) -> None:
         folder = pipeline_folder()
         text = CLIPTextModel.from_pretrained(folder / "text_encoder", torch_dtype=torch.float32)
