@@ -1,4 +1,4 @@
-"""The verbs on the bundled model: its words, keep set, preset, suite and judge come by themselves."""
+"""The verbs on the bundled model: words, keep set, preset, suite and judge come by themselves."""
 
 import json
 import shutil
