@@ -3,6 +3,7 @@
 import json
 import math
 
+import pytest
 from huggingface_hub import ModelCard
 
 from efface.concepts import Concept
@@ -66,6 +67,17 @@ def test_a_hub_base_is_named_in_the_metadata(tmp_path):
     evaluation = made(tmp_path, provenance=told)
     path = write_model_card(tmp_path / "card.md", evaluation, run_facts(evaluation))
     assert ModelCard.load(path).data.base_model == "someone/some-model"
+
+
+@pytest.mark.parametrize(
+    "folder", ["./sd15", "/models/sd15", "models/old/sd15", "sd15", "owned/sd15"]
+)
+def test_a_folder_is_no_hub_name(tmp_path, monkeypatch, folder):
+    (tmp_path / "owned" / "sd15").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    evaluation = made(tmp_path, provenance={**provenance(), "base_model": folder})
+    path = write_model_card(tmp_path / "card.md", evaluation, run_facts(evaluation))
+    assert ModelCard.load(path).data.base_model is None
 
 
 def test_hostile_names_stay_text(tmp_path):

@@ -5,9 +5,10 @@ from PIL import Image
 
 from efface.concepts import Concept
 from efface.contracts import Sample
+from efface.evaluation.images import ImageStore
 from efface.reports import write_report
 from efface.reports.charts import blocks, curves
-from efface.reports.figures import chosen, curve_plot
+from efface.reports.figures import before_after, chosen
 from efface.reports.wording import chance, change, number, size
 
 from .conftest import RUN, made, measurement
@@ -53,6 +54,14 @@ def test_chosen_pictures_are_spread_over_seeds_and_concepts(evaluation, tmp_path
     assert [one.concept.name for one in chosen(mixed, "kept", 4)] == ["cat", "dog", "boat", "cat"]
 
 
+def test_a_prompt_with_dollars_is_no_formula(tmp_path):
+    odd = Sample(r"a $\frac{ sign $ on a very long board that nobody reads", 0, "erased")
+    evaluation = made(tmp_path, samples=(odd,))
+    for source in (evaluation.before, evaluation.after):
+        Image.new("RGB", (8, 8), "lime").save(ImageStore(evaluation.store).path(source, odd))
+    assert (0, 255, 0) in colours(before_after(evaluation, tmp_path / "odd.png"))
+
+
 def test_bars_are_percent_of_the_track(evaluation):
     erased = blocks(evaluation)[0].lines[0]
     assert erased.before_bar.middle == 96.88
@@ -68,11 +77,6 @@ def test_curves_need_two_finite_points():
     (line,) = curves({"loss": [2.0, 1.0, float("nan"), 0.0]})
     assert line.path == "M4.0,4.0 L150.0,40.0 L296.0,76.0"
     assert (line.first, line.last) == ("2", "0")
-
-
-def test_curves_as_a_file(tmp_path):
-    path = curve_plot(RUN["curves"], tmp_path / "curves.png")
-    assert (0xB6, 0x43, 0x0B) in colours(path)
 
 
 def test_numbers_read_like_numbers():

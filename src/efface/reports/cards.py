@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["CARD_FORMAT", "card_values", "write_json_card", "write_model_card"]
 
 CARD_FORMAT = 1
+_HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 _TEMPLATE = Path(__file__).parent / "templates" / "card.md"
 
 
@@ -133,7 +135,7 @@ def _metadata(evaluation: Evaluation, facts: RunFacts) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
     results = _results(evaluation) if evaluation.verdict == "valid" else []
-    base = facts.base_model if "/" in facts.base_model else None
+    base = facts.base_model if _is_hub_name(facts.base_model) else None
     return ModelCardData(
         # One line, so that no name can end the block of metadata.
         model_name=" ".join(f"{wording.subject(evaluation)} erased".split()) if results else None,
@@ -143,6 +145,11 @@ def _metadata(evaluation: Evaluation, facts: RunFacts) -> ModelCardData:
         tags=["concept-erasure", "efface", *([facts.method] if facts.method else [])],
         eval_results=results or None,
     )
+
+
+def _is_hub_name(base_model: str) -> bool:
+    """Tells ``owner/name`` from a folder, which the hub would refuse as a base model."""
+    return bool(_HUB_NAME.fullmatch(base_model)) and not Path(base_model).exists()
 
 
 def _results(evaluation: Evaluation) -> list[EvalResult]:

@@ -1,9 +1,10 @@
-"""Figures as PNG files: pictures before and after, intervals by role, curves."""
+"""Figures as PNG files: pictures before and after, and intervals by role."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from efface.reports import wording
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["before_after", "chosen", "curve_plot", "interval_plot"]
+__all__ = ["before_after", "chosen", "interval_plot"]
 
 _COLUMNS = 8
 _INK, _LINE, _BEFORE, _AFTER = "#1f2430", "#dfe2e8", "#7b8496", "#b6430b"
@@ -49,7 +50,7 @@ def before_after(evaluation: Evaluation, path: Path) -> Path:
     shown = {role: samples for role, samples in picked.items() if samples}
     rows = 1 if evaluation.after is None else 2
     columns = max((len(samples) for samples in shown.values()), default=1)
-    figure = _figure(0.9 + 1.05 * columns, max(1, len(shown)) * (0.5 + 1.05 * rows))
+    figure = _figure(0.9 + 1.05 * columns, max(1, len(shown)) * (0.7 + 1.05 * rows))
     blocks = figure.subfigures(max(1, len(shown)), 1, squeeze=False)[:, 0]
     for block, (role, samples) in zip(blocks, shown.items(), strict=False):
         title = f"{wording.ROLES[role]}: {wording.ROLES_EXPLAINED[role]}"
@@ -76,24 +77,13 @@ def interval_plot(evaluation: Evaluation, path: Path) -> Path:
     return _written(figure, path)
 
 
-def curve_plot(curves: Mapping[str, Sequence[float]], path: Path) -> Path:
-    """Writes one small plot per curve over the method's steps."""
-    figure = _figure(6.5, 0.6 + 1.5 * max(1, len(curves)))
-    axes = figure.subplots(max(1, len(curves)), 1, squeeze=False, sharex=True)[:, 0]
-    for axis, (name, values) in zip(axes, curves.items(), strict=False):
-        axis.plot(range(len(values)), values, color=_AFTER, marker="o", markersize=3)
-        axis.set_title(name.replace("_", " "), loc="left", fontsize=9, color=_INK)
-        axis.spines[["top", "right"]].set_visible(False)
-    axes[-1].set_xlabel("step", fontsize=9)
-    return _written(figure, path)
-
-
 def _figure(width: float, height: float) -> Figure:
     """Makes a figure without pyplot, so that no window system and no global state is touched."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.03, hspace=0, wspace=0)
+    margins = (0.01, 0.01, 0.98, 0.98)
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.03, hspace=0, wspace=0, rect=margins)
     return Figure(figsize=(width, height), dpi=140, layout=layout, facecolor="white")
 
 
@@ -120,8 +110,7 @@ def _row(axes: Any, evaluation: Evaluation, samples: Sequence[Sample], *, edited
             axis.imshow(image.convert("RGB"), interpolation="nearest")
         axis.spines[:].set(visible=True, color=_LINE)
         if not edited:
-            name = sample.concept.name if sample.concept else sample.prompt
-            axis.set_title(_plain(name, 16), fontsize=7, color=_INK, pad=2)
+            axis.set_title(_wrapped(sample.prompt), fontsize=6, color=_INK, pad=2)
 
 
 def _intervals(axis: Any, rows: Sequence[Measurement]) -> None:
@@ -143,7 +132,7 @@ def _intervals(axis: Any, rows: Sequence[Measurement]) -> None:
     axis.set_axisbelow(True)
 
 
-def _plain(text: str, most: int) -> str:
-    """Cuts a label and keeps matplotlib from reading formulas in it."""
-    cut = text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
-    return cut.replace("$", r"\$")
+def _wrapped(prompt: str) -> str:
+    """Breaks a prompt into at most three lines and keeps matplotlib from reading formulas in it."""
+    lines = textwrap.wrap(prompt, 20, max_lines=3, placeholder=" \N{HORIZONTAL ELLIPSIS}")
+    return "\n".join(lines).replace("$", r"\$")

@@ -97,7 +97,6 @@ def _context(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
             if use in evaluation.instruments
         },
         "limits": wording.limits(evaluation),
-        "not_tested": wording.NOT_TESTED,
         "erased": [dict(one) for one in facts.erased],
     }
 
