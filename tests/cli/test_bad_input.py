@@ -65,6 +65,13 @@ def test_concept_of_no_token(efface, out, name):
     refused(efface("erase", "uce", "--concept", name, "--out", out), "a concept has an empty name")
 
 
+def test_concept_that_the_tokenizer_reads_as_nothing(efface, out, model):
+    refused(
+        efface("erase", "uce", "--model", model, "--concept", "<|endoftext|>", "--out", out),
+        "'<|endoftext|>' has no tokens in this model; word the concept anew",
+    )
+
+
 def test_concept_that_is_its_anchor(efface, out):
     refused(
         efface("erase", "uce", "--concept", "pistol", "--anchor", "Pistol", "--out", out),
