@@ -2,11 +2,10 @@
 
     python -m benchmarks presets     writes benchmarks/results/presets/<method>.json
 
-A candidate's score is presence of the erased concept and its synonyms (lower is better) against
-presence of kept nouns and styles (higher is better), both added up over the tuning concepts. The
-tuning concepts are none of those that results are reported on. The rule: of the candidates that
-lose at most three points of kept nouns and of kept styles, the one with the lowest presence of the
-erased concept and its synonyms; ties go to the smaller loss.
+Presence of the erased concept and its synonyms (lower is better) and of kept nouns and styles
+(higher is better) is added up over the tuning concepts; results are reported on other concepts. The
+rule: of the candidates that lose at most five points of kept nouns and three of kept styles, the
+one with the lowest presence of the erased concept and its synonyms; ties go to the smaller loss.
 """
 
 from __future__ import annotations
@@ -31,7 +30,8 @@ from efface.evaluation.record import Evaluation
 from efface.registry import build
 
 RESULTS = Path(__file__).parent / "results" / "presets"
-ALLOWED_LOSS = 0.03
+ALLOWED = {"kept": 0.05, "kept style": 0.03}
+"""How much of kept nouns and of kept styles a preset may lose."""
 WITHOUT = {"target": "prompt_without_concept", "weighting": "mean"}
 
 RECE_OURS = WITHOUT | {"rows": "erased", "strength_unit": "relative", "strength": 0.1}
@@ -40,15 +40,13 @@ RECE_OURS |= {"ridge": 1e-3, "first_ridge": 1e-3}
 CANDIDATES: dict[str, tuple[dict[str, Any], ...]] = {
     "uce": (
         {},
-        WITHOUT | {"keep_scale": 0.3, "ridge": 1e-3},
-        WITHOUT | {"keep_scale": 1.0, "ridge": 1e-3},
-        WITHOUT | {"keep_scale": 3.0, "ridge": 1e-3},
+        *(WITHOUT | {"keep_scale": keep, "ridge": 1e-3} for keep in (0.3, 1.0, 3.0, 10.0)),
     ),
     "rece": (
         {},
-        RECE_OURS | {"rounds": 1, "first_keep_scale": 1.0, "keep_scale": 1.0},
-        RECE_OURS | {"rounds": 2, "first_keep_scale": 1.0, "keep_scale": 1.0},
-        RECE_OURS | {"rounds": 2, "first_keep_scale": 3.0, "keep_scale": 3.0},
+        RECE_OURS | {"rounds": 1, "first_keep_scale": 10.0, "keep_scale": 10.0},
+        RECE_OURS | {"rounds": 1, "first_keep_scale": 10.0, "keep_scale": 10.0, "hold": 1.0},
+        RECE_OURS | {"rounds": 2, "first_keep_scale": 10.0, "keep_scale": 10.0, "hold": 10.0},
     ),
 }
 
@@ -134,19 +132,21 @@ def suite(request: efface.ErasureRequest) -> Suite:
 def chosen(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Applies the rule of this module's docstring; None when no candidate qualifies."""
 
-    def loss(row: dict[str, Any]) -> float:
-        lost = [
-            float(row["before"][name]["rate"] - row["after"][name]["rate"])
-            for name in ("kept", "kept style")
-        ]
-        return max(lost)
+    def lost(row: dict[str, Any], name: str) -> float:
+        return float(row["before"][name]["rate"] - row["after"][name]["rate"])
 
     def left(row: dict[str, Any]) -> float:
         hits = sum(row["after"][name]["hits"] for name in ("erased", "synonym"))
         return float(hits / sum(row["after"][name]["count"] for name in ("erased", "synonym")))
 
-    allowed = [row for row in rows if not row["failures"] and loss(row) <= ALLOWED_LOSS]
-    return min(allowed, key=lambda row: (left(row), loss(row)), default=None)
+    def allowed(row: dict[str, Any]) -> bool:
+        return not row["failures"] and all(lost(row, name) <= ALLOWED[name] for name in ALLOWED)
+
+    return min(
+        filter(allowed, rows),
+        key=lambda row: (left(row), sum(lost(row, n) for n in ALLOWED)),
+        default=None,
+    )
 
 
 def run() -> None:
@@ -165,7 +165,7 @@ def run() -> None:
         record = {
             "command": "python -m benchmarks presets",
             "concepts": TUNING,
-            "allowed_loss": ALLOWED_LOSS,
+            "allowed_loss": ALLOWED,
             "rows": rows,
             "chosen": best["settings"] if best else None,
         }

@@ -39,8 +39,7 @@ without downloading anything.
     image = pipe("a pixel art emoji of a cat", num_inference_steps=20, guidance_scale=4.0).images[0]
 
 Beside it lie a judge (a convolutional network that says which nouns are in a picture and in which
-style it is), a second judge of another shape and seed, and a CLIP image tower trained with the
-model's own text tower.
+style it is), and a CLIP image tower trained with the model's own text tower.
 
 ## Words
 

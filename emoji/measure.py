@@ -1,6 +1,6 @@
 """Measures the bundled model against its bars, on fixed seeds, and writes the judge's card.
 
-    python emoji/measure.py          writes the judges' cards and benchmarks/results/emoji.json
+    python emoji/measure.py          writes the judge's card and benchmarks/results/emoji.json
 
 Needs the rendered pictures (``make emoji`` makes them). Figures that miss their bar are printed as
 missed and stored as they are.
@@ -131,9 +131,8 @@ class Sampler:
         return torch.cat(parts)
 
 
-def generation_figures(judges: list[EmojiJudge], sampler: Sampler) -> list[Figure]:
+def generation_figures(judge: EmojiJudge, sampler: Sampler) -> list[Figure]:
     """Nouns and styles of generated pictures: trained and held-out pairs, other wordings."""
-    judge = judges[0]
     template = TEMPLATES["trained"][0]
     pairs = list(product(NOUNS, STYLES))
     trained = [pair for pair in pairs if pair not in HELD_OUT]
@@ -150,9 +149,6 @@ def generation_figures(judges: list[EmojiJudge], sampler: Sampler) -> list[Figur
         figures.append(Figure(f"generated, {what}: noun", rate(hits), noun_bar))
         style = rate(style_hits(judge, images, styles))
         figures.append(Figure(f"generated, {what}: style", style, style_bar))
-        if len(judges) > 1:
-            agreed = hits == noun_hits(judges[1], images, nouns)
-            figures.append(Figure(f"generated, {what}: both judges agree", rate(agreed)))
     return figures + wording_figures(judge, sampler) + [two_objects(judge, sampler)]
 
 
@@ -213,15 +209,14 @@ def write_card(figures: list[Figure], path: Path) -> None:
     path.write_text(json.dumps(card, indent=1) + "\n")
 
 
-def write_placeholders() -> None:
-    """Gives judges that were never measured a card that says so."""
+def write_placeholder() -> None:
+    """Gives a judge that was never measured a card that says so."""
     unknown = {"value": 0.0, "low": 0.0, "high": 1.0, "count": 0}
     rates = {"true_positive_rate": unknown, "false_positive_rate": unknown}
     facts = {"version": JUDGE_VERSION, "threshold": THRESHOLD, "notes": "unmeasured"}
-    for name in ("judge", "second_judge"):
-        card = weights_folder() / f"{name}.json"
-        if not card.exists():
-            card.write_text(json.dumps(facts | rates))
+    card = weights_folder() / "judge.json"
+    if not card.exists():
+        card.write_text(json.dumps(facts | rates))
 
 
 def tell(figures: list[Figure]) -> None:
@@ -235,20 +230,18 @@ def tell(figures: list[Figure]) -> None:
 def main() -> None:
     """Prints and stores every figure."""
     torch.set_num_threads(2)
-    write_placeholders()
-    pictures, judges = Pictures.read(), [EmojiJudge(), EmojiJudge("second_judge")]
-    by_judge = [judge_figures(judge, pictures) for judge in judges]
-    for name, found in zip(("judge", "second_judge"), by_judge, strict=True):
-        write_card(found, weights_folder() / f"{name}.json")
+    write_placeholder()
+    pictures, judge = Pictures.read(), EmojiJudge()
+    figures = judge_figures(judge, pictures)
+    write_card(figures, weights_folder() / "judge.json")
     sampler = Sampler()
-    figures = by_judge[0] + generation_figures(judges, sampler)
+    figures += generation_figures(judge, sampler)
     held_out = pictures.images(pictures.where(kind="noun", held_out=True))
     record = {
         "command": "python emoji/measure.py",
         "steps": STEPS,
         "guidance": GUIDANCE,
         "figures": [asdict(figure) | {"met": figure.met} for figure in figures],
-        "second_judge": [asdict(figure) for figure in by_judge[1]],
         "autoencoder_psnr_db": psnr(sampler.pipe.vae, held_out),
         "seconds_for_16_pictures": seconds_for_sixteen(sampler),
         "seconds_bar": 10.0,

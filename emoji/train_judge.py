@@ -114,7 +114,7 @@ def read_material(pictures: Pictures) -> tuple[Material, Material, Tensor]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=4)
     parser.add_argument("--widths", type=int, nargs=4, default=(16, 32, 64, 128))

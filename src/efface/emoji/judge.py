@@ -29,14 +29,11 @@ class EmojiJudge:
     It was trained on real pictures and their reconstructions, with a rejection set of pictures that
     show no vocabulary noun; its error rates are measured, and are on its card. Pictures are 64 x
     64; others are resized.
-
-    Args:
-        name: ``judge``, or ``second_judge``, an independent build for agreement figures.
     """
 
-    def __init__(self, name: str = "judge") -> None:
-        self._network = load_network(weights_folder() / f"{name}.safetensors")
-        self.card = _card(weights_folder() / f"{name}.json", name)
+    def __init__(self) -> None:
+        self._network = load_network(weights_folder() / "judge.safetensors")
+        self.card = _card(weights_folder() / "judge.json")
 
     def knows(self, concept: Concept) -> bool:
         """Says whether the concept is a noun or style of the vocabulary, under any of its names."""
@@ -82,12 +79,12 @@ def _resized(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 64 64"]:
     )
 
 
-def _card(path: Path, name: str) -> JudgeCard:
+def _card(path: Path) -> JudgeCard:
     if not path.exists():
         raise MissingInput(f"{path.name} is missing beside the judge; run `make emoji-measure`")
     written: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return JudgeCard(
-        name=f"emoji-{name.replace('_', '-')}",
+        name="emoji-judge",
         version=str(written["version"]),
         threshold=float(written["threshold"]),
         true_positive_rate=Estimate(**written["true_positive_rate"]),

@@ -34,7 +34,7 @@ _ROLES = ("erased", "synonym", "paraphrase", "neighbour", "kept", "general")
 _COUNTS: dict[str, dict[str, int]] = {
     "smoke": dict(zip(_ROLES, (8, 8, 4, 8, 16, 4), strict=True)),
     "sweep": dict(zip(_ROLES, (12, 8, 0, 4, 24, 0), strict=True)),
-    "benchmark": dict(zip(_ROLES, (16, 8, 4, 8, 32, 0), strict=True)),
+    "benchmark": dict(zip(_ROLES, (12, 6, 2, 4, 24, 0), strict=True)),
     "standard": dict(zip(_ROLES, (64, 48, 16, 32, 128, 16), strict=True)),
 }
 """Pictures of one erased concept, by role; kept and general are shared by all of a request."""

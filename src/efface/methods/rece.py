@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+import torch
+
 from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
 from efface.core.attention import joint_factor, key_value_weights
 from efface.core.checks import require
@@ -26,7 +28,6 @@ from efface.errors import BadRequest, require_positive
 from efface.models.components import KEY_VALUE
 
 if TYPE_CHECKING:
-    import torch
     from jaxtyping import Float
     from torch import Tensor
 
@@ -52,6 +53,7 @@ class Rece(Eraser[TextToImage]):
         rounding. No image is generated between rounds and no round is dropped by its images.
         The released code repeats the kept empty prompt once per concept; here it counts once, and
         ``keep_scale`` says how much.
+        ``hold`` is ours: without it a round may bring back what the first edit erased.
         ``strength_unit="relative"``, ``rows="erased"``, ``weighting="mean"`` and
         ``target="prompt_without_concept"`` are ours; the defaults are the paper's.
     """
@@ -80,6 +82,8 @@ class Rece(Eraser[TextToImage]):
     """Weight of the erased tokens. Higher erases deeper and disturbs other concepts more."""
     keep_scale: float = 0.1
     """Weight of the kept tokens in the rounds."""
+    hold: float = 0.0
+    """Weight with which rounds hold what the first edit did; the paper does not, which is 0."""
     ridge: float = 0.1
     """Pull toward the weights of the round before, in squared embedding norm."""
     first_keep_scale: float = 1.0
@@ -97,7 +101,7 @@ class Rece(Eraser[TextToImage]):
 
     def __post_init__(self) -> None:
         require_positive(self, "ridge", "first_ridge", "erase_scale")
-        for name in ("rounds", "strength", "keep_scale", "first_keep_scale"):
+        for name in ("rounds", "strength", "keep_scale", "first_keep_scale", "hold"):
             if getattr(self, name) < 0:
                 raise BadRequest(f"{name} is {getattr(self, name)}; it must not be negative")
 
@@ -111,12 +115,17 @@ class Rece(Eraser[TextToImage]):
             "paper-sd14-object-easy": cls(rounds=1, strength=0.1),
             "paper-sd14-object-hard": cls(rounds=1, strength=1e-3),
             "emoji": cls(
-                rounds=2,
+                rounds=1,
                 strength=0.1,
+                strength_unit="relative",
                 rows="erased",
                 target="prompt_without_concept",
-                first_ridge=0.1,
-                keep_scale=1.0,
+                weighting="mean",
+                first_keep_scale=10.0,
+                first_ridge=1e-3,
+                keep_scale=10.0,
+                ridge=1e-3,
+                hold=1.0,
             ),
         }
 
@@ -153,11 +162,22 @@ class Rece(Eraser[TextToImage]):
                 }
             )
             if step < self.rounds:
-                solution = self._solve(returning, kept, ridge=self.ridge, keep=self.keep_scale)
+                moved = self._with_held(returning, first)
+                solution = self._solve(moved, kept, ridge=self.ridge, keep=self.keep_scale)
                 edit = edit.then(solution.map)
         found = asdict(solution.conditioning) | {"rank": edit.left.shape[1]}
         patches = {KEY_VALUE: stored(edit, weights)}
         return recording.result(self, request, patches, diagnostics=found)
+
+    def _with_held(self, returning: TokenPairs, first: TokenPairs) -> TokenPairs:
+        """Adds the erased tokens as rows that stay, so that rounds keep what the first edit did."""
+        if self.hold == 0:
+            return returning
+        return TokenPairs(
+            torch.cat([returning.sources, first.sources]),
+            torch.cat([returning.targets, first.sources]),
+            torch.cat([returning.weights, self.hold * first.weights]),
+        )
 
     def _solve(
         self,
