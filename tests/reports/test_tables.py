@@ -1,6 +1,7 @@
 """The terminal's table, at several widths, with and without numbers."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -9,7 +10,7 @@ from efface.concepts import Concept
 from efface.contracts import Sample
 from efface.reports import console_table
 
-from .conftest import made
+from .conftest import made, measurement
 
 
 def printed(evaluation, width=120):
@@ -47,3 +48,13 @@ def test_invalid_shows_reasons_and_no_number(tmp_path):
 def test_names_with_brackets_are_not_markup(tmp_path):
     odd = Sample("x", 0, "erased", Concept(name="[red]pistol[/nonsense]"))
     assert "[red]pistol[/nonsense]" in printed(made(tmp_path, samples=(odd,)))
+
+
+def test_single_concepts_need_pictures_enough(tmp_path):
+    rows = [
+        replace(measurement("kept", 1, 1, count), concept=f"thing {count}") for count in (1, 3, 4)
+    ]
+    text = printed(made(tmp_path, measurements=(measurement("kept", 31, 31), *rows)))
+    assert "thing 4" in text
+    assert "thing 3" not in text
+    assert "thing 1" not in text

@@ -67,11 +67,9 @@ class Curve:
 
 def blocks(evaluation: Evaluation) -> tuple[Block, ...]:
     """Lays out every metric in the order of the suite."""
-    metrics = tuple(dict.fromkeys(one.metric for one in evaluation.measurements))
-    return tuple(
-        _block([one for one in evaluation.measurements if one.metric == metric])
-        for metric in metrics
-    )
+    rows = wording.shown(evaluation)
+    metrics = tuple(dict.fromkeys(one.metric for one in rows))
+    return tuple(_block([one for one in rows if one.metric == metric]) for metric in metrics)
 
 
 def curves(values: Mapping[str, Sequence[float]]) -> tuple[Curve, ...]:

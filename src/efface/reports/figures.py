@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["before_after", "chosen", "interval_plot"]
 
-_COLUMNS = 8
+_COLUMNS, _FEWEST_COLUMNS = 8, 6  # headings need the width of six pictures
 _INK, _LINE, _BEFORE, _AFTER = "#1f2430", "#dfe2e8", "#7b8496", "#b6430b"
 
 
@@ -49,7 +49,7 @@ def before_after(evaluation: Evaluation, path: Path) -> Path:
     picked = {role: chosen(evaluation, role) for role in ROLES}
     shown = {role: samples for role, samples in picked.items() if samples}
     rows = 1 if evaluation.after is None else 2
-    columns = max((len(samples) for samples in shown.values()), default=1)
+    columns = max(_FEWEST_COLUMNS, *(len(samples) for samples in shown.values()), 0)
     figure = _figure(0.9 + 1.05 * columns, max(1, len(shown)) * (0.7 + 1.05 * rows))
     blocks = figure.subfigures(max(1, len(shown)), 1, squeeze=False)[:, 0]
     for block, (role, samples) in zip(blocks, shown.items(), strict=False):

@@ -41,7 +41,7 @@ def _measurements(evaluation: Evaluation) -> Table:
         table.add_column(heading, justify="right")
     table.add_column("wanted", justify="center")
     shown = ""
-    for one in evaluation.measurements:
+    for one in wording.shown(evaluation):
         first = "" if one.metric == shown else one.metric
         if first and shown:
             table.add_section()

@@ -24,6 +24,7 @@ __all__ = [
     "limits",
     "named",
     "number",
+    "shown",
     "size",
     "span",
     "subject",
@@ -66,6 +67,8 @@ NOT_TESTED: dict[str, str] = {
 }
 """Attackers that this evaluation does not imitate, by what they can reach."""
 
+_FEWEST_PICTURES = 4
+"""Rows of single concepts with fewer pictures say nothing alone; they stay in the files."""
 _DASH = "\N{EN DASH}"
 
 
@@ -79,7 +82,7 @@ def number(amount: float, unit: str) -> str:
     if not math.isfinite(amount):
         return "unknown"
     if unit != "rate":
-        return f"{amount:.3g}"
+        return f"{amount:.3g}".replace("-", "\N{MINUS SIGN}")
     text = f"{100 * amount:.1f}"
     return f"{text.removesuffix('.0')} %"
 
@@ -118,7 +121,11 @@ def change(measurement: Measurement) -> str:
         return number(found.value, measurement.unit)
     if found.value == 0:
         return "none"
-    signed = f"{100 * found.value:+.1f} points" if measurement.unit == "rate" else ""
+    signed = (
+        f"{100 * found.value:+.1f}".removesuffix(".0") + " points"
+        if measurement.unit == "rate"
+        else ""
+    )
     return (signed or f"{found.value:+.3g}").replace("-", "\N{MINUS SIGN}")
 
 
@@ -136,6 +143,16 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
+
+
+def shown(evaluation: Evaluation) -> tuple[Measurement, ...]:
+    """Picks the rows for tables: every role, and single concepts with pictures enough."""
+    return tuple(
+        one
+        for one in evaluation.measurements
+        if one.concept is None
+        or any(found and found.count >= _FEWEST_PICTURES for found in (one.before, one.change))
+    )
 
 
 def subject(evaluation: Evaluation) -> str:
