@@ -56,14 +56,18 @@ def test_the_map_equals_least_squares_on_stacked_rows(seed, rows, count):
 
 @settings(deadline=None, max_examples=20)
 @given(SEEDS, ROWS, ROWS)
-def test_no_perturbation_does_better(seed, rows, count):
+def test_a_perturbation_costs_what_the_gram_matrix_says(seed, rows, count):
+    """The objective is quadratic, so ``J(W + E) - J(W) = tr(E G E^T)`` at the best W, exactly."""
     pairs, kept = problem(seed, rows, count)
     weight = drawn(seed + 4, 5, WIDTH)
     best = weight @ ridge_edit(pairs, gram([kept], WIDTH), ridge=0.3).map.matrix()
     lowest = objective(best, weight, pairs, kept, 0.3)
-    for scale in (1e-3, 1.0):
-        other = best + scale * drawn(seed + 5, 5, WIDTH)
-        assert objective(other, weight, pairs, kept, 0.3) > lowest
+    eye = torch.eye(WIDTH, dtype=torch.float64)
+    system = 0.3 * eye + pairs.sources.T @ (pairs.weights[:, None] * pairs.sources) + kept.T @ kept
+    for scale in (1e-2, 1.0):
+        change = scale * drawn(seed + 5, 5, WIDTH)
+        excess = objective(best + change, weight, pairs, kept, 0.3) - lowest
+        assert float(excess) == pytest.approx(float((change @ system * change).sum()), rel=1e-6)
 
 
 @settings(deadline=None, max_examples=20)
