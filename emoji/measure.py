@@ -136,7 +136,7 @@ def generation_figures(judge: EmojiJudge, sampler: Sampler) -> list[Figure]:
     template = TEMPLATES["trained"][0]
     pairs = list(product(NOUNS, STYLES))
     trained = [pair for pair in pairs if pair not in HELD_OUT]
-    held_out = [pair for pair in pairs if pair in HELD_OUT] * 3
+    held_out = [pair for pair in pairs if pair in HELD_OUT] * 2
     figures = []
     for what, wanted, noun_bar, style_bar in (
         ("trained pairs", trained, 0.92, 0.90),

@@ -68,7 +68,7 @@ def test_a_text_map_multiplies_every_key_and_value_and_expands_to_layers():
     assert torch.equal(after[toys.PLAIN], before[toys.PLAIN])
 
 
-@pytest.mark.parametrize(("one", "two"), combinations(MAKERS, 2))
+@pytest.mark.parametrize(("one", "two"), list(combinations(MAKERS, 2)))
 def test_composing_mixed_kinds_equals_applying_both(one, two):
     model = toys.toy()
     first = toys.delta(model, MAKERS[one](3), name=one)
