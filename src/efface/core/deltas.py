@@ -147,7 +147,7 @@ class Delta:
         """Multiplies every patch by a number."""
         return {key: scaled(patch, scale) for key, patch in self.patches.items()}
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path | str) -> None:
         """Writes one safetensors file with the provenance in its header, in one step.
 
         Raises:
@@ -158,7 +158,7 @@ class Delta:
         save(self, Path(path))
 
     @classmethod
-    def load(cls, path: Path) -> Delta:
+    def load(cls, path: Path | str) -> Delta:
         """Reads a delta from its file, or from the folder that holds ``delta.safetensors``.
 
         Raises:

@@ -29,7 +29,7 @@ class ErasureResult:
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     """Conditioning of the solve and what the no-op and collapse detectors measured."""
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path | str) -> None:
         """Writes ``delta.safetensors``, ``run.json`` and ``curves.jsonl``, each in one step.
 
         Raises:
@@ -55,7 +55,7 @@ class ErasureResult:
         return json.dumps(run | asdict(self.delta.provenance), indent=2, default=str) + "\n"
 
     @classmethod
-    def load(cls, folder: Path) -> ErasureResult:
+    def load(cls, folder: Path | str) -> ErasureResult:
         """Reads what `save` wrote.
 
         Raises:
