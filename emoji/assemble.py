@@ -5,6 +5,7 @@ python emoji/assemble.py
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -46,6 +47,10 @@ def main() -> None:
     target = weights_folder()
     shutil.rmtree(target / "pipeline", ignore_errors=True)
     pipeline().save_pretrained(target / "pipeline", safe_serialization=True)
+    for config in (target / "pipeline").rglob("*.json"):
+        values = json.loads(config.read_text())
+        if values.pop("_name_or_path", None) is not None:  # a path of the machine that trained it
+            config.write_text(json.dumps(values, indent=2) + "\n")
     for file in (WORK / "weights").glob("*.safetensors"):
         shutil.copy2(file, target / file.name)
     total = size(target)
