@@ -98,7 +98,7 @@ class Solution:
 
 
 def gram(
-    rows: Iterable[Float[Tensor, "n dim"]], width: int, *, weight: float = 1.0
+    rows: Iterable[Float[Tensor, "_ dim"]], width: int, *, weight: float = 1.0
 ) -> Float[Tensor, "dim dim"]:
     """Adds up ``weight * X^T X`` in float64 over a stream of row blocks, however long."""
     total = torch.zeros(width, width, dtype=torch.float64)

@@ -188,7 +188,7 @@ def kept_blocks(
     *,
     tokens: TokenRule,
     always: Sequence[str] = (),
-) -> list[Float[Tensor, "n dim"]]:
+) -> list[Float[Tensor, "_ dim"]]:
     """Gives the rows of every kept prompt: those in ``always`` and all wordings of ``keep``."""
     prompts = dict.fromkeys([*always, *(text for concept in keep for text in wordings(concept))])
     embedder.embedded(list(prompts) or [""])
