@@ -26,7 +26,7 @@ def word(noun: str, generator: torch.Generator) -> str:
     return pick(NOUNS[noun].synonyms, generator) if chance(0.35, generator) else noun
 
 
-def caption(label: dict[str, Any], generator: torch.Generator, *, styleless: float = 0.12) -> str:
+def caption(label: dict[str, Any], generator: torch.Generator, *, styleless: float = 0.25) -> str:
     """A caption for a picture of one or two vocabulary nouns, from the trained templates only."""
     style = STYLES[label["style"]].wording
     words = [word(noun, generator) for noun in label["nouns"]]

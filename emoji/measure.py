@@ -170,7 +170,7 @@ def wording_figures(judge: EmojiJudge, sampler: Sampler) -> list[Figure]:
 def two_objects(judge: EmojiJudge, sampler: Sampler) -> Figure:
     """How often both objects of a held-out pair of nouns are present."""
     wanted = [pair for pair in TWO_OBJECT for _ in range(3)]
-    names, styles = list(NOUNS), list(STYLES)
+    names, styles = list(NOUNS), [style.wording for style in STYLES.values()]
     texts = [
         prompt(TEMPLATES["two_objects"][i % 2], first, style=styles[i % len(styles)], other=second)
         for i, (first, second) in enumerate(wanted)

@@ -114,7 +114,7 @@ def read_material(pictures: Pictures) -> tuple[Material, Material, Tensor]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=4)
     parser.add_argument("--widths", type=int, nargs=4, default=(16, 32, 64, 128))
@@ -129,9 +129,9 @@ def main() -> None:
     def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         seen, nouns, styles = known.take(draw(torch.arange(len(known.pixels)), BATCH, generator))
         odd, no_nouns, odd_styles = strange.take(
-            draw(torch.arange(len(strange.pixels)), 20, generator)
+            draw(torch.arange(len(strange.pixels)), 32, generator)
         )
-        nothing = blank(seen[:16], seen[16:32], generator)
+        nothing = blank(seen[:24], seen[24:48], generator)
         if len(broken):
             nothing = torch.cat(
                 [nothing, broken[draw(torch.arange(len(broken)), 12, generator)].float() / 255]

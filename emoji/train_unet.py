@@ -24,7 +24,7 @@ from training import Schedule, train
 
 BATCH = 32
 SEED = 3
-CAPTIONS_PER_PICTURE = 4
+CAPTIONS_PER_PICTURE = 8
 GAMMA = 5.0
 EARLY = 400
 PIPELINE = WORK / "pipeline"
@@ -88,7 +88,7 @@ def tabulate(pictures: Pictures, rows: Tensor) -> Table:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=12600)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
