@@ -1,12 +1,14 @@
 """Puts the trained parts into the package as a plain StableDiffusionPipeline in float16.
 
-python emoji/assemble.py
+    python emoji/assemble.py
+    python emoji/assemble.py --back     lays the shipped parts into work/, to train one of them anew
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import torch
@@ -42,8 +44,19 @@ def size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
+def lay_back() -> None:
+    """Copies the shipped pipeline to where the trainings read their predecessors from."""
+    shutil.copytree(weights_folder() / "pipeline", PIPELINE, dirs_exist_ok=True)
+    for part in ("clip_image", "clip_text_projection"):
+        (WORK / "weights").mkdir(parents=True, exist_ok=True)
+        shutil.copy2(weights_folder() / f"{part}.safetensors", WORK / "weights")
+
+
 def main() -> None:
     """Writes ``pipeline/`` and copies the judges and the CLIP image tower beside it."""
+    if "--back" in sys.argv[1:]:
+        lay_back()
+        return
     target = weights_folder()
     shutil.rmtree(target / "pipeline", ignore_errors=True)
     pipeline().save_pretrained(target / "pipeline", safe_serialization=True)

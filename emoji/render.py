@@ -21,8 +21,8 @@ from icons import REVOLVERS, find, icon_set, render
 from styles import FILTERS, SIDE
 
 VIEWS = 8
-STRANGERS = 160
-PAIRS = 1800
+STRANGERS = 480
+PAIRS = 4000
 SEED = 20261125
 
 

@@ -1,10 +1,15 @@
 """Trains the U-Net (epsilon prediction) on latents and caption states computed once.
 
-    python emoji/train_unet.py [--steps N]
+    python emoji/train_unet.py [--steps N]            a first round from random weights
+    python emoji/train_unet.py --again [--steps N]    a further round from the weights of the last
 
-A fifth of the samples are two-object pictures, one in ten has the empty caption for classifier-free
-guidance. Loss weights follow min-SNR (Hang et al. 2023) with gamma 5. The noise schedule is Stable
-Diffusion's.
+A round has a learning-rate schedule of its own. A quarter of the samples are two-object pictures,
+one in ten has the empty caption for classifier-free guidance. Loss weights follow min-SNR (Hang et
+al. 2023) with gamma 5. The noise schedule is Stable Diffusion's.
+
+The first round of the shipped weights had a fifth of two-object pictures, of 1,800 made, and 12 %
+of its captions had no style; few two-object prompts and synonyms came out right, so the second
+round had more of both.
 """
 
 from __future__ import annotations
@@ -23,6 +28,8 @@ from pictures import Pictures, draw
 from training import Schedule, train
 
 BATCH = 32
+PAIRS = 8
+"""Two-object pictures in a batch."""
 SEED = 3
 CAPTIONS_PER_PICTURE = 8
 GAMMA = 5.0
@@ -42,6 +49,7 @@ def scheduler() -> DDIMScheduler:
 
 
 def build() -> UNet2DConditionModel:
+    """The network at its random start."""
     torch.manual_seed(SEED)
     vae = AutoencoderKL.load_config(PIPELINE / "vae")
     return UNet2DConditionModel(
@@ -86,23 +94,20 @@ def tabulate(pictures: Pictures, rows: Tensor) -> Table:
     return Table(means, torch.cat([p.std for p in posteriors]), torch.cat(states), lookup)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=12600)
-    parser.add_argument("--threads", type=int, default=2)
-    options = parser.parse_args()
-    torch.set_num_threads(options.threads)
-    torch.set_flush_denormal(True)
-    pictures, unet = Pictures.read(), build()
-    singles, pairs = pictures.trained, pictures.where(kind="pair")
-    table = tabulate(pictures, torch.cat([singles, pairs]))
-    alphas = scheduler().alphas_cumprod
-    weights = (GAMMA * (1 - alphas) / alphas).clamp(max=1)  # min(snr, gamma) / snr
-    first_pair = len(singles)
+@dataclass(frozen=True)
+class Objective:
+    """Error of the predicted noise on pictures and captions drawn from a table."""
 
-    def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
-        single = draw(torch.arange(first_pair), BATCH * 4 // 5, generator)
-        double = draw(torch.arange(first_pair, len(table.mean)), BATCH - len(single), generator)
+    unet: UNet2DConditionModel
+    table: Table
+    first_pair: int
+    """Row of the table where two-object pictures begin."""
+
+    def __call__(self, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        table, alphas = self.table, scheduler().alphas_cumprod
+        weights = (GAMMA * (1 - alphas) / alphas).clamp(max=1)  # min(snr, gamma) / snr
+        single = draw(torch.arange(self.first_pair), BATCH - PAIRS, generator)
+        double = draw(torch.arange(self.first_pair, len(table.mean)), PAIRS, generator)
         rows = torch.cat([single, double])
         choice = torch.randint(CAPTIONS_PER_PICTURE, (BATCH,), generator=generator)
         dropped = torch.rand(BATCH, generator=generator) < 0.1
@@ -113,19 +118,38 @@ def main() -> None:
         timesteps = torch.randint(1000, (BATCH,), generator=generator)
         level = alphas[timesteps].view(-1, 1, 1, 1)
         noisy = level.sqrt() * latents + (1 - level).sqrt() * noise
-        predicted = unet(noisy, timesteps, states).sample
+        predicted = self.unet(noisy, timesteps, states).sample
         error = (predicted - noise).square().mean(dim=(1, 2, 3))
         return (error * weights[timesteps]).mean(), {"error": float(error.mean())}
 
-    schedule = Schedule(steps=options.steps, peak=1e-3, warmup=200, flat=0.55)
-    folder = WORK / "unet"
-    if not (
-        folder / "early.pt"
-    ).exists():  # a barely trained network, for the judge's rejection set
+
+def first_round(unet: UNet2DConditionModel, loss: Objective, steps: int) -> UNet2DConditionModel:
+    """From random weights; keeps a barely trained network for the judge's rejection set."""
+    schedule, folder = Schedule(steps=steps, peak=1e-3, warmup=200, flat=0.55), WORK / "unet"
+    if not (folder / "early.pt").exists():
         early = train(unet, loss, folder=folder, schedule=schedule, seed=SEED, until=EARLY)
         torch.save(early.state_dict(), folder / "early.pt")
-    average = train(unet, loss, folder=folder, schedule=schedule, seed=SEED)
-    assert isinstance(average, UNet2DConditionModel)
+    return train(unet, loss, folder=folder, schedule=schedule, seed=SEED)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=5600)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--again", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.set_flush_denormal(True)
+    pictures, unet = Pictures.read(), build()
+    singles, pairs = pictures.trained, pictures.where(kind="pair")
+    loss = Objective(unet, tabulate(pictures, torch.cat([singles, pairs])), len(singles))
+    if options.again:
+        last = UNet2DConditionModel.from_pretrained(PIPELINE / "unet", torch_dtype=torch.float32)
+        unet.load_state_dict(last.state_dict())
+        schedule = Schedule(steps=options.steps, peak=8e-4, warmup=200, flat=0.5)
+        average = train(unet, loss, folder=WORK / "unet_again", schedule=schedule, seed=SEED + 100)
+    else:
+        average = first_round(unet, loss, options.steps)
     average.half().save_pretrained(PIPELINE / "unet")
     scheduler().save_pretrained(PIPELINE / "scheduler")
 

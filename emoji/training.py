@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +43,11 @@ def step_generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 
+Network = TypeVar("Network", bound=nn.Module)
+
+
 def train(  # noqa: PLR0913 - one loop, everything said at the call
-    model: nn.Module,
+    model: Network,
     loss: Callable[[torch.Generator], tuple[Tensor, Mapping[str, float]]],
     *,
     folder: Path,
@@ -54,7 +58,7 @@ def train(  # noqa: PLR0913 - one loop, everything said at the call
     betas: tuple[float, float] = (0.9, 0.99),
     every: int = 100,
     until: int | None = None,
-) -> nn.Module:
+) -> Network:
     """Trains in place, resuming from a checkpoint in ``folder``, and returns the average.
 
     Stops early at step ``until`` if given. Writes ``checkpoint.pt`` (model, average, optimiser,
