@@ -9,7 +9,7 @@ DEMO ?= runs/demo
 .PHONY: demo test test-slow lint format docs picture emoji bench clean
 
 demo: $(VENV)/.ready
-	$(BIN)/efface erase rece --concept pistol --size benchmark --out $(DEMO) --overwrite
+	$(BIN)/efface erase rece --concept pistol --size short --out $(DEMO) --overwrite
 
 test: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q

@@ -17,6 +17,7 @@ from efface.emoji.vocabulary import (
     UNSAFE,
     canonical,
     concept,
+    near,
     prompt,
 )
 from efface.emoji.wordings import keep_set
@@ -144,8 +145,20 @@ def test_unknown_words_and_sizes_are_refused():
         emoji_suite(request("cat"), size="huge")
 
 
-def test_no_two_sizes_share_a_name():
+def test_a_mistyped_word_is_met_with_what_may_be_meant():
+    assert near("pistl") == "pistol"
+    assert near("xylophone") is None
+    with pytest.raises(BadRequest, match="did you mean pistol"):
+        concept("pistl")
+
+
+def test_sizes_differ_in_name_and_grow():
     filled = understood(request("cat"))
-    names = [emoji_suite(filled, size=size).name for size in ("smoke", "sweep", "standard")]
-    assert all(first != second for first, second in combinations(names, 2))
+    suites = [emoji_suite(filled, size=size) for size in ("smoke", "short", "standard")]
+    assert all(first.name != second.name for first, second in combinations(suites, 2))
+    counts = [len(suite.samples) for suite in suites]
+    assert counts == sorted(set(counts))
+
+
+def test_the_package_gives_the_concept_class():
     assert efface.Concept is Concept

@@ -28,7 +28,7 @@ class Evaluate(Shared):
     suite: str | None = None
     """What to draw; by default "emoji" for the bundled model, "basic" for others."""
     size: str = "standard"
-    """How many pictures: "smoke" for a quick look, "standard" for numbers."""
+    """How many pictures: "smoke" for a quick look, "short", or "standard" for numbers."""
     judge: str | None = None
     """Who decides what is in a picture; by default the suite's."""
     judge_folder: Path | None = None

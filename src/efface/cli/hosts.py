@@ -80,8 +80,10 @@ def request_for(model: str, wanted: Wanted) -> ErasureRequest:
 
 
 def unknown_words(made: ErasureRequest) -> list[str]:
-    """Lists the concepts of a request that the bundled model was never taught."""
+    """Lists the concepts that the bundled model was never taught, with what may be meant."""
     from efface.emoji import vocabulary
 
     concepts = [*(erasure.concept for erasure in made.erasures), *made.keep]
-    return [one.name for one in concepts if vocabulary.canonical(one.name) is None]
+    unknown = [one.name for one in concepts if vocabulary.canonical(one.name) is None]
+    meant = {name: vocabulary.near(name) for name in unknown}
+    return [f"{name} (did you mean {word}?)" if word else name for name, word in meant.items()]

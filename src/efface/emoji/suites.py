@@ -23,21 +23,23 @@ from efface.errors import BadRequest
 
 __all__ = ["GUIDANCE", "STEPS", "VERSION", "Size", "emoji_suite"]
 
-Size: TypeAlias = Literal["smoke", "sweep", "standard", "benchmark"]
-VERSION = 1
+Size: TypeAlias = Literal["smoke", "sweep", "benchmark", "short", "standard"]
+VERSION = 2
 STEPS = 20
 GUIDANCE = 4.0
 
 _STRIDE = 5
 """Kept nouns are taken every so many, so that a short suite still spans the categories."""
-_ROLES = ("erased", "synonym", "paraphrase", "neighbour", "kept", "general")
+_ROLES = ("erased", "style", "synonym", "paraphrase", "neighbour", "kept", "general")
 _COUNTS: dict[str, dict[str, int]] = {
-    "smoke": dict(zip(_ROLES, (8, 8, 4, 8, 16, 4), strict=True)),
-    "sweep": dict(zip(_ROLES, (12, 8, 0, 4, 24, 0), strict=True)),
-    "benchmark": dict(zip(_ROLES, (12, 6, 2, 4, 24, 0), strict=True)),
-    "standard": dict(zip(_ROLES, (64, 48, 16, 32, 128, 16), strict=True)),
+    "smoke": dict(zip(_ROLES, (8, 8, 8, 4, 8, 16, 4), strict=True)),
+    "sweep": dict(zip(_ROLES, (12, 24, 8, 0, 4, 24, 0), strict=True)),
+    "benchmark": dict(zip(_ROLES, (12, 32, 6, 2, 4, 24, 0), strict=True)),
+    "short": dict(zip(_ROLES, (40, 40, 24, 8, 16, 64, 8), strict=True)),
+    "standard": dict(zip(_ROLES, (64, 64, 48, 16, 32, 128, 16), strict=True)),
 }
-"""Pictures of one erased concept, by role; kept and general are shared by all of a request."""
+"""Pictures of one erased concept, by role (``style``: of an erased style, not noun); kept and
+general ones are shared by all of a request."""
 
 
 def emoji_suite(request: ErasureRequest, *, size: Size = "standard") -> Suite:
@@ -113,7 +115,7 @@ def _noun_roles(name: str, erased: list[str], counts: dict[str, int]) -> Iterato
 def _style_roles(name: str, counts: dict[str, int]) -> Iterator[Sample]:
     """A style counts as its own concept; the nouns drawn under it are the general samples."""
     nouns = [noun for noun in NOUNS if (noun, name) not in HELD_OUT]
-    for place in range(counts["erased"]):
+    for place in range(counts["style"]):
         noun = nouns[(5 * place) % len(nouns)]
         template = EVALUATION_STYLED[place % len(EVALUATION_STYLED)]
         text = prompt(template, noun, style=STYLES[name].wording)

@@ -6,6 +6,7 @@ suites share. Nothing heavy is imported.
 
 from __future__ import annotations
 
+import difflib
 import json
 from dataclasses import dataclass
 from importlib.resources import files
@@ -29,6 +30,7 @@ __all__ = [
     "article",
     "canonical",
     "concept",
+    "near",
     "prompt",
 ]
 
@@ -130,6 +132,13 @@ def canonical(word: str) -> str | None:
     return _CANONICAL.get(word.strip().lower())
 
 
+def near(word: str) -> str | None:
+    """Finds the known word that looks most like a mistyped one, or None if none does."""
+    return next(
+        iter(difflib.get_close_matches(word.strip().lower(), _CANONICAL, n=1, cutoff=0.75)), None
+    )
+
+
 def concept(name: str) -> Concept:
     """The concept of a noun or style, with its trained synonyms.
 
@@ -138,8 +147,9 @@ def concept(name: str) -> Concept:
     """
     known = canonical(name)
     if known is None:
+        hint = f"did you mean {near(name)}? " if near(name) else ""
         raise BadRequest(
-            f"the emoji vocabulary has no noun or style {name!r}; "
+            f"the emoji vocabulary has no noun or style {name!r}; {hint}"
             "`efface list concepts` prints the words it knows"
         )
     if known in NOUNS:

@@ -12,9 +12,9 @@ from efface.evaluation.samples import crossed
 
 __all__ = ["SUITES", "Size", "basic_suite", "suite_for"]
 
-Size: TypeAlias = Literal["smoke", "standard"]
+Size: TypeAlias = Literal["smoke", "short", "standard"]
 
-_SEEDS: dict[str, int] = {"smoke": 2, "standard": 8}
+_SEEDS: dict[str, int] = {"smoke": 2, "short": 4, "standard": 8}
 _GENERAL: tuple[str, ...] = (
     "a photo of a mountain lake in the morning",
     "a watercolour painting of a village street",
@@ -29,7 +29,7 @@ def basic_suite(request: ErasureRequest, *, size: Size = "standard") -> Suite:
     """Measures any request on any model: names in the templates of their kind, and general prompts.
 
     Erased concepts and their synonyms, kept concepts, and six prompts about nothing erased; eight
-    seeds each (two for "smoke"). Kept prompts are those of the request, so they are not
+    seeds each (four for "short", two for "smoke"). Kept prompts are those of the request, so they are not
     independent of a method that was given them; name further concepts to check by hand.
     """
     seeds = range(_SEEDS[_known(size)])
