@@ -29,8 +29,8 @@ def basic_suite(request: ErasureRequest, *, size: Size = "standard") -> Suite:
     """Measures any request on any model: names in the templates of their kind, and general prompts.
 
     Erased concepts and their synonyms, kept concepts, and six prompts about nothing erased; eight
-    seeds each (four for "short", two for "smoke"). Kept prompts are those of the request, so they are not
-    independent of a method that was given them; name further concepts to check by hand.
+    seeds each (four for "short", two for "smoke"). Kept prompts are those of the request, so they
+    are not independent of a method that was given them; name further concepts to check by hand.
     """
     seeds = range(_SEEDS[_known(size)])
     samples: list[Sample] = []
