@@ -15,6 +15,7 @@ VERBS = {
     "evaluate": "measure a run: erased? what else changed? with intervals and controls",
     "verify": "re-hash a run, check its base, redraw its smoke set; say equal or how far",
     "rerun": "erase again from a run.json; say equal or how far",
+    "ledger": "add, list, revoke, merge and replay requests; erase all that are active at once",
     "list": "list methods, attacks, judges, metrics, suites, models or concepts",
 }
 

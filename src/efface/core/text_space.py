@@ -32,6 +32,7 @@ __all__ = [
     "joined",
     "low_rank",
     "ridge_edit",
+    "token_factors",
 ]
 
 Weighting: TypeAlias = Literal["sum", "mean"]
@@ -140,10 +141,12 @@ def balanced(
     pairs: TokenPairs, kept: Sequence[Float[Tensor, "_ dim"]], weighting: Weighting
 ) -> tuple[float, float]:
     """Gives the factors for the erased and the kept side under a rule of weighting."""
-    if weighting == "sum":
-        return 1.0, 1.0
-    count = sum(len(block) for block in kept)
-    return 1.0 / max(float(pairs.weights.sum()), 1.0), 1.0 / max(count, 1)
+    return token_factors(float(pairs.weights.sum()), sum(map(len, kept)), weighting)
+
+
+def token_factors(erased: float, kept: int, weighting: Weighting) -> tuple[float, float]:
+    """Gives the same from the number of tokens, or their total weight, on each side."""
+    return (1.0, 1.0) if weighting == "sum" else (1.0 / max(erased, 1.0), 1.0 / max(kept, 1))
 
 
 def ridge_edit(pairs: TokenPairs, kept: Float[Tensor, "dim dim"], *, ridge: float) -> Solution:

@@ -1,0 +1,196 @@
+"""Order-free bookkeeping: what is active decides the delta, and nothing else does."""
+
+import itertools
+import json
+
+import pytest
+import torch
+
+from efface.concepts import Concept, request
+from efface.core.erasing import erase
+from efface.errors import BadRequest
+from efface.ledger import Ledger
+from efface.methods.uce import Uce
+from tests.conftest import host
+
+KEEP = (Concept(name="cat"), Concept(name="dog"))
+METHOD = Uce(keep_scale=0.5)
+WORDS = {"a": "pistol", "b": "van gogh", "c": "knife"}
+
+
+def new(folder, pipe, *ids, keep=KEEP, method=METHOD):
+    ledger = Ledger.create(folder, pipe, method=method, keep=keep)
+    for name in ids:
+        ledger = ledger.add(pipe, request(WORDS[name]), id=name, date="2026-01-01")
+    return ledger
+
+
+def same_bits(first, second):
+    mine, theirs = first.delta.tensors(), second.delta.tensors()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
+
+
+def test_every_order_of_adding_gives_the_same_bits(tiny_sd1, tmp_path):
+    orders = list(itertools.permutations("abc"))
+    made = [new(tmp_path / "".join(ids), tiny_sd1, *ids).erase(tiny_sd1) for ids in orders]
+    assert all(same_bits(made[0], other) for other in made[1:])
+    assert len({result.delta.id for result in made}) == 1
+
+
+def test_adding_three_and_revoking_one_equals_adding_two_bit_for_bit(tiny_sd1, tmp_path):
+    three = new(tmp_path / "abc", tiny_sd1, "a", "b", "c").revoke("b", reason="licensed")
+    two = new(tmp_path / "ac", tiny_sd1, "a", "c")
+    assert same_bits(three.erase(tiny_sd1), two.erase(tiny_sd1))
+    everything = new(tmp_path / "all", tiny_sd1, "a", "b", "c")
+    assert not same_bits(three.erase(tiny_sd1), everything.erase(tiny_sd1))
+
+
+def test_a_ledger_equals_one_request_for_everything(tiny_double, tmp_path):
+    ledger = new(tmp_path / "book", tiny_double, "a", "b")
+    whole = request([WORDS["a"], WORDS["b"]], keep=list(KEEP))
+    once = erase(tiny_double, whole, method=METHOD)
+    name = next(iter(once.delta.patches))
+    mine = ledger.erase(tiny_double).delta.patches[name]
+    theirs = once.delta.patches[name]
+    assert torch.allclose(mine.left @ mine.right, theirs.left @ theirs.right, atol=1e-6, rtol=0)
+
+
+def test_what_was_saved_is_read_back_and_solves_to_the_same_bits(tiny_sd1, tmp_path):
+    ledger = new(tmp_path / "book", tiny_sd1, "a", "b").revoke("a", reason="withdrawn")
+    again = Ledger.open(tmp_path / "book")
+    assert again == ledger
+    assert again.find("a").revoked.reason == "withdrawn"
+    assert [entry.id for entry in again.active] == ["b"]
+    assert same_bits(ledger.erase(tiny_sd1), again.erase(tiny_sd1))
+
+
+def test_merging_equals_adding_and_a_revocation_on_either_side_counts(tiny_sd1, tmp_path):
+    left = new(tmp_path / "left", tiny_sd1, "a", "b")
+    right = new(tmp_path / "right", tiny_sd1, "b", "c").revoke("b", reason="licensed")
+    merged = left.merge(right)
+    assert [entry.id for entry in merged.active] == ["a", "c"]
+    two = new(tmp_path / "two", tiny_sd1, "a", "c")
+    assert same_bits(merged.erase(tiny_sd1), two.erase(tiny_sd1))
+
+
+def test_merging_refuses_what_does_not_fit_together(tiny_sd1, tmp_path):
+    left = new(tmp_path / "left", tiny_sd1, "a")
+    other_words = Ledger.create(tmp_path / "words", tiny_sd1, method=METHOD, keep=KEEP)
+    other_words = other_words.add(tiny_sd1, request("knife"), id="a", date="2026-01-01")
+    with pytest.raises(BadRequest, match="both ledgers have an entry 'a'"):
+        left.merge(other_words)
+    with pytest.raises(BadRequest, match="other settings"):
+        left.merge(new(tmp_path / "settings", tiny_sd1, "b", method=Uce(ridge=2.0)))
+    other_base = host("tiny_sd1", seed=1)
+    with pytest.raises(BadRequest, match="another text encoder"):
+        left.merge(new(tmp_path / "base", other_base, "b"))
+
+
+def test_replaying_on_another_base_equals_a_ledger_made_there(tiny_sd1, tmp_path):
+    other = host("tiny_sd1", seed=1)
+    ledger = new(tmp_path / "book", tiny_sd1, "a", "b", "c").revoke("c", reason="licensed")
+    with pytest.raises(BadRequest, match="replay it on this base"):
+        ledger.erase(other)
+    moved = ledger.replay(tmp_path / "moved", other)
+    there = new(tmp_path / "there", other, "a", "b")
+    assert same_bits(moved.erase(other), there.erase(other))
+    assert moved.find("c").revoked.reason == "licensed"
+
+
+def test_the_keep_set_is_encoded_once_and_leaves_out_what_is_erased(tiny_sd1, tmp_path):
+    ledger = new(tmp_path / "book", tiny_sd1, "a", keep=(*KEEP, Concept(name="pistol")))
+    first = ledger.erase(tiny_sd1)
+    stored = sorted((tmp_path / "book" / "keep").iterdir())
+    assert len(stored) == 1
+    changed = stored[0].stat().st_mtime_ns
+    assert same_bits(first, ledger.erase(tiny_sd1))
+    assert stored[0].stat().st_mtime_ns == changed
+    assert same_bits(first, new(tmp_path / "plain", tiny_sd1, "a").erase(tiny_sd1))
+
+
+def test_a_weight_counts_as_repeating_the_entry(tiny_double, tmp_path):
+    book = Ledger.create(tmp_path / "book", tiny_double, method=METHOD, keep=KEEP)
+    heavy = book.add(tiny_double, request("pistol"), id="a", weight=3.0).erase(tiny_double)
+    scaled = erase(
+        tiny_double, request("pistol", keep=list(KEEP)), method=Uce(keep_scale=0.5, erase_scale=3.0)
+    )
+    name = next(iter(scaled.delta.patches))
+    mine, theirs = heavy.delta.patches[name], scaled.delta.patches[name]
+    assert torch.allclose(mine.left @ mine.right, theirs.left @ theirs.right, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "named"),
+    [
+        (("entries", 0, "date"), "1999-01-01", "entry 'a'"),
+        (("entries", 1, "request", "erasures", 0, "concept", "name"), "cat", "entry 'b'"),
+        (("settings", "ridge"), 9.0, "settings"),
+        (("base_model",), "another", "settings"),
+    ],
+)
+def test_a_ledger_edited_by_hand_is_refused_by_name(tiny_sd1, tmp_path, path, value, named):
+    new(tmp_path / "book", tiny_sd1, "a", "b")
+    file = tmp_path / "book" / "ledger.json"
+    values = json.loads(file.read_text())
+    place = values
+    for step in path[:-1]:
+        place = place[step]
+    place[path[-1]] = value
+    file.write_text(json.dumps(values))
+    with pytest.raises(BadRequest, match=f"(?s){named}.*changed by hand|changed by hand.*{named}"):
+        Ledger.open(tmp_path / "book")
+
+
+def test_an_entry_taken_out_by_hand_is_noticed(tiny_sd1, tmp_path):
+    new(tmp_path / "book", tiny_sd1, "a", "b")
+    file = tmp_path / "book" / "ledger.json"
+    values = json.loads(file.read_text())
+    del values["entries"][0]
+    file.write_text(json.dumps(values))
+    with pytest.raises(BadRequest, match="list of entries"):
+        Ledger.open(tmp_path / "book")
+
+
+def test_exchanged_or_missing_rows_are_refused(tiny_sd1, tmp_path):
+    ledger = new(tmp_path / "book", tiny_sd1, "a", "b")
+    rows = tmp_path / "book" / "rows"
+    (rows / "a.safetensors").write_bytes((rows / "b.safetensors").read_bytes())
+    with pytest.raises(BadRequest, match=r"a\.safetensors is not the file"):
+        ledger.erase(tiny_sd1)
+    (rows / "a.safetensors").unlink()
+    with pytest.raises(BadRequest, match=r"a\.safetensors is missing"):
+        ledger.erase(tiny_sd1)
+
+
+def test_ids_and_concepts_are_taken_once(tiny_sd1, tmp_path):
+    ledger = new(tmp_path / "book", tiny_sd1, "a")
+    with pytest.raises(BadRequest, match="has an entry 'a' already"):
+        ledger.add(tiny_sd1, request("knife"), id="a")
+    with pytest.raises(BadRequest, match="'pistol' is erased twice"):
+        ledger.add(tiny_sd1, request("pistol"), id="b")
+    with pytest.raises(BadRequest, match="cannot be the id"):
+        ledger.add(tiny_sd1, request("knife"), id="../b")
+    with pytest.raises(BadRequest, match="no entry 'z'; it has: a"):
+        ledger.revoke("z")
+    gone = ledger.revoke("a")
+    with pytest.raises(BadRequest, match="revoked on"):
+        gone.revoke("a")
+    with pytest.raises(BadRequest, match="no active entry"):
+        gone.erase(tiny_sd1)
+    assert gone.add(tiny_sd1, request("pistol"), id="b").find("b").active
+
+
+def test_newer_missing_and_broken_ledgers(tiny_sd1, tmp_path):
+    with pytest.raises(BadRequest, match="there is no ledger"):
+        Ledger.open(tmp_path / "nothing")
+    new(tmp_path / "book", tiny_sd1, "a")
+    with pytest.raises(BadRequest, match="holds a ledger already"):
+        new(tmp_path / "book", tiny_sd1)
+    file = tmp_path / "book" / "ledger.json"
+    whole = file.read_text()
+    file.write_text(whole.replace('"version": 1', '"version": 2'))
+    with pytest.raises(BadRequest, match="version 2"):
+        Ledger.open(tmp_path / "book")
+    file.write_text(whole[: len(whole) // 2])
+    with pytest.raises(BadRequest, match="damaged"):
+        Ledger.open(tmp_path / "book")
