@@ -1,15 +1,20 @@
 """Runs the experiments that have no result yet.
 
-python -m benchmarks [presets] [erasure]
+python -m benchmarks [presets] [erasure] [mass] [closed_form]
 """
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import erasure, presets
+from benchmarks import closed_form, erasure, mass, presets
 
-EXPERIMENTS = {"presets": presets.run, "erasure": erasure.run}
+EXPERIMENTS = {
+    "presets": presets.run,
+    "erasure": erasure.run,
+    "mass": mass.run,
+    "closed_form": closed_form.run,
+}
 
 
 def main() -> None:

@@ -69,8 +69,11 @@ class TextMapPatch:
     right: Float[Tensor, "rank dim"]
 
     def on(self, weight: Float[Tensor, "out dim"]) -> Float[Tensor, "out dim"]:
-        """Gives what is added to ``weight``, in its dtype."""
-        return (weight @ self.left.to(weight)) @ self.right.to(weight)
+        """Gives what is added to ``weight``, in its dtype; the cheaper order of two products."""
+        left, right = self.left.to(weight), self.right.to(weight)
+        if left.shape[1] > left.shape[0] // 2:
+            return weight @ (left @ right)
+        return (weight @ left) @ right
 
     def for_layer(self, weight: Float[Tensor, "out dim"]) -> LowRankPatch:
         """Writes the change of one layer as a low-rank patch of the same rank, in float32."""

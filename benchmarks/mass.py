@@ -1,0 +1,210 @@
+"""Erases 1 to 50 of the 64 nouns at once: what is left of them, what becomes of the others.
+
+    python -m benchmarks mass     writes benchmarks/results/mass.json and mass.png
+
+First a sweep: every candidate erases 25 nouns. Per method the one is taken that, of those costing
+the remaining nouns at most eight points, leaves least of the erased; if none does, the one with the
+smallest sum of both. The curve then uses it for every number of nouns. Sweep and curve draw other
+pictures (other seeds). What has a result is kept; delete the file to measure anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import efface
+from benchmarks.erasure import PICTURES
+from benchmarks.presets import WITHOUT
+from efface.concepts import ErasureRequest
+from efface.contracts import Sample, Suite
+from efface.core.files import write_atomically
+from efface.emoji import understood
+from efface.emoji.judge import EmojiJudge
+from efface.emoji.suites import emoji_suite
+from efface.emoji.vocabulary import HELD_OUT, NOUNS, STYLES, concept, prompt
+from efface.emoji.wordings import EVALUATION_STYLED
+from efface.errors import MeasurementFailed
+from efface.evaluation.images import ImageStore
+from efface.registry import build
+
+RESULTS = Path(__file__).parent / "results" / "mass.json"
+FIGURE = RESULTS.with_suffix(".png")
+COUNTS = (1, 5, 10, 25, 50)
+SWEPT = 25
+PICTURES_A_SIDE = 128
+"""Pictures of erased nouns, and as many of remaining ones, at every point."""
+ALLOWED = 0.08
+ORDER = [list(NOUNS)[(17 * place) % len(NOUNS)] for place in range(len(NOUNS))]
+"""The nouns in an order that mixes the categories; 17 and 64 have no common divisor."""
+
+CANDIDATES: dict[str, tuple[dict[str, Any], ...]] = {
+    "uce": (
+        {},
+        *(
+            WITHOUT | {"keep_scale": keep, "ridge": ridge}
+            for keep, ridge in ((1.0, 1e-3), (3.0, 1e-3), (10.0, 1e-3), (3.0, 1e-4), (10.0, 1e-4))
+        ),
+    ),
+    "rece": tuple(
+        WITHOUT
+        | {"rows": "erased", "strength_unit": "relative", "strength": 0.1, "hold": 1.0}
+        | {"rounds": 1, "first_keep_scale": keep, "keep_scale": keep}
+        | {"ridge": 1e-3, "first_ridge": 1e-3}
+        for keep in (3.0, 10.0)
+    ),
+}
+
+
+def pictures_of(nouns: list[str], role: str, first_seed: int) -> Iterator[Sample]:
+    """Endless samples of some nouns, turning through nouns, then styles, templates and seeds."""
+    styles = {noun: [s for s in STYLES if (noun, s) not in HELD_OUT] for noun in nouns}
+    for turn, noun in enumerate(cycle(nouns)):
+        round_ = turn // len(nouns)
+        style = styles[noun][(round_ + turn) % len(styles[noun])]
+        template = EVALUATION_STYLED[round_ % len(EVALUATION_STYLED)]
+        text = prompt(template, noun, style=STYLES[style].wording)
+        yield Sample(text, first_seed + round_, role, concept(noun), concept(style))  # type: ignore[arg-type]
+
+
+def suite(request: ErasureRequest, first_seed: int) -> Suite:
+    """As many pictures of erased as of remaining nouns, each noun as often as the others."""
+    gone = [erasure.concept.name for erasure in request.erasures]
+    left = [noun for noun in NOUNS if noun not in gone]
+    samples = [
+        *islice(pictures_of(gone, "erased", first_seed), PICTURES_A_SIDE),
+        *islice(pictures_of(left, "kept", first_seed), PICTURES_A_SIDE),
+    ]
+    base = emoji_suite(request, size="smoke")
+    return replace(
+        base,
+        name="emoji-mass",
+        samples=tuple(dict.fromkeys(samples)),
+        image_metrics=("presence", "style_presence"),
+        set_metrics=(),
+    )
+
+
+class Bench:
+    """The model, the judge and the store of pictures that all points share."""
+
+    def __init__(self) -> None:
+        self.pipe, self.judge = efface.load("emoji"), EmojiJudge()
+        self.pipe.set_progress_bar_config(disable=True)
+        self.store = ImageStore(PICTURES, batch_size=64)
+
+    def point(
+        self, method: str, settings: dict[str, Any], count: int, first_seed: int
+    ) -> dict[str, Any]:
+        """Erases the first ``count`` nouns and measures both sides."""
+        request = understood(efface.request(ORDER[:count]))
+        row: dict[str, Any] = {"method": method, "settings": settings, "erased_nouns": count}
+        try:
+            result = efface.erase(self.pipe, request, method=build("methods", method, **settings))
+        except MeasurementFailed as error:
+            return row | {"failed": str(error)}
+        found = efface.evaluate(
+            self.pipe, result.delta, suite(request, first_seed), self.judge, store=self.store
+        )
+        row |= {"seconds": result.seconds, "verdict": found.verdict}
+        for name, metric, role in (
+            ("erased", "presence", "erased"),
+            ("remaining", "presence", "kept"),
+            ("remaining styles", "style_presence", "kept"),
+        ):
+            one = found.find(metric, role)  # type: ignore[arg-type]
+            if one is not None and one.before is not None and one.after is not None:
+                row[name] = {"before": asdict(one.before), "after": asdict(one.after)}
+        print(f"{method:6} {count:2} nouns  {told(row)}  {settings}", flush=True)
+        return row
+
+
+def told(row: dict[str, Any]) -> str:
+    """Both rates in one line."""
+    if "failed" in row:
+        return str(row["failed"])
+    sides = (
+        f"{name} {row[name]['before']['value']:.3f}->{row[name]['after']['value']:.3f}"
+        for name in ("erased", "remaining")
+    )
+    return ", ".join(sides)
+
+
+def chosen(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Applies the rule of this module's docstring."""
+
+    def left(row: dict[str, Any]) -> float:
+        return float(row["erased"]["after"]["value"])
+
+    def lost(row: dict[str, Any]) -> float:
+        side = row["remaining"]
+        return float(side["before"]["value"] - side["after"]["value"])
+
+    measured = [row for row in rows if "failed" not in row]
+    fitting = [row for row in measured if lost(row) <= ALLOWED]
+    if fitting:
+        return dict(min(fitting, key=lambda row: (left(row), lost(row)))["settings"])
+    return dict(min(measured, key=lambda row: left(row) + lost(row))["settings"])
+
+
+def run() -> None:
+    """Measures what the result file does not hold yet."""
+    record: dict[str, Any] = {"command": "python -m benchmarks mass", "sweep": {}, "curve": {}}
+    if RESULTS.exists():
+        record = json.loads(RESULTS.read_text())
+    bench = Bench()
+    for method, candidates in CANDIDATES.items():
+        if method not in record["sweep"]:
+            rows = [bench.point(method, settings, SWEPT, 500) for settings in candidates]
+            record["sweep"][method] = {"rows": rows, "chosen": chosen(rows)}
+            save(record)
+        if method not in record["curve"]:
+            settings = record["sweep"][method]["chosen"]
+            record["curve"][method] = [bench.point(method, settings, n, 900) for n in COUNTS]
+            save(record)
+    draw(record)
+
+
+def save(record: dict[str, Any]) -> None:
+    """Writes the results so far."""
+    RESULTS.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(RESULTS, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def draw(record: dict[str, Any]) -> None:
+    """Plots both sides against the number of nouns, with intervals."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.6), layout="constrained")
+    for axes, side in zip(figure.subplots(1, 2, sharey=True), ("erased", "remaining"), strict=True):
+        for number, (method, rows) in enumerate(record["curve"].items()):
+            rows = [row for row in rows if side in row]
+            for time, style in (("before", ":"), ("after", "-")):
+                cells = [row[side][time] for row in rows]
+                values = [100 * cell["value"] for cell in cells]
+                bars = [
+                    [100 * (cell["value"] - cell["low"]) for cell in cells],
+                    [100 * (cell["high"] - cell["value"]) for cell in cells],
+                ]
+                places = [row["erased_nouns"] * (1 + 0.03 * number) for row in rows]
+                axes.errorbar(
+                    places,
+                    values,
+                    yerr=bars if time == "after" else None,
+                    linestyle=style,
+                    marker="o" if time == "after" else "",
+                    color=f"C{number}",
+                    label=f"{method}, {time}",
+                    capsize=2,
+                )
+        axes.set_xscale("log")
+        axes.set_xticks(COUNTS, [str(count) for count in COUNTS])
+        axes.set_xlabel("nouns erased at once, of 64")
+        axes.set_title(f"{side} nouns")
+    figure.axes[0].set_ylabel("present, % of pictures")
+    figure.axes[0].legend(fontsize=8)
+    figure.savefig(FIGURE, dpi=150)
