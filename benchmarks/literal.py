@@ -1,4 +1,4 @@
-"""One layer of the closed-form edit as published, and how far float32 inversion drifts from ours."""
+"""One layer of the closed-form edit as published, and the drift of its float32 inversion."""
 
 from __future__ import annotations
 

@@ -49,6 +49,10 @@ CANDIDATES: dict[str, tuple[dict[str, Any], ...]] = {
             WITHOUT | {"keep_scale": keep, "ridge": ridge}
             for keep, ridge in ((1.0, 1e-3), (3.0, 1e-3), (10.0, 1e-3), (3.0, 1e-4), (10.0, 1e-4))
         ),
+        *(
+            WITHOUT | {"keep_scale": 1.0, "ridge": 1e-4, "null_space": share}
+            for share in (1e-4, 1e-3, 1e-2)
+        ),
     ),
     "rece": tuple(
         WITHOUT

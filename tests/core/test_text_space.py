@@ -10,6 +10,7 @@ from efface.core.text_space import (
     TokenPairs,
     balanced,
     collapsed,
+    free_directions,
     gram,
     joined,
     low_rank,
@@ -146,6 +147,47 @@ def test_low_rank_form_is_exact_and_chains(seed, rank):
     second = TextMap(right.T, left.T)
     expected = first.matrix() @ second.matrix()
     assert torch.allclose(first.then(second).matrix(), expected, atol=1e-8)
+
+
+@settings(deadline=None, max_examples=20)
+@given(SEEDS, ROWS, st.integers(1, WIDTH - 1))
+def test_an_edit_in_the_null_space_leaves_kept_rows_where_they_are(seed, rows, count):
+    pairs, kept = problem(seed, rows, count)
+    held = gram([kept], WIDTH)
+    free = free_directions(held, share=1e-12)
+    assert free.shape == (WIDTH, WIDTH - count)
+    edit = ridge_edit(pairs, 0 * held, ridge=1e-6, free=free).map
+    assert torch.allclose(edit.of(kept), kept, atol=1e-8)
+    assert not torch.allclose(edit.of(pairs.sources), pairs.sources, atol=1e-3)
+
+
+@settings(deadline=None, max_examples=20)
+@given(SEEDS, ROWS, st.integers(1, WIDTH - 1))
+def test_the_null_space_edit_is_the_best_of_those_that_keep(seed, rows, count):
+    """Least squares over ``M``, where the change is ``M K`` for a basis ``K`` found by SVD."""
+    pairs, kept = problem(seed, rows, count)
+    ridge = 0.2
+    basis = torch.linalg.svd(kept).Vh[count:]  # (free, WIDTH): orthogonal to every kept row
+    root = pairs.weights.sqrt()[:, None]
+    left = torch.cat(
+        [root * (pairs.sources @ basis.T), ridge**0.5 * torch.eye(len(basis)).double()]
+    )
+    wanted = torch.cat([root * (pairs.targets - pairs.sources), torch.zeros(len(basis), WIDTH)])
+    change = torch.linalg.lstsq(left, wanted.double()).solution.T @ basis
+    held = gram([kept], WIDTH)
+    found = ridge_edit(pairs, held, ridge=ridge, free=free_directions(held, share=1e-12)).map
+    assert torch.allclose(found.matrix() - torch.eye(WIDTH).double(), change, atol=1e-8)
+
+
+def test_all_directions_free_is_no_constraint_and_none_is_refused():
+    pairs, kept = problem(3, 4, 9)
+    held = gram([kept], WIDTH)
+    everything = free_directions(held, share=1.0)
+    assert everything.shape == (WIDTH, WIDTH)
+    with_all = ridge_edit(pairs, held, ridge=0.1, free=everything).map.matrix()
+    assert torch.allclose(with_all, ridge_edit(pairs, held, ridge=0.1).map.matrix(), atol=1e-9)
+    with pytest.raises(BadRequest, match="leaves no direction"):
+        free_directions(held, share=1e-12)
 
 
 def test_a_singular_system_is_refused():

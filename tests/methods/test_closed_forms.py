@@ -169,3 +169,25 @@ def test_an_edit_too_weak_to_notice_is_an_error(tiny_sd1):
 
     with pytest.raises(NothingChanged, match="which is rounding"):
         efface.erase(tiny_sd1, "pistol", method="uce", ridge=1e9)
+
+
+def test_uce_in_the_null_space_leaves_the_keys_and_values_of_kept_prompts(pipe):
+    kept = Concept(name="cat", prompts=("cat",))
+    wanted = request("pistol", keep=[kept])
+    before = reference.key_value_layers(pipe.unet)
+    rows, erased = reference.states(pipe, "cat")[0], reference.states(pipe, "pistol")[0]
+    moved = {}
+    for share in (0.0, 1e-12):
+        method = Uce(null_space=share, always_keep=(), ridge=1e-3)
+        after = applied_layers(pipe, method.erase(pipe, wanted, generator=generator()).delta)
+        moved[share] = [
+            max(float((states @ (after[name] - before[name]).T).abs().max()) for name in before)
+            for states in (rows, erased)
+        ]
+    assert moved[1e-12][0] < 1e-8 < moved[0.0][0]
+    assert moved[1e-12][1] > 0.1
+
+
+def test_a_share_that_is_none_is_refused():
+    with pytest.raises(BadRequest, match="null_space is 2"):
+        Uce(null_space=2)

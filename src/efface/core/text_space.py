@@ -29,6 +29,7 @@ __all__ = [
     "Weighting",
     "balanced",
     "collapsed",
+    "free_directions",
     "gram",
     "joined",
     "low_rank",
@@ -150,7 +151,13 @@ def token_factors(erased: float, kept: int, weighting: Weighting) -> tuple[float
     return (1.0, 1.0) if weighting == "sum" else (1.0 / max(erased, 1.0), 1.0 / max(kept, 1))
 
 
-def ridge_edit(pairs: TokenPairs, kept: Float[Tensor, "dim dim"], *, ridge: float) -> Solution:
+def ridge_edit(
+    pairs: TokenPairs,
+    kept: Float[Tensor, "dim dim"],
+    *,
+    ridge: float,
+    free: Float[Tensor, "dim rank"] | None = None,
+) -> Solution:
     """Solves for the map that takes sources to targets and leaves the kept rows where they are.
 
     One Cholesky factorisation in float64, whatever the number of layers and concepts.
@@ -159,17 +166,46 @@ def ridge_edit(pairs: TokenPairs, kept: Float[Tensor, "dim dim"], *, ridge: floa
         pairs: rows to move with their weights a; weight zero leaves the map the identity, exactly.
         kept: Gram matrix ``R^T B R`` of the rows to keep, from `gram`.
         ridge: lam, weight of the pull toward the unedited weights, in squared embedding norm.
+        free: orthonormal directions, from `free_directions`; the change then reads nothing else,
+            and whatever is orthogonal to them stays exactly.
 
     Raises:
         BadRequest: the system has no stable solution; raise ``ridge`` or add prompts to keep.
     """
-    sources, targets = pairs.sources.to(torch.float64), pairs.targets.to(torch.float64)
+    wide = pairs.sources.to(torch.float64)
+    sources = wide if free is None else wide @ free  # (n, rank)
+    held = kept if free is None else free.T @ kept @ free
     weighted = pairs.weights.to(torch.float64)[:, None] * sources
-    system = ridge * torch.eye(sources.shape[1], dtype=torch.float64) + sources.T @ weighted + kept
+    system = ridge * torch.eye(sources.shape[1], dtype=torch.float64) + sources.T @ weighted + held
     factor = _cholesky(system)
-    right = torch.cholesky_solve(sources.T, factor).T  # (n, dim): C G^-1
-    left = (targets - sources).T * pairs.weights.to(torch.float64)
-    return Solution(low_rank(left, right), _conditioning(system, factor, sources, right))
+    right = torch.cholesky_solve(sources.T, factor).T  # (n, rank): C G^-1
+    conditioning = _conditioning(system, factor, sources, right)
+    left = (pairs.targets.to(torch.float64) - wide).T * pairs.weights.to(torch.float64)
+    return Solution(low_rank(left, right if free is None else right @ free.T), conditioning)
+
+
+def free_directions(kept: Float[Tensor, "dim dim"], *, share: float) -> Float[Tensor, "dim rank"]:
+    """Gives the directions in which the kept rows hardly vary, as orthonormal columns.
+
+    An edit that reads these alone leaves kept rows (nearly) where they are, however many concepts
+    it erases: the idea of null-space constrained editing (SPEED, arXiv 2503.07392 [recalled]).
+
+    Args:
+        kept: Gram matrix of the kept rows.
+        share: a direction is free when its eigenvalue is at most this share of the largest; 0 to 1.
+            Rounding keeps exact zeros from being zero, so 1e-12 is as good as none.
+
+    Raises:
+        BadRequest: no direction is free; raise the share or keep less.
+    """
+    values, vectors = torch.linalg.eigh(kept)
+    free: Tensor = vectors[:, values <= share * values[-1]]
+    if free.shape[1] == 0:
+        raise BadRequest(
+            f"the keep set leaves no direction whose eigenvalue is at most {share:g} of the "
+            "largest; raise that share or keep fewer prompts"
+        )
+    return free
 
 
 def _cholesky(system: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim dim"]:

@@ -17,7 +17,7 @@ from efface.core.checks import inspect
 from efface.core.edit_report import residual, stored
 from efface.core.recording import Recording, model_name
 from efface.core.results import ErasureResult
-from efface.core.text_space import joined, ridge_edit, token_factors
+from efface.core.text_space import free_directions, joined, ridge_edit, token_factors
 from efface.errors import BadRequest
 from efface.ledger import storage
 from efface.ledger.entries import Entry, seal
@@ -214,10 +214,12 @@ class Ledger:
         )
         kept = kept_of(model, request.keep, self._rules, self.folder / "keep")
         erase, keep = token_factors(float(pairs.weights.sum()), kept.count, method.weighting)
+        held = kept.gram * keep
         solution = ridge_edit(
             pairs.scaled(method.erase_scale * erase),
-            kept.gram * (method.keep_scale * keep),
+            method.keep_scale * held,
             ridge=method.ridge,
+            free=free_directions(held, share=method.null_space) if method.null_space else None,
         )
         recording.step({"residual": residual(solution.map, pairs)})
         weights = key_value_weights(model.unet, len(kept.gram))

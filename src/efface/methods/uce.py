@@ -12,7 +12,7 @@ from efface.core.checks import require
 from efface.core.edit_report import interference, residual, stored
 from efface.core.recording import Recording
 from efface.core.text import Embedder
-from efface.core.text_space import Weighting, balanced, gram, ridge_edit
+from efface.core.text_space import Weighting, balanced, free_directions, gram, ridge_edit
 from efface.core.token_rules import TargetRule, TokenRule, erased_pairs, kept_blocks
 from efface.errors import BadRequest, require_positive
 from efface.models.components import KEY_VALUE
@@ -39,7 +39,8 @@ class Uce(Eraser[TextToImage]):
         result is the same to rounding and the change is stored as an exact low-rank map.
         ``target="prompt_without_concept"`` is ours: mapping "a pistol, blueprint style" to the
         empty prompt wipes the style too, so the wording around the concept is kept in the target.
-        ``weighting="mean"`` is ours too.
+        ``weighting="mean"`` is ours too. ``null_space`` is the idea of SPEED (arXiv 2503.07392
+        [recalled]), written from the idea: erase many concepts within what is left free.
     """
 
     paper: ClassVar[Paper] = Paper(
@@ -62,11 +63,15 @@ class Uce(Eraser[TextToImage]):
     """Prompts kept in every request; the paper's code always keeps the empty one."""
     weighting: Weighting = "sum"
     """Whether the erased and the kept side count by number of tokens (sum) or as one (mean)."""
+    null_space: float = 0.0
+    """Edit only directions that the keep set uses at most this share of its main one; 0: all."""
 
     def __post_init__(self) -> None:
         require_positive(self, "ridge", "erase_scale")
         if self.keep_scale < 0:
             raise BadRequest(f"keep_scale is {self.keep_scale}; it must not be negative")
+        if not 0 <= self.null_space <= 1:
+            raise BadRequest(f"null_space is {self.null_space}; it must be between 0 and 1")
 
     @classmethod
     def presets(cls) -> Mapping[str, Uce]:
@@ -97,10 +102,12 @@ class Uce(Eraser[TextToImage]):
         pairs = erased_pairs(embedder, request.erasures, tokens=self.tokens, target=self.target)
         kept = kept_blocks(embedder, request.keep, tokens=self.tokens, always=self.always_keep)
         erase, keep = balanced(pairs, kept, self.weighting)
+        held = gram(kept, embedder.width, weight=keep)
         solution = ridge_edit(
             pairs.scaled(self.erase_scale * erase),
-            gram(kept, embedder.width, weight=self.keep_scale * keep),
+            self.keep_scale * held,
             ridge=self.ridge,
+            free=free_directions(held, share=self.null_space) if self.null_space else None,
         )
         moved = {
             "residual": residual(solution.map, pairs),
