@@ -60,4 +60,17 @@ CASES = (
         golden={"change": 1.299235980},
         seconds=10.0,
     ),
+    Case(
+        method="trce",
+        request=request("pistol", anchor="lamp", keep=["cat"]),
+        golden={"change": 0.272367053},
+        seconds=10.0,
+    ),
+    Case(
+        method="trce",
+        host="tiny_sd2",
+        request=request(["van gogh", "monet"], kind="style", anchor="art", keep=["cat"]),
+        golden={"change": 0.556765917},
+        seconds=10.0,
+    ),
 )

@@ -110,3 +110,27 @@ def rows_without(pipe, source, target):
     start_c, start_t = (len(ids) - 1 - shared for ids in unpadded)
     count = len(c) - max(start_c, start_t)
     return c[start_c : start_c + count], t[start_t : start_t + count]
+
+
+def trce(layers, pairs, kept, *, keep, ridge):
+    """Moves rows to rows, both sides as means (TRCE, stage 1); pairs are (source, target) rows."""
+    count = sum(len(rows) for rows in kept)
+    sources, targets = (torch.cat(rows) for rows in zip(*pairs, strict=True))
+    return {
+        name: edited(
+            weight,
+            [(sources, targets)],
+            kept,
+            erase=1 / len(sources),
+            keep=keep / count,
+            ridge=ridge,
+        )
+        for name, weight in layers.items()
+    }
+
+
+def end_rows(pipe, source, target):
+    """Takes the first end-of-text row of both, found by the tokenizer's attention mask."""
+    c, last_c = states(pipe, source)
+    t, last_t = states(pipe, target)
+    return c[last_c + 1 : last_c + 2], t[last_t + 1 : last_t + 2]

@@ -23,6 +23,14 @@ def change(case):
     kept = [reference.states(pipe, "")[0]]
     kept += [reference.states(pipe, text)[0] for one in wanted.keep for text in wordings(one)]
     before = reference.key_value_layers(pipe.unet)
+    if case.method == "trce":
+        ends = [
+            reference.end_rows(pipe, text, _target(text, erasure))
+            for erasure in wanted.erasures
+            for text in wordings(erasure.concept)
+        ]
+        after = reference.trce(before, ends, kept, keep=1e-3, ridge=1e-3)
+        return reference.relative_change(before, after)
     after = reference.uce(before, pairs, kept, erase=1.0, keep=1.0, ridge=0.5)
     if case.method == "rece":
         if case.settings.get("rows", "all") == "all":

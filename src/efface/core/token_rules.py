@@ -47,6 +47,8 @@ class PromptPair:
     """Position of the concept's last token in the source."""
     target_start: int
     """Position that this token should act like."""
+    first: int
+    """Position of the concept's first token in the source, where the rule looks for it."""
 
 
 def prompt_pairs(embedder: Embedder, erasure: Erasure, rule: TargetRule) -> list[PromptPair]:
@@ -97,9 +99,8 @@ def _pair(
     anchor = "" if erasure.anchor is None else erasure.anchor.name
     if rule == "anchor":
         target = _replaced(source, name, anchor) if anchor and name else anchor
-        return PromptPair(
-            source, target, embedder.tokenised(source).last, embedder.tokenised(target).last
-        )
+        last = embedder.tokenised(source).last
+        return PromptPair(source, target, last, embedder.tokenised(target).last, last)
     if name is None:
         raise BadRequest(
             f"the prompt '{source}' does not name '{erasure.concept.name}', so it cannot be left "
@@ -107,7 +108,7 @@ def _pair(
         )
     first, last = embedder.span(source, name)
     width = len(embedder.tokenised(anchor).content)
-    return PromptPair(source, _replaced(source, name, anchor), last, first + width - 1)
+    return PromptPair(source, _replaced(source, name, anchor), last, first + width - 1, first)
 
 
 def _replaced(prompt: str, name: str, replacement: str) -> str:
