@@ -25,13 +25,13 @@ from efface.evaluation.record import Evaluation
 
 RESULTS = Path(__file__).parent / "results" / "erasure"
 PICTURES = Path("runs") / ".benchmark-pictures"
-METHODS = ("rece", "uce")
+METHODS = ("rece", "uce", "trce", "realera")
 
 
 def missing() -> Iterator[tuple[str, str, Path]]:
     """Method, concept and file of every result that is not there yet."""
-    for concept in (*MEASURED_NOUNS, *MEASURED_STYLES):
-        for method in METHODS:
+    for method in METHODS:
+        for concept in (*MEASURED_NOUNS, *MEASURED_STYLES):
             path = RESULTS / method / f"{concept.replace(' ', '_')}.json"
             if not path.exists():
                 yield method, concept, path

@@ -61,6 +61,15 @@ CANDIDATES: dict[str, tuple[dict[str, Any], ...]] = {
         | {"ridge": 1e-3, "first_ridge": 1e-3}
         for keep in (3.0, 10.0)
     ),
+    "trce": tuple(
+        {"concept_weight": 1.0, "padding_weight": 1.0, "keep_weight": keep, "ridge": 1e-4}
+        for keep in (1.0, 3.0, 10.0)
+    ),
+    "realera": tuple(
+        {"target": "prompt_without_concept", "ridge": 1e-4, "near_weight": 0.1}
+        | {"keep_weight": keep}
+        for keep in (1.0, 3.0, 10.0)
+    ),
 }
 
 

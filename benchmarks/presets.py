@@ -48,6 +48,23 @@ CANDIDATES: dict[str, tuple[dict[str, Any], ...]] = {
         RECE_OURS | {"rounds": 1, "first_keep_scale": 10.0, "keep_scale": 10.0, "hold": 1.0},
         RECE_OURS | {"rounds": 2, "first_keep_scale": 10.0, "keep_scale": 10.0, "hold": 10.0},
     ),
+    "trce": (
+        {},
+        *(
+            {"concept_weight": 1.0, "padding_weight": 1.0, "keep_weight": keep}
+            for keep in (1.0, 3.0, 10.0)
+        ),
+    ),
+    "realera": (
+        {},
+        *(
+            {"target": "prompt_without_concept", "ridge": 1e-3, "keep_weight": keep}
+            | {"near_weight": near}
+            for keep, near in ((3.0, 0.5), (10.0, 0.1), (10.0, 0.5))
+        ),
+        {"target": "prompt_without_concept", "ridge": 1e-3, "keep_weight": 10.0}
+        | {"neighbours": "moments", "near_weight": 0.01, "beyond_weight": 0.1},
+    ),
 }
 
 

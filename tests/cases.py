@@ -73,4 +73,11 @@ CASES = (
         golden={"change": 0.556765917},
         seconds=10.0,
     ),
+    Case(
+        method="realera",
+        settings={"neighbours": "moments"},
+        request=request(PISTOL, keep=["cat"]),
+        golden={"change": 0.392593635},
+        seconds=10.0,
+    ),
 )

@@ -134,3 +134,47 @@ def end_rows(pipe, source, target):
     c, last_c = states(pipe, source)
     t, last_t = states(pipe, target)
     return c[last_c + 1 : last_c + 2], t[last_t + 1 : last_t + 2]
+
+
+def shell_moments(row, near, distance, steps=20000):
+    """Sums over a fine grid of cosines what a shell's points are on average (midpoint rule)."""
+    low, high = near
+    if distance < 1:
+        low = max(low, (1 - distance**2) ** 0.5)
+    width = len(row)
+    first = along = across = 0.0
+    for step in range(steps):
+        s = low + (high - low) * (step + 0.5) / steps
+        radius = 1.0
+        if distance < float("inf"):
+            slack = max(distance**2 - 1 + s**2, 0.0) ** 0.5
+            radius = min(max(radius, s - slack), s + slack)
+        first += radius * s / steps
+        along += (radius * s) ** 2 / steps
+        across += radius**2 * (1 - s**2) / steps
+    outer = torch.outer(row, row)
+    rest = (row @ row) * torch.eye(width, dtype=row.dtype) - outer
+    return first * row, along * outer + across / (width - 1) * rest
+
+
+def realera(layers, pairs, kept, *, near, distance, beyond, keep, ridge):
+    """Layer by layer from the moments of every single row (reconstruction, note section 6)."""
+    sources, targets = (torch.cat(rows) for rows in zip(*pairs, strict=True))
+    count, held = len(sources), sum(len(rows) for rows in kept)
+    edited_layers = {}
+    width = sources.shape[1]
+    system = ridge * torch.eye(width, dtype=torch.float64)
+    pulled = torch.zeros(width, width, dtype=torch.float64)
+    for c, t in zip(sources, targets, strict=True):
+        mean, second = shell_moments(c, near, distance)
+        _, outside = shell_moments(c, beyond, float("inf"))
+        system = system + (torch.outer(c, c) + second + outside) / count
+        pulled = pulled + (torch.outer(t, c) + torch.outer(t, mean) + outside) / count
+    for rows in kept:
+        for r in rows:
+            system = system + keep / held * torch.outer(r, r)
+            pulled = pulled + keep / held * torch.outer(r, r)
+    for name, weight in layers.items():
+        moved = weight @ pulled + ridge * weight
+        edited_layers[name] = moved @ torch.inverse(system)
+    return edited_layers

@@ -31,6 +31,18 @@ def change(case):
         ]
         after = reference.trce(before, ends, kept, keep=1e-3, ridge=1e-3)
         return reference.relative_change(before, after)
+    if case.method == "realera":
+        after = reference.realera(
+            before,
+            pairs,
+            kept,
+            near=(0.9, 1.0),
+            distance=0.45,
+            beyond=(0.5, 0.85),
+            keep=0.1,
+            ridge=0.1,
+        )
+        return reference.relative_change(before, after)
     after = reference.uce(before, pairs, kept, erase=1.0, keep=1.0, ridge=0.5)
     if case.method == "rece":
         if case.settings.get("rows", "all") == "all":

@@ -95,6 +95,18 @@ class Embedder:
             raise BadModel("the text encoder gives values that are not finite; try float32")
         return states.to("cpu", torch.float64)
 
+    def vocabulary(self) -> tuple[Float[Tensor, "n dim"], dict[int, str]]:
+        """Gives the table of input embeddings, and the plain words of three letters or more in it.
+
+        Words are tokens that end a word; pieces of words and signs are left out.
+        """
+        table = self._encoder.get_input_embeddings().weight.detach().to("cpu", torch.float64)
+        known = self._tokenizer.get_vocab()
+        whole = {number: token for token, number in known.items() if token.endswith("</w>")}
+        words = {number: token.removesuffix("</w>") for number, token in whole.items()}
+        plain = {n: word for n, word in words.items() if word.isalpha() and word.isascii()}
+        return table, {n: word for n, word in plain.items() if len(word) >= 3}
+
     def span(self, prompt: str, phrase: str) -> tuple[int, int]:
         """Finds the first and last position of a phrase's tokens in a prompt; its last mention.
 

@@ -33,6 +33,7 @@ __all__ = [
     "gram",
     "joined",
     "low_rank",
+    "moment_edit",
     "ridge_edit",
     "token_factors",
 ]
@@ -182,6 +183,32 @@ def ridge_edit(
     conditioning = _conditioning(system, factor, sources, right)
     left = (pairs.targets.to(torch.float64) - wide).T * pairs.weights.to(torch.float64)
     return Solution(low_rank(left, right if free is None else right @ free.T), conditioning)
+
+
+def moment_edit(
+    cross: Float[Tensor, "dim dim"],
+    second: Float[Tensor, "dim dim"],
+    kept: Float[Tensor, "dim dim"],
+    *,
+    ridge: float,
+) -> Solution:
+    """Solves the same from moments: no rows, so that a distribution can stand for them.
+
+    Args:
+        cross: ``T^T A C``, weighted sum of target times source.
+        second: ``C^T A C``, weighted sum of source times source.
+        kept: ``R^T B R``.
+        ridge: see `ridge_edit`.
+
+    Raises:
+        BadRequest: see `ridge_edit`.
+    """
+    identity = torch.eye(len(second), dtype=torch.float64)
+    system = ridge * identity + second + kept
+    factor = _cholesky(system)
+    change = torch.cholesky_solve((cross - second).T, factor).T
+    conditioning = _conditioning(system, factor, cross - second, change)
+    return Solution(low_rank(change, identity), conditioning)
 
 
 def free_directions(kept: Float[Tensor, "dim dim"], *, share: float) -> Float[Tensor, "dim rank"]:
