@@ -1,7 +1,7 @@
 """Puts the trained parts into the package as a plain StableDiffusionPipeline in float16.
 
-    python emoji/assemble.py
-    python emoji/assemble.py --back     lays the shipped parts into work/, to train one of them anew
+python emoji/assemble.py
+python emoji/assemble.py --back     lays the shipped parts into work/, to train one of them anew
 """
 
 from __future__ import annotations

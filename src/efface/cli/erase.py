@@ -13,7 +13,7 @@ from efface import registry
 from efface.cli import measuring, runs, smoke
 from efface.cli.drawing import sampling_for
 from efface.cli.folder import RunFolder, locked
-from efface.cli.hosts import BUNDLED, Wanted, load_host, request_for
+from efface.cli.hosts import BUNDLED, Wanted, host_for, request_for
 from efface.cli.shell import Repeated, Shared, parse, settings_from
 from efface.concepts import ConceptKind
 from efface.errors import BadRequest
@@ -49,6 +49,9 @@ class Erase(Shared):
     """Seed of everything the method draws."""
     evaluate: bool = True
     """Measure the result, where a suite for this model exists."""
+    smoke: bool = False
+    """Keep a few pictures for efface verify, of the bundled model always; others are loaded whole
+    for it, where otherwise a folder's text encoder and the weights that read text are enough."""
     size: str = "standard"
     """How many pictures to measure with; see efface evaluate."""
     overwrite: bool = False
@@ -98,8 +101,9 @@ def run(arguments: list[str], output: Output) -> int:
 
 
 def _fill(folder: RunFolder, recipe: runs.Recipe, options: Erase, output: Output) -> Any:
-    """Writes the run; gives the loaded model."""
-    pipe = load_host(options.model, output)
+    """Writes the run; gives the model."""
+    pictures = options.smoke or (options.evaluate and options.model == BUNDLED)
+    pipe = host_for(options.model, recipe.method, output, pictures=pictures)
     result = runs.erase(pipe, recipe, output)
     with folder.staged() as staging:
         result.save(staging)
@@ -107,7 +111,7 @@ def _fill(folder: RunFolder, recipe: runs.Recipe, options: Erase, output: Output
         measuring.forget(folder.path)
     output.after_interrupt = f"the delta is saved; go on with: efface evaluate {options.out}"
     output.say(f"erased in {result.seconds:.1f} s: {options.out / runs.DELTA}")
-    if options.evaluate:
+    if pictures:
         _keep_pictures(folder, pipe, result.delta, recipe, output)
     return pipe
 

@@ -44,7 +44,8 @@ def joint_factor(weights: Mapping[str, Float[Tensor, "_ dim"]]) -> Float[Tensor,
     """
     width = next(iter(weights.values())).shape[1]
     factor = torch.zeros(width, width, dtype=torch.float64)
-    for weight in weights.values():
+    # By name, so that the order in which a model lists its layers cannot change the rounding.
+    for _, weight in sorted(weights.items()):
         stacked = torch.cat([factor, weight.to("cpu", torch.float64)])
         factor = torch.linalg.qr(stacked, mode="r").R
     return factor

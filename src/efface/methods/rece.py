@@ -65,6 +65,7 @@ class Rece(Eraser[TextToImage]):
     )
     needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
     edits: ClassVar[frozenset[str]] = frozenset({"unet"})
+    streams: ClassVar[bool] = True
 
     rounds: int = 3
     """How often returning embeddings are found and erased; 0 leaves the first edit alone."""

@@ -47,6 +47,7 @@ class Uce(Eraser[TextToImage]):
     )
     needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
     edits: ClassVar[frozenset[str]] = frozenset({"unet"})
+    streams: ClassVar[bool] = True
 
     erase_scale: float = 1.0
     """Weight of the erased tokens. Higher erases deeper and disturbs other concepts more."""
