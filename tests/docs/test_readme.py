@@ -45,8 +45,9 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rece.toml").write_text("ridge = 0.5\n")
     from efface.cli import apply, evaluate, rerun, verify
-    from efface.cli.erase import choose
+    from efface.cli.erase import Erase, choose
     from efface.cli.list import List
+    from efface.cli.plan import Plan
     from efface.cli.shell import parse
 
     verbs = {
@@ -56,15 +57,16 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
         "rerun": rerun.Rerun,
         "list": List,
     }
+    kinds = {"erase": Erase, "plan": Plan}
     lines = [line for block in blocks(page, "") for line in block.splitlines()]
     commands = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("efface")]
     assert len(commands) >= 6
     for verb, *words in commands:
         if words[-1:] == ["--help"]:
             with pytest.raises(SystemExit, match="0"):
-                choose(words[0], words[1:])
-        elif verb == "erase":
-            choose(words[0], words[1:])
+                choose(words[0], words[1:], kinds[verb])
+        elif verb in kinds:
+            choose(words[0], words[1:], kinds[verb])
         else:
             parse(verbs[verb], words, prog=f"efface {verb}", description="")
 
