@@ -13,6 +13,9 @@ from efface.models.components import key_value_names
 
 __all__ = ["joint_factor", "key_value_weights", "responses"]
 
+TALL = 4
+"""How many times taller than wide a stack is before it is factorised: memory against work."""
+
 
 def key_value_weights(unet: nn.Module, width: int) -> dict[str, Float[Tensor, "_ dim"]]:
     """Lists key and value weights by canonical path; views, not copies.
@@ -43,12 +46,13 @@ def joint_factor(weights: Mapping[str, Float[Tensor, "_ dim"]]) -> Float[Tensor,
     of the stacked weights, which the sum of products would square.
     """
     width = next(iter(weights.values())).shape[1]
-    factor = torch.zeros(width, width, dtype=torch.float64)
+    blocks = [torch.zeros(width, width, dtype=torch.float64)]
     # By name, so that the order in which a model lists its layers cannot change the rounding.
-    for _, weight in sorted(weights.items()):
-        stacked = torch.cat([factor, weight.to("cpu", torch.float64)])
-        factor = torch.linalg.qr(stacked, mode="r").R
-    return factor
+    for number, (_, weight) in enumerate(sorted(weights.items()), start=1):
+        blocks.append(weight.to("cpu", torch.float64))
+        if sum(map(len, blocks)) > TALL * width or number == len(weights):
+            blocks = [torch.linalg.qr(torch.cat(blocks), mode="r").R]
+    return blocks[0]
 
 
 def responses(
