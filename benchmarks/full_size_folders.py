@@ -167,7 +167,7 @@ def make(name: str, folder: Path, *, seed: int = 0) -> None:
     for part_name, part in layout.parts.items():
         index[part_name] = [part.library, part.kind]
         given = ids.get(part_name.replace("text_encoder", "tokenizer"), {})
-        _network(folder / part_name, part, part.config | given, generator)
+        write_network(folder / part_name, part, part.config | given, generator)
     index["scheduler"] = ["diffusers", _scheduler(folder / "scheduler", layout)]
     if name == "sd15":
         index |= {"safety_checker": [None, None], "feature_extractor": [None, None]}
@@ -196,7 +196,10 @@ def _scheduler(folder: Path, layout: Layout) -> str:
     return kind
 
 
-def _network(folder: Path, part: Part, config: dict[str, Any], generator: torch.Generator) -> None:
+def write_network(
+    folder: Path, part: Part, config: dict[str, Any], generator: torch.Generator
+) -> None:
+    """Writes one network's config and its weights, tensor by tensor."""
     import importlib
 
     kind = getattr(importlib.import_module(part.library), part.kind)
