@@ -13,8 +13,8 @@ from efface.models.components import key_value_names
 
 __all__ = ["joint_factor", "key_value_weights", "responses"]
 
-TALL = 4
-"""How many times taller than wide a stack is before it is factorised: memory against work."""
+BLOCKS = 8
+"""Column blocks in which a symmetric product is formed, on and above the diagonal."""
 
 
 def key_value_weights(unet: nn.Module, width: int) -> dict[str, Float[Tensor, "_ dim"]]:
@@ -42,17 +42,23 @@ def key_value_weights(unet: nn.Module, width: int) -> dict[str, Float[Tensor, "_
 def joint_factor(weights: Mapping[str, Float[Tensor, "_ dim"]]) -> Float[Tensor, "dim dim"]:
     """Gives an F with ``F^T F = sum W^T W`` over all layers, in float64.
 
-    ``|F x|`` is the size of all keys and values that a token x makes. QR keeps the condition number
-    of the stacked weights, which the sum of products would square.
+    ``|F x|`` is the size of all keys and values that a token x makes. Half of the sum of products,
+    which is symmetric, is formed and F is its root: much less work than a QR factorisation of the
+    stack. Directions below 1e-8 of the largest drown in rounding; weights stored in float32 or less
+    do not resolve them either.
     """
     width = next(iter(weights.values())).shape[1]
-    blocks = [torch.zeros(width, width, dtype=torch.float64)]
+    total = torch.zeros(width, width, dtype=torch.float64)
+    edges = range(0, width, max(1, width // BLOCKS))
     # By name, so that the order in which a model lists its layers cannot change the rounding.
-    for number, (_, weight) in enumerate(sorted(weights.items()), start=1):
-        blocks.append(weight.to("cpu", torch.float64))
-        if sum(map(len, blocks)) > TALL * width or number == len(weights):
-            blocks = [torch.linalg.qr(torch.cat(blocks), mode="r").R]
-    return blocks[0]
+    for _, weight in sorted(weights.items()):
+        wide = weight.to("cpu", torch.float64)
+        for start in edges:
+            block = slice(start, start + edges.step)
+            total[block, start:] += wide[:, block].T @ wide[:, start:]
+    values, vectors = torch.linalg.eigh(total.triu() + total.triu(1).T)
+    factor: Tensor = values.clamp(min=0).sqrt()[:, None] * vectors.T
+    return factor
 
 
 def responses(

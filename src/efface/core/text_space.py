@@ -74,9 +74,7 @@ class TextMap:
     def then(self, later: TextMap) -> TextMap:
         """Gives ``P Q`` for a later edit Q of the edited weights: ``W P Q``."""
         carried = later.left + self.left @ (self.right @ later.left)
-        return low_rank(
-            torch.cat([self.left, carried], dim=1), torch.cat([self.right, later.right])
-        )
+        return _narrow(torch.cat([self.left, carried], dim=1), torch.cat([self.right, later.right]))
 
 
 @dataclass(frozen=True)
@@ -165,7 +163,7 @@ def ridge_edit(pairs: TokenPairs, kept: Float[Tensor, "dim dim"], *, ridge: floa
     factor = _cholesky(system)
     right = torch.cholesky_solve(sources.T, factor).T  # (n, dim): C G^-1
     left = (targets - sources).T * pairs.weights.to(torch.float64)
-    return Solution(low_rank(left, right), _conditioning(system, sources, right))
+    return Solution(_narrow(left, right), _conditioning(system, sources, right))
 
 
 def _cholesky(system: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim dim"]:
@@ -194,6 +192,13 @@ def _conditioning(
         )
     size = torch.linalg.matrix_norm(sources).clamp(min=1e-300)
     return Conditioning(condition, float(torch.linalg.matrix_norm(right @ system - sources) / size))
+
+
+def _narrow(left: Float[Tensor, "dim n"], right: Float[Tensor, "n dim"]) -> TextMap:
+    """Writes ``I + left right`` with factors no wider than the space, without decomposing it."""
+    if left.shape[1] <= left.shape[0]:
+        return TextMap(left, right)
+    return TextMap(left @ right, torch.eye(len(left), dtype=left.dtype))
 
 
 def low_rank(left: Float[Tensor, "dim n"], right: Float[Tensor, "n dim"]) -> TextMap:

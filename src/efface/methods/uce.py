@@ -108,6 +108,6 @@ class Uce(Eraser[TextToImage]):
             "interference": interference(solution.map, kept),
         }
         recording.step(moved)
-        patches = {KEY_VALUE: stored(solution.map, weights)}
-        found = asdict(solution.conditioning) | moved | {"rank": solution.map.left.shape[1]}
-        return recording.result(self, request, patches, diagnostics=found)
+        patch = stored(solution.map, weights)
+        found = asdict(solution.conditioning) | moved | {"rank": patch.left.shape[1]}
+        return recording.result(self, request, {KEY_VALUE: patch}, diagnostics=found)
