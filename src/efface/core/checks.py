@@ -28,7 +28,7 @@ COLLAPSE = 1.0
 """Relative response of other prompts above which a model counts as wrecked: all of it is new."""
 PROBES = 8
 """Prompts per side at most."""
-OUTPUTS = 128
+OUTPUTS = 32
 """Rows of a weight, evenly strided, that stand for all of it where all are changed alike."""
 
 

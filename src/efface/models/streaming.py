@@ -52,6 +52,8 @@ class StreamedModel:
         self.config = SimpleNamespace(_name_or_path=str(folder))
         self.components = dict(parts)
         """Every part by its name in the pipeline; None for those that the folder leaves out."""
+        self.embedded_prompts: dict[str, Tensor] = {}
+        """What prompts gave, for every embedder of this model: each pass reads an encoder anew."""
         vars(self).update(parts)
 
 
@@ -79,7 +81,8 @@ def stream(folder: Path | str) -> StreamedModel:
             f"{folder / 'model_index.json'} names no text encoder with its tokenizer; efface edits "
             "what a model reads from text, so copy the whole pipeline"
         )
-    parts = {name: _part(folder / name, *kinds[name]) for name in kinds if _reads(name)}
+    parts: dict[str, Any] = dict.fromkeys(name for name in index if _reads(name))
+    parts |= {name: _part(folder / name, *kinds[name]) for name in kinds if _reads(name)}
     parts[denoiser] = _denoiser(folder / denoiser)
     return StreamedModel(folder, parts)
 
