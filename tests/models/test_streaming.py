@@ -12,7 +12,7 @@ from efface.errors import BadModel
 from efface.models.encoders import StreamedEncoder
 from efface.models.loading import load
 from efface.models.shards import header, stored_tensors, weight_sets
-from efface.models.streaming import stream
+from efface.models.streaming import reads_text, stream
 from tests.conftest import host
 
 SHARDED = "40KB"
@@ -205,3 +205,22 @@ def test_plain_weights_come_before_variants(folder, tmp_path):
     assert [each.variant for each in found] == [None, "non_ema"]
     assert found[0].tensors().keys() == found[1].tensors().keys()
     assert load_file(found[1].files[0]).keys() == whole.keys()
+
+
+@pytest.mark.parametrize(
+    ("path", "reads"),
+    [
+        ("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight", True),
+        ("down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_k.weight", False),
+        ("down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_q.weight", False),
+        ("down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor.to_k_ip.weight", False),
+        ("add_embedding.linear_1.weight", True),
+        ("add_embedding.linear_2.weight", False),
+        ("context_embedder.bias", True),
+        ("time_text_embed.text_embedder.linear_1.weight", True),
+        ("time_text_embed.timestep_embedder.linear_1.weight", False),
+        ("caption_projection.linear_2.bias", True),
+    ],
+)
+def test_what_reads_text_in_every_family(path, reads):
+    assert reads_text(path) == reads

@@ -10,24 +10,22 @@ from efface.models.survey import FolderSurvey
 
 __all__ = ["WorkPlan", "plan_work"]
 
-# Measured by `benchmarks/full_size.py` on the machine named in benchmarks/results/full_size.json,
-# with one thread. Estimates are for that machine: others differ by their speed.
-START_SECONDS = 4.5
+# Measured with one thread on the machine named in benchmarks/results/full_size.json, by the runs
+# recorded there and in benchmarks/results/encoders.json. Other machines differ by their speed.
+START_SECONDS = 4.0
 """Importing torch and transformers."""
-START_BYTES = 400 << 20
+START_BYTES = 390 << 20
 """Resident size after that."""
-ENCODER_RATE = 50e9
+ENCODER_RATE = 80e9
 """Float32 operations a second in a text encoder."""
-SOLVER_RATE = 25e9
+SOLVER_RATE = 40e9
 """Float64 operations a second in the solver."""
-READ_RATE = 0.5e9
+READ_RATE = 0.7e9
 """Bytes a second from the files, widening included."""
-ROUND_CUBES = 40
-"""Operations of one solve with its checks, in cubes of the text width."""
-SQUARES = 12
-"""Float64 matrices, text width squared, that are held at the same time."""
-ROW_COPIES = 8
-"""Copies of all token rows, in float64, that are held at the same time."""
+SOLVE_CUBES, ROUND_CUBES = 12, 30
+"""Operations of the first solve and of each round of repeated solves, in cubes of the width."""
+SOLVE_SQUARES, ROUND_SQUARES = 6, 29
+"""Float64 values held at the same time, in squares of the width, without and with rounds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,16 +63,14 @@ def plan_work(found: FolderSurvey, method: Any, request: ErasureRequest) -> Work
         request: what goes and what stays.
     """
     prompts = len(_prompts(method, request))
-    width = found.width
     rows = prompts * sum(encoder.length for encoder in found.encoders)
-    rounds = 1 + int(getattr(method, "rounds", 0))
     parameters = sum(tensor.numel for tensor in found.touched.values())
     touched_bytes = sum(tensor.bytes for tensor in found.touched.values())
     encoding = sum(2 * e.weights * e.length * prompts for e in found.encoders)
-    solving = (rounds * ROUND_CUBES * width + 6 * parameters / width) * width**2
     reading = touched_bytes + sum(encoder.bytes for encoder in found.encoders)
     layer = max(6 * encoder.largest for encoder in found.encoders)
-    dense = 8 * (SQUARES * width**2 + ROW_COPIES * rows * width)
+    solving, squares = _solver(found, method, parameters)
+    dense = 8 * (squares * found.width**2 + rows * found.width)
     return WorkPlan(
         tensors=len(found.touched),
         parameters=parameters,
@@ -87,9 +83,18 @@ def plan_work(found: FolderSurvey, method: Any, request: ErasureRequest) -> Work
         + solving / SOLVER_RATE
         + reading / READ_RATE,
         peak_bytes=START_BYTES + touched_bytes + max(layer, dense),
-        delta_bytes=_delta_bytes(width, rows),
+        delta_bytes=_delta_bytes(found.width, rows),
         copy_bytes=sum(f.stat().st_size for f in found.folder.rglob("*") if f.is_file()),
     )
+
+
+def _solver(found: FolderSurvey, method: Any, parameters: int) -> tuple[float, int]:
+    """Gives the operations of the solves, and how many squares of the width are held."""
+    rounds = getattr(method, "rounds", None)
+    if rounds is None:
+        return float(SOLVE_CUBES * found.width**3), SOLVE_SQUARES
+    root = parameters * found.width
+    return float((SOLVE_CUBES + ROUND_CUBES * (rounds + 1)) * found.width**3 + root), ROUND_SQUARES
 
 
 def _prompts(method: Any, request: ErasureRequest) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,13 +12,20 @@ from typing import Any
 from torch import Tensor, nn
 
 from efface.errors import BadModel
-from efface.models.components import is_key_value
 from efface.models.encoders import StreamedEncoder
 from efface.models.shards import folder_json, stored_tensors
 
-__all__ = ["StreamedModel", "StreamedWeights", "stream"]
+__all__ = ["DENOISERS", "StreamedModel", "StreamedWeights", "reads_text", "stream"]
 
 DENOISERS = ("unet", "transformer")
+_READERS = (
+    r"attn2\.to_[kv]",  # cross-attention: Stable Diffusion 1, 2, XL and PixArt
+    r"add_embedding\.linear_1",  # the pooled text of Stable Diffusion XL
+    r"context_embedder",  # the token sequence of Stable Diffusion 3 and FLUX
+    r"time_text_embed\.text_embedder\.linear_1",  # their pooled text
+    r"caption_projection\.linear_[12]",  # the token sequence of PixArt
+)
+_READS_TEXT = re.compile(rf"(^|\.)({'|'.join(_READERS)})\.(weight|bias)$")
 
 
 class StreamedWeights(nn.Module):
@@ -55,6 +63,11 @@ class StreamedModel:
         self.embedded_prompts: dict[str, Tensor] = {}
         """What prompts gave, for every embedder of this model: each pass reads an encoder anew."""
         vars(self).update(parts)
+
+
+def reads_text(path: str) -> bool:
+    """Says whether a denoiser's parameter belongs to a layer that reads text, in any family."""
+    return _READS_TEXT.search(path) is not None
 
 
 def stream(folder: Path | str) -> StreamedModel:
@@ -113,5 +126,5 @@ def _denoiser(part: Path) -> StreamedWeights:
         raise BadModel(f"{part.parent} has no folder '{part.name}'; the copy is not complete")
     config = folder_json(part / "config.json")
     stored = stored_tensors(part)
-    chosen = {path: tensor.mapped() for path, tensor in stored.items() if is_key_value(path)}
+    chosen = {path: tensor.mapped() for path, tensor in stored.items() if reads_text(path)}
     return StreamedWeights(chosen, config)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,8 @@ from typing import Any
 
 from efface.errors import BadModel
 from efface.models.architectures import layout
-from efface.models.components import is_key_value
 from efface.models.shards import StoredTensor, folder_json, stored_tensors
-from efface.models.streaming import DENOISERS
+from efface.models.streaming import DENOISERS, reads_text
 
 __all__ = ["EncoderSurvey", "FolderSurvey", "licence_notes", "survey"]
 
@@ -53,8 +53,11 @@ class FolderSurvey:
 
     @property
     def width(self) -> int:
-        """Values that the edited weights read per token: the side of the largest solve."""
-        return max(tensor.shape[1] for tensor in self.touched.values())
+        """Values per token that most of the touched weights read: the side of the largest solve."""
+        read: Counter[int] = Counter()
+        for tensor in self.touched.values():
+            read[tensor.shape[1]] += tensor.numel
+        return read.most_common(1)[0][0]
 
 
 def survey(folder: Path | str) -> FolderSurvey:
@@ -69,7 +72,11 @@ def survey(folder: Path | str) -> FolderSurvey:
     if denoiser is None:
         raise BadModel(f"{folder / 'model_index.json'} names no unet or transformer to edit")
     stored = stored_tensors(folder / denoiser)
-    touched = {path: tensor for path, tensor in stored.items() if is_key_value(path)}
+    touched = {
+        path: tensor
+        for path, tensor in stored.items()
+        if reads_text(path) and path.endswith("weight")
+    }
     if not touched:
         raise BadModel(f"nothing in {folder / denoiser} reads text in a way that efface knows")
     encoders = tuple(_encoders(folder, index))
