@@ -29,9 +29,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from efface.models.tiny import tiny_tokenizer
+from efface.models.tiny import WORDS, tiny_tokenizer
 
 CLIP_LENGTH = 77
+T5_LENGTH = 512
 SHARD_BYTES = 4 * 10**9
 
 
@@ -176,15 +177,26 @@ def make(name: str, folder: Path, *, seed: int = 0) -> None:
 
 def _tokenizer(folder: Path, kind: str) -> tuple[list[str], dict[str, int]]:
     """Saves a tokenizer; gives its entry in the index and the ids that the encoder must know."""
-    pad = "!" if kind == "clip zero" else "<|endoftext|>"
-    tokenizer = tiny_tokenizer(pad=pad, length=CLIP_LENGTH)
+    if kind == "t5":
+        tokenizer = _t5_tokenizer()
+        names = ("eos_token_id", "pad_token_id")
+    else:
+        pad = "!" if kind == "clip zero" else "<|endoftext|>"
+        tokenizer = tiny_tokenizer(pad=pad, length=CLIP_LENGTH)
+        names = ("bos_token_id", "eos_token_id", "pad_token_id")
     tokenizer.save_pretrained(folder)
-    ids = {
-        "bos_token_id": tokenizer.bos_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-    }
+    ids = {name: getattr(tokenizer, name) for name in names}
     return ["transformers", type(tokenizer).__name__], ids
+
+
+def _t5_tokenizer() -> Any:
+    """Builds a T5 tokenizer of the same words; anything else is spelled."""
+    from transformers import T5Tokenizer
+
+    special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    words = [(f"▁{word}", -3.0) for word in WORDS]
+    letters = [(letter, -6.0) for letter in "abcdefghijklmnopqrstuvwxyz0123456789-',."]
+    return T5Tokenizer(vocab=special + words + letters, extra_ids=0, model_max_length=T5_LENGTH)
 
 
 def _scheduler(folder: Path, layout: Layout) -> str:
