@@ -1,5 +1,6 @@
 """Folders edited without loading them, plans that come true, copies that appear whole."""
 
+import json
 import shutil
 import signal
 import subprocess
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from efface.core.deltas import Delta
 from efface.core.edited_copy import edited_copy
@@ -121,6 +123,12 @@ def shard(folder):
     return folder / "unet" / "diffusion_pytorch_model.safetensors"
 
 
+def index(folder, name, file):
+    """Adds an index that places one tensor."""
+    content = {"metadata": {}, "weight_map": {name: file}}
+    (folder / "unet" / f"{shard(folder).name}.index.json").write_text(json.dumps(content))
+
+
 @pytest.mark.parametrize("verb", ["erase", "plan"])
 @pytest.mark.parametrize(
     ("spoil", "said"),
@@ -128,6 +136,11 @@ def shard(folder):
         (lambda folder: shard(folder).unlink(), "holds no safetensors file"),
         (lambda folder: shard(folder).write_bytes(shard(folder).read_bytes()[:-9]), "cut short"),
         (lambda folder: shutil.rmtree(folder / "text_encoder"), "text_encoder"),
+        (
+            lambda folder: index(folder, "conv_in.weight", "gone.safetensors"),
+            "gone.safetensors is m",
+        ),
+        (lambda folder: index(folder, "absent.weight", shard(folder).name), "says that 'absent.we"),
     ],
 )
 def test_broken_folders(efface, broken_model, tmp_path, verb, spoil, said):
@@ -135,6 +148,17 @@ def test_broken_folders(efface, broken_model, tmp_path, verb, spoil, said):
     place = ["--out", tmp_path / "run"] if verb == "erase" else []
     words = ("--model", broken_model, "--concept", "cat", *place)
     refused(efface(verb, "uce", *words), said)
+    assert not (tmp_path / "run").exists()
+
+
+def test_projections_of_another_text_width(efface, broken_model, tmp_path):
+    weights = load_file(shard(broken_model))
+    for name in weights:
+        if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
+            weights[name] = weights[name][:, :16].contiguous()
+    save_file(weights, shard(broken_model))
+    erase = ("erase", "uce", "--model", broken_model, "--concept", "cat", "--out", tmp_path / "run")
+    refused(efface(*erase), "16) and should read 32 values", "the text encoder is of another model")
     assert not (tmp_path / "run").exists()
 
 

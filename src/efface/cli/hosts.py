@@ -57,7 +57,13 @@ def host_for(name: str, method: str, output: Output, *, pictures: bool) -> Any:
         BadModel: no such model, or its files are missing, cut short or of the wrong shape.
     """
     folder = name != BUNDLED and Path(name).is_dir()
-    if pictures or not folder or not getattr(registry.load("methods", method), "streams", False):
+    known = method in [entry.name for entry in registry.entries("methods")]
+    if (
+        pictures
+        or not folder
+        or not known
+        or not getattr(registry.load("methods", method), "streams", False)
+    ):
         return load_host(name, output)
     from transformers.utils import logging
 

@@ -34,7 +34,8 @@ def key_value_weights(unet: nn.Module, width: int) -> dict[str, Float[Tensor, "_
         if weight.ndim != 2 or weight.shape[1] != width:
             raise BadModel(
                 f"{path} has shape {tuple(weight.shape)} and should read {width} values per token; "
-                "remove image adapters or motion modules before erasing"
+                "the text encoder is of another model, or an image adapter or motion module reads "
+                "something else there: remove it before erasing"
             )
     return found
 
