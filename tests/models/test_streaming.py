@@ -159,6 +159,16 @@ def test_a_tensor_of_another_shape_in_the_encoder(copied):
         stream(copied)
 
 
+def test_a_config_that_makes_no_sense(copied):
+    config = copied / "text_encoder" / "config.json"
+    config.write_text(
+        config.read_text().replace('"num_attention_heads": 4', '"num_attention_heads": 5')
+    )
+    for opened in (stream, load):
+        with pytest.raises(BadModel, match="does not describe a CLIPTextModel"):
+            opened(copied)
+
+
 @pytest.mark.parametrize("left", ["entry", "folder"])
 def test_a_folder_without_the_text_encoder(copied, left):
     shutil.rmtree(copied / "text_encoder")

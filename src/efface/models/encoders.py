@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
 from efface.errors import BadModel
@@ -17,7 +18,10 @@ from efface.models.shards import StoredTensor, folder_json, stored_tensors
 if TYPE_CHECKING:
     from jaxtyping import Int
 
-__all__ = ["StreamedEncoder"]
+__all__ = ["BAD_CONFIG", "StreamedEncoder"]
+
+BAD_CONFIG = (TypeError, ValueError, RuntimeError, StrictDataclassError)
+"""What libraries raise for a config that makes no sense."""
 
 _SAME = {"encoder.embed_tokens.weight": "shared.weight"}
 """T5 reads its token embedding under the first name and saves it under the second."""
@@ -78,7 +82,7 @@ def _empty(part: Path, class_name: str) -> tuple[Any, nn.Module]:
         config = kind.config_class.from_dict(content)
         with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False):
             return config, kind(config)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except BAD_CONFIG as error:
         raise BadModel(
             f"{part / 'config.json'} does not describe a {class_name}: {error}"
         ) from error

@@ -13,6 +13,7 @@ from torch import nn
 
 from efface.errors import BadModel
 from efface.models.components import canonical
+from efface.models.encoders import BAD_CONFIG
 from efface.models.shards import folder_json, weight_set
 
 __all__ = ["check_folder"]
@@ -65,7 +66,7 @@ def _empty_network(part: Path, library: str, class_name: str) -> nn.Module | Non
                 built: nn.Module = builder.from_config(config)
             else:
                 built = builder(builder.config_class.from_dict(config))
-    except (TypeError, ValueError, RuntimeError) as error:
+    except BAD_CONFIG as error:
         raise BadModel(
             f"{part / 'config.json'} does not describe a {class_name}: {error}"
         ) from error
