@@ -52,6 +52,7 @@ def _facts(found: type[Any]) -> str:
         "Needs": ", ".join(sorted(found.needs)) or "nothing besides the concept",
         "Changes": ", ".join(f"`{name}`" for name in sorted(getattr(found, "edits", ())))
         or "nothing",
+        "Works on a folder that is not loaded": "yes" if getattr(found, "streams", False) else "no",
         "Revision": str(found.revision),
     }
     rows = [f"| {name} | {value} |" for name, value in facts.items()]

@@ -36,10 +36,10 @@ the 95 % interval of the latter. Presets were chosen on other concepts
 
 def readme(path: Path, results: Path) -> str:
     """Gives the README with its generated parts renewed."""
-    text = _between(path.read_text("utf-8"), "methods", methods_table())
-    text = _between(text, "results", summary(read(results)))
+    text = between(path.read_text("utf-8"), "methods", methods_table())
+    text = between(text, "results", summary(read(results)))
     shown = (path.parent / PICTURE).exists()
-    return _between(text, "picture", f"![{CAPTION}]({PICTURE})" if shown else "")
+    return between(text, "picture", f"![{CAPTION}]({PICTURE})" if shown else "")
 
 
 def results_page(results: Path) -> str:
@@ -48,7 +48,7 @@ def results_page(results: Path) -> str:
     parts = [PAGE, summary(found)]
     for method in sorted({_method(one) for one in found}):
         rows = [_concept_row(one) for one in found if _method(one) == method]
-        parts.append(f"## {method}\n\n{_table(['concept', 'verdict', *_names()], rows)}")
+        parts.append(f"## {method}\n\n{table(['concept', 'verdict', *_names()], rows)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -58,7 +58,7 @@ def methods_table() -> str:
         [f"[`{entry.name}`](docs/methods/{entry.name}.md)", entry.summary]
         for entry in registry.entries("methods")
     ]
-    return _table(["method", "what it does"], rows)
+    return table(["method", "what it does"], rows)
 
 
 def read(results: Path) -> list[Record]:
@@ -79,7 +79,7 @@ def summary(evaluations: Iterable[Record]) -> str:
     if not groups:
         return NO_RESULTS
     rows = [_summary_row(*key, groups[key]) for key in sorted(groups)]
-    return _table(["method", "concepts", *_names(), "seconds"], rows)
+    return table(["method", "concepts", *_names(), "seconds"], rows)
 
 
 def _summary_row(method: str, kind: str, found: Sequence[Record]) -> list[str]:
@@ -140,12 +140,14 @@ def _names() -> list[str]:
     return [name for name, _, _ in COLUMNS]
 
 
-def _table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(names: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Writes a Markdown table."""
     lines = [names, ["---"] * len(names), *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _between(text: str, name: str, content: str) -> str:
+def between(text: str, name: str, content: str) -> str:
+    """Puts content between the two marks of a name."""
     start, end = f"<!-- {name}: written by `make docs` -->", f"<!-- end of {name} -->"
     before, rest = text.split(start)
     after = rest.split(end)[1]

@@ -9,10 +9,12 @@ if TYPE_CHECKING:
     from efface.concepts import Concept, Erasure, ErasureRequest, request
     from efface.core.composition import compose
     from efface.core.deltas import Delta
+    from efface.core.edited_copy import edited_copy
     from efface.core.erasing import erase
     from efface.core.results import ErasureResult
     from efface.evaluation.runner import evaluate
     from efface.models.loading import load
+    from efface.models.streaming import stream
     from efface.registry import list_methods
 
 __all__ = [
@@ -22,11 +24,13 @@ __all__ = [
     "ErasureRequest",
     "ErasureResult",
     "compose",
+    "edited_copy",
     "erase",
     "evaluate",
     "list_methods",
     "load",
     "request",
+    "stream",
 ]
 
 _HOMES = {
@@ -36,11 +40,13 @@ _HOMES = {
     "ErasureRequest": "efface.concepts",
     "ErasureResult": "efface.core.results",
     "compose": "efface.core.composition",
+    "edited_copy": "efface.core.edited_copy",
     "erase": "efface.core.erasing",
     "evaluate": "efface.evaluation.runner",
     "list_methods": "efface.registry",
     "load": "efface.models.loading",
     "request": "efface.concepts",
+    "stream": "efface.models.streaming",
 }
 
 

@@ -100,6 +100,8 @@ class Eraser(Method, Generic[ModelT]):
 
     edits: ClassVar[frozenset[str]]
     """Components it may change, such as ``unet`` or ``text_encoder``."""
+    streams: ClassVar[bool] = False
+    """Whether it reads no more of the denoiser than what reads text: it need not be loaded."""
 
     @abstractmethod
     def erase(

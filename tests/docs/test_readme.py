@@ -10,6 +10,7 @@ from efface.emoji import weights_folder
 
 ROOT = Path(__file__).parent.parent.parent
 README, GUIDE = ROOT / "README.md", ROOT / "docs" / "guide.md"
+STREAMING = ROOT / "docs" / "streaming.md"
 built = pytest.mark.skipif(
     not (weights_folder() / "pipeline" / "model_index.json").exists(),
     reason="the bundled model is not built yet: make emoji",
@@ -40,13 +41,14 @@ def test_the_python_of_the_guide_runs_as_it_is(tmp_path, monkeypatch):
     assert (tmp_path / "without_both" / "model_index.json").exists()
 
 
-@pytest.mark.parametrize("page", [README, GUIDE], ids=["README", "guide"])
+@pytest.mark.parametrize("page", [README, GUIDE, STREAMING], ids=["README", "guide", "streaming"])
 def test_every_command_line_parses(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rece.toml").write_text("ridge = 0.5\n")
     from efface.cli import apply, evaluate, rerun, verify
-    from efface.cli.erase import choose
+    from efface.cli.erase import Erase, choose
     from efface.cli.list import List
+    from efface.cli.plan import Plan
     from efface.cli.shell import parse
 
     verbs = {
@@ -56,15 +58,16 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
         "rerun": rerun.Rerun,
         "list": List,
     }
+    kinds = {"erase": Erase, "plan": Plan}
     lines = [line for block in blocks(page, "") for line in block.splitlines()]
     commands = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("efface")]
-    assert len(commands) >= 6
+    assert len(commands) >= 3
     for verb, *words in commands:
         if words[-1:] == ["--help"]:
             with pytest.raises(SystemExit, match="0"):
-                choose(words[0], words[1:])
-        elif verb == "erase":
-            choose(words[0], words[1:])
+                choose(words[0], words[1:], kinds[verb])
+        elif verb in kinds:
+            choose(words[0], words[1:], kinds[verb])
         else:
             parse(verbs[verb], words, prog=f"efface {verb}", description="")
 

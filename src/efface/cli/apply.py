@@ -1,8 +1,8 @@
-"""``efface apply RUN``: pictures from a run's model with its delta applied."""
+"""``efface apply RUN``: pictures with a run's delta applied, or a copy of the model that has it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +10,9 @@ import tyro
 
 from efface.cli import runs
 from efface.cli.generate import Drawing, draw_with
+from efface.cli.hosts import BUNDLED
 from efface.cli.shell import parse
+from efface.errors import BadRequest
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -20,18 +22,56 @@ __all__ = ["Apply", "run"]
 
 @dataclass(frozen=True, kw_only=True)
 class Apply(Drawing):
-    """A run and what to draw with it."""
+    """A run and what to do with it."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder, or a delta file together with --model."""
     model: str | None = None
     """Another copy of the base model; by default the model that the run names."""
+    in_place_copy: Path | None = None
+    """Draw nothing; write a copy of the model's folder that has the delta in its weights."""
 
 
 def run(arguments: list[str], output: Output) -> int:
-    """Draws every prompt with the same seed."""
-    options = parse(
-        Apply, arguments, prog="efface apply", description="Draws pictures with a run's delta."
-    )
+    """Draws every prompt with the same seed, or writes an edited copy of the model."""
+    about = "Draws pictures with a run's delta, or writes a copy of the model that has it."
+    options = parse(Apply, arguments, prog="efface apply", description=about)
     model = options.model or runs.recipe_of(options.source).model
+    if options.in_place_copy is not None:
+        return _copy(options, model, options.in_place_copy, output)
     return draw_with(options, model, (options.source,), output)
+
+
+def _copy(options: Apply, model: str, out: Path, output: Output) -> int:
+    """Copies a model's files and changes the tensors that the delta edits.
+
+    Raises:
+        BadRequest: pictures were asked for too, the model is no folder, or the place is taken.
+        BadModel, BadDelta: see `efface.core.edited_copy.edited_copy`.
+    """
+    from efface.core.edited_copy import edited_copy
+
+    if options.prompt or options.out is not None:
+        raise BadRequest("--in-place-copy draws nothing; leave out --prompt and --out")
+    delta = runs.read_delta(options.source)
+    with output.progress("copying and editing") as monitor:
+        made = edited_copy(_folder(model), delta, out, scale=options.scale, monitor=monitor)
+    output.say(
+        f"wrote {made.folder}: {made.bytes / 1e6:.1f} MB, {made.tensors} tensors changed",
+        *(f"left out {name}: it holds unedited weights" for name in made.left_out),
+    )
+    output.result({**asdict(made), "delta": delta.id})
+    return 0
+
+
+def _folder(model: str) -> Path:
+    if model == BUNDLED:
+        from efface.models.loading import bundled
+
+        return Path(bundled(model).pipeline_folder())
+    if Path(model).is_dir():
+        return Path(model)
+    raise BadRequest(
+        f"{model} is not a folder here, and a copy is made from a folder's files; "
+        "give --model FOLDER with the base model"
+    )

@@ -7,13 +7,13 @@ from argparse import ArgumentParser
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from efface import registry
 from efface.cli import measuring, runs, smoke
 from efface.cli.drawing import sampling_for
 from efface.cli.folder import RunFolder, locked
-from efface.cli.hosts import BUNDLED, Wanted, load_host, request_for
+from efface.cli.hosts import BUNDLED, Wanted, host_for, request_for
 from efface.cli.shell import Repeated, Shared, parse, settings_from
 from efface.concepts import ConceptKind
 from efface.errors import BadRequest
@@ -22,17 +22,18 @@ if TYPE_CHECKING:
     from efface.cli.output import Output
     from efface.core.deltas import Delta
 
-__all__ = ["Choice", "Erase", "choose", "run"]
+__all__ = ["Choice", "Choosing", "Erase", "choose", "overview", "run"]
+
+
+Options = TypeVar("Options", bound="Choosing")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Erase(Shared):
-    """What to erase, from which model, and where to put the result."""
+class Choosing(Shared):
+    """What to erase and from which model."""
 
     concept: Repeated = ()
     """What to erase; repeat for several at once."""
-    out: Path
-    """Folder of the run: delta, pictures, report and card."""
     model: str = BUNDLED
     """The bundled model, a diffusers folder, or a hub id."""
     kind: ConceptKind | None = None
@@ -45,10 +46,21 @@ class Erase(Shared):
     """Named settings to start from; see the method's page."""
     settings: Path | None = None
     """TOML file with settings; they replace those of the preset, flags replace them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Erase(Choosing):
+    """What to erase, from which model, and where to put the result."""
+
+    out: Path
+    """Folder of the run: delta, pictures, report and card."""
     seed: int = 0
     """Seed of everything the method draws."""
     evaluate: bool = True
     """Measure the result, where a suite for this model exists."""
+    smoke: bool = False
+    """Keep a few pictures for efface verify, of the bundled model always; others are loaded whole
+    for it, where otherwise a folder's text encoder and the weights that read text are enough."""
     size: str = "standard"
     """How many pictures to measure with; see efface evaluate."""
     overwrite: bool = False
@@ -59,6 +71,8 @@ class Erase(Shared):
 class Choice:
     """The settings of a method, by where they come from."""
 
+    method: Any
+    """The method with all its settings."""
     preset: str | None
     given: Mapping[str, Any]
     """Settings that came from the TOML file or a flag."""
@@ -67,9 +81,9 @@ class Choice:
 def run(arguments: list[str], output: Output) -> int:
     """Erases, saves, and measures unless told not to."""
     if not arguments or arguments[0].startswith("-"):
-        return _overview(arguments, output)
+        return overview("erase", arguments, output)
     method, *flags = arguments
-    options, choice = choose(method, flags)
+    options, choice = choose(method, flags, Erase)
     wanted = Wanted(
         concepts=options.concept, kind=options.kind, anchor=options.anchor, keep=options.keep
     )
@@ -98,8 +112,9 @@ def run(arguments: list[str], output: Output) -> int:
 
 
 def _fill(folder: RunFolder, recipe: runs.Recipe, options: Erase, output: Output) -> Any:
-    """Writes the run; gives the loaded model."""
-    pipe = load_host(options.model, output)
+    """Writes the run; gives the model."""
+    pictures = options.smoke or (options.evaluate and options.model == BUNDLED)
+    pipe = host_for(options.model, recipe.method, output, pictures=pictures)
     result = runs.erase(pipe, recipe, output)
     with folder.staged() as staging:
         result.save(staging)
@@ -107,7 +122,7 @@ def _fill(folder: RunFolder, recipe: runs.Recipe, options: Erase, output: Output
         measuring.forget(folder.path)
     output.after_interrupt = f"the delta is saved; go on with: efface evaluate {options.out}"
     output.say(f"erased in {result.seconds:.1f} s: {options.out / runs.DELTA}")
-    if options.evaluate:
+    if pictures:
         _keep_pictures(folder, pipe, result.delta, recipe, output)
     return pipe
 
@@ -121,8 +136,13 @@ def _keep_pictures(
         smoke.write_smoke(staging, smoke.drawn(pipe, delta, shots, sampling, monitor), sampling)
 
 
-def choose(method: str, flags: list[str]) -> tuple[Erase, Choice]:
+def choose(method: str, flags: list[str], base: type[Options]) -> tuple[Options, Choice]:
     """Reads flags for one method: class default, then preset, then TOML file, then flag.
+
+    Args:
+        method: its name.
+        flags: what was typed after it.
+        base: the flags that the verb has besides the method's.
 
     Raises:
         BadRequest: an unknown method, preset, setting or flag, or a value out of range.
@@ -140,23 +160,32 @@ def choose(method: str, flags: list[str]) -> tuple[Erase, Choice]:
     both: type[Any] = make_dataclass(
         "EraseMethod",
         [("method", found, field(default=start))],
-        bases=(Erase,),
+        bases=(base,),
         frozen=True,
         kw_only=True,
     )
     summary = registry.find("methods", method).summary
-    options = parse(both, flags, prog=f"efface erase {method}", description=summary)
+    options = parse(
+        both, flags, prog=f"efface {base.__name__.lower()} {method}", description=summary
+    )
     set_here = [f.name for f in fields(found) if f.name in from_file or _typed(f.name, flags)]
-    return options, Choice(preset, {name: getattr(options.method, name) for name in set_here})
+    chosen: Any = vars(options)["method"]
+    return options, Choice(chosen, preset, {name: getattr(chosen, name) for name in set_here})
 
 
-def _overview(arguments: list[str], output: Output) -> int:
+def overview(verb: str, arguments: list[str], output: Output) -> int:
+    """Prints the methods that a verb takes as its second word.
+
+    Raises:
+        BadRequest: neither a method nor help was asked for.
+    """
     if not arguments or arguments[0] not in ("-h", "--help"):
-        raise BadRequest("name a method first: efface erase METHOD; see: efface list methods")
-    output.say("usage: efface erase METHOD --concept NAME --out FOLDER ...\n")
+        raise BadRequest(f"name a method first: efface {verb} METHOD; see: efface list methods")
+    place = "--out FOLDER" if verb == "erase" else "--model FOLDER"
+    output.say(f"usage: efface {verb} METHOD --concept NAME {place} ...\n")
     for entry in registry.entries("methods"):
         output.say(f"  {entry.name:<12} {entry.summary}")
-    output.say("\nSettings of one method: efface erase METHOD --help")
+    output.say(f"\nSettings of one method: efface {verb} METHOD --help")
     return 0
 
 

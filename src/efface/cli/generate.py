@@ -24,7 +24,7 @@ class Drawing(Shared):
 
     prompt: Repeated = ()
     """What to draw; repeat for several pictures."""
-    out: Path
+    out: Path | None = None
     """PNG file to write; several pictures get numbers before the ending."""
     seed: int = 0
     """Seed of the first noise; the same for every prompt."""
@@ -58,11 +58,13 @@ def draw_with(options: Drawing, model: str, deltas: tuple[Path, ...], output: Ou
     """Loads, applies, draws and writes.
 
     Raises:
-        BadRequest: no prompt.
+        BadRequest: no prompt, or no file to draw to.
         BadDelta: a delta is broken, or was made for another base.
     """
     if not options.prompt:
         raise BadRequest("nothing to draw: give --prompt TEXT, once per picture")
+    if options.out is None:
+        raise BadRequest("nowhere to draw to: give --out FILE.png")
     changes = [runs.read_delta(path) for path in deltas]
     sampling = drawing.sampling_for(model, steps=options.steps, guidance=options.guidance)
     pipe = load_host(model, output)

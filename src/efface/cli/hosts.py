@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from efface import registry
 from efface.concepts import ConceptKind, ErasureRequest, request
 from efface.errors import BadRequest
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
 
-__all__ = ["BUNDLED", "Wanted", "load_host", "request_for", "unknown_words"]
+__all__ = ["BUNDLED", "Wanted", "host_for", "load_host", "request_for", "unknown_words"]
 
 BUNDLED = "emoji"
 
@@ -40,6 +42,40 @@ def load_host(name: str, output: Output) -> Any:
         pipe = efface.load(name)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def host_for(name: str, method: str, output: Output, *, pictures: bool) -> Any:
+    """Gives what a method works on: a folder's text side alone, if that is enough.
+
+    Args:
+        name: the model, as on the command line.
+        method: the name of an eraser.
+        output: where progress is shown.
+        pictures: whether pictures will be drawn, which needs the whole pipeline.
+
+    Raises:
+        BadModel: no such model, or its files are missing, cut short or of the wrong shape.
+    """
+    folder = name != BUNDLED and Path(name).is_dir()
+    known = method in [entry.name for entry in registry.entries("methods")]
+    if (
+        pictures
+        or not folder
+        or not known
+        or not getattr(registry.load("methods", method), "streams", False)
+    ):
+        return load_host(name, output)
+    from transformers.utils import logging
+
+    from efface.models.streaming import stream
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with output.progress(f"opening {name}"):
+            return stream(name)
+    finally:
+        logging.set_verbosity(level)
 
 
 @contextmanager

@@ -10,8 +10,9 @@ __all__ = ["VERBS", "main"]
 
 VERBS = {
     "erase": "erase concepts from a model; writes a delta, pictures, a report and a card",
+    "plan": "say what an erasure from a model folder touches, takes and writes, before any work",
     "generate": "draw pictures from prompts, with any number of deltas applied",
-    "apply": "draw pictures from prompts with one run's delta applied",
+    "apply": "draw pictures with one run's delta applied, or write an edited copy of the model",
     "evaluate": "measure a run: erased? what else changed? with intervals and controls",
     "verify": "re-hash a run, check its base, redraw its smoke set; say equal or how far",
     "rerun": "erase again from a run.json; say equal or how far",

@@ -10,7 +10,7 @@ import tyro
 
 from efface.cli import runs
 from efface.cli.folder import locked
-from efface.cli.hosts import load_host
+from efface.cli.hosts import host_for
 from efface.cli.shell import Shared, parse
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def run(arguments: list[str], output: Output) -> int:
     options = parse(Rerun, arguments, prog="efface rerun", description="Repeats a run.")
     before = runs.open_run(options.source)
     recipe = _all_settings(before)
-    pipe = load_host(options.model or recipe.model, output)
+    pipe = host_for(options.model or recipe.model, recipe.method, output, pictures=False)
     result = runs.erase(pipe, recipe, output)
     if options.out is not None:
         with locked(options.out) as folder, folder.staged() as staging:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from efface.cli import runs, smoke
-from efface.cli.hosts import load_host
+from efface.cli.hosts import host_for
 from efface.cli.shell import Shared, parse
 
 if TYPE_CHECKING:
@@ -36,11 +36,13 @@ def run(arguments: list[str], output: Output) -> int:
     options = parse(Verify, arguments, prog="efface verify", description="Checks a run.")
     found = runs.open_run(options.source)
     output.say(f"hashes  equal ({runs.DELTA} is {found.delta.id})")
-    pipe = load_host(options.model or runs.recipe_of(options.source).model, output)
+    recipe = runs.recipe_of(options.source)
+    drawn = smoke.has_smoke(found.folder)
+    pipe = host_for(options.model or recipe.model, recipe.method, output, pictures=drawn)
     with found.delta.apply(pipe):
         output.say("base    the model that the delta was made for")
-    if not smoke.has_smoke(found.folder):
-        output.say("smoke   no pictures were kept with this run (it was not measured)")
+    if not drawn:
+        output.say("smoke   no pictures were kept with this run (efface erase --smoke keeps some)")
         output.result({"delta": found.delta.id, "agrees": True, "smoke": None})
         return 0
     with output.progress("redrawing the smoke set") as monitor:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from efface.concepts import ErasureRequest, wordings
 from efface.contracts import Method
-from efface.core.attention import key_value_weights, responses
+from efface.core.attention import key_value_weights
 from efface.core.deltas import Delta
+from efface.core.patches import TextMapPatch
 from efface.core.randomness import derive
 from efface.core.text import Embedder, evaluating
 from efface.errors import MissingInput, ModelCollapsed, NothingChanged
@@ -27,6 +28,8 @@ COLLAPSE = 1.0
 """Relative response of other prompts above which a model counts as wrecked: all of it is new."""
 PROBES = 8
 """Prompts per side at most."""
+OUTPUTS = 32
+"""Rows of a weight, evenly strided, that stand for all of it where all are changed alike."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +83,10 @@ def inspect(model: Any, delta: Delta, request: ErasureRequest) -> Mapping[str, A
         return asdict(Inspection(change, change, 0.0, probe))
     erased = [wording for e in request.erasures for wording in wordings(e.concept)[:PROBES]]
     kept = ["", *(wordings(concept)[0] for concept in request.keep[: PROBES - 1])]
-    before = _answers(model, probe, [*erased, *kept])
-    with delta.apply(model):
-        after = _answers(model, probe, [*erased, *kept])
-    moved = _relative(before, after)
+    if probe == "keys and values":
+        moved = _moved_projections(model, delta, [*erased, *kept])
+    else:
+        moved = _moved_noise(model, delta, [*erased, *kept])
     seen = Inspection(
         change, float(moved[: len(erased)].mean()), float(moved[len(erased) :].mean()), probe
     )
@@ -96,9 +99,9 @@ def _weight_change(model: Any, delta: Delta) -> float:
     change, size = 0.0, 0.0
     for key in delta.patches:
         for name, parameter in find(model, key).items():
-            weight = parameter.detach().to("cpu", torch.float64)
-            change += float((delta.difference(name, weight) ** 2).sum())
-            size += float((weight**2).sum())
+            weight, share = _outputs(delta, name, parameter)
+            change += share * float((delta.difference(name, weight) ** 2).sum())
+            size += share * float((weight**2).sum())
     if not change < float("inf"):
         raise ModelCollapsed(
             "the erasure changed weights to values that are not finite; "
@@ -121,13 +124,44 @@ def _probe(model: Any, delta: Delta) -> str:
     return "keys and values" if text_only else "predicted noise"
 
 
-def _answers(model: Any, probe: str, prompts: Sequence[str]) -> Float[Tensor, "n values"]:
-    embedded = Embedder(model).embedded(prompts)
-    if probe == "keys and values":
-        weights = key_value_weights(model.unet, embedded.shape[-1])
-        rows = responses(weights, embedded.flatten(0, 1))
-        return rows.reshape(len(prompts), -1)
-    return _predicted_noise(model, embedded)
+def _outputs(delta: Delta, key: str, parameter: Tensor) -> tuple[Float[Tensor, "*shape"], float]:
+    """Gives a weight in float64, and how many rows each row stands for.
+
+    A map of the text side does the same to every output, so that `OUTPUTS` of them tell enough.
+    """
+    weight = parameter.detach()
+    step = 1
+    if all(isinstance(patch, TextMapPatch) for patch in delta.covering(key)):
+        step = max(1, len(weight) // OUTPUTS)
+    taken = weight[::step]
+    return taken.to("cpu", torch.float64), len(weight) / len(taken)
+
+
+def _moved_projections(model: Any, delta: Delta, prompts: Sequence[str]) -> Float[Tensor, " n"]:
+    """Measures the relative change of all keys and values of each prompt, layer by layer.
+
+    Nothing is applied unless the text encoder is changed: ``W' x - W x = D x``.
+    """
+    before = after = Embedder(model).embedded(prompts)
+    if any(key.startswith("text_encoder") for key in delta.patches):
+        with delta.apply(model):
+            after = Embedder(model).embedded(prompts)
+    moved = size = torch.zeros(len(prompts), dtype=torch.float64)
+    for path, weight in key_value_weights(model.unet, before.shape[-1]).items():
+        rows, share = _outputs(delta, f"unet/{path}", weight)
+        change = after @ delta.difference(f"unet/{path}", rows).T
+        if after is not before:
+            change += (after - before) @ rows.T
+        moved = moved + share * (change**2).sum((1, 2))
+        size = size + share * ((before @ rows.T) ** 2).sum((1, 2))
+    return (moved / size.clamp(min=1e-300)).sqrt()
+
+
+def _moved_noise(model: Any, delta: Delta, prompts: Sequence[str]) -> Float[Tensor, " n"]:
+    before = _predicted_noise(model, Embedder(model).embedded(prompts))
+    with delta.apply(model):
+        after = _predicted_noise(model, Embedder(model).embedded(prompts))
+    return _relative(before, after)
 
 
 def _predicted_noise(

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface.core.deltas import TextMapPatch
-from efface.core.text_space import TextMap, TokenPairs
+from efface.core.text_space import TextMap, TokenPairs, low_rank
 
 __all__ = ["interference", "residual", "stored"]
 
@@ -33,7 +33,8 @@ def interference(edit: TextMap, kept: Sequence[Float[Tensor, "_ dim"]]) -> float
 
 
 def stored(edit: TextMap, weights: Mapping[str, Float[Tensor, "_ dim"]]) -> TextMapPatch:
-    """Writes a map as a patch in float32, or in float64 for weights that have it."""
+    """Writes a map as a patch of the smallest rank, in float32, or float64 for such weights."""
     wide = all(weight.dtype == torch.float64 for weight in weights.values())
     dtype = torch.float64 if wide else torch.float32
-    return TextMapPatch(left=edit.left.to(dtype), right=edit.right.to(dtype))
+    small = low_rank(edit.left, edit.right)
+    return TextMapPatch(left=small.left.to(dtype), right=small.right.to(dtype))

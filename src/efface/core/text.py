@@ -38,12 +38,15 @@ class TokenisedPrompt:
 
 
 class Embedder:
-    """Embeds prompts with one model's text encoder and remembers them as long as it lives."""
+    """Embeds prompts with one model's text encoder and remembers them as long as it lives.
+
+    A model whose weights cannot change may hold ``embedded_prompts``, which embedders then share.
+    """
 
     def __init__(self, model: Any) -> None:
         self._tokenizer: Any = model.tokenizer
         self._encoder: Any = model.text_encoder
-        self._states: dict[str, Tensor] = {}
+        self._states: dict[str, Tensor] = getattr(model, "embedded_prompts", {})
         self._tokens: dict[str, TokenisedPrompt] = {}
         if self._tokenizer is None or self._encoder is None:
             raise BadModel("this pipeline has no tokenizer or text encoder; load a whole pipeline")

@@ -78,9 +78,7 @@ class TextMap:
     def then(self, later: TextMap) -> TextMap:
         """Gives ``P Q`` for a later edit Q of the edited weights: ``W P Q``."""
         carried = later.left + self.left @ (self.right @ later.left)
-        return low_rank(
-            torch.cat([self.left, carried], dim=1), torch.cat([self.right, later.right])
-        )
+        return _narrow(torch.cat([self.left, carried], dim=1), torch.cat([self.right, later.right]))
 
 
 @dataclass(frozen=True)
@@ -182,7 +180,7 @@ def ridge_edit(
     right = torch.cholesky_solve(sources.T, factor).T  # (n, rank): C G^-1
     conditioning = _conditioning(system, factor, sources, right)
     left = (pairs.targets.to(torch.float64) - wide).T * pairs.weights.to(torch.float64)
-    return Solution(low_rank(left, right if free is None else right @ free.T), conditioning)
+    return Solution(_narrow(left, right if free is None else right @ free.T), conditioning)
 
 
 def moment_edit(
@@ -208,7 +206,7 @@ def moment_edit(
     factor = _cholesky(system)
     change = torch.cholesky_solve((cross - second).T, factor).T
     conditioning = _conditioning(system, factor, cross - second, change)
-    return Solution(low_rank(change, identity), conditioning)
+    return Solution(TextMap(change, identity), conditioning)
 
 
 def free_directions(kept: Float[Tensor, "dim dim"], *, share: float) -> Float[Tensor, "dim rank"]:
@@ -263,6 +261,13 @@ def _conditioning(
     length = torch.linalg.matrix_norm(sources).clamp(min=1e-300)
     error = torch.linalg.matrix_norm(right @ system - sources) / length
     return Conditioning(condition, float(error))
+
+
+def _narrow(left: Float[Tensor, "dim n"], right: Float[Tensor, "n dim"]) -> TextMap:
+    """Writes ``I + left right`` with factors no wider than the space, without decomposing it."""
+    if left.shape[1] <= left.shape[0]:
+        return TextMap(left, right)
+    return TextMap(left @ right, torch.eye(len(left), dtype=left.dtype))
 
 
 def low_rank(left: Float[Tensor, "dim n"], right: Float[Tensor, "n dim"]) -> TextMap:

@@ -20,6 +20,7 @@ __all__ = [
     "PromptPair",
     "TargetRule",
     "TokenRule",
+    "embedded_pairs",
     "erased_pairs",
     "erased_rows",
     "every_pair",
@@ -165,22 +166,29 @@ def erased_pairs(
     target: TargetRule,
 ) -> TokenPairs:
     """Stacks the rows to move of all wordings of all concepts, equal ones merged."""
-    return joined(
-        erased_rows(embedder, pair, tokens)
-        for erasure in erasures
-        for pair in prompt_pairs(embedder, erasure, target)
-    )
+    pairs = embedded_pairs(embedder, erasures, target)
+    return joined(erased_rows(embedder, pair, tokens) for pair in pairs)
 
 
 def every_pair(
     embedder: Embedder, erasures: Sequence[Erasure], *, target: TargetRule
 ) -> TokenPairs:
     """Stacks all rows of all wordings of all concepts with their targets, equal ones merged."""
-    return joined(
-        every_row(embedder, pair, target)
-        for erasure in erasures
-        for pair in prompt_pairs(embedder, erasure, target)
-    )
+    pairs = embedded_pairs(embedder, erasures, target)
+    return joined(every_row(embedder, pair, target) for pair in pairs)
+
+
+def embedded_pairs(
+    embedder: Embedder, erasures: Sequence[Erasure], target: TargetRule
+) -> list[PromptPair]:
+    """Pairs the prompts of all concepts and embeds them together: few passes, not one a pair.
+
+    Raises:
+        BadRequest: see `prompt_pairs`.
+    """
+    pairs = [pair for erasure in erasures for pair in prompt_pairs(embedder, erasure, target)]
+    embedder.embedded([text for pair in pairs for text in (pair.source, pair.target)])
+    return pairs
 
 
 def kept_blocks(

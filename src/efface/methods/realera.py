@@ -142,9 +142,9 @@ class Realera(Eraser[TextToImage]):
             "interference": interference(solution.map, kept),
         }
         recording.step(moved)
-        found = asdict(solution.conditioning) | moved | {"rank": solution.map.left.shape[1]}
-        patches = {KEY_VALUE: stored(solution.map, weights)}
-        return recording.result(self, request, patches, diagnostics=found)
+        patch = stored(solution.map, weights)
+        found = asdict(solution.conditioning) | moved | {"rank": patch.left.shape[1]}
+        return recording.result(self, request, {KEY_VALUE: patch}, diagnostics=found)
 
     def _shells(self) -> tuple[Shell, Shell]:
         return Shell(*self.near, distance=self.near_distance), Shell(*self.beyond)

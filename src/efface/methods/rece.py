@@ -65,6 +65,7 @@ class Rece(Eraser[TextToImage]):
     )
     needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
     edits: ClassVar[frozenset[str]] = frozenset({"unet"})
+    streams: ClassVar[bool] = True
 
     rounds: int = 3
     """How often returning embeddings are found and erased; 0 leaves the first edit alone."""
@@ -168,9 +169,9 @@ class Rece(Eraser[TextToImage]):
                 moved = self._with_held(returning, first)
                 solution = self._solve(moved, kept, ridge=self.ridge, keep=self.keep_scale)
                 edit = edit.then(solution.map)
-        found = asdict(solution.conditioning) | {"rank": edit.left.shape[1]}
-        patches = {KEY_VALUE: stored(edit, weights)}
-        return recording.result(self, request, patches, diagnostics=found)
+        patch = stored(edit, weights)
+        found = asdict(solution.conditioning) | {"rank": patch.left.shape[1]}
+        return recording.result(self, request, {KEY_VALUE: patch}, diagnostics=found)
 
     def _with_held(self, returning: TokenPairs, first: TokenPairs) -> TokenPairs:
         """Adds the erased tokens as rows that stay, so that rounds keep what the first edit did."""

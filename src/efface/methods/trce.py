@@ -15,7 +15,7 @@ from efface.core.edit_report import interference, residual, stored
 from efface.core.recording import Recording
 from efface.core.text import Embedder
 from efface.core.text_space import TokenPairs, gram, joined, ridge_edit
-from efface.core.token_rules import PromptPair, kept_blocks, prompt_pairs
+from efface.core.token_rules import PromptPair, embedded_pairs, kept_blocks
 from efface.errors import BadRequest
 from efface.models.components import KEY_VALUE
 
@@ -54,6 +54,7 @@ class Trce(Eraser[TextToImage]):
     )
     needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
     edits: ClassVar[frozenset[str]] = frozenset({"unet"})
+    streams: ClassVar[bool] = True
 
     keep_weight: float = 1e-3
     """Weight of the kept rows' mean error beside that of the erased rows. Lower erases deeper."""
@@ -103,11 +104,8 @@ class Trce(Eraser[TextToImage]):
         recording = Recording(model, generator=generator, monitor=monitor, steps=1)
         embedder = Embedder(model)
         weights = key_value_weights(model.unet, embedder.width)
-        pairs = joined(
-            self._rows(embedder, pair)
-            for erasure in request.erasures
-            for pair in prompt_pairs(embedder, erasure, "prompt_without_concept")
-        )
+        paired = embedded_pairs(embedder, request.erasures, "prompt_without_concept")
+        pairs = joined(self._rows(embedder, pair) for pair in paired)
         kept = kept_blocks(embedder, request.keep, tokens="legacy", always=self.always_keep)
         held = gram(kept, embedder.width, weight=self.keep_weight / max(sum(map(len, kept)), 1))
         mean = 1.0 / float(pairs.weights.sum())
@@ -117,9 +115,9 @@ class Trce(Eraser[TextToImage]):
             "interference": interference(solution.map, kept),
         }
         recording.step(moved)
-        found = asdict(solution.conditioning) | moved | {"rank": solution.map.left.shape[1]}
-        patches = {KEY_VALUE: stored(solution.map, weights)}
-        return recording.result(self, request, patches, diagnostics=found)
+        patch = stored(solution.map, weights)
+        found = asdict(solution.conditioning) | moved | {"rank": patch.left.shape[1]}
+        return recording.result(self, request, {KEY_VALUE: patch}, diagnostics=found)
 
     def _rows(self, embedder: Embedder, pair: PromptPair) -> TokenPairs:
         """Lists rows of the unsafe prompt with their places in the safe one, and their weights."""

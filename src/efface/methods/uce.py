@@ -48,6 +48,7 @@ class Uce(Eraser[TextToImage]):
     )
     needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
     edits: ClassVar[frozenset[str]] = frozenset({"unet"})
+    streams: ClassVar[bool] = True
 
     erase_scale: float = 1.0
     """Weight of the erased tokens. Higher erases deeper and disturbs other concepts more."""
@@ -114,6 +115,6 @@ class Uce(Eraser[TextToImage]):
             "interference": interference(solution.map, kept),
         }
         recording.step(moved)
-        patches = {KEY_VALUE: stored(solution.map, weights)}
-        found = asdict(solution.conditioning) | moved | {"rank": solution.map.left.shape[1]}
-        return recording.result(self, request, patches, diagnostics=found)
+        patch = stored(solution.map, weights)
+        found = asdict(solution.conditioning) | moved | {"rank": patch.left.shape[1]}
+        return recording.result(self, request, {KEY_VALUE: patch}, diagnostics=found)
