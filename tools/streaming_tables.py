@@ -11,8 +11,8 @@ from readme_tables import between, table
 HEAD = (
     "Random weights in float16 folders of the true sizes, {threads} thread(s) on {processors} "
     "shared processors, files dropped from the cache before every command. Wall seconds depend on "
-    "what else ran (load: processes that ran or waited); processor seconds do not. `python -m benchmarks.full_size PLACE` measures it "
-    "again."
+    "what else ran (load: processes that ran or waited); processor seconds do not. "
+    "`python -m benchmarks.full_size PLACE` measures it again."
 )
 ENCODERS = (
     "One pass of a large text encoder, in float32 from float16 files, by three ways (peak above "
