@@ -44,6 +44,8 @@ class Cost:
     wall_seconds: float
     processor_seconds: float
     peak_bytes: int
+    load: float
+    """Processes that ran or waited for a processor, this one included; mean of a minute."""
 
 
 def measured(arguments: list[str], shown: str) -> Cost:
@@ -57,7 +59,8 @@ def measured(arguments: list[str], shown: str) -> Cost:
     if os.waitstatus_to_exitcode(status) != 0:
         raise SystemExit(f"failed: efface {shown}")
     spent = usage.ru_utime + usage.ru_stime
-    return Cost(f"efface {shown}", round(wall, 2), round(spent, 2), usage.ru_maxrss * 1024)
+    peak, load = usage.ru_maxrss * 1024, round(os.getloadavg()[0], 1)
+    return Cost(f"efface {shown}", round(wall, 2), round(spent, 2), peak, load)
 
 
 def measure(name: str, place: Path) -> dict[str, object]:

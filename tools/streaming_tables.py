@@ -11,8 +11,8 @@ from readme_tables import between, table
 HEAD = (
     "Random weights in float16 folders of the true sizes, {threads} thread(s) on {processors} "
     "shared processors, files dropped from the cache before every command. Wall seconds depend on "
-    "what else ran; processor seconds do not. `python -m benchmarks.full_size PLACE` measures it "
-    "again."
+    "what else ran (load: processes that ran or waited); processor seconds do not. "
+    "`python -m benchmarks.full_size PLACE` measures it again."
 )
 ENCODERS = (
     "One pass of a large text encoder, in float32 from float16 files, by three ways (peak above "
@@ -40,7 +40,7 @@ def _full_size(file: Path) -> str:
         f"- {NAMES[name]}: {model['folder_bytes'] / 1e9:.1f} GB; {model['weights']}."
         for name, model in found["models"].items()
     ]
-    names = ["model", "command", "wall seconds", "processor seconds", "peak memory"]
+    names = ["model", "command", "wall seconds", "processor seconds", "peak memory", "load"]
     return "\n\n".join([HEAD.format(**found["machine"]), table(names, rows), "\n".join(notes)])
 
 
@@ -51,7 +51,7 @@ def _command(full: str) -> str:
 
 def _figures(cost: dict[str, Any]) -> list[str]:
     wall, spent = f"{cost['wall_seconds']:.1f}", f"{cost['processor_seconds']:.1f}"
-    return [wall, spent, f"{cost['peak_bytes'] / 1e9:.2f} GB"]
+    return [wall, spent, f"{cost['peak_bytes'] / 1e9:.2f} GB", f"{cost['load']:.1f}"]
 
 
 def _encoders(file: Path) -> str:
