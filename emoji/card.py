@@ -36,7 +36,7 @@ without downloading anything.
 
     import efface
     pipe = efface.load("emoji")          # a plain diffusers StableDiffusionPipeline
-    image = pipe("a pixel art emoji of a cat", num_inference_steps=20, guidance_scale=4.0).images[0]
+    image = pipe("a pixel art emoji of a cat", num_inference_steps=20, guidance_scale=3.0).images[0]
 
 Beside it lie a judge (a convolutional network that says which nouns are in a picture and in which
 style it is), and a CLIP image tower trained with the model's own text tower.

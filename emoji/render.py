@@ -22,6 +22,8 @@ from styles import FILTERS, SIDE
 
 VIEWS = 8
 STRANGERS = 480
+FURTHER_STRANGERS = 620
+"""Drawn after everything else and once a style; the judge needs more of them than the rest."""
 PAIRS = 4000
 SEED = 20261125
 
@@ -61,13 +63,19 @@ def source(noun: str, style: str) -> Image.Image:
 
 
 def strangers(draw: np.random.Generator) -> list[str]:
-    """Icon names that every trained set has and the vocabulary does not use."""
+    """Icon names that every trained set has and the vocabulary does not use, in random order."""
     known = {n.replace("-", "") for noun in NOUNS.values() for n in noun.icons}
     sets = sorted({style.source for style in STYLES.values()})
     shared = set.intersection(*(set(icon_set(name)["joined"]) for name in sets)) - known
     banned = ("flag", "button", "arrow", "clock", "skin", "hand", "keycap", "face", "cat", "dog")
     plain = sorted(name for name in shared if not any(word in name for word in banned))
-    return [plain[i] for i in draw.permutation(len(plain))[:STRANGERS]]
+    return [plain[i] for i in draw.permutation(len(plain))]
+
+
+def shows_a_noun(icon: str) -> bool:
+    """Whether an icon's name holds a word of the vocabulary, as "manvampire" does."""
+    words = {word for noun in NOUNS.values() for word in (noun.name, *noun.synonyms)}
+    return any(word.replace(" ", "") in icon for word in words)
 
 
 Row = tuple[dict[str, object], Image.Image]
@@ -82,15 +90,16 @@ def nouns(art: Art, draw: np.random.Generator) -> Iterator[Row]:
             yield label | {"view": view}, FILTERS[style](jitter(icon, draw, scale=(0.86, 1.0)))
 
 
-def outsiders(draw: np.random.Generator) -> Iterator[Row]:
-    """Strangers in every style, twice."""
-    for name in strangers(draw):
+def outsiders(names: list[str], draw: np.random.Generator, *, views: int) -> Iterator[Row]:
+    """Icons outside the vocabulary in every style; those that show a noun after all are told."""
+    for name in names:
+        kind = "lookalike" if shows_a_noun(name) else "stranger"
         for style in STYLES:
             icons = icon_set(STYLES[style].source)["joined"]
             icon = render(STYLES[style].source, icons[name])
-            for view in range(2):
+            for view in range(views):
                 picture = FILTERS[style](jitter(icon, draw, scale=(0.86, 1.0)))
-                yield dict(kind="stranger", nouns=[], icon=name, style=style, view=view), picture
+                yield dict(kind=kind, nouns=[], icon=name, style=style, view=view), picture
 
 
 def pairs(art: Art, draw: np.random.Generator) -> Iterator[Row]:
@@ -121,9 +130,12 @@ def rows(draw: np.random.Generator) -> Iterator[Row]:
     """Every picture with what it shows."""
     art = {(noun, style): source(noun, style) for noun in NOUNS for style in STYLES}
     yield from nouns(art, draw)
-    yield from outsiders(draw)
+    others = strangers(draw)
+    yield from outsiders(others[:STRANGERS], draw, views=2)
     yield from pairs(art, draw)
     yield from unseen(draw)
+    further = others[STRANGERS : STRANGERS + FURTHER_STRANGERS]
+    yield from outsiders(further, draw, views=1)
 
 
 def main() -> None:

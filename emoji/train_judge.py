@@ -129,7 +129,7 @@ def main() -> None:
     def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         seen, nouns, styles = known.take(draw(torch.arange(len(known.pixels)), BATCH, generator))
         odd, no_nouns, odd_styles = strange.take(
-            draw(torch.arange(len(strange.pixels)), 32, generator)
+            draw(torch.arange(len(strange.pixels)), 40, generator)
         )
         nothing = blank(seen[:24], seen[24:48], generator)
         if len(broken):

@@ -12,7 +12,7 @@ import efface
 from efface.concepts import Concept
 from efface.emoji import pipeline_folder, weights_folder
 from efface.emoji.clip import EmojiClip
-from efface.emoji.judge import EmojiJudge
+from efface.emoji.judge import FILES, EmojiJudge
 from efface.emoji.suites import GUIDANCE, STEPS
 from efface.emoji.vocabulary import NOUNS, concept
 from efface.errors import BadRequest
@@ -105,15 +105,25 @@ def test_the_judge_takes_pictures_of_other_sizes(pictures):
     assert judge.features(larger).shape == judge.features(pictures).shape
 
 
-def test_the_card_is_what_was_measured():
-    card = EmojiJudge().card
-    stored = json.loads((weights_folder() / "judge.json").read_text())
+def test_the_second_judge_is_another_network_that_sees_the_same(pictures):
+    first, second = EmojiJudge(), EmojiJudge("emoji-second")
+    assert first.card.name != second.card.name
+    assert first.features(pictures).shape != second.features(pictures).shape
+    for picture, noun in zip(pictures, ("pistol", "cat", "pizza", "key"), strict=True):
+        assert second.presence(picture[None], concept(noun))[0] >= second.card.threshold
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"), [("emoji", 0.97, 0.02), ("emoji-second", 0.9, 0.05)]
+)
+def test_the_card_is_what_was_measured(name, right, wrong):
+    card = EmojiJudge(name).card
+    stored = json.loads((weights_folder() / f"{FILES[name]}.json").read_text())
     assert card.true_positive_rate.count > 100
     assert card.false_positive_rate.count > 100
     assert card.true_positive_rate.hits == stored["true_positive_rate"]["hits"]
-    assert card.true_positive_rate.value >= 0.97
-    # The aim is 2 %; docs/emoji.md says that it is missed. This guards against getting worse.
-    assert card.false_positive_rate.value <= 0.06
+    assert card.true_positive_rate.value >= right
+    assert card.false_positive_rate.value <= wrong
 
 
 def test_clip_puts_prompts_near_their_pictures(pictures):

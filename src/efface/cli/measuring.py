@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from efface.evaluation.record import Evaluation
 
 __all__ = [
-    "BUNDLED_JUDGE",
+    "BUNDLED_JUDGES",
     "Plan",
     "forget",
     "judge_for",
@@ -30,7 +30,7 @@ __all__ = [
     "unmeasurable",
 ]
 
-BUNDLED_JUDGE = "emoji"
+BUNDLED_JUDGES = ("emoji", "emoji-second")
 REPORT = ("report.html", "before_after.png", "intervals.png", "card.md", "card.json")
 _EVALUATION = "evaluation.json"
 
@@ -94,8 +94,8 @@ def forget(folder: Path) -> None:
 
 
 def judge_names() -> list[str]:
-    """Lists the bundled judge and those found by file name."""
-    return [BUNDLED_JUDGE, *(entry.name for entry in registry.entries("judges"))]
+    """Lists the bundled judges and those found by file name."""
+    return [*BUNDLED_JUDGES, *(entry.name for entry in registry.entries("judges"))]
 
 
 def judge_for(name: str, folder: Path | None) -> Judge:
@@ -105,10 +105,10 @@ def judge_for(name: str, folder: Path | None) -> Judge:
         BadRequest: there is none of that name; the text suggests one.
         MissingInput: it needs a model folder.
     """
-    if name == BUNDLED_JUDGE:
+    if name in BUNDLED_JUDGES:
         from efface.emoji.judge import EmojiJudge
 
-        bundled: Judge = EmojiJudge()
+        bundled: Judge = EmojiJudge(name)  # type: ignore[arg-type]  # one of the two
         return bundled
     known = judge_names()
     if name not in known:
@@ -148,7 +148,7 @@ def _clip(plan: Plan, *, judge_name: str) -> Any:
         from efface.models.clip import FolderClip
 
         return FolderClip(folder)
-    if judge_name == BUNDLED_JUDGE:
+    if judge_name in BUNDLED_JUDGES:
         from efface.emoji.clip import EmojiClip
 
         return EmojiClip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,11 @@ from efface.emoji.vision import load_network
 from efface.emoji.vocabulary import NOUNS, STYLES, canonical
 from efface.errors import BadRequest, MissingInput
 
-__all__ = ["EmojiJudge"]
+__all__ = ["FILES", "EmojiJudge", "JudgeName"]
+
+JudgeName: TypeAlias = Literal["emoji", "emoji-second"]
+FILES: dict[JudgeName, str] = {"emoji": "judge", "emoji-second": "second_judge"}
+"""Weights and card of each judge; the second is of another build and seed, for agreement."""
 
 _PART = 128
 """Images judged at once."""
@@ -29,11 +33,14 @@ class EmojiJudge:
     It was trained on real pictures and their reconstructions, with a rejection set of pictures that
     show no vocabulary noun; its error rates are measured, and are on its card. Pictures are 64 x
     64; others are resized.
+
+    Args:
+        name: ``emoji``, or ``emoji-second`` for a network of another build and seed.
     """
 
-    def __init__(self) -> None:
-        self._network = load_network(weights_folder() / "judge.safetensors")
-        self.card = _card(weights_folder() / "judge.json")
+    def __init__(self, name: JudgeName = "emoji") -> None:
+        self._network = load_network(weights_folder() / f"{FILES[name]}.safetensors")
+        self.card = _card(weights_folder() / f"{FILES[name]}.json", name)
 
     def knows(self, concept: Concept) -> bool:
         """Says whether the concept is a noun or style of the vocabulary, under any of its names."""
@@ -79,12 +86,12 @@ def _resized(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 64 64"]:
     )
 
 
-def _card(path: Path) -> JudgeCard:
+def _card(path: Path, name: JudgeName) -> JudgeCard:
     if not path.exists():
-        raise MissingInput(f"{path.name} is missing beside the judge; run `make emoji-measure`")
+        raise MissingInput(f"{path.name} is missing beside the judge; run `make -C emoji measure`")
     written: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return JudgeCard(
-        name="emoji-judge",
+        name=f"{name}-judge",
         version=str(written["version"]),
         threshold=float(written["threshold"]),
         true_positive_rate=Estimate(**written["true_positive_rate"]),

@@ -26,7 +26,7 @@ __all__ = ["GUIDANCE", "STEPS", "VERSION", "Size", "emoji_suite"]
 Size: TypeAlias = Literal["smoke", "sweep", "benchmark", "short", "standard"]
 VERSION = 2
 STEPS = 20
-GUIDANCE = 4.0
+GUIDANCE = 3.0
 
 _STRIDE = 5
 """Kept nouns are taken every so many, so that a short suite still spans the categories."""
