@@ -32,3 +32,6 @@ MEASURED_NOUNS: tuple[str, ...] = (
     "ninja",
 )
 MEASURED_STYLES: tuple[str, ...] = ("black and white", "pixel art", "blueprint", "neon")
+STYLE_ANCHOR = "twemoji"
+"""What a measured style is replaced with. Without an anchor a prompt names no style, and the model
+then draws one of its eight by chance: the erased one as often as one picture in eight or more."""

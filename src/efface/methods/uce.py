@@ -83,7 +83,7 @@ class Uce(Eraser[TextToImage]):
             "paper-sd14-art": cls(keep_scale=0.1),
             "released-2025": cls(tokens="new", always_keep=()),
             "emoji": cls(
-                target="prompt_without_concept", weighting="mean", keep_scale=10.0, ridge=1e-3
+                target="prompt_without_concept", weighting="mean", keep_scale=3.0, ridge=1e-3
             ),
         }
 
