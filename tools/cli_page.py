@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 from efface.cli import ledger
-from efface.cli.main import VERBS
+from efface.cli.main import MODULES, VERBS
 
 HEAD = """# The command line
 
@@ -35,6 +35,8 @@ OPTIONS: dict[str, str | dict[str, str]] = {
     "evaluate": "Evaluate",
     "verify": "Verify",
     "rerun": "Rerun",
+    "export": "Export",
+    "import": "Import",
     "ledger": {name: kind.__name__ for name, (kind, _, _) in ledger.ACTIONS.items()},
     "list": "List",
 }
@@ -49,7 +51,7 @@ def page() -> str:
 def _verb(name: str) -> str:
     summary = VERBS[name][0].upper() + VERBS[name][1:]
     usage = f"efface {name} METHOD" if name in ("erase", "plan") else f"efface {name}"
-    module, options = import_module(f"efface.cli.{name}"), OPTIONS[name]
+    module, options = import_module(f"efface.cli.{MODULES.get(name, name)}"), OPTIONS[name]
     if isinstance(options, str):
         return f"## {usage}\n\n{summary}.\n\n{_table(getattr(module, options))}"
     parts = [
@@ -67,7 +69,7 @@ def _table(options: type[Any]) -> str:
 
 
 def _row(field: Any, docs: dict[str, str]) -> str:
-    flag = f"--{field.name.replace('_', '-')}"
+    flag = f"--{field.name.rstrip('_').replace('_', '-')}"
     if "Positional" in str(field.type) or field.type == "Place":
         flag = "RUN" if field.name == "source" else field.name.upper()
     elif field.default is True:

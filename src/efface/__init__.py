@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from efface.core.erasing import erase
     from efface.core.results import ErasureResult
     from efface.evaluation.runner import evaluate
+    from efface.exchange.adapter import load_adapter
+    from efface.exchange.imports import import_delta
     from efface.models.loading import load
     from efface.models.streaming import stream
     from efface.registry import list_methods
@@ -27,8 +29,10 @@ __all__ = [
     "edited_copy",
     "erase",
     "evaluate",
+    "import_delta",
     "list_methods",
     "load",
+    "load_adapter",
     "request",
     "stream",
 ]
@@ -43,8 +47,10 @@ _HOMES = {
     "edited_copy": "efface.core.edited_copy",
     "erase": "efface.core.erasing",
     "evaluate": "efface.evaluation.runner",
+    "import_delta": "efface.exchange.imports",
     "list_methods": "efface.registry",
     "load": "efface.models.loading",
+    "load_adapter": "efface.exchange.adapter",
     "request": "efface.concepts",
     "stream": "efface.models.streaming",
 }

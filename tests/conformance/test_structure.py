@@ -15,7 +15,7 @@ HEIGHT = {
     **dict.fromkeys(("errors", "concepts", "contracts", "registry"), 0),
     "models": 1,
     "core": 2,
-    **dict.fromkeys(("methods", "attacks", "judges", "metrics", "emoji"), 3),
+    **dict.fromkeys(("methods", "attacks", "judges", "metrics", "emoji", "exchange"), 3),
     "evaluation": 4,
     **dict.fromkeys(("reports", "ledger"), 5),
     **dict.fromkeys(("cli", "web"), 6),

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import pytest
 
+import efface
 from efface.emoji import weights_folder
+from efface.exchange.adapter import write_adapter
 
 ROOT = Path(__file__).parent.parent.parent
 README, GUIDE = ROOT / "README.md", ROOT / "docs" / "guide.md"
-STREAMING = ROOT / "docs" / "streaming.md"
+PAGES = {
+    name: ROOT / "docs" / f"{name}.md" for name in ("guide", "streaming", "ledger", "exchange")
+}
 built = pytest.mark.skipif(
     not (weights_folder() / "pipeline" / "model_index.json").exists(),
     reason="the bundled model is not built yet: make emoji",
@@ -41,11 +45,31 @@ def test_the_python_of_the_guide_runs_as_it_is(tmp_path, monkeypatch):
     assert (tmp_path / "without_both" / "model_index.json").exists()
 
 
-@pytest.mark.parametrize("page", [README, GUIDE, STREAMING], ids=["README", "guide", "streaming"])
+@built
+def test_the_python_of_the_ledger_page_runs_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (example,) = blocks(PAGES["ledger"], "python")
+    names = {}
+    exec(compile(example, "ledger.md", "exec"), names)
+    assert [entry.id for entry in names["book"].active] == ["T-107"]
+
+
+@built
+def test_the_python_of_the_exchange_page_runs_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made = efface.erase(efface.load("emoji"), "pistol", method="uce")
+    write_adapter(made.delta, tmp_path / "adapter.safetensors", {})
+    (example,) = blocks(PAGES["exchange"], "python")
+    names = {}
+    exec(compile(example, "exchange.md", "exec"), names)
+    assert names["image"].size == (64, 64)
+
+
+@pytest.mark.parametrize("page", [README, *PAGES.values()], ids=["README", *PAGES])
 def test_every_command_line_parses(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rece.toml").write_text("ridge = 0.5\n")
-    from efface.cli import apply, evaluate, rerun, verify
+    from efface.cli import apply, evaluate, export, importing, ledger, rerun, verify
     from efface.cli.erase import Erase, choose
     from efface.cli.list import List
     from efface.cli.plan import Plan
@@ -57,6 +81,8 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
         "verify": verify.Verify,
         "rerun": rerun.Rerun,
         "list": List,
+        "export": export.Export,
+        "import": importing.Import,
     }
     kinds = {"erase": Erase, "plan": Plan}
     lines = [line for block in blocks(page, "") for line in block.splitlines()]
@@ -66,6 +92,8 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
         if words[-1:] == ["--help"]:
             with pytest.raises(SystemExit, match="0"):
                 choose(words[0], words[1:], kinds[verb])
+        elif verb == "ledger":
+            parse(ledger.ACTIONS[words[0]][0], words[1:], prog="efface ledger", description="")
         elif verb in kinds:
             choose(words[0], words[1:], kinds[verb])
         else:

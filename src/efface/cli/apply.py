@@ -10,7 +10,7 @@ import tyro
 
 from efface.cli import runs
 from efface.cli.generate import Drawing, draw_with
-from efface.cli.hosts import BUNDLED
+from efface.cli.hosts import folder_of_model
 from efface.cli.shell import parse
 from efface.errors import BadRequest
 
@@ -55,23 +55,10 @@ def _copy(options: Apply, model: str, out: Path, output: Output) -> int:
         raise BadRequest("--in-place-copy draws nothing; leave out --prompt and --out")
     delta = runs.read_delta(options.source)
     with output.progress("copying and editing") as monitor:
-        made = edited_copy(_folder(model), delta, out, scale=options.scale, monitor=monitor)
+        made = edited_copy(folder_of_model(model), delta, out, scale=options.scale, monitor=monitor)
     output.say(
         f"wrote {made.folder}: {made.bytes / 1e6:.1f} MB, {made.tensors} tensors changed",
         *(f"left out {name}: it holds unedited weights" for name in made.left_out),
     )
     output.result({**asdict(made), "delta": delta.id})
     return 0
-
-
-def _folder(model: str) -> Path:
-    if model == BUNDLED:
-        from efface.models.loading import bundled
-
-        return Path(bundled(model).pipeline_folder())
-    if Path(model).is_dir():
-        return Path(model)
-    raise BadRequest(
-        f"{model} is not a folder here, and a copy is made from a folder's files; "
-        "give --model FOLDER with the base model"
-    )

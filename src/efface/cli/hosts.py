@@ -15,7 +15,15 @@ from efface.errors import BadRequest
 if TYPE_CHECKING:
     from efface.cli.output import Output
 
-__all__ = ["BUNDLED", "Wanted", "host_for", "load_host", "request_for", "unknown_words"]
+__all__ = [
+    "BUNDLED",
+    "Wanted",
+    "folder_of_model",
+    "host_for",
+    "load_host",
+    "request_for",
+    "unknown_words",
+]
 
 BUNDLED = "emoji"
 
@@ -123,3 +131,21 @@ def unknown_words(made: ErasureRequest) -> list[str]:
     unknown = [one.name for one in concepts if vocabulary.canonical(one.name) is None]
     meant = {name: vocabulary.near(name) for name in unknown}
     return [f"{name} (did you mean {word}?)" if word else name for name, word in meant.items()]
+
+
+def folder_of_model(model: str) -> Path:
+    """Gives the folder of a model on the command line, for what works on files.
+
+    Raises:
+        BadRequest: it is a hub id or nothing at all.
+    """
+    if model == BUNDLED:
+        from efface.models.loading import bundled
+
+        return Path(bundled(model).pipeline_folder())
+    if Path(model).is_dir():
+        return Path(model)
+    raise BadRequest(
+        f"{model} is not a folder here, and a copy is made from a folder's files; "
+        "give --model FOLDER with the base model"
+    )

@@ -16,9 +16,14 @@ VERBS = {
     "evaluate": "measure a run: erased? what else changed? with intervals and controls",
     "verify": "re-hash a run, check its base, redraw its smoke set; say equal or how far",
     "rerun": "erase again from a run.json; say equal or how far",
+    "export": "write a run as a model folder, a LoRA, an adapter: what other tools read",
+    "import": "read another tool's edit as a run that can be measured, verified and exported",
     "ledger": "add, list, revoke, merge and replay requests; erase all that are active at once",
     "list": "list methods, attacks, judges, metrics, suites, models or concepts",
 }
+
+MODULES = {"import": "importing"}
+"""Files of verbs whose own name cannot be one."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"efface: {_unknown(verb)}\n")
         return 2
     shell = import_module("efface.cli.shell")
-    return int(shell.guarded(import_module(f"efface.cli.{verb}").run, rest))
+    return int(shell.guarded(import_module(f"efface.cli.{MODULES.get(verb, verb)}").run, rest))
 
 
 def usage() -> str:

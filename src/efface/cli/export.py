@@ -1,0 +1,162 @@
+"""``efface export RUN --as FORMAT``: a run's delta in the files that other tools read."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
+
+import tyro
+
+from efface.cli import runs
+from efface.cli.hosts import folder_of_model, host_for
+from efface.cli.shell import Shared, parse
+from efface.errors import BadRequest
+
+if TYPE_CHECKING:
+    from efface.cli.output import Output
+    from efface.core.deltas import Delta
+
+__all__ = ["Export", "Format", "Job", "run"]
+
+Format: TypeAlias = Literal["diffusers", "component", "diffusers-lora", "peft", "kohya", "adapter"]
+CARDS = ("card.md", "card.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(Shared):
+    """What to export, as what, and to where."""
+
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run folder."""
+    as_: Annotated[Format, tyro.conf.arg(name="as")]
+    """What to write; docs/exchange.md says who reads it and what is lost."""
+    out: Path
+    """File (kohya, adapter) or folder (the others) to write."""
+    model: str | None = None
+    """Folder of the base model; by default the model that the run names."""
+    scale: float = 1.0
+    """How much of the delta goes in; 1 is all of it."""
+    rank: int | None = None
+    """Cut LoRA files to this rank; what is lost is told. Needed where a change is dense."""
+    overwrite: bool = False
+    """Replace what is there."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that a writer needs."""
+
+    options: Export
+    found: runs.Run
+    model: str
+    output: Output
+
+    @property
+    def delta(self) -> Delta:
+        """What is exported."""
+        return self.found.delta
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What goes into a file's header."""
+        made = self.delta.provenance
+        told = {"efface_delta": self.delta.id, "base_model": made.base_model}
+        return {**told, "efface_method": made.method}
+
+
+def run(arguments: list[str], output: Output) -> int:
+    """Writes the files, the Erasure Card beside them where the run has one, and says what is lost.
+
+    Raises:
+        BadRequest: the place is taken, or the format cannot hold the delta.
+    """
+    about = "Writes a run's delta in the files that other tools read."
+    options = parse(Export, arguments, prog="efface export", description=about)
+    found = runs.open_run(options.source)
+    _make_room(options)
+    model = options.model or runs.recipe_of(options.source).model
+    told = _WRITERS[options.as_](Job(options, found, model, output))
+    place = options.out if options.out.is_dir() else options.out.parent
+    cards = [] if options.as_ == "diffusers" else _copy_cards(found.folder, place, options)
+    output.say(f"wrote {options.out}: {told}", *(f"wrote {card}" for card in cards))
+    fields_told = {"as": options.as_, "out": str(options.out), "told": told}
+    output.result({**fields_told, "delta": found.delta.id, "scale": options.scale})
+    return 0
+
+
+def _make_room(options: Export) -> None:
+    taken = options.out.exists() and not (options.out.is_dir() and not any(options.out.iterdir()))
+    if taken and not options.overwrite:
+        raise BadRequest(f"{options.out} is there already; give another --out, or --overwrite")
+    if taken and options.out.is_dir():
+        shutil.rmtree(options.out)
+
+
+def _copy_cards(run_folder: Path, place: Path, options: Export) -> list[Path]:
+    written = []
+    for name in CARDS:
+        if (run_folder / name).exists():
+            own = f"{options.out.stem}.{name}" if place == options.out.parent else name
+            written.append(Path(shutil.copyfile(run_folder / name, place / own)))
+    return written
+
+
+def _lora(job: Job, *, writer: str) -> str:
+    from efface.exchange import lora_files
+    from efface.exchange.low_rank import layers_of
+    from efface.models.components import KEY_VALUE
+
+    text_only = set(job.delta.patches) == {KEY_VALUE}
+    host = host_for(job.model, "uce", job.output, pictures=not text_only)
+    layers = layers_of(job.delta, host, scale=job.options.scale, rank=job.options.rank)
+    write: Callable[..., Path] = getattr(lora_files, writer)
+    write(layers, job.options.out, job.facts)
+    rank = max(layer.rank for layer in layers.by_module.values())
+    lost = f"{layers.lost:.2%} of the change is lost" if layers.lost else "nothing is lost"
+    return f"{len(layers.by_module)} layers of rank {rank}, {lost}"
+
+
+def _adapter(job: Job) -> str:
+    from efface.exchange.adapter import write_adapter
+
+    write_adapter(job.delta, job.options.out, job.facts, scale=job.options.scale)
+    size = job.options.out.stat().st_size / 1e6
+    return f"{size:.2f} MB for prompt embeddings, of every checkpoint with this text encoder"
+
+
+def _diffusers(job: Job) -> str:
+    from efface.exchange.folders import write_folder
+
+    card = job.found.folder / "card.md"
+    text = card.read_text("utf-8") if card.exists() else None
+    base, scale = folder_of_model(job.model), job.options.scale
+    with job.output.progress("copying and editing") as monitor:
+        made = write_folder(
+            base, job.delta, job.options.out, card=text, scale=scale, monitor=monitor
+        )
+    left = f"; left out {', '.join(made.left_out)}" if made.left_out else ""
+    return f"{made.tensors} tensors changed, {made.bytes / 1e6:.1f} MB{left}"
+
+
+def _component(job: Job) -> str:
+    from efface.exchange.folders import write_component, write_folder
+
+    base = folder_of_model(job.model)
+    with job.output.progress("copying and editing") as monitor:
+        copy = partial(write_folder, base, job.delta, scale=job.options.scale, monitor=monitor)
+        parts = write_component(job.delta, job.options.out, copy)
+    return f"{', '.join(parts)} alone, edited"
+
+
+_WRITERS: dict[Format, Callable[[Job], str]] = {
+    "diffusers": _diffusers,
+    "component": _component,
+    "diffusers-lora": partial(_lora, writer="write_diffusers"),
+    "peft": partial(_lora, writer="write_peft"),
+    "kohya": partial(_lora, writer="write_kohya"),
+    "adapter": _adapter,
+}

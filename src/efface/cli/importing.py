@@ -1,0 +1,90 @@
+"""``efface import FILE``: another tool's edit as a run, to measure, verify and export."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import tyro
+
+from efface.cli import runs
+from efface.cli.folder import locked
+from efface.cli.hosts import BUNDLED, Wanted, load_host, request_for
+from efface.cli.shell import Repeated, Shared, parse
+from efface.concepts import ConceptKind
+from efface.errors import BadRequest
+
+if TYPE_CHECKING:
+    from efface.cli.output import Output
+
+__all__ = ["Import", "run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import(Shared):
+    """What to import, and what it is said to be."""
+
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
+    """LoRA, edited weights (safetensors or .pt), or folder of an edited network."""
+    concept: Repeated = ()
+    """What it is said to erase; repeat for several. This is what will be measured."""
+    out: Path
+    """Folder of the run."""
+    model: str = BUNDLED
+    """The base that the edit was made for: the bundled model, a diffusers folder, or a hub id."""
+    kind: ConceptKind | None = None
+    """What the names are; by default an object, or what the bundled model knows the word as."""
+    keep: Repeated = ()
+    """What should have stayed; repeat for several."""
+    part: Literal["unet", "transformer", "text_encoder"] = "unet"
+    """The network that edited weights belong to; LoRA files say it themselves."""
+    overwrite: bool = False
+    """Replace the run that the folder holds."""
+
+
+def run(arguments: list[str], output: Output) -> int:
+    """Reads the file as a delta against its base and writes a run folder."""
+    about = "Reads another tool's edit as a run."
+    options = parse(Import, arguments, prog="efface import", description=about)
+    request = request_for(
+        options.model, Wanted(concepts=options.concept, kind=options.kind, keep=options.keep)
+    )
+    from efface.core.checks import inspect
+    from efface.core.recording import peak_bytes
+    from efface.core.results import ErasureResult
+    from efface.exchange.imports import import_delta
+
+    with locked(options.out) as folder:
+        if (options.out / runs.RECORD).exists() and not options.overwrite:
+            raise BadRequest(f"{options.out} already holds a run; give another --out")
+        pipe = load_host(options.model, output)
+        began = time.perf_counter()
+        made = import_delta(options.source, pipe, request, part=options.part)
+        result = ErasureResult(
+            delta=made.delta,
+            seconds=time.perf_counter() - began,
+            peak_bytes=peak_bytes(pipe),
+            diagnostics=inspect(pipe, made.delta, request),
+        )
+        recipe = runs.Recipe(
+            model=options.model,
+            method="import",
+            preset=None,
+            settings=made.delta.provenance.settings,
+            seed=0,
+            request=request,
+        )
+        with folder.staged() as staging:
+            result.save(staging)
+            runs.extend_record(staging, recipe)
+    tensors = len(made.delta.patches)
+    output.say(f"read {options.source} as {made.layout}: {tensors} tensors changed")
+    if made.unused:
+        some = ", ".join(made.unused[:3])
+        output.say(f"{len(made.unused)} keys of it belong to nothing in the model: {some} ...")
+    output.say(f"wrote {options.out}; measure it with: efface evaluate {options.out}")
+    told = {"layout": made.layout, "tensors": tensors, "unused": list(made.unused)}
+    output.result({"run": str(options.out), "delta": made.delta.id, **told})
+    return 0

@@ -1,0 +1,1 @@
+"""Deltas to and from the files of other tools."""

@@ -1,0 +1,109 @@
+"""``efface export`` and ``efface import`` from a run to files and back."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+
+def said(efface, *arguments):
+    outcome = efface(*arguments, "--json")
+    assert outcome.code == 0, outcome
+    return outcome.json
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("diffusers-lora", "pytorch_lora_weights.safetensors"),
+        ("peft", "adapter_model.safetensors"),
+        ("kohya", None),
+    ],
+)
+def test_a_lora_goes_out_and_comes_back(efface, a_run, model, tmp_path, name, file):
+    out = tmp_path / ("edit.safetensors" if file is None else "lora")
+    told = said(efface, "export", a_run, "--as", name, "--out", out, "--model", model)
+    assert "nothing is lost" in told["told"]
+    back = ("import", out, "--model", model, "--concept", "pistol", "--keep", "cat")
+    made = said(efface, *back, "--out", tmp_path / "back")
+    assert (made["layout"], made["unused"]) == ("LoRA", [])
+    verified = said(efface, "verify", tmp_path / "back", "--model", model)
+    assert verified["agrees"]
+    header = load_file(out if file is None else out / file)
+    assert all(tensor.isfinite().all() for tensor in header.values())
+
+
+def test_a_folder_goes_out_whole_and_one_network_comes_back(efface, a_run, model, tmp_path):
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+
+    (a_run / "card.md").write_text("# The Erasure Card\n")
+    out, unet = tmp_path / "edited", tmp_path / "component"
+    said(efface, "export", a_run, "--as", "diffusers", "--out", out, "--model", model)
+    assert (out / "README.md").read_text() == "# The Erasure Card\n"
+    edited = StableDiffusionPipeline.from_pretrained(out, local_files_only=True)
+    said(efface, "export", a_run, "--as", "component", "--out", unet, "--model", model)
+    assert sorted(each.name for each in unet.iterdir() if each.is_dir()) == ["unet"]
+    assert (unet / "card.md").exists()
+    alone = UNet2DConditionModel.from_pretrained(unet / "unet", local_files_only=True)
+    pairs = zip(edited.unet.parameters(), alone.parameters(), strict=True)
+    assert all(torch.equal(mine, theirs) for mine, theirs in pairs)
+    back = ("import", unet / "unet", "--model", model, "--concept", "pistol")
+    made = said(efface, *back, "--out", tmp_path / "back")
+    assert made["layout"] == "edited weights"
+    assert made["tensors"] > 0
+
+
+def test_licences_go_along(efface, a_run, broken_model, tmp_path):
+    (broken_model / "LICENSE").write_text("Some licence\n")
+    (broken_model / "README.md").write_text("---\nlicense: mit\n---\n")
+    (a_run / "card.md").write_text("# Card\n")
+    export = ("export", a_run, "--model", broken_model, "--as")
+    said(efface, *export, "diffusers", "--out", tmp_path / "whole")
+    assert (tmp_path / "whole" / "LICENSE").read_text() == "Some licence\n"
+    assert "license: mit" in (tmp_path / "whole" / "README.base.md").read_text()
+    said(efface, *export, "component", "--out", tmp_path / "part")
+    assert (tmp_path / "part" / "LICENSE").exists()
+
+
+def test_an_adapter_is_tiny_and_needs_no_model(efface, a_run, tmp_path):
+    from efface.exchange.adapter import load_adapter
+
+    out = tmp_path / "adapter.safetensors"
+    told = said(efface, "export", a_run, "--as", "adapter", "--out", out, "--model", "nowhere")
+    assert "prompt embeddings" in told["told"]
+    rows = torch.randn(1, 3, 32, generator=torch.Generator().manual_seed(0))
+    assert not torch.allclose(load_adapter(out)(rows), rows)
+
+
+def test_what_is_there_is_not_replaced_unless_asked(efface, a_run, model, tmp_path):
+    out = tmp_path / "edit.safetensors"
+    export = ("export", a_run, "--as", "kohya", "--out", out, "--model", model)
+    assert efface(*export).code == 0
+    again = efface(*export)
+    assert (again.code, again.err.count("\n")) == (2, 1)
+    assert "--overwrite" in again.err
+    assert efface(*export, "--overwrite", "--scale", "0.5").code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("export", "{run}", "--as", "onnx", "--out", "{out}"), "onnx"),
+        (("export", "{nothing}", "--as", "peft", "--out", "{out}"), "there is no run"),
+        (
+            ("import", "{nothing}", "--concept", "cat", "--out", "{out}", "--model", "{model}"),
+            "file",
+        ),
+        (("import", "{run}", "--out", "{out}", "--model", "{model}"), "nothing to erase"),
+    ],
+)
+def test_bad_input_is_one_line(efface, a_run, model, tmp_path, arguments, text):
+    places = {
+        "run": a_run,
+        "model": model,
+        "out": tmp_path / "out",
+        "nothing": tmp_path / "nothing",
+    }
+    outcome = efface(*(word.format(**places) for word in arguments))
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome
+    assert text in outcome.err
+    assert not (tmp_path / "out").exists()

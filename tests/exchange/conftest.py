@@ -1,0 +1,37 @@
+"""A delta of the toy hosts, and what a denoiser predicts with text of a prompt."""
+
+import pytest
+import torch
+
+from efface.concepts import request
+from efface.core.erasing import erase
+from tests.conftest import host
+
+REQUEST = request("pistol", keep=["cat"])
+
+
+@pytest.fixture(params=["tiny_sd1", "tiny_sd2"])
+def pipe(request):
+    """A pipeline that the test may change."""
+    return host(request.param)
+
+
+@pytest.fixture
+def delta(pipe):
+    return erase(pipe, REQUEST, method="uce").delta
+
+
+def predicted(pipe, embeddings=None):
+    """Predicts noise for a prompt, or for embeddings of one."""
+    if embeddings is None:
+        ids = pipe.tokenizer("a pistol", padding="max_length", return_tensors="pt").input_ids
+        with torch.no_grad():
+            embeddings = pipe.text_encoder(ids)[0]
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return pipe.unet(noise, 500, encoder_hidden_states=embeddings).sample
+
+
+def with_delta(pipe, delta, scale=1.0):
+    with delta.apply(pipe, scale=scale):
+        return predicted(pipe)
