@@ -107,6 +107,16 @@ def test_kept_words_are_not_mined(pipe):
     assert len(joined([with_kept]).weights) == len(with_kept.weights)
 
 
+def test_a_name_inside_another_word_is_no_mention(pipe):
+    concept = Concept(
+        name="lamp", synonyms=("red lamps",), prompts=("a lamp", "a photo of red lamps")
+    )
+    found, _ = Realera(near=(-1.0, 1.0), near_distance=5.0, beyond=(-1.0, -1.0))._mined(
+        Embedder(pipe), request(concept, anchor="tree")
+    )
+    assert len(found.weights) > 0
+
+
 def test_seeds_matter_only_where_something_is_drawn(pipe):
     drawn = Realera(neighbours="sampled", count=2)
     assert torch.equal(matrix(pipe, drawn, seed=1), matrix(pipe, drawn, seed=1))

@@ -27,7 +27,9 @@ __all__ = [
     "every_row",
     "kept_blocks",
     "kept_rows",
+    "mention",
     "prompt_pairs",
+    "replaced",
 ]
 
 TokenRule: TypeAlias = Literal["legacy", "new"]
@@ -85,10 +87,10 @@ def _mentions(concept: Concept) -> Iterator[tuple[str, str | None]]:
         return
     longest_first = sorted(names(concept), key=len, reverse=True)
     for text in concept.prompts:
-        yield text, next((name for name in longest_first if _mention(name, text)), None)
+        yield text, next((name for name in longest_first if mention(name, text)), None)
 
 
-def _mention(name: str, prompt: str) -> re.Match[str] | None:
+def mention(name: str, prompt: str) -> re.Match[str] | None:
     """Finds the last mention of a name as whole words, whatever its capitals."""
     found = re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", prompt, re.IGNORECASE)
     return max(found, key=lambda match: match.start(), default=None)
@@ -99,7 +101,7 @@ def _pair(
 ) -> PromptPair:
     anchor = "" if erasure.anchor is None else erasure.anchor.name
     if rule == "anchor":
-        target = _replaced(source, name, anchor) if anchor and name else anchor
+        target = replaced(source, name, anchor) if anchor and name else anchor
         last = embedder.tokenised(source).last
         return PromptPair(source, target, last, embedder.tokenised(target).last, last)
     if name is None:
@@ -110,11 +112,12 @@ def _pair(
     first, last = embedder.span(source, name)
     width = len(embedder.tokenised(anchor).content)
     start = max(first + width - 1, 0)  # T5 has no begin token that could stand before a first word
-    return PromptPair(source, _replaced(source, name, anchor), last, start, first)
+    return PromptPair(source, replaced(source, name, anchor), last, start, first)
 
 
-def _replaced(prompt: str, name: str, replacement: str) -> str:
-    found = _mention(name, prompt)
+def replaced(prompt: str, name: str, replacement: str) -> str:
+    """Puts other words in the place of a name's last mention; without one, in the prompt's."""
+    found = mention(name, prompt)
     if found is None:
         return replacement
     return " ".join((prompt[: found.start()] + replacement + prompt[found.end() :]).split())

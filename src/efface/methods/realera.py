@@ -17,7 +17,15 @@ from efface.core.neighbours import Shell, moments, nearest_words, sampled
 from efface.core.recording import Recording
 from efface.core.text import Embedder
 from efface.core.text_space import Solution, TokenPairs, gram, joined, moment_edit, ridge_edit
-from efface.core.token_rules import TargetRule, erased_pairs, erased_rows, kept_blocks, prompt_pairs
+from efface.core.token_rules import (
+    TargetRule,
+    erased_pairs,
+    erased_rows,
+    kept_blocks,
+    mention,
+    prompt_pairs,
+    replaced,
+)
 from efface.errors import BadRequest, require_positive
 from efface.models.components import KEY_VALUE
 
@@ -190,7 +198,7 @@ class Realera(Eraser[TextToImage]):
             pairs = prompt_pairs(embedder, erasure, self.target)
             for name in names(erasure.concept):
                 words = nearest_words(embedder, name, self.count, without=kept)
-                for pair in (pair for pair in pairs if name in pair.source):
+                for pair in (pair for pair in pairs if mention(name, pair.source)):
                     rows = erased_rows(embedder, pair, "legacy")
                     for word in words:
                         found = _rows_with(embedder, pair.source, name, word)[: len(rows.sources)]
@@ -207,7 +215,7 @@ class Realera(Eraser[TextToImage]):
 
 def _rows_with(embedder: Embedder, text: str, name: str, word: str) -> Float[Tensor, "_ dim"]:
     """Embeds a wording with another word in the name's place, from that word to the end."""
-    other = text.replace(name, word)
+    other = replaced(text, name, word)
     return embedder.embedded([other])[0][embedder.span(other, word)[1] :]
 
 
