@@ -22,7 +22,7 @@ from efface.errors import BadModel, BadRequest
 from efface.models.architectures import FAMILIES, layout
 from efface.models.components import KEY_VALUE, canonical
 
-__all__ = ["TextBranch", "text_branches"]
+__all__ = ["TextBranch", "check_family", "text_branches"]
 
 SEQUENCE = "context_embedder.weight"
 POOLED = "time_text_embed.text_embedder.linear_1.weight"
@@ -93,13 +93,9 @@ def text_branches(model: Any, method: Eraser[Any] | None = None) -> list[TextBra
         BadRequest: the method does not edit this family.
         BadModel: the model is of no family that efface knows, or lacks a layer of its family.
     """
+    if method is not None:
+        check_family(model, method)
     family = layout(model)
-    if method is not None and family not in method.families:
-        name = type(method).__module__.rpartition(".")[2]
-        known = ", ".join(FAMILIES[each] for each in sorted(method.families))
-        raise BadRequest(
-            f"{name} does not edit {FAMILIES.get(family, 'this kind of model')}; it edits {known}"
-        )
     if family in ("sd1", "sd2"):
         return [_key_values(model, Embedder(model))]
     if family == "sdxl":
@@ -124,6 +120,21 @@ def text_branches(model: Any, method: Eraser[Any] | None = None) -> list[TextBra
         f"a {type(model).__name__} is of no family that efface edits; known: "
         f"{', '.join(FAMILIES.values())}"
     )
+
+
+def check_family(model: Any, method: Eraser[Any]) -> None:
+    """Refuses a model of a family that a method does not edit.
+
+    Raises:
+        BadRequest: naming the method, the family, and those that it edits.
+    """
+    family = layout(model)
+    if family not in method.families:
+        name = type(method).__module__.rpartition(".")[2]
+        known = ", ".join(FAMILIES[each] for each in sorted(method.families))
+        raise BadRequest(
+            f"{name} does not edit {FAMILIES.get(family, 'this kind of model')}; it edits {known}"
+        )
 
 
 def _length(stream: TextStream) -> float:

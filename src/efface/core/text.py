@@ -53,7 +53,8 @@ class Embedder:
     Args:
         model: has ``tokenizer`` and ``text_encoder``, under these names with ``suffix`` at the end.
         suffix: ``_2`` or ``_3`` for the further encoders of a pipeline.
-        layer: which hidden states the denoiser reads: 0 the final output, -2 the last but one.
+        layer: which hidden states the denoiser reads: 0 the final output, -2 those that the last
+            layer is given, which is what ``hidden_states[-2]`` is.
         length: tokens that a prompt is padded to; the tokenizer's own length when left out.
     """
 
@@ -130,9 +131,9 @@ class Embedder:
             if self._layer == 0:
                 found: Tensor = self._encoder(ids, attention_mask=mask)[0]
                 return found
-            every = self._encoder(ids, attention_mask=mask, output_hidden_states=True).hidden_states
-            chosen: Tensor = every[self._layer]
-            return chosen
+            with _capturing(self._encoder, self._layer) as seen:
+                self._encoder(ids, attention_mask=mask)
+        return seen[0]
 
     def vocabulary(self) -> tuple[Float[Tensor, "n dim"], dict[int, str]]:
         """Gives the table of input embeddings, and the plain words of three letters or more in it.
@@ -158,6 +159,28 @@ class Embedder:
             if wanted and ids[start : start + len(wanted)] == wanted:
                 return start, start + len(wanted) - 1
         raise BadRequest(f"the tokens of '{phrase}' are not in the prompt '{prompt}'")
+
+
+@contextmanager
+def _capturing(encoder: Any, layer: int) -> Iterator[list[Tensor]]:
+    """Collects what a layer of a CLIP encoder is given; transformers' own way leaves hooks behind.
+
+    Args:
+        encoder: the text encoder, or one that runs from files.
+        layer: hidden states by their number from the end; -2 is what the last layer is given.
+    """
+    network: nn.Module = getattr(encoder, "network", encoder)
+    layers = [part for part in network.modules() if type(part).__name__.endswith("EncoderLayer")]
+    seen: list[Tensor] = []
+
+    def look(_: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+        seen.append(positional[0] if positional else named["hidden_states"])
+
+    handle = layers[layer + 1].register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        handle.remove()
 
 
 @contextmanager

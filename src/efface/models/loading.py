@@ -99,6 +99,8 @@ def _check_parts(pipeline: Any, name: str) -> None:
 
     wanted = ("vae", "text_encoder", "tokenizer", "scheduler")
     missing = [part for part in wanted if getattr(pipeline, part, None) is None]
+    if all(getattr(pipeline, part, None) is None for part in ("unet", "transformer")):
+        missing.insert(0, "unet or transformer")
     if missing or layout(pipeline) not in FAMILIES:
         lacking = f" without {', '.join(missing)}" if missing else ""
         raise BadModel(
