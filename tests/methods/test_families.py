@@ -153,4 +153,4 @@ def test_a_saved_pipeline_is_loaded_and_takes_the_delta(pipe, tmp_path):
     delta = erase(pipe, ERASE, method="uce").delta
     again = load(tmp_path / "model")
     with delta.apply(again), delta.apply(pipe):
-        assert np.array_equal(picture(again, "a pistol"), picture(pipe, "a pistol"))
+        assert np.allclose(picture(again, "a pistol"), picture(pipe, "a pistol"), atol=1e-4)
