@@ -16,14 +16,14 @@ from tests.conftest import host
 
 
 def picture(pipe):
-    """Predicts noise once, for a fixed latent and prompt."""
-    from efface.core.text import Embedder
-
+    """Runs one denoising step of the pipeline, for a fixed seed and prompt; gives latents."""
     generator = torch.Generator().manual_seed(1)
-    noise = torch.randn((1, 4, 8, 8), generator=generator).to(pipe.unet.dtype)
-    text = Embedder(pipe).embedded(["a photo of a pistol"]).to(pipe.unet.dtype)
-    with torch.no_grad():
-        return pipe.unet(noise, 500, encoder_hidden_states=text)[0]
+    sizes = dict(height=16, width=16, num_inference_steps=1, output_type="latent")
+    return pipe("a photo of a pistol", generator=generator, **sizes).images
+
+
+def denoiser(pipe):
+    return pipe.components.get("transformer") or pipe.components["unet"]
 
 
 def test_a_delta_survives_its_file_which_opens_without_us(ran, tmp_path):
@@ -51,7 +51,7 @@ def test_a_result_survives_its_folder(ran, tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_revert_is_exact_also_after_an_exception(ran, dtype):
     pipe = host(ran.case.host)
-    pipe.unet.to(dtype)
+    denoiser(pipe).to(dtype)
     before = snapshot(pipe)
     with pytest.raises(ZeroDivisionError), ran.result.delta.apply(pipe):
         assert differences(before, snapshot(pipe))
@@ -112,7 +112,9 @@ def test_merging_gives_the_applied_weights_for_good(ran):
     merged = copy.deepcopy(ran.pipe)
     ran.result.delta.merge_into(merged)
     with ran.result.delta.apply(ran.pipe):
-        for one, other in zip(merged.unet.parameters(), ran.pipe.unet.parameters(), strict=True):
+        for one, other in zip(
+            denoiser(merged).parameters(), denoiser(ran.pipe).parameters(), strict=True
+        ):
             assert torch.equal(one, other)
     with pytest.raises(BadDelta, match="applied to this model already"):
         ran.result.delta.apply(merged)
@@ -130,9 +132,9 @@ def child_of(ran):
 
 def composed_weights(ran, composed):
     with composed.apply(ran.pipe):
-        return {name: weight.clone() for name, weight in ran.pipe.unet.named_parameters()}
+        return {name: weight.clone() for name, weight in denoiser(ran.pipe).named_parameters()}
 
 
 def assert_close(pipe, weights):
-    for name, weight in pipe.unet.named_parameters():
+    for name, weight in denoiser(pipe).named_parameters():
         assert torch.allclose(weight, weights[name], rtol=1e-4, atol=1e-5), name

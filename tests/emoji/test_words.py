@@ -162,3 +162,10 @@ def test_sizes_differ_in_name_and_grow():
 
 def test_the_package_gives_the_concept_class():
     assert efface.Concept is Concept
+
+
+def test_erasing_nearly_all_nouns_leaves_a_suite_without_pairs():
+    suite = emoji_suite(understood(request(list(NOUNS)[:60])), size="smoke")
+    roles = {sample.role for sample in suite.samples}
+    assert {"erased", "kept"} <= roles
+    assert "general" not in roles

@@ -183,5 +183,5 @@ def test_a_pipeline_without_a_denoiser_is_refused(tiny_sd1):
     from types import SimpleNamespace
 
     partial = SimpleNamespace(vae=tiny_sd1.vae, scheduler=1, tokenizer=1, text_encoder=1)
-    with pytest.raises(BadModel, match="without unet"):
+    with pytest.raises(BadModel, match="without unet or transformer"):
         loading._check_parts(partial, "it")

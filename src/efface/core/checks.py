@@ -12,13 +12,14 @@ from torch import Tensor
 
 from efface.concepts import ErasureRequest, wordings
 from efface.contracts import Method
-from efface.core.attention import key_value_weights
+from efface.core.branches import text_branches
 from efface.core.deltas import Delta
 from efface.core.patches import TextMapPatch
 from efface.core.randomness import derive
 from efface.core.text import Embedder, evaluating
 from efface.errors import MissingInput, ModelCollapsed, NothingChanged
-from efface.models.components import find, is_key_value
+from efface.models.architectures import FAMILIES, layout
+from efface.models.components import find
 
 __all__ = ["Inspection", "inspect", "require"]
 
@@ -117,11 +118,13 @@ def _weight_change(model: Any, delta: Delta) -> float:
 
 def _probe(model: Any, delta: Delta) -> str:
     """Chooses the cheapest comparison that sees every change."""
-    if not hasattr(model, "unet") or not hasattr(model, "text_encoder"):
+    if layout(model) not in FAMILIES or getattr(model, "text_encoder", None) is None:
         return "weights"
-    names = [name for key in delta.patches for name in find(model, key)]
-    text_only = all(name.startswith("text_encoder/") or is_key_value(name) for name in names)
-    return "keys and values" if text_only else "predicted noise"
+    names = {name for key in delta.patches for name in find(model, key)}
+    readers = {name for each in text_branches(model) for name in find(model, each.key)}
+    if all(name.startswith("text_encoder") or name in readers for name in names):
+        return "keys and values"
+    return "predicted noise" if hasattr(model, "unet") else "weights"
 
 
 def _outputs(delta: Delta, key: str, parameter: Tensor) -> tuple[Float[Tensor, "*shape"], float]:
@@ -138,22 +141,26 @@ def _outputs(delta: Delta, key: str, parameter: Tensor) -> tuple[Float[Tensor, "
 
 
 def _moved_projections(model: Any, delta: Delta, prompts: Sequence[str]) -> Float[Tensor, " n"]:
-    """Measures the relative change of all keys and values of each prompt, layer by layer.
+    """Measures the relative change of what all text layers make of each prompt, layer by layer.
 
-    Nothing is applied unless the text encoder is changed: ``W' x - W x = D x``.
+    Nothing is applied unless a text encoder is changed: ``W' x - W x = D x``.
     """
-    before = after = Embedder(model).embedded(prompts)
+    branches = text_branches(model)
+    after = before = [stream.embedded(prompts) for each in branches for stream in each.streams]
     if any(key.startswith("text_encoder") for key in delta.patches):
         with delta.apply(model):
-            after = Embedder(model).embedded(prompts)
+            again = [stream for each in text_branches(model) for stream in each.streams]
+            after = [stream.embedded(prompts) for stream in again]
     moved = size = torch.zeros(len(prompts), dtype=torch.float64)
-    for path, weight in key_value_weights(model.unet, before.shape[-1]).items():
-        rows, share = _outputs(delta, f"unet/{path}", weight)
-        change = after @ delta.difference(f"unet/{path}", rows).T
-        if after is not before:
-            change += (after - before) @ rows.T
-        moved = moved + share * (change**2).sum((1, 2))
-        size = size + share * ((before @ rows.T) ** 2).sum((1, 2))
+    readers = [branch for branch in branches for _ in branch.streams]
+    for branch, rows, changed in zip(readers, before, after, strict=True):
+        for key, parameter in find(model, branch.key).items():
+            weight, share = _outputs(delta, key, parameter)
+            change = changed @ delta.difference(key, weight)[:, : branch.width].T
+            if changed is not rows:
+                change += (changed - rows) @ weight[:, : branch.width].T
+            moved = moved + share * (change**2).sum((1, 2))
+            size = size + share * ((rows @ weight[:, : branch.width].T) ** 2).sum((1, 2))
     return (moved / size.clamp(min=1e-300)).sqrt()
 
 

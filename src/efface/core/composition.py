@@ -111,17 +111,18 @@ def _on_top(patches: dict[str, Patch], beneath: list[dict[str, Patch]]) -> dict[
 
     Only a text map depends on the weight it meets: on changes D beneath it adds ``D left right``.
     """
-    text_map = patches.get(KEY_VALUE)
-    if not isinstance(text_map, TextMapPatch):
-        return patches
+    maps = {key: patch for key, patch in patches.items() if isinstance(patch, TextMapPatch)}
     extra = [
-        {key: carried(patch, text_map) for key, patch in change.items() if _reads_text(key)}
+        {key: carried(patch, text_map) for key, patch in change.items() if _meets(group, key)}
         for change in beneath
+        for group, text_map in maps.items()
     ]
     return _sum([patches, *extra])
 
 
-def _reads_text(key: str) -> bool:
+def _meets(group: str, key: str) -> bool:
+    if group != KEY_VALUE:
+        return key == group
     return key == KEY_VALUE or (key.startswith("unet/") and is_key_value(key))
 
 

@@ -8,31 +8,32 @@ from typing import Any
 from efface.core.application import references
 from efface.core.deltas import Delta
 from efface.core.patches import Patch, TextMapPatch, added
-from efface.models.components import KEY_VALUE, find
+from efface.models.components import find
 
 __all__ = ["expanded"]
 
 
 def expanded(delta: Delta, model: Any) -> Delta:
-    """Replaces a delta's text map by a low-rank patch of the same rank for every layer it reaches.
+    """Replaces a delta's text maps by a low-rank patch of the same rank for every layer it reaches.
 
     The effect is the same up to rounding; the result has an id of its own and fits where parameters
     are addressed one by one.
 
     Args:
-        delta: with or without a text map; without one it comes back as it is.
+        delta: with or without text maps; without one it comes back as it is.
         model: the base that the delta was made for.
 
     Raises:
         BadDelta: the model is another base, or lacks a parent of the delta.
     """
-    text_map = delta.patches.get(KEY_VALUE)
-    if not isinstance(text_map, TextMapPatch):
+    maps = {key: patch for key, patch in delta.patches.items() if isinstance(patch, TextMapPatch)}
+    if not maps:
         return delta
     weights = references(delta, model)
-    patches: dict[str, Patch] = {k: p for k, p in delta.patches.items() if k != KEY_VALUE}
-    for key in find(model, KEY_VALUE):
-        layer = text_map.for_layer(weights[key])
-        patches[key] = added(patches[key], layer) if key in patches else layer
+    patches: dict[str, Patch] = {k: p for k, p in delta.patches.items() if k not in maps}
+    for group, text_map in maps.items():
+        for key in find(model, group):
+            layer = text_map.for_layer(weights[key])
+            patches[key] = added(patches[key], layer) if key in patches else layer
     settings = {**delta.provenance.settings, "expanded_from": delta.id}
     return Delta(patches=patches, provenance=replace(delta.provenance, settings=settings))

@@ -68,6 +68,11 @@ class TextMapPatch:
     left: Float[Tensor, "dim rank"]
     right: Float[Tensor, "rank dim"]
 
+    @property
+    def rank(self) -> int:
+        """The number of directions that change."""
+        return len(self.right)
+
     def on(self, weight: Float[Tensor, "out dim"]) -> Float[Tensor, "out dim"]:
         """Gives what is added to ``weight``, in its dtype; the cheaper order of two products."""
         left, right = self.left.to(weight), self.right.to(weight)

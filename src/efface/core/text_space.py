@@ -113,6 +113,8 @@ def gram(
 def joined(blocks: Iterable[TokenPairs]) -> TokenPairs:
     """Stacks pairs of several prompts and collapses equal ones."""
     listed = list(blocks)
+    if len(listed) == 1:
+        return collapsed(listed[0])
     return collapsed(
         TokenPairs(
             torch.cat([block.sources for block in listed]),

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface.concepts import TEMPLATES, Concept, Erasure, names, wordings
-from efface.core.text import Embedder
+from efface.core.streams import TextStream
 from efface.core.text_space import TokenPairs, joined
 from efface.errors import BadRequest
 
@@ -54,7 +54,7 @@ class PromptPair:
     """Position of the concept's first token in the source, where the rule looks for it."""
 
 
-def prompt_pairs(embedder: Embedder, erasure: Erasure, rule: TargetRule) -> list[PromptPair]:
+def prompt_pairs(embedder: TextStream, erasure: Erasure, rule: TargetRule) -> list[PromptPair]:
     """Pairs every wording of a concept with the prompt that takes its place.
 
     Raises:
@@ -97,7 +97,7 @@ def mention(name: str, prompt: str) -> re.Match[str] | None:
 
 
 def _pair(
-    embedder: Embedder, erasure: Erasure, source: str, name: str | None, rule: TargetRule
+    embedder: TextStream, erasure: Erasure, source: str, name: str | None, rule: TargetRule
 ) -> PromptPair:
     anchor = "" if erasure.anchor is None else erasure.anchor.name
     if rule == "anchor":
@@ -111,7 +111,8 @@ def _pair(
         )
     first, last = embedder.span(source, name)
     width = len(embedder.tokenised(anchor).content)
-    return PromptPair(source, replaced(source, name, anchor), last, first + width - 1, first)
+    start = max(first + width - 1, 0)  # T5 has no begin token that could stand before a first word
+    return PromptPair(source, replaced(source, name, anchor), last, start, first)
 
 
 def replaced(prompt: str, name: str, replacement: str) -> str:
@@ -122,9 +123,11 @@ def replaced(prompt: str, name: str, replacement: str) -> str:
     return " ".join((prompt[: found.start()] + replacement + prompt[found.end() :]).split())
 
 
-def erased_rows(embedder: Embedder, pair: PromptPair, rule: TokenRule) -> TokenPairs:
+def erased_rows(embedder: TextStream, pair: PromptPair, rule: TokenRule) -> TokenPairs:
     """Gives the rows to move and their targets; tails are cut to equal length."""
     source, target = embedder.embedded([pair.source, pair.target])
+    if embedder.pooled:
+        return _weighted(source, target)
     count = len(source) - max(pair.source_start, pair.target_start) if rule == "legacy" else 1
     return _weighted(
         source[pair.source_start : pair.source_start + count],
@@ -132,14 +135,14 @@ def erased_rows(embedder: Embedder, pair: PromptPair, rule: TokenRule) -> TokenP
     )
 
 
-def every_row(embedder: Embedder, pair: PromptPair, rule: TargetRule) -> TokenPairs:
+def every_row(embedder: TextStream, pair: PromptPair, rule: TargetRule) -> TokenPairs:
     """Gives all rows of the source prompt with their targets.
 
     With ``anchor`` they are aligned by position, begin to end. Otherwise the words before the
     concept keep themselves and the rest is aligned at the concept.
     """
     source, target = embedder.embedded([pair.source, pair.target])
-    if rule == "anchor":
+    if rule == "anchor" or embedder.pooled:
         return _weighted(source, target)
     shift = pair.target_start - pair.source_start
     positions = torch.arange(len(source))
@@ -152,17 +155,17 @@ def _weighted(sources: Float[Tensor, "n dim"], targets: Float[Tensor, "n dim"]) 
     return TokenPairs(sources, targets, torch.ones(len(sources), dtype=torch.float64))
 
 
-def kept_rows(embedder: Embedder, prompt: str, rule: TokenRule) -> Float[Tensor, "n dim"]:
+def kept_rows(embedder: TextStream, prompt: str, rule: TokenRule) -> Float[Tensor, "n dim"]:
     """Gives the rows of a kept prompt: all of them, or its last content token."""
     rows = embedder.embedded([prompt])[0]
-    if rule == "legacy":
+    if rule == "legacy" or embedder.pooled:
         return rows
     last = embedder.tokenised(prompt).last
     return rows[last : last + 1]
 
 
 def erased_pairs(
-    embedder: Embedder,
+    embedder: TextStream,
     erasures: Sequence[Erasure],
     *,
     tokens: TokenRule,
@@ -174,7 +177,7 @@ def erased_pairs(
 
 
 def every_pair(
-    embedder: Embedder, erasures: Sequence[Erasure], *, target: TargetRule
+    embedder: TextStream, erasures: Sequence[Erasure], *, target: TargetRule
 ) -> TokenPairs:
     """Stacks all rows of all wordings of all concepts with their targets, equal ones merged."""
     pairs = embedded_pairs(embedder, erasures, target)
@@ -182,7 +185,7 @@ def every_pair(
 
 
 def embedded_pairs(
-    embedder: Embedder, erasures: Sequence[Erasure], target: TargetRule
+    embedder: TextStream, erasures: Sequence[Erasure], target: TargetRule
 ) -> list[PromptPair]:
     """Pairs the prompts of all concepts and embeds them together: few passes, not one a pair.
 
@@ -195,7 +198,7 @@ def embedded_pairs(
 
 
 def kept_blocks(
-    embedder: Embedder,
+    embedder: TextStream,
     keep: Sequence[Concept],
     *,
     tokens: TokenRule,

@@ -145,7 +145,7 @@ def _two_objects(erased: list[str], count: int) -> Iterator[Sample]:
     """Two nouns in one picture, neither erased; the first of them is judged."""
     pairs = [pair for pair in TWO_OBJECT if not set(pair) & set(erased)]
     styles = [style for style in STYLES if style not in erased]
-    for place in range(count):
+    for place in range(count if pairs else 0):
         first, second = pairs[place % len(pairs)]
         style = styles[place % len(styles)]
         template = TEMPLATES["two_objects"][place % 2]

@@ -23,6 +23,7 @@ from efface.ledger import storage
 from efface.ledger.entries import Entry, seal
 from efface.ledger.rows import Encoder, Rules, encoded, kept_of, read_rows, write_rows
 from efface.methods.uce import Uce
+from efface.models.architectures import layout
 from efface.models.components import KEY_VALUE
 from efface.models.loading import BUNDLED, bundled
 
@@ -64,6 +65,7 @@ class Ledger:
                 f"{folder} holds a ledger already; add to it, or choose another folder"
             )
         made = cls(folder, model_name(model), Encoder.of(model), method, tuple(keep), ())
+        made._check_encoder(model)
         return made._saved()
 
     @classmethod
@@ -244,6 +246,11 @@ class Ledger:
         )
 
     def _check_encoder(self, model: Any) -> None:
+        if layout(model) not in ("sd1", "sd2"):
+            raise BadRequest(
+                f"a ledger holds requests for Stable Diffusion 1.x and 2.x; {model_name(model)} is "
+                "of another family, so erase its concepts together: efface erase uce"
+            )
         if not self.encoder.same(Encoder.of(model)):
             raise BadRequest(
                 f"the ledger was made with the text encoder of {self.base_model} and "

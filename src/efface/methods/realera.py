@@ -11,6 +11,7 @@ import torch
 from efface.concepts import names
 from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
 from efface.core.attention import key_value_weights
+from efface.core.branches import check_family
 from efface.core.checks import require
 from efface.core.edit_report import interference, residual, stored
 from efface.core.neighbours import Shell, moments, nearest_words, sampled
@@ -127,6 +128,7 @@ class Realera(Eraser[TextToImage]):
     ) -> ErasureResult:
         """Finds near and far points and solves for the edit."""
         require(self, request)
+        check_family(model, self)
         recording = Recording(model, generator=generator, monitor=monitor, steps=1)
         embedder = Embedder(model)
         weights = key_value_weights(model.unet, embedder.width)

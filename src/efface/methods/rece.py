@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
 from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
-from efface.core.attention import joint_factor, key_value_weights
+from efface.core.attention import joint_factor
+from efface.core.branches import TextBranch, text_branches
 from efface.core.checks import require
 from efface.core.edit_report import interference, residual, stored
+from efface.core.patches import Patch
 from efface.core.recording import Recording
 from efface.core.returning import Regularisation, ReturnProblem, cost_to_regenerate, returning_rows
-from efface.core.text import Embedder
 from efface.core.text_space import (
+    Conditioning,
     Solution,
+    TextMap,
     TokenPairs,
     Weighting,
     balanced,
     gram,
     ridge_edit,
 )
-from efface.core.token_rules import TargetRule, TokenRule, erased_pairs, every_pair, kept_blocks
+from efface.core.token_rules import TargetRule, TokenRule
 from efface.errors import BadRequest, require_positive
-from efface.models.components import KEY_VALUE
+from efface.models.architectures import FAMILIES
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -64,7 +67,8 @@ class Rece(Eraser[TextToImage]):
         2024,
     )
     needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
-    edits: ClassVar[frozenset[str]] = frozenset({"unet"})
+    edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
+    families: ClassVar[frozenset[str]] = frozenset(FAMILIES)
     streams: ClassVar[bool] = True
 
     rounds: int = 3
@@ -140,23 +144,44 @@ class Rece(Eraser[TextToImage]):
     ) -> ErasureResult:
         """Solves the first edit and the rounds; draws nothing, so seeds do not matter."""
         require(self, request)
+        branches = text_branches(model, self)
         recording = Recording(model, generator=generator, monitor=monitor, steps=self.rounds + 1)
-        embedder = Embedder(model)
-        weights = key_value_weights(model.unet, embedder.width)
-        factor = joint_factor(weights)
-        kept = kept_blocks(embedder, request.keep, tokens=self.tokens, always=self.always_keep)
-        first = erased_pairs(embedder, request.erasures, tokens=self.tokens, target=self.target)
+        patches: dict[str, Patch] = {}
+        told: dict[str, Any] = {}
+        for branch in branches:
+            edit, conditioning, curve = self._edit(branch, request)
+            patch = branch.patch(stored(edit, branch.weights))
+            patches[branch.key] = patch
+            found = asdict(conditioning) | {"rank": patch.rank}
+            if branch is branches[0]:
+                told |= found
+                for figures in curve:
+                    recording.step(figures)
+            else:
+                told[branch.key] = found | curve[-1]
+        return recording.result(self, request, patches, diagnostics=told)
+
+    def _edit(
+        self, branch: TextBranch, request: ErasureRequest
+    ) -> tuple[TextMap, Conditioning, list[dict[str, float]]]:
+        """Solves the first edit and the rounds of everything that reads the same rows."""
+        factor = joint_factor(branch.weights)
+        kept = branch.kept(request.keep, tokens=self.tokens, always=self.always_keep)
+        first = branch.erased(request.erasures, tokens=self.tokens, target=self.target)
         chased = first
         if self.rows == "all":
-            chased = every_pair(embedder, request.erasures, target=self.target)
+            chased = branch.every(request.erasures, target=self.target)
+        named = branch.erased(request.erasures, tokens="new", target=self.target)
         solution = self._solve(first, kept, ridge=self.first_ridge, keep=self.first_keep_scale)
-        edit = solution.map
+        edit, curve = solution.map, []
         for step in range(self.rounds + 1):
             problem = ReturnProblem.of(factor, edit.matrix())
-            returning = self._returning(embedder, problem, chased)
-            recording.step(
+            returning = self._returning(branch, problem, chased)
+            # The easiest concept's easiest wording: that is where the erasure is weakest.
+            cost = cost_to_regenerate(problem, named.sources, named.targets).min()
+            curve.append(
                 {
-                    "embedding_cost": _lowest_cost(embedder, problem, request, self.target),
+                    "embedding_cost": float(cost),
                     "returning_length": float(returning.sources.norm() / chased.sources.norm()),
                     "residual": residual(edit, first),
                     "interference": interference(edit, kept),
@@ -166,9 +191,7 @@ class Rece(Eraser[TextToImage]):
                 moved = self._with_held(returning, first)
                 solution = self._solve(moved, kept, ridge=self.ridge, keep=self.keep_scale)
                 edit = edit.then(solution.map)
-        patch = stored(edit, weights)
-        found = asdict(solution.conditioning) | {"rank": patch.left.shape[1]}
-        return recording.result(self, request, {KEY_VALUE: patch}, diagnostics=found)
+        return edit, solution.conditioning, curve
 
     def _with_held(self, returning: TokenPairs, first: TokenPairs) -> TokenPairs:
         """Adds the erased tokens as rows that stay, so that rounds keep what the first edit did."""
@@ -194,7 +217,7 @@ class Rece(Eraser[TextToImage]):
         return ridge_edit(pairs.scaled(self.erase_scale * erase_factor), held, ridge=ridge)
 
     def _returning(
-        self, embedder: Embedder, problem: ReturnProblem, pairs: TokenPairs
+        self, branch: TextBranch, problem: ReturnProblem, pairs: TokenPairs
     ) -> TokenPairs:
         """Finds the embeddings that do through the edited layers what ``pairs.sources`` did."""
         strength = self.strength
@@ -202,8 +225,9 @@ class Rece(Eraser[TextToImage]):
             strength *= float((problem.factor**2).sum()) / len(problem.factor)
         toward = None
         if self.regularisation == "standard":
-            prompt = embedder.tokenised(self.toward)
-            pulled = embedder.embedded([self.toward])[0, prompt.last]
+            stream = branch.streams[0]
+            place = 0 if stream.pooled else stream.tokenised(self.toward).last
+            pulled = stream.embedded([self.toward])[0, place]
             toward = pulled.expand_as(pairs.sources)
         rows = returning_rows(
             problem,
@@ -213,11 +237,3 @@ class Rece(Eraser[TextToImage]):
             toward=toward,
         )
         return TokenPairs(rows, pairs.targets, pairs.weights)
-
-
-def _lowest_cost(
-    embedder: Embedder, problem: ReturnProblem, request: ErasureRequest, target: TargetRule
-) -> float:
-    """Takes the easiest concept's easiest wording: that is where the erasure is weakest."""
-    named = erased_pairs(embedder, request.erasures, tokens="new", target=target)
-    return float(cost_to_regenerate(problem, named.sources, named.targets).min())

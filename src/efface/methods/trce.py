@@ -10,6 +10,7 @@ import torch
 
 from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
 from efface.core.attention import key_value_weights
+from efface.core.branches import check_family
 from efface.core.checks import require
 from efface.core.edit_report import interference, residual, stored
 from efface.core.recording import Recording
@@ -101,6 +102,7 @@ class Trce(Eraser[TextToImage]):
     ) -> ErasureResult:
         """Solves for the edit; draws nothing, so seeds do not matter."""
         require(self, request)
+        check_family(model, self)
         recording = Recording(model, generator=generator, monitor=monitor, steps=1)
         embedder = Embedder(model)
         weights = key_value_weights(model.unet, embedder.width)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
-from efface.core.attention import key_value_weights
+from efface.core.branches import TextBranch, text_branches
 from efface.core.checks import require
 from efface.core.edit_report import interference, residual, stored
+from efface.core.patches import Patch
 from efface.core.recording import Recording
-from efface.core.text import Embedder
-from efface.core.text_space import Weighting, balanced, free_directions, gram, ridge_edit
-from efface.core.token_rules import TargetRule, TokenRule, erased_pairs, kept_blocks
+from efface.core.text_space import Solution, Weighting, balanced, free_directions, gram, ridge_edit
+from efface.core.token_rules import TargetRule, TokenRule
 from efface.errors import BadRequest, require_positive
-from efface.models.components import KEY_VALUE
+from efface.models.architectures import FAMILIES
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +47,8 @@ class Uce(Eraser[TextToImage]):
         "Unified Concept Editing in Diffusion Models", "2308.14761", 2024
     )
     needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
-    edits: ClassVar[frozenset[str]] = frozenset({"unet"})
+    edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
+    families: ClassVar[frozenset[str]] = frozenset(FAMILIES)
     streams: ClassVar[bool] = True
 
     erase_scale: float = 1.0
@@ -97,24 +98,33 @@ class Uce(Eraser[TextToImage]):
     ) -> ErasureResult:
         """Solves for the edit; draws nothing, so seeds do not matter."""
         require(self, request)
+        branches = text_branches(model, self)
         recording = Recording(model, generator=generator, monitor=monitor, steps=1)
-        embedder = Embedder(model)
-        weights = key_value_weights(model.unet, embedder.width)
-        pairs = erased_pairs(embedder, request.erasures, tokens=self.tokens, target=self.target)
-        kept = kept_blocks(embedder, request.keep, tokens=self.tokens, always=self.always_keep)
+        patches: dict[str, Patch] = {}
+        figures: dict[str, dict[str, Any]] = {}
+        for branch in branches:
+            solution, moved = self._solve(branch, request)
+            patch = branch.patch(stored(solution.map, branch.weights))
+            patches[branch.key] = patch
+            figures[branch.key] = asdict(solution.conditioning) | moved | {"rank": patch.rank}
+        first, *others = branches
+        recording.step({name: figures[first.key][name] for name in ("residual", "interference")})
+        told = figures[first.key] | {branch.key: figures[branch.key] for branch in others}
+        return recording.result(self, request, patches, diagnostics=told)
+
+    def _solve(
+        self, branch: TextBranch, request: ErasureRequest
+    ) -> tuple[Solution, dict[str, float]]:
+        """Edits everything that reads the same rows of text."""
+        pairs = branch.erased(request.erasures, tokens=self.tokens, target=self.target)
+        kept = branch.kept(request.keep, tokens=self.tokens, always=self.always_keep)
         erase, keep = balanced(pairs, kept, self.weighting)
-        held = gram(kept, embedder.width, weight=keep)
+        held = gram(kept, branch.width, weight=keep)
         solution = ridge_edit(
             pairs.scaled(self.erase_scale * erase),
             self.keep_scale * held,
             ridge=self.ridge,
             free=free_directions(held, share=self.null_space) if self.null_space else None,
         )
-        moved = {
-            "residual": residual(solution.map, pairs),
-            "interference": interference(solution.map, kept),
-        }
-        recording.step(moved)
-        patch = stored(solution.map, weights)
-        found = asdict(solution.conditioning) | moved | {"rank": patch.left.shape[1]}
-        return recording.result(self, request, {KEY_VALUE: patch}, diagnostics=found)
+        left = {"residual": residual(solution.map, pairs)}
+        return solution, left | {"interference": interference(solution.map, kept)}

@@ -11,7 +11,7 @@ from torch import nn
 from efface.errors import BadRequest
 from efface.models.components import canonical, component
 
-__all__ = ["ROLES", "Role", "layout", "members"]
+__all__ = ["FAMILIES", "ROLES", "Role", "layout", "members"]
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,31 @@ def members(model: Any, role: str) -> dict[str, nn.Parameter]:
     return found
 
 
+FAMILIES: dict[str, str] = {
+    "sd1": "Stable Diffusion 1.x",
+    "sd2": "Stable Diffusion 2.x",
+    "sdxl": "Stable Diffusion XL",
+    "sd3": "Stable Diffusion 3",
+    "flux": "FLUX.1",
+}
+"""The families of text-to-image models whose text layers are known."""
+
+
 def layout(model: Any) -> str:
-    """Names the layout of a text-to-image pipeline: ``sd1``, ``sd2``, ``sdxl`` or ``other``.
+    """Names the family of a text-to-image pipeline: a key of `FAMILIES`, or ``other``.
 
     SD 2.x differs from 1.x by linear projections around its attention blocks, SDXL by a second
-    text encoder; widths do not matter, so that small models of a layout count as that layout.
+    text encoder; SD 3 has three encoders and a transformer, FLUX two and a transformer. Widths do
+    not matter, so that small models of a layout count as that layout.
     """
+    second = getattr(model, "text_encoder_2", None) is not None
+    if getattr(model, "transformer", None) is not None:
+        if getattr(model, "text_encoder_3", None) is not None:
+            return "sd3"
+        return "flux" if second else "other"
     config = getattr(getattr(model, "unet", None), "config", None)
     if config is None or not hasattr(config, "cross_attention_dim"):
         return "other"
-    if getattr(model, "text_encoder_2", None) is not None:
+    if second:
         return "sdxl"
     return "sd2" if getattr(config, "use_linear_projection", False) else "sd1"

@@ -54,6 +54,11 @@ class StreamedEncoder(nn.Module):
         self._network = (network.eval().requires_grad_(requires_grad=False),)
 
     @property
+    def network(self) -> nn.Module:
+        """The network that runs; its weights are there only while a layer is called."""
+        return self._network[0]
+
+    @property
     def device(self) -> torch.device:
         """Where it runs: the CPU."""
         return torch.device("cpu")

@@ -95,13 +95,15 @@ def _from_hub(name: str, dtype: torch.dtype) -> Any:
 
 
 def _check_parts(pipeline: Any, name: str) -> None:
-    missing = [
-        part
-        for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-        if getattr(pipeline, part, None) is None
-    ]
-    if missing:
+    from efface.models.architectures import FAMILIES, layout
+
+    wanted = ("vae", "text_encoder", "tokenizer", "scheduler")
+    missing = [part for part in wanted if getattr(pipeline, part, None) is None]
+    if all(getattr(pipeline, part, None) is None for part in ("unet", "transformer")):
+        missing.insert(0, "unet or transformer")
+    if missing or layout(pipeline) not in FAMILIES:
+        lacking = f" without {', '.join(missing)}" if missing else ""
         raise BadModel(
-            f"{name} is a {type(pipeline).__name__} without {', '.join(missing)}; efface edits "
-            "pipelines in the layout of Stable Diffusion 1.x and 2.x"
+            f"{name} is a {type(pipeline).__name__}{lacking}; efface edits pipelines of "
+            f"{', '.join(FAMILIES.values())}"
         )

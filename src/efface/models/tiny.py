@@ -8,7 +8,14 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-__all__ = ["WORDS", "tiny_stable_diffusion", "tiny_tokenizer"]
+__all__ = [
+    "LENGTH",
+    "WORDS",
+    "autoencoder",
+    "filled",
+    "tiny_stable_diffusion",
+    "tiny_tokenizer",
+]
 
 WORDS: tuple[str, ...] = (
     *("a", "an", "and", "art", "by", "of", "in", "with", "the", "style", "red", "green"),
@@ -43,11 +50,11 @@ def tiny_stable_diffusion(
     with torch.random.fork_rng(devices=[]):
         networks = {
             "text_encoder": _text_encoder(tokenizer, layout),
-            "vae": _autoencoder(),
+            "vae": autoencoder(),
             "unet": _denoiser(layout),
         }
     for network in networks.values():
-        _randomise(network, generator)
+        filled(network, generator)
         network.eval()
         if dtype != torch.float32:
             network.to(dtype)
@@ -129,7 +136,8 @@ def _text_encoder(tokenizer: Any, layout: str) -> nn.Module:
     return encoder
 
 
-def _autoencoder() -> nn.Module:
+def autoencoder() -> nn.Module:
+    """Builds an ``AutoencoderKL`` of factor 2 with four latent channels."""
     from diffusers import AutoencoderKL
 
     autoencoder: nn.Module = AutoencoderKL(
@@ -161,7 +169,7 @@ def _denoiser(layout: str) -> nn.Module:
     return denoiser
 
 
-def _randomise(network: nn.Module, generator: torch.Generator) -> None:
+def filled(network: nn.Module, generator: torch.Generator) -> None:
     """Fills matrices and kernels with normal values of variance 1 / inputs; the rest stays."""
     with torch.no_grad():
         for parameter in network.parameters():

@@ -1,0 +1,166 @@
+"""The layers of a denoiser that read text, with the streams they read: one edit each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from efface.concepts import Concept, Erasure
+from efface.contracts import Eraser
+from efface.core.attention import key_value_weights
+from efface.core.patches import TextMapPatch
+from efface.core.streams import Padded, Pooled, SideBySide, TextStream, Weighted
+from efface.core.text import Embedder
+from efface.core.text_space import TokenPairs, joined
+from efface.core.token_rules import TargetRule, TokenRule, erased_pairs, every_pair, kept_blocks
+from efface.errors import BadModel, BadRequest
+from efface.models.architectures import FAMILIES, layout
+from efface.models.components import KEY_VALUE, canonical
+
+__all__ = ["TextBranch", "check_family", "text_branches"]
+
+SEQUENCE = "context_embedder.weight"
+POOLED = "time_text_embed.text_embedder.linear_1.weight"
+POOLED_XL = "add_embedding.linear_1.weight"
+T5_LENGTH = {"sd3": 256, "flux": 512}
+"""Tokens that the pipelines pad T5's prompts to; without a mask the padding changes the rows."""
+
+
+@dataclass(frozen=True)
+class TextBranch:
+    """Weights that read the same rows, so that one map of the rows edits all of them."""
+
+    key: str
+    """Parameter key of the patch: one weight, or `KEY_VALUE`."""
+    streams: tuple[TextStream, ...]
+    """What is read; several when one layer reads rows of different encoders."""
+    weights: dict[str, Float[Tensor, "_ dim"]]
+    """The weights by path, in the columns that read text; views."""
+    inputs: int
+    """All columns of the weights; the first ``width`` read text."""
+
+    @property
+    def width(self) -> int:
+        """Values per row of text."""
+        return self.streams[0].width
+
+    def erased(
+        self, erasures: Sequence[Erasure], *, tokens: TokenRule, target: TargetRule
+    ) -> TokenPairs:
+        """Stacks the rows to move of all wordings of all concepts, of every stream."""
+        return joined(
+            erased_pairs(stream, erasures, tokens=tokens, target=target) for stream in self.streams
+        )
+
+    def every(self, erasures: Sequence[Erasure], *, target: TargetRule) -> TokenPairs:
+        """Stacks all rows of all wordings of all concepts with their targets."""
+        return joined(every_pair(stream, erasures, target=target) for stream in self.streams)
+
+    def kept(
+        self, keep: Sequence[Concept], *, tokens: TokenRule, always: Sequence[str] = ()
+    ) -> list[Float[Tensor, "_ dim"]]:
+        """Lists the rows of every kept prompt, of every stream."""
+        return [
+            block
+            for stream in self.streams
+            for block in kept_blocks(stream, keep, tokens=tokens, always=always)
+        ]
+
+    def patch(self, stored: TextMapPatch) -> TextMapPatch:
+        """Widens a map of the text columns to all columns; the others stay."""
+        beside = self.inputs - len(stored.left)
+        if beside == 0:
+            return stored
+        return TextMapPatch(
+            left=torch.nn.functional.pad(stored.left, (0, 0, 0, beside)),
+            right=torch.nn.functional.pad(stored.right, (0, beside)),
+        )
+
+
+def text_branches(model: Any, method: Eraser[Any] | None = None) -> list[TextBranch]:
+    """Lists the branches of a pipeline, the one that reads tokens first.
+
+    Args:
+        model: a pipeline, or an object with its encoders and the weights that read text.
+        method: refuses families that it does not support.
+
+    Raises:
+        BadRequest: the method does not edit this family.
+        BadModel: the model is of no family that efface knows, or lacks a layer of its family.
+    """
+    if method is not None:
+        check_family(model, method)
+    family = layout(model)
+    if family in ("sd1", "sd2"):
+        return [_key_values(model, Embedder(model))]
+    if family == "sdxl":
+        pooled = Pooled(model, "_2")
+        return [_key_values(model, _clip_pair(model)), _single(model, "unet", POOLED_XL, (pooled,))]
+    if family == "sd3":
+        t5 = Embedder(model, suffix="_3", length=T5_LENGTH[family])
+        clip = Padded(_clip_pair(model), t5.width)
+        streams = (clip, Weighted(t5, _length(clip) / _length(t5)))
+        pooled = Pooled(model, "", "_2")
+        return [
+            _single(model, "transformer", SEQUENCE, streams),
+            _single(model, "transformer", POOLED, (pooled,)),
+        ]
+    if family == "flux":
+        t5 = Embedder(model, suffix="_2", length=T5_LENGTH[family])
+        return [
+            _single(model, "transformer", SEQUENCE, (t5,)),
+            _single(model, "transformer", POOLED, (Pooled(model, ""),)),
+        ]
+    raise BadModel(
+        f"a {type(model).__name__} is of no family that efface edits; known: "
+        f"{', '.join(FAMILIES.values())}"
+    )
+
+
+def check_family(model: Any, method: Eraser[Any]) -> None:
+    """Refuses a model of a family that a method does not edit.
+
+    Raises:
+        BadRequest: naming the method, the family, and those that it edits.
+    """
+    family = layout(model)
+    if family not in method.families:
+        name = type(method).__module__.rpartition(".")[2]
+        known = ", ".join(FAMILIES[each] for each in sorted(method.families))
+        raise BadRequest(
+            f"{name} does not edit {FAMILIES.get(family, 'this kind of model')}; it edits {known}"
+        )
+
+
+def _length(stream: TextStream) -> float:
+    """Gives the root mean square length of the rows of the empty prompt."""
+    return float(stream.embedded([""])[0].square().sum(1).mean().sqrt())
+
+
+def _clip_pair(model: Any) -> SideBySide:
+    """Both CLIP encoders up to their last but one layer, as SD XL and SD 3 read them."""
+    return SideBySide(Embedder(model, layer=-2), Embedder(model, suffix="_2", layer=-2))
+
+
+def _key_values(model: Any, stream: TextStream) -> TextBranch:
+    weights = key_value_weights(model.unet, stream.width)
+    return TextBranch(KEY_VALUE, (stream,), weights, stream.width)
+
+
+def _single(model: Any, part: str, path: str, streams: Sequence[TextStream]) -> TextBranch:
+    denoiser: nn.Module = getattr(model, part)
+    named = {canonical(name): weight for name, weight in denoiser.named_parameters()}
+    if path not in named:
+        raise BadModel(f"the {part} has no {path}, which reads text in this family of models")
+    weight, width = named[path].detach(), streams[0].width
+    if weight.shape[1] < width or (part == "transformer" and weight.shape[1] != width):
+        raise BadModel(
+            f"{part}/{path} has shape {tuple(weight.shape)} and its text encoders give {width} "
+            "values; encoders and denoiser are of different models"
+        )
+    return TextBranch(f"{part}/{path}", tuple(streams), {path: weight[:, :width]}, weight.shape[1])

@@ -1,0 +1,164 @@
+"""What a denoiser reads of a prompt: rows of one or several text encoders, or one pooled row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from efface.core.text import Embedder, TokenisedPrompt, evaluating
+from efface.errors import BadModel
+
+__all__ = ["Padded", "Pooled", "SideBySide", "TextStream", "Weighted"]
+
+
+@runtime_checkable
+class TextStream(Protocol):
+    """Prompts as rows, with the places of their tokens; `Embedder` is one."""
+
+    pooled: bool
+    """Whether a prompt is one row, of no token in particular."""
+
+    @property
+    def width(self) -> int:
+        """The number of values in a row."""
+
+    def tokenised(self, prompt: str) -> TokenisedPrompt:
+        """Tells where a prompt's tokens are."""
+
+    def embedded(self, prompts: Sequence[str]) -> Float[Tensor, "batch tokens dim"]:
+        """Gives the rows of prompts in float64 on the CPU."""
+
+    def span(self, prompt: str, phrase: str) -> tuple[int, int]:
+        """Finds the first and last position of a phrase's tokens in a prompt."""
+
+
+class SideBySide:
+    """Rows of two CLIP encoders joined token by token, as in Stable Diffusion XL and 3.
+
+    Their tokenizers cut text alike and differ in what they pad with.
+    """
+
+    pooled = False
+
+    def __init__(self, first: Embedder, second: Embedder) -> None:
+        self._first, self._second = first, second
+
+    @property
+    def width(self) -> int:
+        """The widths of both."""
+        return self._first.width + self._second.width
+
+    def tokenised(self, prompt: str) -> TokenisedPrompt:
+        """Tokens of the first encoder; the second has its own at the same places.
+
+        Raises:
+            BadModel: the two tokenizers cut the prompt differently.
+        """
+        mine, theirs = self._first.tokenised(prompt), self._second.tokenised(prompt)
+        if mine.end != theirs.end or len(mine.ids) != len(theirs.ids):
+            raise BadModel(
+                f"the two tokenizers cut '{prompt}' into {mine.end - 1} and {theirs.end - 1} "
+                "tokens; their rows cannot be joined"
+            )
+        return mine
+
+    def embedded(self, prompts: Sequence[str]) -> Float[Tensor, "batch tokens dim"]:
+        """Joins the rows of both encoders."""
+        return torch.cat([self._first.embedded(prompts), self._second.embedded(prompts)], dim=-1)
+
+    def span(self, prompt: str, phrase: str) -> tuple[int, int]:
+        """Finds a phrase as the first encoder does."""
+        return self._first.span(prompt, phrase)
+
+
+class Padded:
+    """Rows of a narrower stream filled up with zeros, as Stable Diffusion 3 joins CLIP to T5."""
+
+    pooled = False
+
+    def __init__(self, inner: TextStream, width: int) -> None:
+        self._inner = inner
+        self.width = width
+        self.tokenised, self.span = inner.tokenised, inner.span
+
+    def embedded(self, prompts: Sequence[str]) -> Float[Tensor, "batch tokens dim"]:
+        """Fills the inner stream's rows up."""
+        rows = self._inner.embedded(prompts)
+        return torch.nn.functional.pad(rows, (0, self.width - rows.shape[-1]))
+
+
+class Weighted:
+    """Rows of a stream times a number: ``P c = t`` asks the same of rows of any length.
+
+    The number decides how much the rows count beside those of another stream.
+    """
+
+    pooled = False
+
+    def __init__(self, inner: TextStream, factor: float) -> None:
+        self._inner, self._factor = inner, factor
+        self.tokenised, self.span = inner.tokenised, inner.span
+
+    @property
+    def width(self) -> int:
+        """The inner stream's width."""
+        return self._inner.width
+
+    def embedded(self, prompts: Sequence[str]) -> Float[Tensor, "batch tokens dim"]:
+        """Scales the inner stream's rows."""
+        return self._inner.embedded(prompts) * self._factor
+
+
+class Pooled:
+    """One row a prompt: the pooled outputs of CLIP encoders, joined.
+
+    Args:
+        model: the pipeline.
+        suffixes: of the encoders, in the order in which the denoiser reads them.
+    """
+
+    pooled = True
+
+    def __init__(self, model: Any, *suffixes: str) -> None:
+        self._embedders = [Embedder(model, suffix=suffix) for suffix in suffixes]
+        self._encoders = [getattr(model, f"text_encoder{suffix}") for suffix in suffixes]
+        self._rows: dict[Any, Tensor] = getattr(model, "embedded_prompts", {})
+        self._place = ("pooled", *suffixes)
+
+    @property
+    def width(self) -> int:
+        """The widths of all pooled outputs."""
+        return int(self.embedded([""]).shape[-1])
+
+    def tokenised(self, prompt: str) -> TokenisedPrompt:
+        """Tokens of the first encoder."""
+        return self._embedders[0].tokenised(prompt)
+
+    def span(self, prompt: str, phrase: str) -> tuple[int, int]:
+        """Finds a phrase as the first encoder does."""
+        return self._embedders[0].span(prompt, phrase)
+
+    def embedded(self, prompts: Sequence[str]) -> Float[Tensor, "batch 1 dim"]:
+        """Gives each prompt's pooled row."""
+        keys = {prompt: (*self._place, prompt) for prompt in prompts}
+        missing = [prompt for prompt, key in keys.items() if key not in self._rows]
+        for start in range(0, len(missing), 32):
+            some = missing[start : start + 32]
+            for prompt, row in zip(some, self._pool(some), strict=True):
+                self._rows[keys[prompt]] = row[None]
+        return torch.stack([self._rows[keys[prompt]] for prompt in prompts])
+
+    def _pool(self, prompts: list[str]) -> Float[Tensor, "batch dim"]:
+        parts = []
+        for embedder, encoder in zip(self._embedders, self._encoders, strict=True):
+            ids = torch.tensor([embedder.tokenised(prompt).ids for prompt in prompts])
+            with evaluating(encoder), torch.no_grad():
+                output = encoder(ids.to(encoder.device))
+            projected = getattr(output, "text_embeds", None)
+            pooled = output.pooler_output if projected is None else projected
+            parts.append(pooled.to("cpu", torch.float64))
+        return torch.cat(parts, dim=-1)

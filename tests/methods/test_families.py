@@ -1,0 +1,156 @@
+"""UCE and RECE on the toy members of larger families: the literal loops, and whole pipelines."""
+
+import numpy as np
+import pytest
+import torch
+
+from efface.concepts import request
+from efface.core.branches import text_branches
+from efface.core.erasing import erase
+from efface.errors import BadRequest
+from efface.ledger import Ledger
+from efface.methods.rece import Rece
+from efface.methods.uce import Uce
+from efface.models.loading import load
+from efface.models.streaming import stream
+from tests.conftest import host
+from tests.reference import families as reference
+
+FAMILIES = ("sdxl", "sd3", "flux")
+ERASE = request("pistol", anchor="lamp", keep=["cat"])
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def case(request):
+    """A family and its toy pipeline in float64."""
+    return request.param, host(f"tiny_{request.param}", dtype=torch.float64)
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def pipe(request):
+    return host(f"tiny_{request.param}")
+
+
+def generator():
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.mark.parametrize("method", [Uce(), Rece(rounds=1)], ids=["uce", "rece"])
+def test_every_reader_equals_the_literal_loop(case, method):
+    family, pipe = case
+    name = type(method).__name__.lower()
+    expected = reference.edited(pipe, family, ERASE, method=name, rounds=1)
+    delta = method.erase(pipe, ERASE, generator=generator()).delta
+    with delta.apply(pipe):
+        found = reference.readers(pipe, family)
+        for branch, layers in expected.items():
+            for layer, weight in layers.items():
+                worst = float((found[branch][layer] - weight).abs().max())
+                assert worst < 1e-8, (branch, layer, worst)
+
+
+def test_what_the_concept_makes_becomes_what_the_anchor_makes(case):
+    """With hardly any ridge and nothing kept; biases are added to both sides alike."""
+    family, pipe = case
+    wanted = request("pistol", anchor="lamp")
+    delta = (
+        Uce(ridge=1e-7, always_keep=(), tokens="new")
+        .erase(pipe, wanted, generator=generator())
+        .delta
+    )
+    before = reference.readers(pipe, family)
+    with delta.apply(pipe):
+        after = reference.readers(pipe, family)
+    rows = {text: reference.token_rows(pipe, family, text) for text in ("pistol", "lamp")}
+    for (source, at), (target, there) in zip(rows["pistol"], rows["lamp"], strict=True):
+        for name, weight in before["tokens"].items():
+            made, meant = after["tokens"][name] @ source[at], weight @ target[there]
+            assert float((made - meant).norm() / meant.norm()) < 1e-2, name
+    source, target = (reference.pooled_row(pipe, family, text) for text in ("pistol", "lamp"))
+    for name, weight in before["pooled"].items():
+        made, meant = source @ after["pooled"][name].T, target @ weight.T
+        assert float((made - meant).norm() / meant.norm()) < 1e-2, name
+
+
+def test_kept_prompts_move_a_tenth_of_the_erased_at_most(case):
+    _, pipe = case
+    result = erase(pipe, ERASE, method=Uce(keep_scale=100.0, ridge=1e-3))
+    assert result.diagnostics["kept_response"] < 0.1 * result.diagnostics["erased_response"]
+
+
+def test_only_weights_that_read_text_change_and_no_bias(case):
+    _, pipe = case
+    denoiser = pipe.components.get("transformer") or pipe.components["unet"]
+    before = {name: value.clone() for name, value in denoiser.state_dict().items()}
+    delta = Uce().erase(pipe, ERASE, generator=generator()).delta
+    touched = {name.partition("/")[2] for name in delta.provenance.base_sketch}
+    with delta.apply(pipe):
+        changed = {n for n, value in denoiser.state_dict().items() if not value.equal(before[n])}
+    assert changed == touched
+    assert all(name.endswith("weight") for name in touched)
+    if "add_embedding.linear_1.weight" in touched:
+        with delta.apply(pipe):
+            after = denoiser.state_dict()["add_embedding.linear_1.weight"]
+            width = pipe.text_encoder_2.config.projection_dim
+            same = before["add_embedding.linear_1.weight"][:, width:]
+            assert after[:, width:].equal(same)
+
+
+def picture(pipe, prompt):
+    return pipe(
+        prompt,
+        num_inference_steps=2,
+        height=16,
+        width=16,
+        output_type="np",
+        generator=torch.Generator().manual_seed(0),
+    ).images
+
+
+def test_the_pipeline_draws_something_else_and_then_the_same_again(pipe):
+    before = picture(pipe, "a pistol")
+    delta = erase(pipe, ERASE, method="uce").delta
+    with delta.apply(pipe):
+        during = picture(pipe, "a pistol")
+    assert np.abs(during - before).mean() > 0.01
+    assert np.array_equal(picture(pipe, "a pistol"), before)
+
+
+@pytest.mark.parametrize("method", ["trce", "realera"])
+def test_methods_of_smaller_reach_refuse_by_name(pipe, method):
+    with pytest.raises(
+        BadRequest, match=rf"{method} does not edit .*; it edits Stable Diffusion 1"
+    ):
+        erase(pipe, ERASE, method=method)
+
+
+def test_a_ledger_refuses_larger_families(pipe, tmp_path):
+    with pytest.raises(BadRequest, match="of another family"):
+        Ledger.create(tmp_path / "book", pipe, method=Uce())
+
+
+def test_streams_say_where_tokens_are():
+    branches = text_branches(host("tiny_sd3"))
+    clip, t5 = branches[0].streams
+    assert (clip.tokenised("a pistol").last, t5.tokenised("a pistol").last) == (2, 1)
+    assert (clip.tokenised("").last, t5.tokenised("").last) == (0, 0)
+    assert clip.span("a pistol", "pistol") == (2, 2)
+    assert t5.span("a pistol", "pistol") == (1, 1)
+    assert branches[1].streams[0].embedded(["a", "b"]).shape == (2, 1, 64)
+
+
+@pytest.mark.parametrize("method", ["uce", "rece"])
+def test_a_streamed_folder_gives_the_same_delta_bit_for_bit(pipe, tmp_path, method):
+    pipe.save_pretrained(tmp_path / "model")
+    loaded = erase(pipe, ERASE, method=method).delta.tensors()
+    streamed = erase(stream(tmp_path / "model"), ERASE, method=method).delta.tensors()
+    assert loaded.keys() == streamed.keys()
+    assert all(torch.equal(loaded[name], streamed[name]) for name in loaded)
+
+
+def test_a_saved_pipeline_is_loaded_and_takes_the_delta(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / "model")
+    delta = erase(pipe, ERASE, method="uce").delta
+    again = load(tmp_path / "model")
+    with delta.apply(again), delta.apply(pipe):
+        assert np.allclose(picture(again, "a pistol"), picture(pipe, "a pistol"), atol=1e-4)

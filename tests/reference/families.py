@@ -1,0 +1,151 @@
+"""UCE and RECE for larger families, written out layer by layer: own encoding, own sums, `inverse`.
+
+What reads text: keys and values and the pooled columns of SD XL; ``context_embedder`` and the
+pooled projection of SD 3 and FLUX. Biases are no part of it.
+"""
+
+import torch
+
+from efface.concepts import wordings
+from tests.reference import closed_form as reference
+
+T5_LENGTH = {"sd3": 256, "flux": 512}
+
+
+def readers(pipe, family):
+    """Copies the weights that read tokens and those that read the pooled row, in float64."""
+    found = _readers(pipe, family)
+    return {branch: {n: w.clone() for n, w in layers.items()} for branch, layers in found.items()}
+
+
+def _readers(pipe, family):
+    if family in ("sd1", "sd2"):
+        return {"tokens": reference.key_value_layers(pipe.unet)}
+    if family == "sdxl":
+        pooled = pipe.unet.add_embedding.linear_1.weight
+        width = pipe.text_encoder_2.config.projection_dim
+        return {
+            "tokens": reference.key_value_layers(pipe.unet),
+            "pooled": {"add_embedding": pooled.detach()[:, :width].double()},
+        }
+    pooled = pipe.transformer.time_text_embed.text_embedder.linear_1.weight
+    return {
+        "tokens": {"context_embedder": pipe.transformer.context_embedder.weight.detach().double()},
+        "pooled": {"text_embedder": pooled.detach().double()},
+    }
+
+
+def _ids(tokenizer, prompt, length=None):
+    length = length or tokenizer.model_max_length
+    return tokenizer(prompt, padding="max_length", max_length=length, return_tensors="pt").input_ids
+
+
+def _clip(pipe, suffix, prompt):
+    encoder, tokenizer = (
+        getattr(pipe, f"{kind}{suffix}") for kind in ("text_encoder", "tokenizer")
+    )
+    with torch.no_grad():
+        return encoder(_ids(tokenizer, prompt), output_hidden_states=True)
+
+
+def _t5(pipe, suffix, prompt, length):
+    encoder, tokenizer = (
+        getattr(pipe, f"{kind}{suffix}") for kind in ("text_encoder", "tokenizer")
+    )
+    with torch.no_grad():
+        return encoder(_ids(tokenizer, prompt, length))[0][0].double()
+
+
+def _pair(pipe, prompt):
+    both = [_clip(pipe, suffix, prompt).hidden_states[-2][0] for suffix in ("", "_2")]
+    return torch.cat(both, dim=1).double()
+
+
+def token_rows(pipe, family, prompt):
+    """Gives, for each stream, the rows of a prompt and its last content position."""
+    content = len(pipe.tokenizer(prompt)["input_ids"]) - 2
+    if family in ("sd1", "sd2"):
+        return [reference.states(pipe, prompt)]
+    if family == "sdxl":
+        return [(_pair(pipe, prompt), content)]
+    suffix = "_3" if family == "sd3" else "_2"
+    tokenizer = getattr(pipe, f"tokenizer{suffix}")
+    last = max(len(tokenizer(prompt)["input_ids"]) - 2, 0)
+    rows = _t5(pipe, suffix, prompt, T5_LENGTH[family])
+    if family == "flux":
+        return [(rows, last)]
+    clip = torch.nn.functional.pad(_pair(pipe, prompt), (0, rows.shape[1] - 64))
+    return [(clip, content), (rows * _factor(pipe), last)]
+
+
+def _factor(pipe):
+    """Root mean square length of CLIP's rows of the empty prompt over that of T5's."""
+    clip, t5 = _pair(pipe, ""), _t5(pipe, "_3", "", T5_LENGTH["sd3"])
+    return ((clip**2).sum(1).mean() / (t5**2).sum(1).mean()) ** 0.5
+
+
+def pooled_row(pipe, family, prompt):
+    """Gives what the pooled layer reads, as one row."""
+    if family == "flux":
+        return _clip(pipe, "", prompt).pooler_output.double()
+    suffixes = ("_2",) if family == "sdxl" else ("", "_2")
+    return torch.cat([_clip(pipe, s, prompt).text_embeds for s in suffixes], dim=1).double()
+
+
+def _legacy(source, target):
+    (c, last_c), (t, last_t) = source, target
+    count = len(c) - max(last_c, last_t)
+    return c[last_c : last_c + count], t[last_t : last_t + count]
+
+
+def edited(pipe, family, request, *, method="uce", rounds=0):
+    """Edits all readers with the methods' default settings; one erasure with or without anchor."""
+    (erasure,) = request.erasures
+    anchor = "" if erasure.anchor is None else erasure.anchor.name
+    texts = wordings(erasure.concept)
+    targets = [text.replace(erasure.concept.name, anchor) if anchor else "" for text in texts]
+    keep = ["", *(text for one in request.keep for text in wordings(one))]
+    after = {}
+    for branch, layers in readers(pipe, family).items():
+        if branch == "tokens":
+            streams = range(len(token_rows(pipe, family, "")))
+            rows = {text: token_rows(pipe, family, text) for text in {*texts, *targets, *keep}}
+            pairs = [
+                _legacy(rows[text][i], rows[target][i])
+                for text, target in zip(texts, targets, strict=True)
+                for i in streams
+            ]
+            kept = [rows[text][i][0] for text in keep for i in streams]
+            chased = [
+                (rows[text][i][0], rows[target][i][0])
+                for text, target in zip(texts, targets, strict=True)
+                for i in streams
+            ]
+        else:
+            pairs = chased = [
+                (pooled_row(pipe, family, text), pooled_row(pipe, family, target))
+                for text, target in zip(texts, targets, strict=True)
+            ]
+            kept = [pooled_row(pipe, family, text) for text in keep]
+        after[branch] = reference.uce(layers, pairs, kept, erase=1.0, keep=1.0, ridge=0.5)
+        if method == "rece":
+            after[branch] = reference.rece(
+                layers,
+                after[branch],
+                chased,
+                kept,
+                rounds=rounds,
+                strength=0.1,
+                keep=0.1,
+                ridge=0.1,
+            )
+    return after
+
+
+def relative_change(before, after):
+    """Sizes the change of all readers together."""
+    flat = [
+        {f"{branch}/{name}": w for branch, layers in side.items() for name, w in layers.items()}
+        for side in (before, after)
+    ]
+    return reference.relative_change(*flat)
