@@ -24,8 +24,8 @@ def out(tmp_path):
 
 def test_unknown_method(efface, out):
     refused(
-        efface("erase", "rce", "--concept", "pistol", "--out", out),
-        "there is no method called 'rce'; did you mean rece",
+        efface("erase", "rec", "--concept", "pistol", "--out", out),
+        "there is no method called 'rec'; did you mean rece",
     )
 
 
