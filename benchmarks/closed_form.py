@@ -25,6 +25,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -240,7 +241,7 @@ def point(
 
 
 def run() -> None:
-    """Measures every cell and prints a line for each."""
+    """Measures every cell that the result file lacks, the small ones first."""
     record: dict[str, Any] = {
         "command": "python -m benchmarks closed_form",
         "threads": torch.get_num_threads(),
@@ -249,23 +250,34 @@ def run() -> None:
         "added_concept": {},
         "drift": {},
     }
+    if RESULTS.exists():
+        record = json.loads(RESULTS.read_text())
+    known = {(row["size"], row["concepts"], row["kept"]) for row in record["rows"]}
+    cells = sorted(product(CONCEPTS, KEPT), key=lambda cell: cell[0] + cell[1])
     for size in SIZES:
-        weights, encode = matrices(size), per_prompt(size)
-        prompt, layer = literal(size, weights)
-        for kept in KEPT:
-            for concepts in CONCEPTS:
-                cell = point(size, weights, encode, prompt, layer, concepts=concepts, kept=kept)
-                record["rows"].append(cell)
-                print(told(cell), flush=True)
-        record["added_concept"][size.name] = added(record["rows"], size.name)
-        record["drift"][size.name] = drift(size.width)
-        print(record["added_concept"][size.name], record["drift"][size.name], flush=True)
+        if missing := [cell for cell in cells if (size.name, *cell) not in known]:
+            measure(size, missing, record)
+
+
+def measure(size: Size, cells: list[tuple[int, int]], record: dict[str, Any]) -> None:
+    """Measures some cells of one size and stores each as it is there."""
+    weights, encode = matrices(size), per_prompt(size)
+    prompt, layer = literal(size, weights)
+    record["drift"][size.name] = drift(size.width)
+    for concepts, kept in cells:
+        cell = point(size, weights, encode, prompt, layer, concepts=concepts, kept=kept)
+        record["rows"].append(cell)
+        print(told(cell), flush=True)
+        if (cost := added(record["rows"], size.name)) is not None:
+            record["added_concept"][size.name] = cost
         write_atomically(RESULTS, (json.dumps(record, indent=1) + "\n").encode())
 
 
-def added(rows: list[dict[str, Any]], size: str) -> dict[str, float]:
+def added(rows: list[dict[str, Any]], size: str) -> dict[str, float] | None:
     """Seconds that one more concept costs between 100 and 1,000, against its encoding."""
     cells = {row["concepts"]: row for row in rows if row["size"] == size and row["kept"] == 0}
+    if not {100, 1000} <= cells.keys():
+        return None
     seconds = (cells[1000]["seconds"]["c"] - cells[100]["seconds"]["c"]) / 900
     return {"seconds": seconds, "over_encoding": seconds / cells[1000]["encoding_per_prompt"]}
 

@@ -15,6 +15,7 @@ import cli_page
 import method_pages
 import module_map
 import readme_tables
+import speed_page
 import streaming_tables
 
 ROOT = Path(__file__).parent.parent
@@ -29,6 +30,7 @@ def generated() -> dict[Path, str]:
         ROOT / "docs" / "cli.md": cli_page.page(),
         ROOT / "docs" / "modules.md": module_map.page(ROOT),
         ROOT / "docs" / "results.md": readme_tables.results_page(RESULTS),
+        ROOT / "docs" / "speed.md": speed_page.page(RESULTS.parent),
         ROOT / "docs" / "streaming.md": streaming_tables.page(STREAMING, RESULTS.parent),
         ROOT / "README.md": readme_tables.readme(ROOT / "README.md", RESULTS),
     }
