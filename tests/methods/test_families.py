@@ -1,16 +1,24 @@
 """UCE and RECE on the toy members of larger families: the literal loops, and whole pipelines."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 
 from efface.concepts import request
 from efface.core.branches import text_branches
+from efface.core.composition import compose
+from efface.core.deltas import Delta
+from efface.core.edited_copy import edited_copy
 from efface.core.erasing import erase
-from efface.errors import BadRequest
+from efface.core.patches import LowRankPatch
+from efface.errors import BadDelta, BadRequest
 from efface.ledger import Ledger
 from efface.methods.rece import Rece
 from efface.methods.uce import Uce
+from efface.models.components import find
 from efface.models.loading import load
 from efface.models.streaming import stream
 from tests.conftest import host
@@ -35,12 +43,14 @@ def generator():
     return torch.Generator().manual_seed(0)
 
 
+@pytest.mark.parametrize("anchor", ["lamp", None])
 @pytest.mark.parametrize("method", [Uce(), Rece(rounds=1)], ids=["uce", "rece"])
-def test_every_reader_equals_the_literal_loop(case, method):
+def test_every_reader_equals_the_literal_loop(case, method, anchor):
     family, pipe = case
     name = type(method).__name__.lower()
-    expected = reference.edited(pipe, family, ERASE, method=name, rounds=1)
-    delta = method.erase(pipe, ERASE, generator=generator()).delta
+    wanted = request("pistol", anchor=anchor, keep=["cat"])
+    expected = reference.edited(pipe, family, wanted, method=name, rounds=1)
+    delta = method.erase(pipe, wanted, generator=generator()).delta
     with delta.apply(pipe):
         found = reference.readers(pipe, family)
         for branch, layers in expected.items():
@@ -154,3 +164,54 @@ def test_a_saved_pipeline_is_loaded_and_takes_the_delta(pipe, tmp_path):
     again = load(tmp_path / "model")
     with delta.apply(again), delta.apply(pipe):
         assert np.allclose(picture(again, "a pistol"), picture(pipe, "a pistol"), atol=1e-4)
+
+
+def test_a_map_and_a_change_of_one_weight_compose_in_any_layer(case):
+    """A low-rank change beneath a map that was made on top of it, and beside one that was not."""
+    _, pipe = case
+    apart = Uce().erase(pipe, ERASE, generator=generator()).delta
+    key = next(iter(apart.provenance.base_sketch))
+    weight = find(pipe, key)[key]
+    drawn = torch.Generator().manual_seed(3)
+    change = LowRankPatch(
+        0.1 * torch.randn(len(weight), 2, generator=drawn, dtype=torch.float64),
+        torch.randn(2, weight.shape[1], generator=drawn, dtype=torch.float64),
+    )
+    told = replace(apart.provenance, method="toy")
+    beneath = Delta(patches={key: change}, provenance=told)
+    with beneath.apply(pipe):
+        wanted = request("house", anchor="tree", keep=["cat"])
+        on_top = Uce().erase(pipe, wanted, generator=generator()).delta
+    for first, second in ((beneath, on_top), (beneath, apart)):
+        with first.apply(pipe), second.apply(pipe):
+            values = {n: w.clone() for k in second.patches for n, w in find(pipe, k).items()}
+        with compose([second, first]).apply(pipe):
+            for name, value in values.items():
+                assert torch.allclose(find(pipe, name)[name], value, atol=1e-9), name
+
+
+def test_an_edited_copy_has_the_applied_weights_and_passes_nothing_over(pipe, tmp_path):
+    pipe.save_pretrained(tmp_path / "model", max_shard_size="20KB")
+    delta = erase(pipe, ERASE, method="uce").delta
+    edited_copy(tmp_path / "model", delta, tmp_path / "out")
+    copied = load(tmp_path / "out")
+    with delta.apply(pipe):
+        for key in delta.patches:
+            for name, weight in find(pipe, key).items():
+                assert torch.equal(find(copied, name)[name], weight), name
+    part = next(iter(delta.patches)).partition("/")[0]
+    stray = {f"{part}/nothing.weight": next(iter(delta.patches.values()))}
+    wrong = Delta(patches={**delta.patches, **stray}, provenance=delta.provenance)
+    with pytest.raises(BadDelta, match=f"nothing under '{part}/nothing.weight'"):
+        edited_copy(tmp_path / "model", wrong, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_files_with_keys_that_older_versions_pass_over_have_a_newer_format(pipe, tmp_path):
+    for made, version in ((pipe, "2"), (host("tiny_sd1"), "1")):
+        place = tmp_path / f"{version}.safetensors"
+        delta = Uce().erase(made, ERASE, generator=generator()).delta
+        delta.save(place)
+        with safe_open(place, framework="pt") as file:
+            assert file.metadata()["format_version"] == version
+        assert Delta.load(place).id == delta.id

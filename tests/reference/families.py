@@ -70,7 +70,7 @@ def token_rows(pipe, family, prompt):
         return [(_pair(pipe, prompt), content)]
     suffix = "_3" if family == "sd3" else "_2"
     tokenizer = getattr(pipe, f"tokenizer{suffix}")
-    last = max(len(tokenizer(prompt)["input_ids"]) - 2, 0)
+    last = len(tokenizer(prompt)["input_ids"]) - 2  # -1: no word, and no begin token either
     rows = _t5(pipe, suffix, prompt, T5_LENGTH[family])
     if family == "flux":
         return [(rows, last)]
@@ -93,9 +93,14 @@ def pooled_row(pipe, family, prompt):
 
 
 def _legacy(source, target):
+    """Last word to last word (or to the end token, in want of a token), end to end, padding on."""
     (c, last_c), (t, last_t) = source, target
-    count = len(c) - max(last_c, last_t)
-    return c[last_c : last_c + count], t[last_t : last_t + count]
+    tail = len(c) - 1 - max(last_c, last_t)
+    own = t[last_t] if last_t >= 0 else t[last_t + 1]
+    return (
+        torch.cat([c[last_c][None], c[last_c + 1 : last_c + 1 + tail]]),
+        torch.cat([own[None], t[last_t + 1 : last_t + 1 + tail]]),
+    )
 
 
 def edited(pipe, family, request, *, method="uce", rounds=0):

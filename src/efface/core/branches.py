@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from efface.concepts import Concept, Erasure
 from efface.contracts import Eraser
@@ -18,15 +18,15 @@ from efface.core.streams import Padded, Pooled, SideBySide, TextStream, Weighted
 from efface.core.text import Embedder
 from efface.core.text_space import TokenPairs, joined
 from efface.core.token_rules import TargetRule, TokenRule, erased_pairs, every_pair, kept_blocks
-from efface.errors import BadModel, BadRequest
+from efface.errors import BadDelta, BadModel, BadRequest
 from efface.models.architectures import FAMILIES, layout
-from efface.models.components import KEY_VALUE, canonical
+from efface.models.components import KEY_VALUE, TEXT_KEYS, find
 
 __all__ = ["TextBranch", "check_family", "text_branches"]
 
-SEQUENCE = "context_embedder.weight"
-POOLED = "time_text_embed.text_embedder.linear_1.weight"
-POOLED_XL = "add_embedding.linear_1.weight"
+SEQUENCE = "transformer/text_tokens"
+POOLED = "transformer/pooled_text"
+POOLED_XL = "unet/pooled_text"
 T5_LENGTH = {"sd3": 256, "flux": 512}
 """Tokens that the pipelines pad T5's prompts to; without a mask the padding changes the rows."""
 
@@ -36,7 +36,7 @@ class TextBranch:
     """Weights that read the same rows, so that one map of the rows edits all of them."""
 
     key: str
-    """Parameter key of the patch: one weight, or `KEY_VALUE`."""
+    """Key of the patch, which stands for the weights: one of `TEXT_KEYS`."""
     streams: tuple[TextStream, ...]
     """What is read; several when one layer reads rows of different encoders."""
     weights: dict[str, Float[Tensor, "_ dim"]]
@@ -100,21 +100,18 @@ def text_branches(model: Any, method: Eraser[Any] | None = None) -> list[TextBra
         return [_key_values(model, Embedder(model))]
     if family == "sdxl":
         pooled = Pooled(model, "_2")
-        return [_key_values(model, _clip_pair(model)), _single(model, "unet", POOLED_XL, (pooled,))]
+        return [_key_values(model, _clip_pair(model)), _single(model, POOLED_XL, (pooled,))]
     if family == "sd3":
-        t5 = Embedder(model, suffix="_3", length=T5_LENGTH[family])
-        clip = Padded(_clip_pair(model), t5.width)
-        streams = (clip, Weighted(t5, _length(clip) / _length(t5)))
         pooled = Pooled(model, "", "_2")
         return [
-            _single(model, "transformer", SEQUENCE, streams),
-            _single(model, "transformer", POOLED, (pooled,)),
+            _single(model, SEQUENCE, _clip_and_t5(model)),
+            _single(model, POOLED, (pooled,)),
         ]
     if family == "flux":
         t5 = Embedder(model, suffix="_2", length=T5_LENGTH[family])
         return [
-            _single(model, "transformer", SEQUENCE, (t5,)),
-            _single(model, "transformer", POOLED, (Pooled(model, ""),)),
+            _single(model, SEQUENCE, (t5,)),
+            _single(model, POOLED, (Pooled(model, ""),)),
         ]
     raise BadModel(
         f"a {type(model).__name__} is of no family that efface edits; known: "
@@ -147,20 +144,39 @@ def _clip_pair(model: Any) -> SideBySide:
     return SideBySide(Embedder(model, layer=-2), Embedder(model, suffix="_2", layer=-2))
 
 
+def _clip_and_t5(model: Any) -> tuple[TextStream, ...]:
+    """The two streams of SD 3; many run it without T5, whose rows are zeros then."""
+    clip = _clip_pair(model)
+    if getattr(model, "text_encoder_3", None) is None:
+        (_, weight), *_ = _found(model, SEQUENCE).items()
+        return (Padded(clip, max(weight.shape[1], clip.width)),)
+    t5 = Embedder(model, suffix="_3", length=T5_LENGTH["sd3"])
+    padded = Padded(clip, t5.width)
+    return padded, Weighted(t5, _length(padded) / _length(t5))
+
+
 def _key_values(model: Any, stream: TextStream) -> TextBranch:
     weights = key_value_weights(model.unet, stream.width)
     return TextBranch(KEY_VALUE, (stream,), weights, stream.width)
 
 
-def _single(model: Any, part: str, path: str, streams: Sequence[TextStream]) -> TextBranch:
-    denoiser: nn.Module = getattr(model, part)
-    named = {canonical(name): weight for name, weight in denoiser.named_parameters()}
-    if path not in named:
-        raise BadModel(f"the {part} has no {path}, which reads text in this family of models")
-    weight, width = named[path].detach(), streams[0].width
-    if weight.shape[1] < width or (part == "transformer" and weight.shape[1] != width):
+def _single(model: Any, key: str, streams: Sequence[TextStream]) -> TextBranch:
+    ((name, weight),) = _found(model, key).items()
+    width = streams[0].width
+    if weight.shape[1] < width or (key != POOLED_XL and weight.shape[1] != width):
         raise BadModel(
-            f"{part}/{path} has shape {tuple(weight.shape)} and its text encoders give {width} "
-            "values; encoders and denoiser are of different models"
+            f"{name} has shape {tuple(weight.shape)} and its text encoders give {width} values; "
+            "encoders and denoiser are of different models"
         )
-    return TextBranch(f"{part}/{path}", tuple(streams), {path: weight[:, :width]}, weight.shape[1])
+    path = name.partition("/")[2]
+    return TextBranch(key, tuple(streams), {path: weight[:, :width]}, weight.shape[1])
+
+
+def _found(model: Any, key: str) -> dict[str, Tensor]:
+    try:
+        return {name: weight.detach() for name, weight in find(model, key).items()}
+    except BadDelta as error:
+        part, path = key.partition("/")[0], TEXT_KEYS[key].pattern
+        raise BadModel(
+            f"the {part} has no weight '{path}', which reads text in this family of models"
+        ) from error

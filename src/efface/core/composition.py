@@ -9,7 +9,7 @@ from typing import Any
 from efface.core.deltas import SKETCH_TOLERANCE, Delta, Provenance, sketch_deviation
 from efface.core.patches import Patch, TextMapPatch, added, carried
 from efface.errors import BadDelta, BadRequest
-from efface.models.components import KEY_VALUE, is_key_value
+from efface.models.components import reaches
 
 __all__ = ["compose"]
 
@@ -113,17 +113,11 @@ def _on_top(patches: dict[str, Patch], beneath: list[dict[str, Patch]]) -> dict[
     """
     maps = {key: patch for key, patch in patches.items() if isinstance(patch, TextMapPatch)}
     extra = [
-        {key: carried(patch, text_map) for key, patch in change.items() if _meets(group, key)}
+        {key: carried(patch, text_map) for key, patch in change.items() if reaches(own, key)}
+        for own, text_map in maps.items()
         for change in beneath
-        for group, text_map in maps.items()
     ]
     return _sum([patches, *extra])
-
-
-def _meets(group: str, key: str) -> bool:
-    if group != KEY_VALUE:
-        return key == group
-    return key == KEY_VALUE or (key.startswith("unet/") and is_key_value(key))
 
 
 def _sum(changes: Sequence[Mapping[str, Patch]]) -> dict[str, Patch]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from efface.core.deltas import SKETCH_TOLERANCE, Delta, sketch, sketch_deviation
 from efface.errors import BadDelta, BadModel
+from efface.models.components import reaches
 from efface.models.shards import StoredTensor, WeightSet, folder_json, weight_set, weight_sets
 
 __all__ = ["RECORD", "CopyPlan", "applied_in", "plan_copy"]
@@ -73,6 +74,15 @@ def plan_copy(folder: Path, delta: Delta) -> CopyPlan:
     return CopyPlan(files, edits, tuple(sorted(left_out)), size)
 
 
+def _check_all_found(delta: Delta, part: str, changes: Mapping[str, StoredTensor]) -> None:
+    """Sees to it that no patch is passed over because its key names nothing here."""
+    own = [key for key in delta.patches if key.startswith(f"{part}/")]
+    if lost := [key for key in own if not any(reaches(key, found) for found in changes)]:
+        raise BadDelta(
+            f"this model has nothing under '{lost[0]}'; delta {delta.id} is for another model"
+        )
+
+
 def applied_in(folder: Path) -> list[dict[str, Any]]:
     """Lists the deltas that are merged into a folder, as its record says; none without a record.
 
@@ -128,6 +138,7 @@ def _changes(part: str, weights: WeightSet, delta: Delta) -> dict[str, StoredTen
             f"this model has no parameter '{absent[0]}'; delta {delta.id} is for another model"
         )
     found = {key: place for key, place in tensors.items() if delta.covering(key)}
+    _check_all_found(delta, part, found)
     for key, place in found.items():
         _check_base(delta, key, place)
     return found

@@ -14,11 +14,14 @@ from efface.core.deltas import Delta, provenance_from_json, provenance_to_json
 from efface.core.files import write_atomically
 from efface.core.patches import KINDS, Patch
 from efface.errors import BadDelta
+from efface.models.components import KEY_VALUE, TEXT_KEYS
 
 __all__ = ["FILE_NAME", "FORMAT", "FORMAT_VERSION", "load", "save"]
 
 FORMAT = "efface-delta"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest that is read. Files are written as 1 unless they hold keys that came with 2: those of
+`TEXT_KEYS` beyond Stable Diffusion 1 and 2, which older versions would pass over in silence."""
 FILE_NAME = "delta.safetensors"
 
 
@@ -26,13 +29,17 @@ def save(delta: Delta, path: Path) -> None:
     """Writes a delta in one step; see `Delta.save`."""
     header = {
         "format": FORMAT,
-        "format_version": str(FORMAT_VERSION),
+        "format_version": str(_needed(delta)),
         "id": delta.id,
         "kinds": json.dumps(delta.kinds(), sort_keys=True),
         "provenance": provenance_to_json(delta.provenance),
     }
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in delta.tensors().items()}
     write_atomically(path, serialise(_unshared(tensors), metadata=header))
+
+
+def _needed(delta: Delta) -> int:
+    return FORMAT_VERSION if delta.patches.keys() & (TEXT_KEYS.keys() - {KEY_VALUE}) else 1
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

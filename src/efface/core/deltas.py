@@ -25,7 +25,7 @@ from efface.core.patches import (
     scaled,
 )
 from efface.errors import BadDelta
-from efface.models.components import KEY_VALUE, find, is_key_value
+from efface.models.components import TEXT_KEYS, find, reaches
 
 if TYPE_CHECKING:
     from efface.core.application import AppliedDelta
@@ -117,11 +117,9 @@ class Delta:
         return {key: names[type(patch)] for key, patch in self.patches.items()}
 
     def covering(self, key: ParameterKey) -> tuple[Patch, ...]:
-        """Gives the patches that act on one parameter: its own and the text map."""
-        found = [self.patches[key]] if key in self.patches else []
-        if KEY_VALUE in self.patches and key.startswith("unet/") and is_key_value(key):
-            found.append(self.patches[KEY_VALUE])
-        return tuple(found)
+        """Gives the patches that act on one parameter: its own and the map of what it reads."""
+        keys = (key, *(each for each in TEXT_KEYS if reaches(each, key)))
+        return tuple(self.patches[each] for each in keys if each in self.patches)
 
     def difference(
         self, key: ParameterKey, weight: Float[Tensor, "*shape"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from efface.concepts import TEMPLATES, Concept, Erasure, names, wordings
@@ -49,7 +49,10 @@ class PromptPair:
     source_start: int
     """Position of the concept's last token in the source."""
     target_start: int
-    """Position that this token should act like."""
+    """Position that this token should act like.
+
+    -1 is before the first token, where T5 has none: the end token stands in.
+    """
     first: int
     """Position of the concept's first token in the source, where the rule looks for it."""
 
@@ -103,7 +106,7 @@ def _pair(
     if rule == "anchor":
         target = replaced(source, name, anchor) if anchor and name else anchor
         last = embedder.tokenised(source).last
-        return PromptPair(source, target, last, embedder.tokenised(target).last, last)
+        return PromptPair(source, target, last, embedder.tokenised(target).end - 1, last)
     if name is None:
         raise BadRequest(
             f"the prompt '{source}' does not name '{erasure.concept.name}', so it cannot be left "
@@ -111,8 +114,7 @@ def _pair(
         )
     first, last = embedder.span(source, name)
     width = len(embedder.tokenised(anchor).content)
-    start = max(first + width - 1, 0)  # T5 has no begin token that could stand before a first word
-    return PromptPair(source, replaced(source, name, anchor), last, start, first)
+    return PromptPair(source, replaced(source, name, anchor), last, first + width - 1, first)
 
 
 def replaced(prompt: str, name: str, replacement: str) -> str:
@@ -129,10 +131,14 @@ def erased_rows(embedder: TextStream, pair: PromptPair, rule: TokenRule) -> Toke
     if embedder.pooled:
         return _weighted(source, target)
     count = len(source) - max(pair.source_start, pair.target_start) if rule == "legacy" else 1
-    return _weighted(
-        source[pair.source_start : pair.source_start + count],
-        target[pair.target_start : pair.target_start + count],
-    )
+    steps = torch.arange(min(count, len(source) - pair.source_start))
+    places = _places(embedder, pair, pair.target_start + steps)
+    return _weighted(source[pair.source_start + steps], target[places])
+
+
+def _places(embedder: TextStream, pair: PromptPair, wanted: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """Puts the target's end token where a place before its first token is wanted."""
+    return torch.where(wanted == -1, embedder.tokenised(pair.target).end, wanted)
 
 
 def every_row(embedder: TextStream, pair: PromptPair, rule: TargetRule) -> TokenPairs:
@@ -147,6 +153,7 @@ def every_row(embedder: TextStream, pair: PromptPair, rule: TargetRule) -> Token
     shift = pair.target_start - pair.source_start
     positions = torch.arange(len(source))
     moved = torch.where(positions >= pair.source_start, positions + shift, positions)
+    moved = _places(embedder, pair, moved)
     inside = (moved >= 0) & (moved < len(target))
     return _weighted(source[inside], target[moved[inside]])
 

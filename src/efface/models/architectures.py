@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,22 +66,41 @@ FAMILIES: dict[str, str] = {
 }
 """The families of text-to-image models whose text layers are known."""
 
+_TRANSFORMERS = {
+    "SD3Transformer2DModel": "sd3",
+    "FluxTransformer2DModel": "flux",
+}
+
 
 def layout(model: Any) -> str:
-    """Names the family of a text-to-image pipeline: a key of `FAMILIES`, or ``other``.
+    """Names the layout of a text-to-image model: a key of `FAMILIES`, or ``other``.
 
-    SD 2.x differs from 1.x by linear projections around its attention blocks, SDXL by a second
-    text encoder; SD 3 has three encoders and a transformer, FLUX two and a transformer. Widths do
-    not matter, so that small models of a layout count as that layout.
+    Anything that has the parts and their configs will do, such as a folder that is not loaded:
+    classes are compared by name. Widths do not matter, so that small models of a layout count as
+    that layout. SD 2.x differs from 1.x by linear projections around its attention blocks, SDXL by
+    a second text encoder.
     """
-    second = getattr(model, "text_encoder_2", None) is not None
-    if getattr(model, "transformer", None) is not None:
-        if getattr(model, "text_encoder_3", None) is not None:
-            return "sd3"
-        return "flux" if second else "other"
+    transformer = getattr(model, "transformer", None)
+    if transformer is not None:
+        return next(
+            (_TRANSFORMERS[n] for n in _class_names(transformer) if n in _TRANSFORMERS), "other"
+        )
     config = getattr(getattr(model, "unet", None), "config", None)
     if config is None or not hasattr(config, "cross_attention_dim"):
         return "other"
-    if second:
+    # Denoisers that project what they read from elsewhere first, such as pictures or T5.
+    if getattr(config, "encoder_hid_dim_type", None) is not None:
+        return "other"
+    if getattr(model, "text_encoder_2", None) is not None:
         return "sdxl"
     return "sd2" if getattr(config, "use_linear_projection", False) else "sd1"
+
+
+def _class_names(network: Any) -> Iterator[str]:
+    """Names a network's class as it is and as its config says; old PixArt files say less."""
+    config = getattr(network, "config", None)
+    yield type(network).__name__
+    named = str(getattr(config, "_class_name", ""))
+    if named == "Transformer2DModel" and getattr(config, "norm_type", "") == "ada_norm_single":
+        named = "PixArtTransformer2DModel"
+    yield named

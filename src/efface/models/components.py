@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from efface.errors import BadDelta
 
 __all__ = [
     "KEY_VALUE",
+    "TEXT_KEYS",
     "canonical",
     "component",
     "components",
@@ -18,10 +20,20 @@ __all__ = [
     "is_key_value",
     "key_value_names",
     "parameters",
+    "reaches",
 ]
 
 KEY_VALUE = "unet/key_value"
 """Stands for every key and value weight of the cross-attention of ``unet``."""
+
+TEXT_KEYS: dict[str, re.Pattern[str]] = {
+    KEY_VALUE: re.compile(r"(^|\.)attn2\.to_[kv]\.weight$"),
+    "unet/pooled_text": re.compile(r"^add_embedding\.linear_1\.weight$"),
+    "transformer/key_value": re.compile(r"(^|\.)attn2\.to_[kv]\.weight$"),
+    "transformer/text_tokens": re.compile(r"^context_embedder\.weight$"),
+    "transformer/pooled_text": re.compile(r"^time_text_embed\.text_embedder\.linear_1\.weight$"),
+}
+"""Keys that stand for all layers that read the same text, with their canonical paths."""
 
 _DROPPED_LEVELS = ("text_model", "base_layer")
 """Levels that some library versions or adapters insert into a parameter's path.
@@ -68,12 +80,15 @@ def parameters(model: Any) -> Iterator[tuple[str, nn.Parameter]]:
 
 def is_key_value(path: str) -> bool:
     """Says whether a parameter path is a cross-attention key or value weight."""
-    levels = path.split(".")
-    return len(levels) > 2 and levels[-3] == "attn2" and _reads_text(levels)
+    return TEXT_KEYS[KEY_VALUE].search(path) is not None
 
 
-def _reads_text(levels: list[str]) -> bool:
-    return levels[-2] in ("to_k", "to_v") and levels[-1] == "weight"
+def reaches(key: str, parameter: str) -> bool:
+    """Says whether a key is a parameter's own or stands for layers that the parameter is among."""
+    if key == parameter:
+        return True
+    name, _, path = parameter.partition("/")
+    return key in TEXT_KEYS and key.startswith(f"{name}/") and bool(TEXT_KEYS[key].search(path))
 
 
 def key_value_names(unet: nn.Module) -> dict[str, nn.Parameter]:
@@ -83,17 +98,16 @@ def key_value_names(unet: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def find(model: Any, key: str) -> dict[str, nn.Parameter]:
-    """Gives the parameters behind a key: one, or all keys and values for `KEY_VALUE`.
+    """Gives the parameters behind a key: one, or all that a key of `TEXT_KEYS` stands for.
 
     Raises:
         BadDelta: the model has no such parameter.
     """
     name, _, path = key.partition("/")
-    module = component(model, name)
-    if key == KEY_VALUE:
-        found = {f"{name}/{each}": weight for each, weight in key_value_names(module).items()}
+    named = {canonical(each): weight for each, weight in component(model, name).named_parameters()}
+    if key in TEXT_KEYS:
+        found = {f"{name}/{each}": w for each, w in named.items() if TEXT_KEYS[key].search(each)}
     else:
-        named = {canonical(each): weight for each, weight in module.named_parameters()}
         found = {key: named[path]} if path in named else {}
     if not found:
         raise BadDelta(f"this model has no parameter '{key}'; the delta is for another model")
