@@ -117,4 +117,27 @@ CASES = (
         golden={"change": 4.324315908},
         seconds=20.0,
     ),
+    Case(
+        method="rece",
+        settings={"rounds": 1},
+        host="tiny_sd3",
+        request=request("pistol", keep=["cat"]),
+        golden={"change": 1.302394878},
+        seconds=20.0,
+    ),
+    Case(
+        method="uce",
+        host="tiny_pixart",
+        request=request("pistol", anchor="lamp", keep=["cat"]),
+        golden={"change": 0.615895679},
+        seconds=20.0,
+    ),
+    Case(
+        method="rece",
+        settings={"rounds": 1},
+        host="tiny_pixart",
+        request=request("pistol", keep=["cat"]),
+        golden={"change": 1.478088120},
+        seconds=20.0,
+    ),
 )

@@ -34,14 +34,19 @@ def own_rows(family, pipe, prompt):
         tokens, _, pooled, _ = pipe.encode_prompt(prompt, **guided)
     elif family == "sd3":
         tokens, _, pooled, _ = pipe.encode_prompt(prompt, None, None, **guided)
-    else:
+    elif family == "flux":
         tokens, pooled, _ = pipe.encode_prompt(prompt, None)
+    else:
+        rows, mask, _, _ = pipe.encode_prompt(prompt, max_sequence_length=24, **guided)
+        read = mask[0].bool()
+        return [pipe.transformer.caption_projection(rows)[0, read].double()]
     return [tokens[0].double(), pooled.double()]
 
 
 def at_own_length(stream, prompt):
     """Takes the weight of a stream off its rows: two of one layer are scaled to each other."""
-    return stream.embedded([prompt])[0] / getattr(stream, "_factor", 1.0)
+    read = 1 if stream.pooled else stream.tokenised(prompt).read
+    return stream.embedded([prompt])[0, :read] / getattr(stream, "_factor", 1.0)
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
@@ -117,3 +122,49 @@ def test_a_denoiser_without_the_layer_is_named():
     del pipe.transformer.context_embedder
     with pytest.raises(BadModel, match=r"the transformer has no weight .*context_embedder"):
         text_branches(pipe)
+
+
+@pytest.fixture(scope="module")
+def captions():
+    """The stream of PixArt, whose padding nobody reads."""
+    return text_branches(host("tiny_pixart"))[0].streams[0]
+
+
+def test_hidden_padding_is_never_moved_kept_or_looked_at(captions):
+    """Up to the end token; rows beyond a shorter target's end go to its last row."""
+    own, empty, lamp = captions.embedded(["a pistol", "", "a red lamp"])
+    assert torch.equal(own[3:], torch.zeros_like(own[3:]))
+    assert own[:3].norm(dim=1).min() > 0
+    assert torch.equal(kept_rows(captions, "a pistol", "legacy"), own[:3])
+    assert torch.equal(kept_rows(captions, "", "new"), empty[:1])
+    found = erased_rows(captions, pair(captions, "a pistol", None), "legacy")
+    assert torch.equal(found.sources, own[1:3])
+    assert torch.equal(found.targets, empty[:1].expand(2, -1))
+    every = every_row(captions, pair(captions, "a pistol", None), "anchor")
+    assert torch.equal(every.sources, own[:3])
+    assert torch.equal(every.targets, empty[:1].expand(3, -1))
+    longer = erased_rows(captions, pair(captions, "a pistol", "red lamp"), "legacy")
+    assert torch.equal(longer.targets, lamp[2:4])
+
+
+def test_prompts_are_written_small_where_the_pipeline_does_so(captions, t5):
+    assert captions.tokenised("A Pistol ").ids == captions.tokenised("a pistol").ids
+    assert captions.span("A Pistol", "PISTOL") == (1, 1)
+    assert t5.tokenised("A Pistol").ids != t5.tokenised("a pistol").ids
+
+
+def test_captions_of_another_width_or_without_a_projection_are_refused():
+    pipe = host("tiny_pixart")
+    other = SimpleNamespace(**{**pipe.components, "text_encoder": host("tiny_sd1").text_encoder})
+    with pytest.raises(BadModel, match="caption_projection reads 72 values and T5 gives 32"):
+        text_branches(other)
+    del pipe.transformer.caption_projection
+    with pytest.raises(BadModel, match=r"no caption_projection\.linear_1\.weight"):
+        text_branches(pipe)
+
+
+def test_old_pixart_files_are_told_by_their_norm():
+    for norm, family in (("ada_norm_single", "pixart"), ("ada_norm_zero", "other")):
+        config = SimpleNamespace(_class_name="Transformer2DModel", norm_type=norm)
+        found = layout(SimpleNamespace(transformer=SimpleNamespace(config=config)))
+        assert found == family

@@ -4,6 +4,8 @@ What reads text: keys and values and the pooled columns of SD XL; ``context_embe
 pooled projection of SD 3 and FLUX. Biases are no part of it.
 """
 
+import copy
+
 import torch
 
 from efface.concepts import wordings
@@ -28,6 +30,8 @@ def _readers(pipe, family):
             "tokens": reference.key_value_layers(pipe.unet),
             "pooled": {"add_embedding": pooled.detach()[:, :width].double()},
         }
+    if family == "pixart":
+        return {"tokens": reference.key_value_layers(pipe.transformer)}
     pooled = pipe.transformer.time_text_embed.text_embedder.linear_1.weight
     return {
         "tokens": {"context_embedder": pipe.transformer.context_embedder.weight.detach().double()},
@@ -68,6 +72,8 @@ def token_rows(pipe, family, prompt):
         return [reference.states(pipe, prompt)]
     if family == "sdxl":
         return [(_pair(pipe, prompt), content)]
+    if family == "pixart":
+        return [_captions(pipe, prompt)]
     suffix = "_3" if family == "sd3" else "_2"
     tokenizer = getattr(pipe, f"tokenizer{suffix}")
     last = len(tokenizer(prompt)["input_ids"]) - 2  # -1: no word, and no begin token either
@@ -76,6 +82,17 @@ def token_rows(pipe, family, prompt):
         return [(rows, last)]
     clip = torch.nn.functional.pad(_pair(pipe, prompt), (0, rows.shape[1] - 64))
     return [(clip, content), (rows * _factor(pipe), last)]
+
+
+def _captions(pipe, prompt):
+    """Gives what the pipeline embeds, past its transformer's own projection, without padding."""
+    with torch.no_grad():
+        rows, mask, _, _ = pipe.encode_prompt(
+            prompt, do_classifier_free_guidance=False, max_sequence_length=24
+        )
+        projection = copy.deepcopy(pipe.transformer.caption_projection).double()
+        count = int(mask.sum())
+        return projection(rows[0].double())[:count], count - 2
 
 
 def _factor(pipe):
@@ -95,12 +112,17 @@ def pooled_row(pipe, family, prompt):
 def _legacy(source, target):
     """Last word to last word (or to the end token, in want of a token), end to end, padding on."""
     (c, last_c), (t, last_t) = source, target
-    tail = len(c) - 1 - max(last_c, last_t)
+    tail = min(len(c) - last_c, len(t) - last_t) - 1
     own = t[last_t] if last_t >= 0 else t[last_t + 1]
     return (
         torch.cat([c[last_c][None], c[last_c + 1 : last_c + 1 + tail]]),
         torch.cat([own[None], t[last_t + 1 : last_t + 1 + tail]]),
     )
+
+
+def _whole(source, target):
+    """Pairs rows by position; beyond a shorter target with its last row."""
+    return source, target[[min(place, len(target) - 1) for place in range(len(source))]]
 
 
 def edited(pipe, family, request, *, method="uce", rounds=0):
@@ -122,7 +144,7 @@ def edited(pipe, family, request, *, method="uce", rounds=0):
             ]
             kept = [rows[text][i][0] for text in keep for i in streams]
             chased = [
-                (rows[text][i][0], rows[target][i][0])
+                _whole(rows[text][i][0], rows[target][i][0])
                 for text, target in zip(texts, targets, strict=True)
                 for i in streams
             ]

@@ -108,9 +108,9 @@ def _copy_cards(run_folder: Path, place: Path, options: Export) -> list[Path]:
 def _lora(job: Job, *, writer: str) -> str:
     from efface.exchange import lora_files
     from efface.exchange.low_rank import layers_of
-    from efface.models.components import KEY_VALUE
+    from efface.models.components import TEXT_KEYS
 
-    text_only = set(job.delta.patches) == {KEY_VALUE}
+    text_only = job.delta.patches.keys() <= TEXT_KEYS.keys()
     host = host_for(job.model, "uce", job.output, pictures=not text_only)
     layers = layers_of(job.delta, host, scale=job.options.scale, rank=job.options.rank)
     write: Callable[..., Path] = getattr(lora_files, writer)

@@ -33,10 +33,12 @@ def run(arguments: list[str], output: Output) -> int:
         concepts=options.concept, kind=options.kind, anchor=options.anchor, keep=options.keep
     )
     request = request_for(options.model, wanted)
+    from efface.core.branches import refuse_family
     from efface.core.planning import plan_work
     from efface.models.survey import survey
 
     found = survey(_folder(options.model))
+    refuse_family(method, choice.method.families, found.family)
     plan = plan_work(found, choice.method, request)
     output.say(*_lines(method, found, plan))
     output.result(

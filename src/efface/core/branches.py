@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,19 +10,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from efface import registry
 from efface.concepts import Concept, Erasure
 from efface.contracts import Eraser
 from efface.core.attention import key_value_weights
 from efface.core.patches import TextMapPatch
-from efface.core.streams import Padded, Pooled, SideBySide, TextStream, Weighted
+from efface.core.streams import Captions, Padded, Pooled, SideBySide, TextStream, Weighted
 from efface.core.text import Embedder
 from efface.core.text_space import TokenPairs, joined
 from efface.core.token_rules import TargetRule, TokenRule, erased_pairs, every_pair, kept_blocks
 from efface.errors import BadDelta, BadModel, BadRequest
 from efface.models.architectures import FAMILIES, layout
-from efface.models.components import KEY_VALUE, TEXT_KEYS, find
+from efface.models.components import TEXT_KEYS, find
 
-__all__ = ["TextBranch", "check_family", "text_branches"]
+__all__ = ["TextBranch", "check_family", "refuse_family", "text_branches"]
 
 SEQUENCE = "transformer/text_tokens"
 POOLED = "transformer/pooled_text"
@@ -113,6 +114,8 @@ def text_branches(model: Any, method: Eraser[Any] | None = None) -> list[TextBra
             _single(model, SEQUENCE, (t5,)),
             _single(model, POOLED, (Pooled(model, ""),)),
         ]
+    if family == "pixart":
+        return [_key_values(model, Captions(model), part="transformer")]
     raise BadModel(
         f"a {type(model).__name__} is of no family that efface edits; known: "
         f"{', '.join(FAMILIES.values())}"
@@ -125,13 +128,28 @@ def check_family(model: Any, method: Eraser[Any]) -> None:
     Raises:
         BadRequest: naming the method, the family, and those that it edits.
     """
-    family = layout(model)
-    if family not in method.families:
-        name = type(method).__module__.rpartition(".")[2]
-        known = ", ".join(FAMILIES[each] for each in sorted(method.families))
-        raise BadRequest(
-            f"{name} does not edit {FAMILIES.get(family, 'this kind of model')}; it edits {known}"
-        )
+    name = type(method).__module__.rpartition(".")[2]
+    refuse_family(name, method.families, layout(model))
+
+
+def refuse_family(name: str, families: Collection[str], family: str) -> None:
+    """Refuses a family that a method, given by its name and the families it edits, does not edit.
+
+    Raises:
+        BadRequest: naming the method, the family, what it edits, and the methods that edit this.
+    """
+    if family in families:
+        return
+    known = ", ".join(FAMILIES[each] for each in FAMILIES if each in families)
+    others = [
+        each
+        for each in registry.list_methods()
+        if family in getattr(registry.load("methods", each), "families", ())
+    ]
+    hint = f"; {' and '.join(others)} can" if others else ""
+    raise BadRequest(
+        f"{name} does not edit {FAMILIES.get(family, 'this kind of model')}{hint}; it edits {known}"
+    )
 
 
 def _length(stream: TextStream) -> float:
@@ -155,9 +173,9 @@ def _clip_and_t5(model: Any) -> tuple[TextStream, ...]:
     return padded, Weighted(t5, _length(padded) / _length(t5))
 
 
-def _key_values(model: Any, stream: TextStream) -> TextBranch:
-    weights = key_value_weights(model.unet, stream.width)
-    return TextBranch(KEY_VALUE, (stream,), weights, stream.width)
+def _key_values(model: Any, stream: TextStream, part: str = "unet") -> TextBranch:
+    weights = key_value_weights(getattr(model, part), stream.width)
+    return TextBranch(f"{part}/key_value", (stream,), weights, stream.width)
 
 
 def _single(model: Any, key: str, streams: Sequence[TextStream]) -> TextBranch:

@@ -8,11 +8,17 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from efface.core.text import Embedder, TokenisedPrompt, evaluating
 from efface.errors import BadModel
+from efface.models.components import canonical
 
-__all__ = ["Padded", "Pooled", "SideBySide", "TextStream", "Weighted"]
+__all__ = ["Captions", "Padded", "Pooled", "SideBySide", "TextStream", "Weighted"]
+
+PROJECTION = "caption_projection"
+CAPTION_LENGTH = 300
+"""Tokens that PixArt-sigma reads; PixArt-alpha reads 120. Hidden padding changes no row."""
 
 
 @runtime_checkable
@@ -88,7 +94,7 @@ class Padded:
     def embedded(self, prompts: Sequence[str]) -> Float[Tensor, "batch tokens dim"]:
         """Fills the inner stream's rows up."""
         rows = self._inner.embedded(prompts)
-        return torch.nn.functional.pad(rows, (0, self.width - rows.shape[-1]))
+        return functional.pad(rows, (0, self.width - rows.shape[-1]))
 
 
 class Weighted:
@@ -162,3 +168,58 @@ class Pooled:
             pooled = output.pooler_output if projected is None else projected
             parts.append(pooled.to("cpu", torch.float64))
         return torch.cat(parts, dim=-1)
+
+
+class Captions:
+    """Rows of T5 as PixArt's cross-attention reads them: past the denoiser's own projection.
+
+    Prompts are written in small letters, as the pipeline does. Padding is hidden from T5 and from
+    the attention layers; its rows are zeros here.
+
+    Raises:
+        BadModel: the projection is missing or reads another width than T5 gives.
+    """
+
+    pooled = False
+
+    def __init__(self, model: Any) -> None:
+        longest = min(CAPTION_LENGTH, int(model.tokenizer.model_max_length))
+        self._t5 = Embedder(model, length=longest, masked=True)
+        named = {canonical(path): p for path, p in model.transformer.named_parameters()}
+        paths = [f"{PROJECTION}.linear_{n}.{kind}" for n in (1, 2) for kind in ("weight", "bias")]
+        if missing := [path for path in paths if path not in named]:
+            raise BadModel(f"the transformer has no {missing[0]}, which captions pass")
+        first, first_bias, second, second_bias = (
+            named[path].detach().to("cpu", torch.float64) for path in paths
+        )
+        self._layers = ((first, first_bias), (second, second_bias))
+        if first.shape[1] != self._t5.width:
+            raise BadModel(
+                f"{PROJECTION} reads {first.shape[1]} values and T5 gives {self._t5.width}; "
+                "encoder and denoiser are of different models"
+            )
+
+    @property
+    def width(self) -> int:
+        """What the projection gives."""
+        return len(self._layers[1][1])
+
+    def tokenised(self, prompt: str) -> TokenisedPrompt:
+        """Tells where the tokens of the prompt in small letters are."""
+        return self._t5.tokenised(_small(prompt))
+
+    def span(self, prompt: str, phrase: str) -> tuple[int, int]:
+        """Finds a phrase, whatever its capitals."""
+        return self._t5.span(_small(prompt), _small(phrase))
+
+    def embedded(self, prompts: Sequence[str]) -> Float[Tensor, "batch tokens dim"]:
+        """Projects T5's rows in float64."""
+        rows = self._t5.embedded([_small(prompt) for prompt in prompts])
+        inner = functional.gelu(functional.linear(rows, *self._layers[0]), approximate="tanh")
+        ends = torch.tensor([self.tokenised(prompt).read for prompt in prompts])
+        read = torch.arange(rows.shape[1]) < ends[:, None]
+        return functional.linear(inner, *self._layers[1]) * read[:, :, None]
+
+
+def _small(prompt: str) -> str:
+    return prompt.lower().strip()

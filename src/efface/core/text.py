@@ -30,6 +30,13 @@ class TokenisedPrompt:
     """Position of the (first) end-of-text token."""
     begin: int = 1
     """How many begin tokens there are: 1 in CLIP, 0 in T5."""
+    masked: bool = False
+    """Whether padding is hidden from whatever reads the rows."""
+
+    @property
+    def read(self) -> int:
+        """How many positions are read: up to the end token where padding is hidden, else all."""
+        return self.end + 1 if self.masked else len(self.ids)
 
     @property
     def last(self) -> int:
@@ -56,17 +63,25 @@ class Embedder:
         layer: which hidden states the denoiser reads: 0 the final output, -2 those that the last
             layer is given, which is what ``hidden_states[-2]`` is.
         length: tokens that a prompt is padded to; the tokenizer's own length when left out.
+        masked: padding is hidden, from the encoder and from what reads the rows.
     """
 
     pooled: bool = False
     """Whether a prompt is one row; here it is one a token."""
 
     def __init__(
-        self, model: Any, *, suffix: str = "", layer: int = 0, length: int | None = None
+        self,
+        model: Any,
+        *,
+        suffix: str = "",
+        layer: int = 0,
+        length: int | None = None,
+        masked: bool = False,
     ) -> None:
         self._tokenizer: Any = getattr(model, f"tokenizer{suffix}", None)
         self._encoder: Any = getattr(model, f"text_encoder{suffix}", None)
         self._layer, self._place = layer, (suffix, layer)
+        self._masked = masked
         self._states: dict[Any, Tensor] = getattr(model, "embedded_prompts", {})
         self._tokens: dict[str, TokenisedPrompt] = {}
         if self._tokenizer is None or self._encoder is None:
@@ -102,7 +117,7 @@ class Embedder:
         padded = self._tokenizer(prompt, padding="max_length", max_length=length)["input_ids"]
         end = raw.index(self._tokenizer.eos_token_id)
         begin = int(raw[0] == self._tokenizer.bos_token_id)
-        return TokenisedPrompt(prompt, tuple(padded), end, begin)
+        return TokenisedPrompt(prompt, tuple(padded), end, begin, self._masked)
 
     def embedded(self, prompts: Sequence[str]) -> Float[Tensor, "batch tokens dim"]:
         """Gives what the denoiser reads, the final hidden states, in float64 on the CPU."""
@@ -118,7 +133,7 @@ class Embedder:
     def _encode(self, prompts: list[str]) -> Tensor:
         ids = torch.tensor([self.tokenised(prompt).ids for prompt in prompts])
         mask = None
-        if getattr(self._encoder.config, "use_attention_mask", False):
+        if self._masked or getattr(self._encoder.config, "use_attention_mask", False):
             ends = torch.tensor([self.tokenised(prompt).end for prompt in prompts])
             mask = (torch.arange(ids.shape[1]) <= ends[:, None]).long().to(self._encoder.device)
         states = self._run(ids.to(self._encoder.device), mask)

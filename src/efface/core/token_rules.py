@@ -127,13 +127,18 @@ def replaced(prompt: str, name: str, replacement: str) -> str:
 
 def erased_rows(embedder: TextStream, pair: PromptPair, rule: TokenRule) -> TokenPairs:
     """Gives the rows to move and their targets; tails are cut to equal length."""
-    source, target = embedder.embedded([pair.source, pair.target])
+    source, target = _rows(embedder, pair.source), _rows(embedder, pair.target)
     if embedder.pooled:
         return _weighted(source, target)
-    count = len(source) - max(pair.source_start, pair.target_start) if rule == "legacy" else 1
-    steps = torch.arange(min(count, len(source) - pair.source_start))
+    tail = min(len(source) - pair.source_start, len(target) - pair.target_start)
+    steps = torch.arange(tail if rule == "legacy" else 1)
     places = _places(embedder, pair, pair.target_start + steps)
     return _weighted(source[pair.source_start + steps], target[places])
+
+
+def _rows(embedder: TextStream, prompt: str) -> Float[Tensor, "n dim"]:
+    """Gives the rows of a prompt that are read, which hidden padding is not."""
+    return embedder.embedded([prompt])[0][: embedder.tokenised(prompt).read]
 
 
 def _places(embedder: TextStream, pair: PromptPair, wanted: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
@@ -144,14 +149,15 @@ def _places(embedder: TextStream, pair: PromptPair, wanted: Int[Tensor, " n"]) -
 def every_row(embedder: TextStream, pair: PromptPair, rule: TargetRule) -> TokenPairs:
     """Gives all rows of the source prompt with their targets.
 
-    With ``anchor`` they are aligned by position, begin to end. Otherwise the words before the
-    concept keep themselves and the rest is aligned at the concept.
+    With ``anchor`` they are aligned by position, begin to end; where padding is hidden, rows beyond
+    a shorter target go to its last one. Otherwise the words before the concept keep themselves and
+    the rest is aligned at the concept.
     """
-    source, target = embedder.embedded([pair.source, pair.target])
-    if rule == "anchor" or embedder.pooled:
-        return _weighted(source, target)
-    shift = pair.target_start - pair.source_start
+    source, target = _rows(embedder, pair.source), _rows(embedder, pair.target)
     positions = torch.arange(len(source))
+    if rule == "anchor" or embedder.pooled:
+        return _weighted(source, target[positions.clamp(max=len(target) - 1)])
+    shift = pair.target_start - pair.source_start
     moved = torch.where(positions >= pair.source_start, positions + shift, positions)
     moved = _places(embedder, pair, moved)
     inside = (moved >= 0) & (moved < len(target))
@@ -164,7 +170,7 @@ def _weighted(sources: Float[Tensor, "n dim"], targets: Float[Tensor, "n dim"]) 
 
 def kept_rows(embedder: TextStream, prompt: str, rule: TokenRule) -> Float[Tensor, "n dim"]:
     """Gives the rows of a kept prompt: all of them, or its last content token."""
-    rows = embedder.embedded([prompt])[0]
+    rows = _rows(embedder, prompt)
     if rule == "legacy" or embedder.pooled:
         return rows
     last = embedder.tokenised(prompt).last

@@ -63,12 +63,14 @@ FAMILIES: dict[str, str] = {
     "sdxl": "Stable Diffusion XL",
     "sd3": "Stable Diffusion 3",
     "flux": "FLUX.1",
+    "pixart": "PixArt",
 }
 """The families of text-to-image models whose text layers are known."""
 
 _TRANSFORMERS = {
     "SD3Transformer2DModel": "sd3",
     "FluxTransformer2DModel": "flux",
+    "PixArtTransformer2DModel": "pixart",
 }
 
 

@@ -41,22 +41,28 @@ def load(
 
     name = str(name_or_folder)
     wanted = torch.float32 if dtype is None else dtype
-    if name in BUNDLED:
-        pipeline = _from_folder(Path(bundled(name).pipeline_folder()), wanted)
-        pipeline.register_to_config(_name_or_path=name)
-    elif Path(name).is_dir():
-        pipeline = _from_folder(Path(name), wanted)
-    elif re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not Path(name).parent.is_dir():
-        pipeline = _from_hub(name, wanted)
-    else:
-        near = difflib.get_close_matches(name, BUNDLED, n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise BadModel(
-            f"there is no folder {name}, and it is neither a bundled model "
-            f"({', '.join(BUNDLED)}) nor a hub id such as owner/name{hint}"
-        )
+    # Some networks draw first values, which the files' then replace.
+    with torch.random.fork_rng(devices=[]):
+        pipeline = _found(name, wanted)
     _check_parts(pipeline, name)
     return pipeline if device is None else pipeline.to(device)
+
+
+def _found(name: str, dtype: torch.dtype) -> Any:
+    if name in BUNDLED:
+        pipeline = _from_folder(Path(bundled(name).pipeline_folder()), dtype)
+        pipeline.register_to_config(_name_or_path=name)
+        return pipeline
+    if Path(name).is_dir():
+        return _from_folder(Path(name), dtype)
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not Path(name).parent.is_dir():
+        return _from_hub(name, dtype)
+    near = difflib.get_close_matches(name, BUNDLED, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise BadModel(
+        f"there is no folder {name}, and it is neither a bundled model "
+        f"({', '.join(BUNDLED)}) nor a hub id such as owner/name{hint}"
+    )
 
 
 def bundled(name: str) -> Any:

@@ -12,8 +12,9 @@ from typing import Any
 
 from efface.errors import BadModel
 from efface.models.architectures import layout
+from efface.models.components import TEXT_KEYS, reaches
 from efface.models.shards import StoredTensor, folder_json, stored_tensors
-from efface.models.streaming import DENOISERS, reads_text
+from efface.models.streaming import DENOISERS
 
 __all__ = ["EncoderSurvey", "FolderSurvey", "licence_notes", "survey"]
 
@@ -45,7 +46,7 @@ class FolderSurvey:
     family: str
     denoiser: str
     touched: Mapping[str, StoredTensor]
-    """The weights that read text, by canonical path."""
+    """The weights that closed forms edit, by canonical path."""
     denoiser_weights: int
     """Values in all of the denoiser."""
     encoders: tuple[EncoderSurvey, ...]
@@ -75,18 +76,17 @@ def survey(folder: Path | str) -> FolderSurvey:
     touched = {
         path: tensor
         for path, tensor in stored.items()
-        if reads_text(path) and path.endswith("weight")
+        if any(reaches(key, f"{denoiser}/{path}") for key in TEXT_KEYS)
     }
     if not touched:
         raise BadModel(f"nothing in {folder / denoiser} reads text in a way that efface knows")
     encoders = tuple(_encoders(folder, index))
     if not encoders:
         raise BadModel(f"{folder / 'model_index.json'} names no text encoder; copy the pipeline")
-    parts = {name: None for name in index if name.startswith("text_encoder")}
+    named = ((name, entry) for name, entry in index.items() if name.startswith("text_encoder"))
+    parts = {name: entry[1] for name, entry in named if isinstance(entry, list)}
     config = SimpleNamespace(**folder_json(folder / denoiser / "config.json"))
-    stand_in = SimpleNamespace(
-        **dict.fromkeys(parts, True), **{denoiser: SimpleNamespace(config=config)}
-    )
+    stand_in = SimpleNamespace(**parts, **{denoiser: SimpleNamespace(config=config)})
     return FolderSurvey(
         folder=folder,
         pipeline=str(index.get("_class_name", "")),

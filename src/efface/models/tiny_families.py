@@ -1,4 +1,4 @@
-"""Stable Diffusion XL, 3 and FLUX at toy size: the real classes, without any file."""
+"""Stable Diffusion XL, 3, FLUX and PixArt at toy size: the real classes, without any file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from efface.models.tiny import LENGTH, WORDS, autoencoder, filled, tiny_tokenize
 
 __all__ = ["LargeFamily", "tiny_pipeline", "tiny_t5_tokenizer"]
 
-LargeFamily: TypeAlias = Literal["sdxl", "sd3", "flux"]
+LargeFamily: TypeAlias = Literal["sdxl", "sd3", "flux", "pixart"]
 _WIDTH = 32
 """Values per token of each toy CLIP encoder."""
 _T5_WIDTH = 72
@@ -178,10 +178,47 @@ def _flux() -> Any:
     )
 
 
+def _pixart() -> Any:
+    from diffusers import DDIMScheduler, PixArtAlphaPipeline, PixArtTransformer2DModel
+
+    tokenizer = tiny_t5_tokenizer()
+    denoiser = PixArtTransformer2DModel(
+        num_attention_heads=4,
+        attention_head_dim=8,
+        in_channels=4,
+        out_channels=8,
+        num_layers=2,
+        cross_attention_dim=32,
+        sample_size=8,
+        caption_channels=_T5_WIDTH,
+    )
+    _drawn_biases(denoiser, torch.Generator().manual_seed(0))
+    return PixArtAlphaPipeline(
+        tokenizer=tokenizer,
+        text_encoder=_t5(tokenizer),
+        vae=autoencoder(),
+        transformer=denoiser,
+        scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
+    )
+
+
+def _drawn_biases(network: nn.Module, generator: torch.Generator) -> None:
+    """Fills biases with a tenth of normal values: captions pass some before they are read."""
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("bias"):
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+
 def _shifted(vae: Any) -> Any:
     """Gives an autoencoder the shift of its latents, which these families expect."""
     vae.register_to_config(shift_factor=0.1)
     return vae
 
 
-_BUILDERS: dict[str, Callable[[], Any]] = {"sdxl": _sdxl, "sd3": _sd3, "flux": _flux}
+_BUILDERS: dict[str, Callable[[], Any]] = {
+    "sdxl": _sdxl,
+    "sd3": _sd3,
+    "flux": _flux,
+    "pixart": _pixart,
+}
