@@ -9,6 +9,7 @@ from efface.evaluation.drawing import draw
 from efface.evaluation.identity import changes, fingerprints, model_id
 from efface.evaluation.images import ImageStore, Source
 from efface.models.tiny import tiny_stable_diffusion
+from tests.conftest import host
 
 from .conftest import KEY, STEPS, small_suite
 
@@ -27,6 +28,14 @@ def test_network_evaluations_are_counted_per_picture(toy):
     samples = small_suite().samples[:3]
     assert draw(toy, samples, steps=STEPS, guidance=2.0).evaluations == 2 * STEPS
     assert draw(toy, samples, steps=STEPS, guidance=1.0).evaluations == STEPS
+
+
+@pytest.mark.parametrize(("family", "evaluations"), [("sdxl", 2), ("sd3", 2), ("flux", 1)])
+def test_other_families_draw_and_are_counted(family, evaluations):
+    """FLUX is guided by an input of its transformer, so that a step counts once."""
+    drawn = draw(host(f"tiny_{family}"), small_suite().samples[:1], steps=1, guidance=2.0)
+    assert drawn.evaluations == evaluations
+    assert drawn.pixels.std() > 0
 
 
 def test_the_global_random_state_is_not_touched(toy):

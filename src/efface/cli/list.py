@@ -81,7 +81,7 @@ def _models() -> Rows:
         {"name": "emoji", "summary": "the bundled model: 64 x 64 icons of 64 things in 8 styles"},
         {
             "name": "FOLDER",
-            "summary": "any Stable Diffusion 1.x or 2.x folder in diffusers' layout",
+            "summary": "any folder in diffusers' layout of a family in docs/families.md",
         },
         {"name": "OWNER/NAME", "summary": "the same from the Hugging Face hub's local cache"},
     ]

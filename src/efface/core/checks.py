@@ -44,7 +44,8 @@ class Inspection:
     kept_response: float
     """The same for the kept concepts' prompts and the empty prompt."""
     probe: str
-    """What was compared: ``keys and values``, ``predicted noise`` or, without text, ``weights``."""
+    """What was compared: ``keys and values``, ``layers that read text``, ``predicted noise`` or,
+    without text, ``weights``."""
 
 
 def require(method: Method, request: ErasureRequest) -> None:
@@ -84,10 +85,8 @@ def inspect(model: Any, delta: Delta, request: ErasureRequest) -> Mapping[str, A
         return asdict(Inspection(change, change, 0.0, probe))
     erased = [wording for e in request.erasures for wording in wordings(e.concept)[:PROBES]]
     kept = ["", *(wordings(concept)[0] for concept in request.keep[: PROBES - 1])]
-    if probe == "keys and values":
-        moved = _moved_projections(model, delta, [*erased, *kept])
-    else:
-        moved = _moved_noise(model, delta, [*erased, *kept])
+    look = _moved_noise if probe == "predicted noise" else _moved_projections
+    moved = look(model, delta, [*erased, *kept])
     seen = Inspection(
         change, float(moved[: len(erased)].mean()), float(moved[len(erased) :].mean()), probe
     )
@@ -123,7 +122,8 @@ def _probe(model: Any, delta: Delta) -> str:
     names = {name for key in delta.patches for name in find(model, key)}
     readers = {name for each in text_branches(model) for name in find(model, each.key)}
     if all(name.startswith("text_encoder") or name in readers for name in names):
-        return "keys and values"
+        attention = all(each.key.endswith("/key_value") for each in text_branches(model))
+        return "keys and values" if attention else "layers that read text"
     return "predicted noise" if hasattr(model, "unet") else "weights"
 
 
@@ -143,25 +143,30 @@ def _outputs(delta: Delta, key: str, parameter: Tensor) -> tuple[Float[Tensor, "
 def _moved_projections(model: Any, delta: Delta, prompts: Sequence[str]) -> Float[Tensor, " n"]:
     """Measures the relative change of what all text layers make of each prompt, layer by layer.
 
-    Nothing is applied unless a text encoder is changed: ``W' x - W x = D x``.
+    Branches count alike, so that one pooled row is not lost among all rows of tokens. Nothing is
+    applied unless a text encoder is changed: ``W' x - W x = D x``.
     """
     branches = text_branches(model)
-    after = before = [stream.embedded(prompts) for each in branches for stream in each.streams]
+    before = [stream.embedded(prompts) for each in branches for stream in each.streams]
+    after = list(before)
     if any(key.startswith("text_encoder") for key in delta.patches):
         with delta.apply(model):
             again = [stream for each in text_branches(model) for stream in each.streams]
             after = [stream.embedded(prompts) for stream in again]
-    moved = size = torch.zeros(len(prompts), dtype=torch.float64)
-    readers = [branch for branch in branches for _ in branch.streams]
-    for branch, rows, changed in zip(readers, before, after, strict=True):
-        for key, parameter in find(model, branch.key).items():
-            weight, share = _outputs(delta, key, parameter)
-            change = changed @ delta.difference(key, weight)[:, : branch.width].T
-            if changed is not rows:
-                change += (changed - rows) @ weight[:, : branch.width].T
-            moved = moved + share * (change**2).sum((1, 2))
-            size = size + share * ((rows @ weight[:, : branch.width].T) ** 2).sum((1, 2))
-    return (moved / size.clamp(min=1e-300)).sqrt()
+    shares = []
+    for branch in branches:
+        moved = size = torch.zeros(len(prompts), dtype=torch.float64)
+        for _ in branch.streams:
+            rows, changed = before.pop(0), after.pop(0)
+            for key, parameter in find(model, branch.key).items():
+                weight, share = _outputs(delta, key, parameter)
+                change = changed @ delta.difference(key, weight)[:, : branch.width].T
+                if changed is not rows:
+                    change += (changed - rows) @ weight[:, : branch.width].T
+                moved = moved + share * (change**2).sum((1, 2))
+                size = size + share * ((rows @ weight[:, : branch.width].T) ** 2).sum((1, 2))
+        shares.append(moved / size.clamp(min=1e-300))
+    return torch.stack(shares).mean(0).sqrt()
 
 
 def _moved_noise(model: Any, delta: Delta, prompts: Sequence[str]) -> Float[Tensor, " n"]:

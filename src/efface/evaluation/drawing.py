@@ -78,7 +78,9 @@ def _counted(network: nn.Module) -> Iterator[list[int]]:
     rows = [0]
 
     def count(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
-        latents: Tensor = given[0] if given else named["sample"]
+        # U-Nets and PixArt take latents first; SD 3 and FLUX by the name of ``hidden_states``.
+        name = "sample" if "sample" in named else "hidden_states"
+        latents: Tensor = given[0] if given else named[name]
         rows[0] += len(latents)
 
     handle = network.register_forward_pre_hook(count, with_kwargs=True)

@@ -61,7 +61,7 @@ FAMILIES: dict[str, str] = {
     "sd1": "Stable Diffusion 1.x",
     "sd2": "Stable Diffusion 2.x",
     "sdxl": "Stable Diffusion XL",
-    "sd3": "Stable Diffusion 3",
+    "sd3": "Stable Diffusion 3 and 3.5",
     "flux": "FLUX.1",
     "pixart": "PixArt",
 }

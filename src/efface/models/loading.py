@@ -74,10 +74,17 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Any:
     from diffusers import DiffusionPipeline
 
     from efface.models.folders import check_folder
+    from efface.models.shards import folder_json
 
     variant = check_folder(folder)
+    # diffusers wants to be told of encoders that a folder leaves out, such as T5 in SD 3.
+    absent = {
+        name: None
+        for name, entry in folder_json(folder / "model_index.json").items()
+        if name.startswith(("text_encoder", "tokenizer")) and entry == [None, None]
+    }
     return DiffusionPipeline.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, variant=variant, **_as(dtype)
+        folder, local_files_only=True, use_safetensors=True, variant=variant, **_as(dtype), **absent
     )
 
 

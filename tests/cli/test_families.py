@@ -1,0 +1,61 @@
+"""Folders of the larger families on the command line: plans, erasures, copies, files, refusals."""
+
+import pytest
+
+from efface.core.deltas import Delta
+from efface.models.components import find
+from efface.models.loading import load
+from efface.models.streaming import stream
+from tests.cli.test_bad_input import refused
+from tests.conftest import host
+
+WEIGHTS = {"sdxl": 9, "sd3": 2, "flux": 2, "pixart": 4}
+"""How many weights closed forms edit in the toys."""
+
+
+@pytest.fixture(scope="module", params=WEIGHTS)
+def large(request, tmp_path_factory):
+    place = tmp_path_factory.mktemp(request.param) / "model"
+    host(f"tiny_{request.param}").save_pretrained(place)
+    return request.param, place
+
+
+def test_a_family_from_plan_to_files(efface, large, tmp_path):
+    name, place = large
+    asked = ("--model", place, "--concept", "pistol")
+    planned = efface("plan", "uce", *asked, "--json").json
+    assert (planned["family"], planned["tensors"]) == (name, WEIGHTS[name])
+    out = tmp_path / "run"
+    assert efface("erase", "uce", *asked, "--out", out).code == 0
+    delta = Delta.load(out)
+    opened = stream(place)
+    weights = {n: w for key in delta.patches for n, w in find(opened, key).items()}
+    assert len(weights) == WEIGHTS[name]
+    assert planned["parameters"] == sum(weight.numel() for weight in weights.values())
+    copy = efface("apply", out, "--in-place-copy", tmp_path / "copy", "--model", place, "--json")
+    assert copy.json["tensors"] == WEIGHTS[name]
+    assert efface("verify", out).code == 0
+    lora = efface("export", out, "--as", "diffusers-lora", "--out", tmp_path / "lora")
+    assert f"{WEIGHTS[name]} layers" in lora.out
+    adapter = efface("export", out, "--as", "adapter", "--out", tmp_path / "one")
+    refused(adapter, "not one map of the text side")
+
+
+@pytest.mark.parametrize("verb", ["plan", "erase"])
+def test_a_method_that_cannot_is_refused_before_any_work(efface, large, tmp_path, verb):
+    _, place = large
+    out = () if verb == "plan" else ("--out", tmp_path / "run")
+    outcome = efface(verb, "trce", "--model", place, "--concept", "pistol", *out)
+    refused(outcome, "trce does not edit", "rece and uce can")
+    assert not (tmp_path / "run" / "delta.safetensors").exists()
+
+
+def test_sd3_without_t5_loads_streams_and_is_edited_alike(efface, tmp_path):
+    pipe = host("tiny_sd3")
+    pipe.register_modules(text_encoder_3=None, tokenizer_3=None)
+    pipe.save_pretrained(tmp_path / "model")
+    asked = ("erase", "uce", "--model", tmp_path / "model", "--concept", "pistol")
+    assert efface(*asked, "--out", tmp_path / "streamed").code == 0
+    assert efface(*asked, "--smoke", "--out", tmp_path / "loaded").code == 0
+    assert Delta.load(tmp_path / "streamed").id == Delta.load(tmp_path / "loaded").id
+    assert load(tmp_path / "model").text_encoder_3 is None
