@@ -37,6 +37,13 @@ def test_a_family_from_plan_to_files(efface, large, tmp_path):
     assert efface("verify", out).code == 0
     lora = efface("export", out, "--as", "diffusers-lora", "--out", tmp_path / "lora")
     assert f"{WEIGHTS[name]} layers" in lora.out
+    kohya = efface("export", out, "--as", "kohya", "--out", tmp_path / "one.safetensors")
+    if name == "sdxl":
+        assert f"{WEIGHTS[name]} layers" in kohya.out
+        back = ("import", tmp_path / "one.safetensors", *asked, "--out", tmp_path / "back")
+        assert efface(*back, "--json").json["tensors"] == WEIGHTS[name]
+    else:
+        refused(kohya, "export it with --as diffusers-lora")
     adapter = efface("export", out, "--as", "adapter", "--out", tmp_path / "one")
     refused(adapter, "not one map of the text side")
 

@@ -12,12 +12,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from efface.core.files import write_atomically
-from efface.errors import BadRequest
+from efface.exchange.kohya_names import kohya_name
 from efface.exchange.low_rank import Layers
 
 __all__ = ["write_diffusers", "write_kohya", "write_peft"]
-
-_KOHYA = {"unet": "lora_unet", "text_encoder": "lora_te"}
 
 
 def write_diffusers(layers: Layers, folder: Path, facts: Mapping[str, str]) -> Path:
@@ -64,20 +62,14 @@ def write_peft(layers: Layers, folder: Path, facts: Mapping[str, str]) -> Path:
 def write_kohya(layers: Layers, path: Path, facts: Mapping[str, str]) -> Path:
     """Writes one file in the layout of kohya's scripts.
 
-    Modules keep diffusers' names with underscores, as kohya's scripts name those of Stable
-    Diffusion 1.x and 2.x; alpha is the rank, so that strength 1 is the whole change.
+    Modules are named as in `kohya_name`; alpha is the rank, so that strength 1 is the whole change.
 
     Raises:
         BadRequest: the layout has no name for the changed network.
     """
-    if layers.component not in _KOHYA:
-        raise BadRequest(
-            f"kohya's layout names the U-Net and the text encoder, and the delta changes "
-            f"{layers.component}; export it with --as diffusers-lora"
-        )
     tensors: dict[str, Tensor] = {}
     for module, layer in layers.by_module.items():
-        name = f"{_KOHYA[layers.component]}_{module.replace('.', '_')}"
+        name = kohya_name(layers.model, layers.component, module)
         tensors[f"{name}.lora_down.weight"] = layer.down.contiguous()
         tensors[f"{name}.lora_up.weight"] = layer.up.contiguous()
         tensors[f"{name}.alpha"] = torch.tensor(float(layer.rank))

@@ -10,6 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from efface.errors import BadDelta
+from efface.exchange.kohya_names import original_name
+from efface.models.architectures import layout
 from efface.models.components import canonical, components
 
 __all__ = ["LoraLayers", "lora_layers"]
@@ -21,7 +23,16 @@ _UP = {
     "lora.down": "lora.up",
     "lora_linear_layer.down": "lora_linear_layer.up",
 }
-_KOHYA = {"lora_unet_": "unet", "lora_te_": "text_encoder", "lora_transformer_": "transformer"}
+_KOHYA = {
+    "lora_unet_": "unet",
+    "lora_te_text_model_": "text_encoder",
+    "lora_te_": "text_encoder",
+    "lora_te1_text_model_": "text_encoder",
+    "lora_te1_": "text_encoder",
+    "lora_te2_text_model_": "text_encoder_2",
+    "lora_te2_": "text_encoder_2",
+    "lora_transformer_": "transformer",
+}
 
 
 @dataclass
@@ -78,12 +89,20 @@ def _normal(module: str) -> str:
 
 
 def _modules(model: Any) -> dict[str, str]:
-    """Maps the spelling of `_normal` to the parameter key of every weight of two or more axes."""
+    """Maps the spelling of `_normal` to the parameter key of every weight of two or more axes.
+
+    The U-Net of Stable Diffusion XL goes by the original code's names too.
+    """
     found = {}
+    large = layout(model) == "sdxl"
     for part, network in components(model).items():
         for path, weight in network.named_parameters():
             plain = canonical(path)
             if plain.endswith(".weight") and weight.ndim >= 2:
                 module = plain.removesuffix(".weight")
-                found[f"{part}_{module.replace('.', '_')}"] = f"{part}/{plain}"
+                names = [module]
+                if large and part == "unet":
+                    names.append(original_name(module, network.config))
+                for name in names:
+                    found[f"{part}_{name.replace('.', '_')}"] = f"{part}/{plain}"
     return found

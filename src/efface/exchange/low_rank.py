@@ -39,6 +39,8 @@ class Layers:
     by_module: dict[str, Layer]
     lost: float
     """Size of what a limited rank leaves out, relative to the whole change; 0 is exact."""
+    model: Any
+    """The base, for the names that its family has in other tools."""
 
 
 def layers_of(delta: Delta, model: Any, *, scale: float = 1.0, rank: int | None = None) -> Layers:
@@ -77,7 +79,8 @@ def layers_of(delta: Delta, model: Any, *, scale: float = 1.0, rank: int | None 
         whole += float(change.square().sum())
         left += float((change - layer.up.double() @ layer.down.double()).square().sum())
         found[module] = Layer(layer.up * scale, layer.down)
-    return Layers(parts[0], found, (left / whole) ** 0.5 if rank is not None and whole else 0.0)
+    lost = (left / whole) ** 0.5 if rank is not None and whole else 0.0
+    return Layers(parts[0], found, lost, model)
 
 
 def _layer(key: str, patch: DensePatch | LowRankPatch, rank: int | None) -> Layer:
