@@ -1,5 +1,7 @@
 """The ridge solver against independent solutions and against what the equations promise."""
 
+import re
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,6 +16,7 @@ from efface.core.text_space import (
     gram,
     joined,
     low_rank,
+    moment_edit,
     ridge_edit,
 )
 from efface.errors import BadRequest
@@ -190,12 +193,27 @@ def test_all_directions_free_is_no_constraint_and_none_is_refused():
         free_directions(held, share=1e-12)
 
 
-def test_a_singular_system_is_refused():
+@pytest.mark.parametrize(
+    ("scale", "ridge", "reason"),
+    [(1.0, 0.0, r"pivot \d+ of 7 fails"), (1e12, 1e-2, "ill conditioned"), (1.0, -3.0, "pivot 1 ")],
+)
+def test_a_singular_system_is_refused_with_a_ridge_that_works(scale, ridge, reason):
     pairs, _ = problem(5, 1, 1)
-    with pytest.raises(BadRequest, match="raise the ridge"):
-        ridge_edit(pairs, torch.zeros(WIDTH, WIDTH).double(), ridge=0.0)
-    with pytest.raises(BadRequest, match="ill conditioned"):
-        ridge_edit(pairs.scaled(1e12), torch.zeros(WIDTH, WIDTH).double(), ridge=1e-2)
+    nothing = torch.zeros(WIDTH, WIDTH).double()
+    with pytest.raises(BadRequest, match=reason) as refusal:
+        ridge_edit(pairs.scaled(scale), nothing, ridge=ridge)
+    advised = float(re.search(r"raise the ridge to (\S+) or more", str(refusal.value))[1])
+    assert advised > ridge
+    ridge_edit(pairs.scaled(scale), nothing, ridge=advised)
+    moments = pairs.sources.T @ pairs.sources * scale
+    with pytest.raises(BadRequest, match="raise the ridge to"):
+        moment_edit(moments, moments, nothing, ridge=ridge)
+
+
+def test_values_that_are_not_finite_are_refused():
+    pairs, _ = problem(5, 1, 1)
+    with pytest.raises(BadRequest, match="not finite"):
+        ridge_edit(pairs.scaled(float("inf")), torch.zeros(WIDTH, WIDTH).double(), ridge=1.0)
 
 
 def test_shapes_are_checked():

@@ -16,9 +16,9 @@ from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
-from scipy.linalg.lapack import dpocon
 from torch import Tensor
 
+from efface.core.solving import Conditioning, conditioned, factored
 from efface.errors import BadRequest
 
 __all__ = [
@@ -41,8 +41,6 @@ __all__ = [
 Weighting: TypeAlias = Literal["sum", "mean"]
 """Whether a side counts by its number of tokens, as in the papers' code, or as one."""
 
-LARGEST_CONDITION = 1e13
-"""Above this, float64 leaves fewer than three digits of the edit."""
 EQUAL = 1e-9
 """Rows that differ by less than this share of the largest value count as equal."""
 
@@ -79,16 +77,6 @@ class TextMap:
         """Gives ``P Q`` for a later edit Q of the edited weights: ``W P Q``."""
         carried = later.left + self.left @ (self.right @ later.left)
         return _narrow(torch.cat([self.left, carried], dim=1), torch.cat([self.right, later.right]))
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """How much the linear solve can be trusted."""
-
-    condition: float
-    """Estimated condition number of G in the 1-norm (LAPACK's pocon, from the factor)."""
-    backward_error: float
-    """Size of ``X G - C`` relative to C for the computed ``X = C G^-1``; about 1e-15 is perfect."""
 
 
 @dataclass(frozen=True)
@@ -178,9 +166,9 @@ def ridge_edit(
     held = kept if free is None else free.T @ kept @ free
     weighted = pairs.weights.to(torch.float64)[:, None] * sources
     system = ridge * torch.eye(sources.shape[1], dtype=torch.float64) + sources.T @ weighted + held
-    factor = _cholesky(system)
+    factor = factored(system, ridge)
     right = torch.cholesky_solve(sources.T, factor).T  # (n, rank): C G^-1
-    conditioning = _conditioning(system, factor, sources, right)
+    conditioning = conditioned(system, factor, sources, right, ridge)
     left = (pairs.targets.to(torch.float64) - wide).T * pairs.weights.to(torch.float64)
     return Solution(_narrow(left, right if free is None else right @ free.T), conditioning)
 
@@ -205,9 +193,9 @@ def moment_edit(
     """
     identity = torch.eye(len(second), dtype=torch.float64)
     system = ridge * identity + second + kept
-    factor = _cholesky(system)
+    factor = factored(system, ridge)
     change = torch.cholesky_solve((cross - second).T, factor).T
-    conditioning = _conditioning(system, factor, cross - second, change)
+    conditioning = conditioned(system, factor, cross - second, change, ridge)
     return Solution(TextMap(change, identity), conditioning)
 
 
@@ -233,36 +221,6 @@ def free_directions(kept: Float[Tensor, "dim dim"], *, share: float) -> Float[Te
             "largest; raise that share or keep fewer prompts"
         )
     return free
-
-
-def _cholesky(system: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim dim"]:
-    factor: Tensor
-    factor, failed = torch.linalg.cholesky_ex(system)
-    if int(failed) or not bool(factor.isfinite().all()):
-        raise BadRequest(
-            "the edit has no unique solution: its Gram matrix is not positive definite; "
-            "raise the ridge above zero or add prompts to keep"
-        )
-    return factor
-
-
-def _conditioning(
-    system: Float[Tensor, "dim dim"],
-    factor: Float[Tensor, "dim dim"],
-    sources: Float[Tensor, "n dim"],
-    right: Float[Tensor, "n dim"],
-) -> Conditioning:
-    size = float(system.abs().sum(0).max())
-    reciprocal, _ = dpocon(factor.numpy(), size, uplo="L")
-    condition = 1.0 / max(float(reciprocal), 1e-300)
-    if condition > LARGEST_CONDITION:
-        raise BadRequest(
-            f"the edit is ill conditioned ({condition:.1e}, at most {LARGEST_CONDITION:.0e}); "
-            "raise the ridge or add prompts to keep"
-        )
-    length = torch.linalg.matrix_norm(sources).clamp(min=1e-300)
-    error = torch.linalg.matrix_norm(right @ system - sources) / length
-    return Conditioning(condition, float(error))
 
 
 def _narrow(left: Float[Tensor, "dim n"], right: Float[Tensor, "n dim"]) -> TextMap:

@@ -15,6 +15,7 @@ from efface.models.architectures import layout
 from efface.models.components import TEXT_KEYS, reaches
 from efface.models.shards import StoredTensor, folder_json, stored_tensors
 from efface.models.streaming import DENOISERS
+from efface.models.widths import check_widths
 
 __all__ = ["EncoderSurvey", "FolderSurvey", "licence_notes", "survey"]
 
@@ -27,6 +28,8 @@ class EncoderSurvey:
     kind: str
     width: int
     """Values per token."""
+    pooled_width: int
+    """Values per prompt of its pooled output."""
     length: int
     """Tokens per prompt, padding included."""
     weights: int
@@ -65,7 +68,8 @@ def survey(folder: Path | str) -> FolderSurvey:
     """Reads what there is to edit; no weight is read.
 
     Raises:
-        BadModel: a config or a header is missing or damaged, or nothing in the model reads text.
+        BadModel: a config or a header is missing or damaged, nothing in the model reads text, or
+            what does reads another width than the encoders give.
     """
     folder = Path(folder)
     index = folder_json(folder / "model_index.json")
@@ -87,10 +91,12 @@ def survey(folder: Path | str) -> FolderSurvey:
     parts = {name: entry[1] for name, entry in named if isinstance(entry, list)}
     config = SimpleNamespace(**folder_json(folder / denoiser / "config.json"))
     stand_in = SimpleNamespace(**parts, **{denoiser: SimpleNamespace(config=config)})
+    family = layout(stand_in)
+    check_widths(family, {path: tensor.shape for path, tensor in stored.items()}, encoders)
     return FolderSurvey(
         folder=folder,
         pipeline=str(index.get("_class_name", "")),
-        family=layout(stand_in),
+        family=family,
         denoiser=denoiser,
         touched=touched,
         denoiser_weights=sum(tensor.numel for tensor in stored.values()),
@@ -113,10 +119,13 @@ def _encoder(part: Path, kind: str) -> EncoderSurvey:
         for path, tensor in stored.items()
         if len(tensor.shape) == 2 and not re.search(r"embed|shared", path)
     ]
+    width = int(config.get("hidden_size") or config.get("d_model") or 0)
+    projected = kind.endswith("WithProjection")
     return EncoderSurvey(
         name=part.name,
         kind=kind,
-        width=int(config.get("hidden_size") or config.get("d_model") or 0),
+        width=width,
+        pooled_width=int(config.get("projection_dim") or 0) if projected else width,
         length=int(config.get("max_position_embeddings") or 512),
         weights=sum(matrices),
         largest=max(matrices, default=0),
