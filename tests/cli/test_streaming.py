@@ -160,6 +160,8 @@ def test_projections_of_another_text_width(efface, broken_model, tmp_path):
     erase = ("erase", "uce", "--model", broken_model, "--concept", "cat", "--out", tmp_path / "run")
     refused(efface(*erase), "16) and should read 32 values", "the text encoder is of another model")
     assert not (tmp_path / "run").exists()
+    plan = ("plan", "uce", "--model", broken_model, "--concept", "cat")
+    refused(efface(*plan), "reads 16 values and the text encoders (text_encoder) give 32")
 
 
 def test_a_broken_shard_is_found_before_a_copy(efface, broken_model, plain_run, tmp_path):

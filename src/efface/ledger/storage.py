@@ -65,7 +65,7 @@ def read(folder: Path) -> dict[str, Any]:
         ) from None
     except BadRequest:
         raise
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadRequest(f"{folder / FILE} is damaged ({error}); restore it from a copy") from error
 
 
