@@ -40,7 +40,7 @@ from efface.core.files import write_atomically
 from efface.core.patches import TextMapPatch
 from efface.core.text import Embedder
 from efface.core.text_space import gram, ridge_edit
-from efface.core.token_rules import erased_pairs, kept_blocks
+from efface.core.token_rules import erased_pairs, kept_rows
 from efface.models.tiny import tiny_tokenizer
 
 RESULTS = Path(__file__).parent / "results" / "closed_form.json"
@@ -193,7 +193,9 @@ def ours(size: Size, weights: list[Tensor], concepts: int, kept: int) -> Ours:
     embedder.embedded([erasure.concept.name for erasure in erasures] + [""])
     with timed() as rows:
         pairs = erased_pairs(embedder, erasures, tokens="legacy", target="anchor")
-    blocks = kept_blocks(embedder, keep, tokens="legacy", always=("",))
+    prompts = ["", *(concept.name for concept in keep)]
+    embedder.embedded(prompts)
+    blocks = [kept_rows(embedder, prompt, "legacy") for prompt in prompts]
     with timed() as summed:
         gathered = gram(blocks, size.width)
     with timed() as solve:

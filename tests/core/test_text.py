@@ -9,7 +9,6 @@ from efface.core.token_rules import (
     erased_pairs,
     erased_rows,
     every_row,
-    kept_blocks,
     kept_rows,
     prompt_pairs,
 )
@@ -136,5 +135,5 @@ def test_padding_rows_that_are_equal_are_kept_once(embedder):
 def test_kept_prompts_give_all_rows_or_the_last(embedder):
     assert torch.equal(kept_rows(embedder, "a cat", "legacy"), embedder.embedded(["a cat"])[0])
     assert torch.equal(kept_rows(embedder, "a cat", "new"), embedder.embedded(["a cat"])[0, 2:3])
-    kept = kept_blocks(embedder, [Concept(name="cat")], tokens="new", always=("", ""))
-    assert len(kept) == 5
+    states = torch.ones(77, embedder.width).double()
+    assert kept_rows(embedder, "a cat", "new", states).sum() == embedder.width

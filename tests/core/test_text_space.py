@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from efface.core.text_space import (
     TextMap,
     TokenPairs,
-    balanced,
     collapsed,
     free_directions,
     gram,
@@ -18,6 +17,7 @@ from efface.core.text_space import (
     low_rank,
     moment_edit,
     ridge_edit,
+    token_factors,
 )
 from efface.errors import BadRequest
 
@@ -132,11 +132,8 @@ def test_a_stream_of_blocks_adds_up_to_the_gram_of_all_rows():
 
 
 def test_balanced_sides_do_not_depend_on_the_number_of_rows():
-    pairs, kept = problem(4, 3, 4)
-    assert balanced(pairs, [kept], "sum") == (1.0, 1.0)
-    erase, keep = balanced(pairs, [kept, kept], "mean")
-    assert erase == pytest.approx(1 / float(pairs.weights.sum()))
-    assert keep == pytest.approx(1 / 8)
+    assert token_factors(3.0, 8, "sum") == (1.0, 1.0)
+    assert token_factors(3.0, 8, "mean") == (pytest.approx(1 / 3), pytest.approx(1 / 8))
 
 
 @settings(deadline=None, max_examples=20)

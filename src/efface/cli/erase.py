@@ -56,6 +56,9 @@ class Erase(Choosing):
     """Folder of the run: delta, pictures, report and card."""
     seed: int = 0
     """Seed of everything the method draws."""
+    cache: Path | None = None
+    """Folder that remembers keep sets: the next erasure with the same text encoder and keep set
+    does not encode it again. The result is the same bit for bit."""
     evaluate: bool = True
     """Measure the result, where a suite for this model exists."""
     smoke: bool = False
@@ -115,16 +118,27 @@ def _fill(folder: RunFolder, recipe: runs.Recipe, options: Erase, output: Output
     """Writes the run; gives the model."""
     pictures = options.smoke or (options.evaluate and options.model == BUNDLED)
     pipe = host_for(options.model, recipe.method, output, pictures=pictures)
-    result = runs.erase(pipe, recipe, output)
+    result = runs.erase(pipe, recipe, output, cache=options.cache)
     with folder.staged() as staging:
         result.save(staging)
         runs.extend_record(staging, recipe)
         measuring.forget(folder.path)
     output.after_interrupt = f"the delta is saved; go on with: efface evaluate {options.out}"
     output.say(f"erased in {result.seconds:.1f} s: {options.out / runs.DELTA}")
+    output.say(*_cache_lines(result.diagnostics.get("keep_cache"), options.cache))
     if pictures:
         _keep_pictures(folder, pipe, result.delta, recipe, output)
     return pipe
+
+
+def _cache_lines(told: Mapping[str, Any] | None, folder: Path | None) -> list[str]:
+    """Says how many kept prompts came from the cache, and what was wrong with its files."""
+    if told is None:
+        return []
+    every = told["found"] + told["encoded"]
+    if not every:
+        return [f"nothing was cached in {folder}: no --keep was given"]
+    return [*told["notes"], f"{told['found']} of {every} kept prompts came from {folder}"]
 
 
 def _keep_pictures(

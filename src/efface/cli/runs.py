@@ -56,8 +56,8 @@ class Run:
     delta: Delta
 
 
-def erase(pipe: Any, recipe: Recipe, output: Output) -> ErasureResult:
-    """Runs the method behind a progress bar."""
+def erase(pipe: Any, recipe: Recipe, output: Output, *, cache: Path | None = None) -> ErasureResult:
+    """Runs the method behind a progress bar; keep sets are remembered in ``cache``, if given."""
     import efface
 
     with output.progress(f"erasing with {recipe.method}") as monitor:
@@ -67,6 +67,7 @@ def erase(pipe: Any, recipe: Recipe, output: Output) -> ErasureResult:
             method=recipe.method,
             preset=recipe.preset,
             seed=recipe.seed,
+            cache=cache,
             monitor=monitor,
             **recipe.settings,
         )

@@ -14,11 +14,12 @@ from efface import registry
 from efface.concepts import Concept, Erasure
 from efface.contracts import Eraser
 from efface.core.attention import key_value_weights
+from efface.core.keep_sets import KeepSet, kept_set
 from efface.core.patches import TextMapPatch
 from efface.core.streams import Captions, Padded, Pooled, SideBySide, TextStream, Weighted
 from efface.core.text import Embedder
 from efface.core.text_space import TokenPairs, joined
-from efface.core.token_rules import TargetRule, TokenRule, erased_pairs, every_pair, kept_blocks
+from efface.core.token_rules import TargetRule, TokenRule, erased_pairs, every_pair
 from efface.errors import BadDelta, BadModel, BadRequest
 from efface.models.architectures import FAMILIES, layout
 from efface.models.components import TEXT_KEYS, find
@@ -64,13 +65,11 @@ class TextBranch:
 
     def kept(
         self, keep: Sequence[Concept], *, tokens: TokenRule, always: Sequence[str] = ()
-    ) -> list[Float[Tensor, "_ dim"]]:
-        """Lists the rows of every kept prompt, of every stream."""
-        return [
-            block
-            for stream in self.streams
-            for block in kept_blocks(stream, keep, tokens=tokens, always=always)
-        ]
+    ) -> KeepSet:
+        """Adds up the rows of every kept prompt, of every stream."""
+        return KeepSet.together(
+            kept_set(stream, keep, tokens=tokens, always=always) for stream in self.streams
+        )
 
     def patch(self, stored: TextMapPatch) -> TextMapPatch:
         """Widens a map of the text columns to all columns; the others stay."""

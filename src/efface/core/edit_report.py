@@ -1,8 +1,8 @@
-"""What a map of the text side did: how far concepts moved, how far kept prompts moved."""
+"""What a map of the text side did to the erased concepts, and the patch that holds it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from torch import Tensor
 from efface.core.deltas import TextMapPatch
 from efface.core.text_space import TextMap, TokenPairs, low_rank
 
-__all__ = ["interference", "residual", "stored"]
+__all__ = ["residual", "stored"]
 
 
 def residual(edit: TextMap, pairs: TokenPairs) -> float:
@@ -22,14 +22,6 @@ def residual(edit: TextMap, pairs: TokenPairs) -> float:
     left = ((edit.of(pairs.sources) - pairs.targets) ** 2).sum(1) @ pairs.weights
     whole = ((pairs.sources - pairs.targets) ** 2).sum(1) @ pairs.weights
     return float((left / whole.clamp(min=1e-300)).sqrt())
-
-
-def interference(edit: TextMap, kept: Sequence[Float[Tensor, "_ dim"]]) -> float:
-    """Measures how far kept rows moved, relative to their length; root mean square, 0 if none."""
-    if not kept:
-        return 0.0
-    rows = torch.cat(list(kept))
-    return float((edit.of(rows) - rows).norm() / rows.norm().clamp(min=1e-300))
 
 
 def stored(edit: TextMap, weights: Mapping[str, Float[Tensor, "_ dim"]]) -> TextMapPatch:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from efface.concepts import Concept, ConceptKind, ErasureRequest, request
 from efface.contracts import Eraser, Monitor, silent
 from efface.core.checks import inspect
+from efface.core.keep_sets import remembering
 from efface.core.recording import model_name
 from efface.core.results import ErasureResult
 from efface.errors import BadRequest
@@ -30,6 +32,7 @@ def erase(  # noqa: PLR0913 - the one call that everything can be said in
     anchor: str | Concept | None = None,
     kind: ConceptKind = "object",
     seed: int = 0,
+    cache: Path | str | None = None,
     monitor: Monitor = silent,
     **settings: Any,
 ) -> ErasureResult:
@@ -46,6 +49,8 @@ def erase(  # noqa: PLR0913 - the one call that everything can be said in
         anchor: what prompts give instead; left out, the empty prompt.
         kind: the kind of concepts given as plain names.
         seed: of every draw that the method makes.
+        cache: folder that remembers keep sets between erasures: with the same text encoder, the
+            next one does not encode those prompts again. The delta is the same bit for bit.
         monitor: called once per step.
         **settings: single settings of the method, over the preset.
 
@@ -59,14 +64,16 @@ def erase(  # noqa: PLR0913 - the one call that everything can be said in
     chosen = _method(model, method, preset, settings)
     wanted = _understood(model, wanted)
     generator = torch.Generator().manual_seed(seed)
-    result = chosen.erase(model, wanted, generator=generator, monitor=monitor)
+    with remembering(cache) as known:
+        result = chosen.erase(model, wanted, generator=generator, monitor=monitor)
     used = preset or _own_preset(model, method)
     provenance = replace(
         result.delta.provenance, settings_given=tuple(sorted(settings)), preset=used
     )
     delta = replace(result.delta, provenance=provenance)
     seen = inspect(model, delta, wanted)
-    return replace(result, delta=delta, diagnostics={**result.diagnostics, **seen})
+    told = {} if known is None else {"keep_cache": known.told()}
+    return replace(result, delta=delta, diagnostics={**result.diagnostics, **seen, **told})
 
 
 def _request(

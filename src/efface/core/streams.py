@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -35,8 +36,13 @@ class TextStream(Protocol):
     def tokenised(self, prompt: str) -> TokenisedPrompt:
         """Tells where a prompt's tokens are."""
 
-    def embedded(self, prompts: Sequence[str]) -> Float[Tensor, "batch tokens dim"]:
-        """Gives the rows of prompts in float64 on the CPU."""
+    def embedded(
+        self, prompts: Sequence[str], *, afresh: bool = False
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Gives the rows of prompts in float64 on the CPU; afresh, nothing is remembered."""
+
+    def identity(self, prompts: Sequence[str]) -> Any:
+        """Tells all that decides the rows of prompts, in values that JSON holds."""
 
     def span(self, prompt: str, phrase: str) -> tuple[int, int]:
         """Finds the first and last position of a phrase's tokens in a prompt."""
@@ -72,9 +78,16 @@ class SideBySide:
             )
         return mine
 
-    def embedded(self, prompts: Sequence[str]) -> Float[Tensor, "batch tokens dim"]:
+    def embedded(
+        self, prompts: Sequence[str], *, afresh: bool = False
+    ) -> Float[Tensor, "batch tokens dim"]:
         """Joins the rows of both encoders."""
-        return torch.cat([self._first.embedded(prompts), self._second.embedded(prompts)], dim=-1)
+        both = (self._first, self._second)
+        return torch.cat([one.embedded(prompts, afresh=afresh) for one in both], dim=-1)
+
+    def identity(self, prompts: Sequence[str]) -> Any:
+        """Tells both encoders."""
+        return ["side by side", self._first.identity(prompts), self._second.identity(prompts)]
 
     def span(self, prompt: str, phrase: str) -> tuple[int, int]:
         """Finds a phrase as the first encoder does."""
@@ -91,9 +104,15 @@ class Padded:
         self.width = width
         self.tokenised, self.span = inner.tokenised, inner.span
 
-    def embedded(self, prompts: Sequence[str]) -> Float[Tensor, "batch tokens dim"]:
+    def identity(self, prompts: Sequence[str]) -> Any:
+        """Tells the inner stream and the width."""
+        return ["padded", self.width, self._inner.identity(prompts)]
+
+    def embedded(
+        self, prompts: Sequence[str], *, afresh: bool = False
+    ) -> Float[Tensor, "batch tokens dim"]:
         """Fills the inner stream's rows up."""
-        rows = self._inner.embedded(prompts)
+        rows = self._inner.embedded(prompts, afresh=afresh)
         return functional.pad(rows, (0, self.width - rows.shape[-1]))
 
 
@@ -114,9 +133,15 @@ class Weighted:
         """The inner stream's width."""
         return self._inner.width
 
-    def embedded(self, prompts: Sequence[str]) -> Float[Tensor, "batch tokens dim"]:
+    def identity(self, prompts: Sequence[str]) -> Any:
+        """Tells the inner stream and the factor."""
+        return ["weighted", self._factor.hex(), self._inner.identity(prompts)]
+
+    def embedded(
+        self, prompts: Sequence[str], *, afresh: bool = False
+    ) -> Float[Tensor, "batch tokens dim"]:
         """Scales the inner stream's rows."""
-        return self._inner.embedded(prompts) * self._factor
+        return self._inner.embedded(prompts, afresh=afresh) * self._factor
 
 
 class Pooled:
@@ -148,8 +173,17 @@ class Pooled:
         """Finds a phrase as the first encoder does."""
         return self._embedders[0].span(prompt, phrase)
 
-    def embedded(self, prompts: Sequence[str]) -> Float[Tensor, "batch 1 dim"]:
+    def identity(self, prompts: Sequence[str]) -> Any:
+        """Tells the encoders."""
+        return ["pooled", *(each.identity(prompts) for each in self._embedders)]
+
+    def embedded(
+        self, prompts: Sequence[str], *, afresh: bool = False
+    ) -> Float[Tensor, "batch 1 dim"]:
         """Gives each prompt's pooled row."""
+        if afresh:
+            parts = [list(prompts[start : start + 32]) for start in range(0, len(prompts), 32)]
+            return torch.cat([self._pool(part) for part in parts])[:, None]
         keys = {prompt: (*self._place, prompt) for prompt in prompts}
         missing = [prompt for prompt, key in keys.items() if key not in self._rows]
         for start in range(0, len(missing), 32):
@@ -212,9 +246,19 @@ class Captions:
         """Finds a phrase, whatever its capitals."""
         return self._t5.span(_small(prompt), _small(phrase))
 
-    def embedded(self, prompts: Sequence[str]) -> Float[Tensor, "batch tokens dim"]:
+    def identity(self, prompts: Sequence[str]) -> Any:
+        """Tells T5 and the projection."""
+        digest = hashlib.sha256()
+        for values in (each for layer in self._layers for each in layer):
+            digest.update(values.contiguous().numpy().tobytes())
+        small = [_small(prompt) for prompt in prompts]
+        return ["captions", digest.hexdigest(), self._t5.identity(small)]
+
+    def embedded(
+        self, prompts: Sequence[str], *, afresh: bool = False
+    ) -> Float[Tensor, "batch tokens dim"]:
         """Projects T5's rows in float64."""
-        rows = self._t5.embedded([_small(prompt) for prompt in prompts])
+        rows = self._t5.embedded([_small(prompt) for prompt in prompts], afresh=afresh)
         inner = functional.gelu(functional.linear(rows, *self._layers[0]), approximate="tanh")
         ends = torch.tensor([self.tokenised(prompt).read for prompt in prompts])
         read = torch.arange(rows.shape[1]) < ends[:, None]

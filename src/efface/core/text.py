@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.core.text_identity import fingerprint
 from efface.errors import BadModel, BadRequest
 
 TOKENS_A_PASS = 32 * 77
@@ -119,16 +120,31 @@ class Embedder:
         begin = int(raw[0] == self._tokenizer.bos_token_id)
         return TokenisedPrompt(prompt, tuple(padded), end, begin, self._masked)
 
-    def embedded(self, prompts: Sequence[str]) -> Float[Tensor, "batch tokens dim"]:
-        """Gives what the denoiser reads, the final hidden states, in float64 on the CPU."""
+    def embedded(
+        self, prompts: Sequence[str], *, afresh: bool = False
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Gives what the denoiser reads, the final hidden states, in float64 on the CPU.
+
+        Args:
+            prompts: what is read.
+            afresh: encode them by themselves, without looking at or adding to what is remembered.
+        """
+        size = max(1, TOKENS_A_PASS // self._length)
+        if afresh:
+            parts = [prompts[start : start + size] for start in range(0, len(prompts), size)]
+            return torch.cat([self._encode(list(part)) for part in parts])
         keys = {prompt: (*self._place, prompt) for prompt in prompts}
         missing = [prompt for prompt, key in keys.items() if key not in self._states]
-        size = max(1, TOKENS_A_PASS // self._length)
         for start in range(0, len(missing), size):
             some = missing[start : start + size]
             for prompt, states in zip(some, self._encode(some), strict=True):
                 self._states[keys[prompt]] = states
         return torch.stack([self._states[keys[prompt]] for prompt in prompts])
+
+    def identity(self, prompts: Sequence[str]) -> Any:
+        """Tells all that decides the rows of prompts, in values that JSON holds."""
+        tokens = [[*asdict(self.tokenised(prompt)).values()] for prompt in prompts]
+        return [fingerprint(self._encoder), self._layer, self._length, self._masked, tokens]
 
     def _encode(self, prompts: list[str]) -> Tensor:
         ids = torch.tensor([self.tokenised(prompt).ids for prompt in prompts])

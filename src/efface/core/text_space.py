@@ -10,7 +10,7 @@ the same for all layers (UCE, arXiv 2308.14761, equation 7, written on the text 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -27,7 +27,6 @@ __all__ = [
     "TextMap",
     "TokenPairs",
     "Weighting",
-    "balanced",
     "collapsed",
     "free_directions",
     "gram",
@@ -128,15 +127,14 @@ def collapsed(pairs: TokenPairs) -> TokenPairs:
     return TokenPairs(pairs.sources[first], pairs.targets[first], weights)
 
 
-def balanced(
-    pairs: TokenPairs, kept: Sequence[Float[Tensor, "_ dim"]], weighting: Weighting
-) -> tuple[float, float]:
-    """Gives the factors for the erased and the kept side under a rule of weighting."""
-    return token_factors(float(pairs.weights.sum()), sum(map(len, kept)), weighting)
-
-
 def token_factors(erased: float, kept: int, weighting: Weighting) -> tuple[float, float]:
-    """Gives the same from the number of tokens, or their total weight, on each side."""
+    """Gives the factors for the erased and the kept side under a rule of weighting.
+
+    Args:
+        erased: number of rows, or their total weight.
+        kept: number of rows.
+        weighting: the rule.
+    """
     return (1.0, 1.0) if weighting == "sum" else (1.0 / max(erased, 1.0), 1.0 / max(kept, 1))
 
 

@@ -25,7 +25,6 @@ __all__ = [
     "erased_rows",
     "every_pair",
     "every_row",
-    "kept_blocks",
     "kept_rows",
     "mention",
     "prompt_pairs",
@@ -168,13 +167,19 @@ def _weighted(sources: Float[Tensor, "n dim"], targets: Float[Tensor, "n dim"]) 
     return TokenPairs(sources, targets, torch.ones(len(sources), dtype=torch.float64))
 
 
-def kept_rows(embedder: TextStream, prompt: str, rule: TokenRule) -> Float[Tensor, "n dim"]:
-    """Gives the rows of a kept prompt: all of them, or its last content token."""
-    rows = _rows(embedder, prompt)
+def kept_rows(
+    embedder: TextStream,
+    prompt: str,
+    rule: TokenRule,
+    states: Float[Tensor, "tokens dim"] | None = None,
+) -> Float[Tensor, "n dim"]:
+    """Picks the rows of a kept prompt out of its states: all, or its last content token."""
+    if states is None:
+        states = embedder.embedded([prompt])[0]
+    tokens = embedder.tokenised(prompt)
     if rule == "legacy" or embedder.pooled:
-        return rows
-    last = embedder.tokenised(prompt).last
-    return rows[last : last + 1]
+        return states[: tokens.read]
+    return states[tokens.last : tokens.last + 1]
 
 
 def erased_pairs(
@@ -208,16 +213,3 @@ def embedded_pairs(
     pairs = [pair for erasure in erasures for pair in prompt_pairs(embedder, erasure, target)]
     embedder.embedded([text for pair in pairs for text in (pair.source, pair.target)])
     return pairs
-
-
-def kept_blocks(
-    embedder: TextStream,
-    keep: Sequence[Concept],
-    *,
-    tokens: TokenRule,
-    always: Sequence[str] = (),
-) -> list[Float[Tensor, "_ dim"]]:
-    """Gives the rows of every kept prompt: those in ``always`` and all wordings of ``keep``."""
-    prompts = dict.fromkeys([*always, *(text for concept in keep for text in wordings(concept))])
-    embedder.embedded(list(prompts) or [""])
-    return [kept_rows(embedder, prompt, tokens) for prompt in prompts]

@@ -9,21 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from jaxtyping import Float
-from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
 
 from efface.concepts import Concept, ErasureRequest
 from efface.core.deltas import SKETCH_TOLERANCE, sketch, sketch_deviation
 from efface.core.files import write_atomically
+from efface.core.keep_sets import KeepCache, KeepSet, kept_set
 from efface.core.text import Embedder
-from efface.core.text_space import TokenPairs, gram
-from efface.core.token_rules import TargetRule, TokenRule, erased_pairs, kept_blocks
+from efface.core.text_space import TokenPairs
+from efface.core.token_rules import TargetRule, TokenRule, erased_pairs
 from efface.errors import BadRequest
-from efface.ledger.entries import seal
 
-__all__ = ["Encoder", "Kept", "Rules", "encoded", "kept_of", "read_rows", "write_rows"]
+__all__ = ["Encoder", "Rules", "encoded", "kept_of", "read_rows", "write_rows"]
 
 _SKETCHED = 8
 """Parameters of a text encoder that tell it from others."""
@@ -57,15 +54,6 @@ class Rules:
     tokens: TokenRule
     target: TargetRule
     always_keep: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Kept:
-    """All that a solve needs to know of a keep set."""
-
-    gram: Float[Tensor, "dim dim"]
-    count: int
-    """Rows of all kept prompts."""
 
 
 def encoded(model: Any, request: ErasureRequest, rules: Rules) -> TokenPairs:
@@ -112,24 +100,12 @@ def read_rows(path: Path, expected: str) -> TokenPairs:
     return TokenPairs(wide["sources"], wide["targets"], wide["weights"])
 
 
-def kept_of(model: Any, keep: Sequence[Concept], rules: Rules, folder: Path) -> Kept:
-    """Gives the Gram matrix of a keep set, encoded once per set and kept in a folder."""
-    wanted = [rules.tokens, rules.always_keep, [[c.name, c.prompts, c.synonyms] for c in keep]]
-    path = folder / f"{seal(wanted)[:16]}.safetensors"
-    if (found := _read_kept(path)) is not None:
-        return found
-    embedder = Embedder(model)
-    blocks = kept_blocks(embedder, keep, tokens=rules.tokens, always=rules.always_keep)
-    kept = Kept(gram(blocks, embedder.width), sum(map(len, blocks)))
-    count = torch.tensor([kept.count], dtype=torch.int64)
-    write_atomically(path, save({"gram": kept.gram, "count": count}))
-    return kept
-
-
-def _read_kept(path: Path) -> Kept | None:
-    """Reads a stored Gram matrix; a damaged file counts as none, since it can be made again."""
-    try:
-        tensors = load(path.read_bytes())
-        return Kept(tensors["gram"], int(tensors["count"][0]))
-    except (OSError, SafetensorError, KeyError):
-        return None
+def kept_of(model: Any, keep: Sequence[Concept], rules: Rules, folder: Path) -> KeepSet:
+    """Gives the rows of a keep set added up, encoded once per set and kept in a folder."""
+    return kept_set(
+        Embedder(model),
+        keep,
+        tokens=rules.tokens,
+        always=rules.always_keep,
+        cache=KeepCache(folder),
+    )

@@ -13,7 +13,8 @@ from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
 from efface.core.attention import key_value_weights
 from efface.core.branches import check_family
 from efface.core.checks import require
-from efface.core.edit_report import interference, residual, stored
+from efface.core.edit_report import residual, stored
+from efface.core.keep_sets import kept_set
 from efface.core.neighbours import Shell, moments, nearest_words, sampled
 from efface.core.recording import Recording
 from efface.core.text import Embedder
@@ -22,7 +23,6 @@ from efface.core.token_rules import (
     TargetRule,
     erased_pairs,
     erased_rows,
-    kept_blocks,
     mention,
     prompt_pairs,
     replaced,
@@ -133,8 +133,8 @@ class Realera(Eraser[TextToImage]):
         embedder = Embedder(model)
         weights = key_value_weights(model.unet, embedder.width)
         pairs = erased_pairs(embedder, request.erasures, tokens="legacy", target=self.target)
-        kept = kept_blocks(embedder, request.keep, tokens="legacy", always=self.always_keep)
-        held = gram(kept, embedder.width, weight=self.keep_weight / max(sum(map(len, kept)), 1))
+        kept = kept_set(embedder, request.keep, tokens="legacy", always=self.always_keep)
+        held = kept.averaged(self.keep_weight)
         pairs = pairs.scaled(1.0 / float(pairs.weights.sum()))
         if self.neighbours == "moments":
             solution = self._from_moments(pairs, held)
@@ -149,7 +149,7 @@ class Realera(Eraser[TextToImage]):
             solution = ridge_edit(joined([pairs, around]), held, ridge=self.ridge)
         moved = {
             "residual": residual(solution.map, pairs),
-            "interference": interference(solution.map, kept),
+            "interference": kept.interference(solution.map),
         }
         recording.step(moved)
         patch = stored(solution.map, weights)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -12,7 +12,7 @@ from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
 from efface.core.attention import joint_factor
 from efface.core.branches import TextBranch, text_branches
 from efface.core.checks import require
-from efface.core.edit_report import interference, residual, stored
+from efface.core.edit_report import residual, stored
 from efface.core.patches import Patch
 from efface.core.recording import Recording
 from efface.core.returning import Regularisation, ReturnProblem, cost_to_regenerate, returning_rows
@@ -22,8 +22,6 @@ from efface.core.text_space import (
     TextMap,
     TokenPairs,
     Weighting,
-    balanced,
-    gram,
     ridge_edit,
 )
 from efface.core.token_rules import TargetRule, TokenRule
@@ -31,10 +29,8 @@ from efface.errors import BadRequest, require_positive
 from efface.models.architectures import FAMILIES
 
 if TYPE_CHECKING:
-    from jaxtyping import Float
-    from torch import Tensor
-
     from efface.concepts import ErasureRequest
+    from efface.core.keep_sets import KeepSet
     from efface.core.results import ErasureResult
 
 __all__ = ["Rece"]
@@ -184,7 +180,7 @@ class Rece(Eraser[TextToImage]):
                     "embedding_cost": float(cost),
                     "returning_length": float(returning.sources.norm() / chased.sources.norm()),
                     "residual": residual(edit, first),
-                    "interference": interference(edit, kept),
+                    "interference": kept.interference(edit),
                 }
             )
             if step < self.rounds:
@@ -206,14 +202,14 @@ class Rece(Eraser[TextToImage]):
     def _solve(
         self,
         pairs: TokenPairs,
-        kept: Sequence[Float[Tensor, "_ dim"]],
+        kept: KeepSet,
         *,
         ridge: float,
         keep: float,
     ) -> Solution:
         """Erases token rows from the weights as they are now (equation 3)."""
-        erase_factor, keep_factor = balanced(pairs, kept, self.weighting)
-        held = gram(kept, pairs.sources.shape[1], weight=keep * keep_factor)
+        erase_factor, keep_factor = kept.factors(float(pairs.weights.sum()), self.weighting)
+        held = kept.weighted(keep * keep_factor)
         return ridge_edit(pairs.scaled(self.erase_scale * erase_factor), held, ridge=ridge)
 
     def _returning(

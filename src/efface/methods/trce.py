@@ -12,11 +12,12 @@ from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
 from efface.core.attention import key_value_weights
 from efface.core.branches import check_family
 from efface.core.checks import require
-from efface.core.edit_report import interference, residual, stored
+from efface.core.edit_report import residual, stored
+from efface.core.keep_sets import kept_set
 from efface.core.recording import Recording
 from efface.core.text import Embedder
-from efface.core.text_space import TokenPairs, gram, joined, ridge_edit
-from efface.core.token_rules import PromptPair, embedded_pairs, kept_blocks
+from efface.core.text_space import TokenPairs, joined, ridge_edit
+from efface.core.token_rules import PromptPair, embedded_pairs
 from efface.errors import BadRequest
 from efface.models.components import KEY_VALUE
 
@@ -108,13 +109,13 @@ class Trce(Eraser[TextToImage]):
         weights = key_value_weights(model.unet, embedder.width)
         paired = embedded_pairs(embedder, request.erasures, "prompt_without_concept")
         pairs = joined(self._rows(embedder, pair) for pair in paired)
-        kept = kept_blocks(embedder, request.keep, tokens="legacy", always=self.always_keep)
-        held = gram(kept, embedder.width, weight=self.keep_weight / max(sum(map(len, kept)), 1))
+        kept = kept_set(embedder, request.keep, tokens="legacy", always=self.always_keep)
+        held = kept.averaged(self.keep_weight)
         mean = 1.0 / float(pairs.weights.sum())
         solution = ridge_edit(pairs.scaled(mean), held, ridge=self.ridge)
         moved = {
             "residual": residual(solution.map, pairs),
-            "interference": interference(solution.map, kept),
+            "interference": kept.interference(solution.map),
         }
         recording.step(moved)
         patch = stored(solution.map, weights)

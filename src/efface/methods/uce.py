@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
 from efface.core.branches import TextBranch, text_branches
 from efface.core.checks import require
-from efface.core.edit_report import interference, residual, stored
+from efface.core.edit_report import residual, stored
 from efface.core.patches import Patch
 from efface.core.recording import Recording
-from efface.core.text_space import Solution, Weighting, balanced, free_directions, gram, ridge_edit
+from efface.core.text_space import Solution, Weighting, free_directions, ridge_edit
 from efface.core.token_rules import TargetRule, TokenRule
 from efface.errors import BadRequest, require_positive
 from efface.models.architectures import FAMILIES
@@ -118,8 +118,8 @@ class Uce(Eraser[TextToImage]):
         """Edits everything that reads the same rows of text."""
         pairs = branch.erased(request.erasures, tokens=self.tokens, target=self.target)
         kept = branch.kept(request.keep, tokens=self.tokens, always=self.always_keep)
-        erase, keep = balanced(pairs, kept, self.weighting)
-        held = gram(kept, branch.width, weight=keep)
+        erase, keep = kept.factors(float(pairs.weights.sum()), self.weighting)
+        held = kept.weighted(keep)
         solution = ridge_edit(
             pairs.scaled(self.erase_scale * erase),
             self.keep_scale * held,
@@ -127,4 +127,4 @@ class Uce(Eraser[TextToImage]):
             free=free_directions(held, share=self.null_space) if self.null_space else None,
         )
         left = {"residual": residual(solution.map, pairs)}
-        return solution, left | {"interference": interference(solution.map, kept)}
+        return solution, left | {"interference": kept.interference(solution.map)}

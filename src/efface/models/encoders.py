@@ -44,11 +44,14 @@ class StreamedEncoder(nn.Module):
         super().__init__()
         self.config, network = _empty(part, class_name)
         stored = stored_tensors(part)
+        self.stored: dict[str, StoredTensor] = {}
+        """Where each weight lies, by canonical path."""
         for path, module in network.named_modules():
             own = {
                 name: _place(part, stored, f"{path}.{name}", parameter)
                 for name, parameter in module.named_parameters(recurse=False)
             }
+            self.stored |= {canonical(f"{path}.{name}"): place for name, place in own.items()}
             if own:
                 _read_when_called(module, own)
         self._network = (network.eval().requires_grad_(requires_grad=False),)
