@@ -60,8 +60,7 @@ def test_a_disk_that_fills_up_in_mid_export(efface, a_run, model, tmp_path, form
     with files_of_at_most(500):
         outcome = efface(*export)
     refused(outcome, "space")
-    left = [each for each in (tmp_path / "deep").rglob("*") if each.suffix == ".safetensors"]
-    assert left == [], "nothing that looks whole"
+    assert not [each for each in (tmp_path / "deep").rglob("*") if each.is_file()]
     assert efface(*export, "--overwrite").code == 0
 
 

@@ -1,13 +1,11 @@
 """Keep sets equal their rows, and come out of a folder bit for bit or not at all."""
 
-from dataclasses import asdict
-
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from efface.concepts import Concept, request
+from efface.concepts import Concept, request, wordings
 from efface.core.branches import text_branches
 from efface.core.erasing import erase
 from efface.core.keep_sets import KeepCache, KeepSet, kept_set, remembering
@@ -72,7 +70,10 @@ def test_every_branch_of_every_family_is_remembered(tmp_path, family):
             known = [each.kept(KEEP, tokens="legacy") for each in text_branches(pipe)]
         for mine, theirs in zip(known, plain, strict=True):
             assert torch.equal(mine.gram, theirs.gram)
-        assert (cache.found > 0, cache.encoded > 0) == (times == 1, times == 0)
+        wordings_of_both = 2 * len(wordings(KEEP[0]))
+        assert (cache.found, cache.encoded) == (
+            (wordings_of_both, 0) if times else (0, wordings_of_both)
+        )
 
 
 def test_a_folder_that_is_not_loaded_shares_the_set(tmp_path):
@@ -116,21 +117,27 @@ def swapped_rows(pipe):
 )
 def test_another_encoder_or_tokenizer_finds_nothing(tmp_path, change):
     pipe, cache = host("tiny_sd1"), KeepCache(tmp_path)
-    kept_set(Embedder(pipe), KEEP, tokens="legacy", cache=cache)
+    kept_set(Embedder(pipe), KEEP, tokens="legacy", cache=KeepCache(tmp_path))
     change(pipe)
     kept_set(Embedder(pipe), KEEP, tokens="legacy", cache=cache)
     assert cache.found == 0
 
 
 def test_other_prompts_rules_and_layers_find_nothing(tiny_sd1, tmp_path):
-    cache = KeepCache(tmp_path)
-    kept_set(Embedder(tiny_sd1), KEEP, tokens="legacy", cache=cache)
-    kept_set(Embedder(tiny_sd1), KEEP[:1], tokens="legacy", cache=cache)
-    kept_set(Embedder(tiny_sd1), KEEP, tokens="new", cache=cache)
-    kept_set(Embedder(tiny_sd1), KEEP, tokens="legacy", always=("",), cache=cache)
-    kept_set(Embedder(tiny_sd1, layer=-2), KEEP, tokens="legacy", cache=cache)
-    assert cache.found == 0
-    assert len(list(tmp_path.iterdir())) == 5
+    plain = Embedder(tiny_sd1)
+    asked = [
+        (plain, KEEP, "legacy", ()),
+        (plain, KEEP[:1], "legacy", ()),
+        (plain, KEEP, "new", ()),
+        (plain, KEEP, "legacy", ("",)),
+        (Embedder(tiny_sd1, layer=-2), KEEP, "legacy", ()),
+    ]
+    for times in (0, 1):
+        for embedder, keep, tokens, always in asked:
+            cache = KeepCache(tmp_path)
+            kept_set(embedder, keep, tokens=tokens, always=always, cache=cache)
+            assert (cache.found > 0) == (times == 1)
+        assert len(list(tmp_path.iterdir())) == 5
 
 
 def cut(path):
@@ -163,7 +170,7 @@ def test_a_wrong_file_is_told_and_made_again(tiny_sd1, tmp_path, spoil):
         cache = KeepCache(tmp_path)
         again = kept_set(Embedder(tiny_sd1), KEEP, tokens="legacy", cache=cache)
         assert torch.equal(again.gram, made.gram)
-        assert (cache.encoded > 0, len(cache.notes)) == (encoded, notes), asdict(cache)
+        assert (cache.encoded > 0, len(cache.notes)) == (encoded, notes)
         assert all(path.name in note and "encoded again" in note for note in cache.notes)
 
 

@@ -85,12 +85,20 @@ class KeepCache:
     """
 
     folder: Path
-    found: int = 0
-    """Prompts that needed no encoding."""
-    encoded: int = 0
-    """Prompts that were encoded and stored."""
     notes: list[str] = field(default_factory=list)
     """What was wrong with files, in lines for people."""
+    _asked: set[str] = field(default_factory=set)
+    _encoded: set[str] = field(default_factory=set)
+
+    @property
+    def found(self) -> int:
+        """Prompts that needed no encoding, by no encoder."""
+        return len(self._asked - self._encoded)
+
+    @property
+    def encoded(self) -> int:
+        """Prompts that were encoded and stored."""
+        return len(self._encoded)
 
     def told(self) -> dict[str, Any]:
         """Gives the counts and notes for the record of a run."""
@@ -102,16 +110,16 @@ class KeepCache:
         Raises:
             BadRequest: the folder cannot be written to.
         """
+        self._asked |= set(prompts)
         key = _key(stream, prompts, tokens)
         path = self.folder / f"keep-{key[:32]}.safetensors"
         if (known := self._read(path, key)) is not None:
-            self.found += len(prompts)
             return known
         made = _made(stream, prompts, tokens, afresh=True)
         content = {"gram": made.gram, "count": torch.tensor([made.count])}
         sealed = {"key": key, "format": str(FORMAT), "sha256": _digest(made)}
         write_atomically(path, save(content, metadata=sealed))
-        self.encoded += len(prompts)
+        self._encoded |= set(prompts)
         return made
 
     def _read(self, path: Path, key: str) -> KeepSet | None:

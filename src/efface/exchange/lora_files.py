@@ -53,9 +53,9 @@ def write_peft(layers: Layers, folder: Path, facts: Mapping[str, str]) -> Path:
         "init_lora_weights": True,
         "target_modules": sorted(ranks),
     }
-    write_atomically(folder / "adapter_config.json", (json.dumps(config, indent=2) + "\n").encode())
     path = folder / "adapter_model.safetensors"
     write_atomically(path, save(tensors, metadata={"format": "pt", **facts}))
+    write_atomically(folder / "adapter_config.json", (json.dumps(config, indent=2) + "\n").encode())
     return path
 
 
