@@ -95,6 +95,23 @@ def test_values_surrogate_mixes_the_inversion_with_the_embedding(layers, edit):
     assert torch.allclose(solve(layers, edit, rows, 0.4, "surrogate_values"), mixed, atol=1e-9)
 
 
+def test_limiting_inverts_the_edit_where_it_sees_enough_and_is_silent_elsewhere(layers, edit):
+    """With no direction dropped it is the inverse; each one dropped shortens and adds error."""
+    rows, factor = drawn(31, 5, WIDTH), joint_factor(layers)
+    gains = torch.linalg.svdvals(factor @ edit) ** 2
+    inverse = torch.linalg.solve(edit, rows.T).T
+    assert torch.allclose(solve(layers, edit, rows, 0.5 * float(gains[-1]), "limited"), inverse)
+    lengths, errors = [], []
+    for kept in range(WIDTH, 0, -1):
+        found = solve(layers, edit, rows, 0.999999 * float(gains[kept - 1]), "limited")
+        assert torch.linalg.matrix_rank(found, rtol=1e-9) == min(kept, 5)
+        lengths.append(float(found.norm()))
+        errors.append(float(((found @ edit.T - rows) @ factor.T).norm()))
+    assert lengths == sorted(lengths, reverse=True)
+    assert errors == sorted(errors)
+    assert float(solve(layers, edit, rows, 1.1 * float(gains[0]), "limited").norm()) == 0
+
+
 def test_the_cost_is_the_shortest_length_within_reach(layers, edit):
     """Checks the found length against many random embeddings that are as close."""
     rows, targets = drawn(27, 1, WIDTH), drawn(28, 1, WIDTH)

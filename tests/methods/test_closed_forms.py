@@ -67,7 +67,8 @@ def test_uce_with_the_new_rule_and_an_anchor_equals_the_loop_over_layers(pipe):
     assert worst(applied_layers(pipe, result.delta), expected) < 1e-9
 
 
-def test_rece_equals_the_loop_over_layers_with_two_denoisers(pipe):
+@pytest.mark.parametrize("aim", ["current", "original"])
+def test_rece_equals_the_loop_over_layers_with_two_denoisers(pipe, aim):
     layers = reference.key_value_layers(pipe.unet)
     kept = kept_states(pipe, ERASE)
     first = [reference.legacy_rows(pipe, text, "") for text in prompts(ERASE)]
@@ -76,9 +77,9 @@ def test_rece_equals_the_loop_over_layers_with_two_denoisers(pipe):
         (reference.states(pipe, text)[0], reference.states(pipe, "")[0]) for text in prompts(ERASE)
     ]
     expected = reference.rece(
-        layers, start, every, kept, rounds=2, strength=0.1, keep=0.1, ridge=0.1
+        layers, start, every, kept, rounds=2, strength=0.1, keep=0.1, ridge=0.1, aim=aim
     )
-    result = Rece(rounds=2).erase(pipe, ERASE, generator=generator())
+    result = Rece(rounds=2, aim=aim).erase(pipe, ERASE, generator=generator())
     assert worst(applied_layers(pipe, result.delta), expected) < 1e-9
 
 
@@ -151,8 +152,35 @@ def test_rounds_make_the_concept_dearer_to_bring_back(tiny_double):
     assert cost[3] > 2 * cost[0]
 
 
+def test_rounds_stop_once_bringing_back_is_dear_enough(tiny_double):
+    told = []
+    whole = Rece(rounds=3).erase(tiny_double, request("pistol"), generator=generator())
+    cost = whole.curves["embedding_cost"]
+    short = Rece(rounds=3, stop_at_cost=(cost[1] + cost[2]) / 2).erase(
+        tiny_double,
+        request("pistol"),
+        generator=generator(),
+        monitor=lambda *given: told.append(given),
+    )
+    assert short.curves["embedding_cost"] == cost[:3]
+    assert len(told) == 3
+    two = Rece(rounds=2).erase(tiny_double, request("pistol"), generator=generator())
+    for name, tensor in two.delta.tensors().items():
+        assert torch.equal(tensor, short.delta.tensors()[name])
+
+
+def test_the_cost_of_each_of_several_concepts_is_told(tiny_double):
+    result = Rece(rounds=1).erase(
+        tiny_double, request(["pistol", "van gogh"]), generator=generator()
+    )
+    each = [result.curves[f"embedding_cost_of_{name}"] for name in ("pistol", "van_gogh")]
+    weakest = tuple(min(pair) for pair in zip(*each, strict=True))
+    assert result.curves["embedding_cost"] == weakest
+
+
 @pytest.mark.parametrize(
-    "regularisation", ["standard", "surrogate_values", "surrogate_identity", "surrogate_both"]
+    "regularisation",
+    ["standard", "surrogate_values", "surrogate_identity", "surrogate_both", "limited"],
 )
 def test_every_penalty_erases(tiny_double, regularisation):
     method = Rece(rounds=1, regularisation=regularisation, strength_unit="relative", toward="a cat")

@@ -82,14 +82,33 @@ def returning(originals, layers, rows, *, strength):
     return rows @ (torch.inverse(left) @ right).T
 
 
-def rece(originals, layers, pairs, kept, *, rounds, strength, keep, ridge):
+def anchored(original, weight, pairs, kept, *, keep, ridge):
+    """Solves one layer like `edited`, toward what the unedited weight makes of the targets."""
+    system = ridge * torch.eye(weight.shape[1], dtype=torch.float64)
+    moved = ridge * weight
+    for sources, targets in pairs:
+        moved = moved + (targets @ original.T).T @ sources
+        system = system + sources.T @ sources
+    for rows in kept:
+        moved = moved + keep * (rows @ weight.T).T @ rows
+        system = system + keep * rows.T @ rows
+    return moved @ torch.inverse(system)
+
+
+def rece(originals, layers, pairs, kept, *, rounds, strength, keep, ridge, aim="current"):
     """Repeats: find returning embeddings with all layers, erase them in every layer."""
     for _ in range(rounds):
         back = [
             (returning(originals, layers, sources, strength=strength), targets)
             for sources, targets in pairs
         ]
-        layers = uce(layers, back, kept, keep=keep, ridge=ridge)
+        if aim == "original":
+            layers = {
+                name: anchored(originals[name], weight, back, kept, keep=keep, ridge=ridge)
+                for name, weight in layers.items()
+            }
+        else:
+            layers = uce(layers, back, kept, keep=keep, ridge=ridge)
     return layers
 
 

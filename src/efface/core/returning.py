@@ -16,13 +16,19 @@ from torch import Tensor
 __all__ = ["Regularisation", "ReturnProblem", "cost_to_regenerate", "returning_rows"]
 
 Regularisation: TypeAlias = Literal[
-    "zero_norm", "standard", "surrogate_values", "surrogate_identity", "surrogate_both"
+    "zero_norm",
+    "standard",
+    "surrogate_values",
+    "surrogate_identity",
+    "surrogate_both",
+    "limited",
 ]
 """What keeps returning embeddings from growing without bound.
 
 ``zero_norm`` pulls them to zero, ``standard`` to the embedding of a given text;
 ``surrogate_values`` mixes each with the embedding it stands for, ``surrogate_identity`` pulls it
-toward that, ``surrogate_both`` does both.
+toward that, ``surrogate_both`` does both. ``limited`` drops the directions whose squared gain in
+the edited layers is below the strength, instead of damping all, and inverts the edit in the others.
 """
 
 CLOSE = 0.1
@@ -70,6 +76,8 @@ def returning_rows(
     """
     squared = problem.values**2
     aim = problem.aims(rows) * problem.values
+    if regularisation == "limited":
+        return _inverted(aim, squared, at_least=strength) @ problem.v.T
     own = rows @ problem.v
     match regularisation:
         case "zero_norm":
@@ -84,9 +92,18 @@ def returning_rows(
         case "surrogate_both":
             above = aim + strength * (squared + 1) * own
             below = (1 + strength) * squared + strength
-    # Directions that the edited layers cannot see carry no information: the shortest solution.
-    smallest = 1e-24 * below.max()
-    return torch.where(below > smallest, above / below.clamp(min=1e-300), 0.0) @ problem.v.T
+    return _inverted(above, below) @ problem.v.T
+
+
+def _inverted(
+    above: Float[Tensor, "n dim"], below: Float[Tensor, " dim"], *, at_least: float = 0.0
+) -> Float[Tensor, "n dim"]:
+    """Divides where there is enough to divide by.
+
+    Directions that the edited layers cannot see carry no information: the shortest solution.
+    """
+    enough = (below > 1e-24 * below.max()) & (below >= at_least)
+    return torch.where(enough, above / below.clamp(min=1e-300), 0.0)
 
 
 def cost_to_regenerate(

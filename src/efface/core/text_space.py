@@ -77,6 +77,12 @@ class TextMap:
         carried = later.left + self.left @ (self.right @ later.left)
         return _narrow(torch.cat([self.left, carried], dim=1), torch.cat([self.right, later.right]))
 
+    def plus(self, other: TextMap) -> TextMap:
+        """Adds another map's change of the unedited weights: ``I + (P - I) + (Q - I)``."""
+        return _narrow(
+            torch.cat([self.left, other.left], dim=1), torch.cat([self.right, other.right])
+        )
+
 
 @dataclass(frozen=True)
 class Solution:

@@ -52,7 +52,9 @@ class Rece(Eraser[TextToImage]):
         rounding. No image is generated between rounds and no round is dropped by its images.
         The released code repeats the kept empty prompt once per concept; here it counts once, and
         ``keep_scale`` says how much.
-        ``hold`` is ours: without it a round may bring back what the first edit erased.
+        ``hold`` is ours: without it a round may bring back what the first edit erased. So are
+        ``aim="original"``, ``regularisation="limited"`` and ``stop_at_cost``, which says without
+        any picture when enough rounds are done.
         ``strength_unit="relative"``, ``rows="erased"``, ``weighting="mean"`` and
         ``target="prompt_without_concept"`` are ours; the defaults are the paper's.
     """
@@ -83,6 +85,11 @@ class Rece(Eraser[TextToImage]):
     """Weight of the erased tokens. Higher erases deeper and disturbs other concepts more."""
     keep_scale: float = 0.1
     """Weight of the kept tokens in the rounds."""
+    aim: Literal["current", "original"] = "current"
+    """Whether rounds move to what the edited weights make of the targets, as in the paper, or to
+    what the unedited ones make of them, so that errors of the first edit are not inherited."""
+    stop_at_cost: float = 0.0
+    """Stop before all rounds are done once ``embedding_cost`` reaches this; 0 does all rounds."""
     hold: float = 0.0
     """Weight with which rounds hold what the first edit did; the paper does not, which is 0."""
     ridge: float = 0.1
@@ -102,7 +109,14 @@ class Rece(Eraser[TextToImage]):
 
     def __post_init__(self) -> None:
         require_positive(self, "ridge", "first_ridge", "erase_scale")
-        for name in ("rounds", "strength", "keep_scale", "first_keep_scale", "hold"):
+        for name in (
+            "rounds",
+            "strength",
+            "keep_scale",
+            "first_keep_scale",
+            "hold",
+            "stop_at_cost",
+        ):
             if getattr(self, name) < 0:
                 raise BadRequest(f"{name} is {getattr(self, name)}; it must not be negative")
 
@@ -167,27 +181,41 @@ class Rece(Eraser[TextToImage]):
         chased = first
         if self.rows == "all":
             chased = branch.every(request.erasures, target=self.target)
-        named = branch.erased(request.erasures, tokens="new", target=self.target)
+        named = {
+            erasure.concept.name: branch.erased((erasure,), tokens="new", target=self.target)
+            for erasure in request.erasures
+        }
         solution = self._solve(first, kept, ridge=self.first_ridge, keep=self.first_keep_scale)
         edit, curve = solution.map, []
         for step in range(self.rounds + 1):
             problem = ReturnProblem.of(factor, edit.matrix())
             returning = self._returning(branch, problem, chased)
-            # The easiest concept's easiest wording: that is where the erasure is weakest.
-            cost = cost_to_regenerate(problem, named.sources, named.targets).min()
+            costs = _costs(problem, named)
             curve.append(
-                {
-                    "embedding_cost": float(cost),
+                costs
+                | {
                     "returning_length": float(returning.sources.norm() / chased.sources.norm()),
                     "residual": residual(edit, first),
                     "interference": kept.interference(edit),
                 }
             )
-            if step < self.rounds:
-                moved = self._with_held(returning, first)
-                solution = self._solve(moved, kept, ridge=self.ridge, keep=self.keep_scale)
-                edit = edit.then(solution.map)
+            if step == self.rounds or 0 < self.stop_at_cost <= costs["embedding_cost"]:
+                break
+            edit, solution = self._round(edit, returning, first, kept)
         return edit, solution.conditioning, curve
+
+    def _round(
+        self, edit: TextMap, returning: TokenPairs, first: TokenPairs, kept: KeepSet
+    ) -> tuple[TextMap, Solution]:
+        """Erases returning embeddings from the weights as they are now."""
+        if self.aim == "original":
+            # (W + change) e' = W0 t, so the change is solved for as one of the unedited weights.
+            short = returning.targets - edit.of(returning.sources)
+            returning = TokenPairs(returning.sources, returning.sources + short, returning.weights)
+        moved = self._with_held(returning, first)
+        solution = self._solve(moved, kept, ridge=self.ridge, keep=self.keep_scale)
+        join = edit.plus if self.aim == "original" else edit.then
+        return join(solution.map), solution
 
     def _with_held(self, returning: TokenPairs, first: TokenPairs) -> TokenPairs:
         """Adds the erased tokens as rows that stay, so that rounds keep what the first edit did."""
@@ -233,3 +261,18 @@ class Rece(Eraser[TextToImage]):
             toward=toward,
         )
         return TokenPairs(rows, pairs.targets, pairs.weights)
+
+
+def _costs(problem: ReturnProblem, named: Mapping[str, TokenPairs]) -> dict[str, float]:
+    """Gives what bringing back costs: of the weakest concept, and of each where there are several.
+
+    A concept counts with its easiest wording: that is where its erasure is weakest.
+    """
+    each = {
+        name: float(cost_to_regenerate(problem, pairs.sources, pairs.targets).min())
+        for name, pairs in named.items()
+    }
+    told = {"embedding_cost": min(each.values())}
+    if len(each) > 1:
+        told |= {f"embedding_cost_of_{name.replace(' ', '_')}": cost for name, cost in each.items()}
+    return told
