@@ -1,0 +1,312 @@
+"""Debiases a concept: draw it, let a judge count its attributes, move it toward the rare ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+
+from efface.concepts import Concept, ConceptKind, ErasureRequest, request, wordings
+from efface.contracts import Judge, Method, Monitor, Need, Paper, Sample, silent
+from efface.core.balancing import Balance, distance, next_weights
+from efface.core.branches import text_branches
+from efface.core.checks import inspect
+from efface.core.deltas import Delta
+from efface.core.edit_report import stored
+from efface.core.randomness import split
+from efface.core.recording import Recording, model_name
+from efface.core.text_space import Weighting
+from efface.core.token_rules import TokenRule
+from efface.errors import BadRequest, NothingChanged, require_positive
+from efface.evaluation.tallies import Tally, tally
+from efface.models.loading import BUNDLED, bundled
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from efface.core.results import ErasureResult
+
+__all__ = ["Debias", "debias"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Debias(Method):
+    """Moves a concept toward attributes until each has its share of the pictures (UCE's third use).
+
+    A round draws the concept's prompts with the edit so far, gives every picture to the attribute
+    that the judge finds most likely, and moves each attribute's weight by ``step`` times the share
+    it lacks. The edit is UCE's closed form with the concept's own values plus the weighted values
+    of the attributes as targets (section on debiasing), solved from the unedited weights each time.
+
+    Differs from the paper:
+        Targets start afresh each round; the released script adds to those of the round before.
+        A picture that the judge gives to no attribute counts for none, where the paper takes the
+        likeliest label always. A round that loses the concept itself is not taken, and the nearest
+        round is, not the last one.
+    """
+
+    paper: ClassVar[Paper] = Paper(
+        "Unified Concept Editing in Diffusion Models", "2308.14761", 2024
+    )
+    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
+
+    attributes: tuple[str, ...]
+    """What pictures are told apart by, as one would write it in a prompt and ask the judge."""
+    attribute_kind: ConceptKind = "style"
+    """Which kind of concept the judge is asked for."""
+    shares: tuple[float, ...] = ()
+    """Wanted share of each attribute; empty: all alike. They add up to 1."""
+    rounds: int = 8
+    """Most rounds of drawing and moving; the paper's code makes 30."""
+    pictures: int = 128
+    """Pictures drawn in a round; the paper's code draws 10 for each of its prompts."""
+    step: float = 0.3
+    """Weight that an attribute gains in a round if it lacks all of its pictures."""
+    tolerance: float = 0.05
+    """Largest gap of any share at which the rounds end, as in the paper's code."""
+    least_presence: float = 0.9
+    """Share of the concept's presence before that a round must keep to be taken."""
+    steps: int = 50
+    """Denoising steps of a picture."""
+    guidance: float = 7.5
+    """Scale of classifier-free guidance."""
+    keep_scale: float = 1.0
+    """Weight of the kept tokens. Higher protects other prompts better and moves it less."""
+    ridge: float = 0.5
+    """Pull toward the unedited weights, in squared embedding norm."""
+    tokens: TokenRule = "legacy"
+    """Which tokens move: from the last concept token on (legacy) or that token alone (new)."""
+    weighting: Weighting = "sum"
+    """Whether the moved and the kept side count by number of tokens (sum) or as one (mean)."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "ridge", "rounds", "pictures", "step", "tolerance", "steps")
+        if self.keep_scale < 0:
+            raise BadRequest(f"keep_scale is {self.keep_scale}; it must not be negative")
+        if not 0 <= self.least_presence <= 1:
+            raise BadRequest(f"least_presence is {self.least_presence}; it must be between 0 and 1")
+        folded = {each.casefold().strip() for each in self.attributes}
+        if len(folded) < 2 or len(folded) < len(self.attributes) or "" in folded:
+            raise BadRequest(
+                f"the attributes are {list(self.attributes)}; name at least two different ones"
+            )
+        if self.shares and len(self.shares) != len(self.attributes):
+            raise BadRequest(
+                f"{len(self.shares)} shares for {len(self.attributes)} attributes; give one each"
+            )
+        if self.shares and (min(self.shares) < 0 or abs(sum(self.shares) - 1) > 1e-6):
+            raise BadRequest(
+                f"the shares {list(self.shares)} add up to {sum(self.shares):g}; they must be "
+                "0 or more and add up to 1"
+            )
+
+    def wanted(self) -> Float[Tensor, " k"]:
+        """Gives the wanted share of every attribute, in their order."""
+        alike = [1 / len(self.attributes)] * len(self.attributes)
+        return torch.tensor(self.shares or alike, dtype=torch.float64)
+
+    def concepts(self) -> tuple[Concept, ...]:
+        """Gives the attributes as the judge is asked for them."""
+        return tuple(Concept(name=name, kind=self.attribute_kind) for name in self.attributes)
+
+
+@dataclass(frozen=True)
+class _Round:
+    weights: Float[Tensor, " k"]
+    delta: Delta | None
+    """None for the unedited model."""
+    found: Tally
+    distance: float
+
+
+@dataclass(frozen=True)
+class _Watch:
+    generator: torch.Generator
+    monitor: Monitor
+
+
+def debias(
+    model: Any,
+    concept: str | Concept | ErasureRequest,
+    method: Debias,
+    judge: Judge,
+    *,
+    keep: Sequence[str | Concept] = (),
+    seed: int = 0,
+    monitor: Monitor = silent,
+) -> ErasureResult:
+    """Debiases one concept and returns the change; the model stays as it was.
+
+    Args:
+        model: a pipeline from `efface.load`; pictures are drawn with it.
+        concept: what is drawn, as a name, a concept or a whole request. The bundled model brings
+            wordings without a style and a keep set.
+        method: attributes, wanted shares and settings.
+        judge: recognises the attributes; if it knows the concept too, its presence is watched.
+        keep: what must stay as it is. Prompts with attributes are kept as they are, too.
+        seed: of every picture.
+        monitor: called once per round with the distance to the wanted shares.
+
+    Returns:
+        Curves with ``distance``, ``presence`` and every attribute's share, by round (round 0 is
+        the unedited model), and diagnostics with the weights of each round and the one taken.
+
+    Raises:
+        BadRequest: more than one concept, or an attribute that the judge does not know.
+        NothingChanged: the shares are within the tolerance already, or no round came nearer.
+        ModelCollapsed: the edit wrecks other prompts.
+    """
+    wanted = _understood(model, concept, keep)
+    if unknown := [each.name for each in method.concepts() if not judge.knows(each)]:
+        raise BadRequest(
+            f"the judge {judge.card.name} does not know '{unknown[0]}'; name attributes that it "
+            "knows, or choose another judge"
+        )
+    watch = _Watch(torch.Generator().manual_seed(seed), monitor)
+    rounds = _Loop(model, wanted, method, judge, watch)
+    result = rounds.result(rounds.run())
+    seen = inspect(model, result.delta, wanted)
+    return replace(result, diagnostics={**result.diagnostics, **seen})
+
+
+def _understood(
+    model: Any, concept: str | Concept | ErasureRequest, keep: Sequence[str | Concept]
+) -> ErasureRequest:
+    wanted = concept if isinstance(concept, ErasureRequest) else request(concept, keep=keep)
+    if len(wanted.erasures) != 1:
+        raise BadRequest(f"{len(wanted.erasures)} concepts were given; debias one at a time")
+    name = model_name(model)
+    if name not in BUNDLED:
+        return wanted
+    filled: ErasureRequest = bundled(name).plainly_understood(wanted)
+    return filled
+
+
+class _Loop:
+    """The rounds of one run: what was solved, drawn and counted in each."""
+
+    def __init__(
+        self, model: Any, wanted: ErasureRequest, method: Debias, judge: Judge, watch: _Watch
+    ) -> None:
+        self._model, self._wanted, self._method, self._judge = model, wanted, method, judge
+        self._watch = watch
+        self._recording = Recording(
+            model, generator=watch.generator, monitor=watch.monitor, steps=method.rounds + 1
+        )
+        self._branches = text_branches(model)
+        concept = wanted.erasures[0].concept
+        keep = (*wanted.keep, _described(concept, method.attributes))
+        self._balances = [
+            Balance.of(each, concept, method.attributes, keep, tokens=method.tokens)
+            for each in self._branches
+        ]
+        self._seeds = split(watch.generator, "pictures")["pictures"]
+        self._rounds: list[_Round] = []
+
+    def run(self) -> _Round:
+        """Draws and moves until the shares are there or the rounds are over; gives the best."""
+        wanted = self._method.wanted()
+        weights = torch.zeros_like(wanted)
+        for _ in range(self._method.rounds + 1):
+            made = self._drawn(weights)
+            self._rounds.append(made)
+            if self._reached(made):
+                break
+            weights = next_weights(
+                weights, wanted=wanted, found=made.found.shares(), step=self._method.step
+            )
+        return self._best()
+
+    def _drawn(self, weights: Float[Tensor, " k"]) -> _Round:
+        """Draws the concept with the edit of these weights and counts."""
+        delta = self._delta(weights) if self._rounds else None
+        with nullcontext() if delta is None else delta.apply(self._model):
+            found = tally(
+                self._model,
+                self._samples(),
+                self._judge,
+                self._method.concepts(),
+                steps=self._method.steps,
+                guidance=self._method.guidance,
+            )
+        far = distance(self._method.wanted(), found.shares())
+        named = dict(zip(self._method.attributes, found.shares().tolist(), strict=True))
+        presence = found.presence()
+        seen = {} if presence is None else {"presence": presence}
+        self._recording.step({"distance": far, **seen, **named})
+        return _Round(weights, delta, found, far)
+
+    def _samples(self) -> list[Sample]:
+        """Turns through the concept's wordings, with seeds that no round before has used."""
+        concept = self._wanted.erasures[0].concept
+        texts = wordings(concept)
+        first = int(torch.randint(2**40, (1,), generator=self._seeds))
+        return [
+            Sample(texts[place % len(texts)], first + place, "general", concept)
+            for place in range(self._method.pictures)
+        ]
+
+    def _delta(self, weights: Float[Tensor, " k"]) -> Delta:
+        settings = self._method
+        patches = {}
+        for branch, balance in zip(self._branches, self._balances, strict=True):
+            solution = balance.edit(
+                weights,
+                keep_scale=settings.keep_scale,
+                ridge=settings.ridge,
+                weighting=settings.weighting,
+            )
+            patches[branch.key] = branch.patch(stored(solution.map, branch.weights))
+        made = self._recording.result(settings, self._wanted, patches, diagnostics={})
+        return made.delta
+
+    def _reached(self, made: _Round) -> bool:
+        gaps = (self._method.wanted() - made.found.shares()).abs()
+        return float(gaps.max()) < self._method.tolerance and self._kept_concept(made)
+
+    def _kept_concept(self, made: _Round) -> bool:
+        """Says whether enough pictures still show the concept; unknown counts as yes."""
+        before, now = self._rounds[0].found.present, made.found.present
+        return before is None or now is None or now >= self._method.least_presence * before
+
+    def _best(self) -> _Round:
+        """Takes the round nearest to the wanted shares that still shows the concept."""
+        start, *later = self._rounds
+        if not later:
+            raise NothingChanged(
+                f"every share of '{self._wanted.erasures[0].concept.name}' is within "
+                f"{self._method.tolerance:g} of the wanted one already (distance "
+                f"{start.distance:.2f}); nothing to debias, or lower the tolerance"
+            )
+        usable = [made for made in later if self._kept_concept(made)]
+        best = min(usable, key=lambda made: made.distance, default=None)
+        if best is None or best.distance >= start.distance:
+            why = "came nearer to the wanted shares" if usable else "still shows the concept"
+            raise NothingChanged(
+                f"none of {len(later)} rounds {why} (distance {start.distance:.2f} before); "
+                "give another step, more pictures or more rounds"
+            )
+        return best
+
+    def result(self, taken: _Round) -> ErasureResult:
+        """Wraps the round that was taken up with all of them."""
+        assert taken.delta is not None
+        told = {
+            "taken": next(n for n, made in enumerate(self._rounds) if made is taken),
+            "weights": [made.weights.tolist() for made in self._rounds],
+            "tallies": [asdict(made.found) for made in self._rounds],
+            "reached": self._reached(taken),
+            "judge": f"{self._judge.card.name}@{self._judge.card.version}",
+        }
+        patches = taken.delta.patches
+        return self._recording.result(self._method, self._wanted, patches, diagnostics=told)
+
+
+def _described(concept: Concept, attributes: Sequence[str]) -> Concept:
+    """Prompts that ask for an attribute: they are kept, so that they give what they gave."""
+    texts = tuple(f"{each} {concept.name}" for each in attributes)
+    return Concept(name=f"{concept.name} with attributes", prompts=texts)
