@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -54,7 +54,7 @@ class Debias(Method):
     )
     needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
 
-    attributes: tuple[str, ...]
+    attributes: tuple[str, ...] = ()
     """What pictures are told apart by, as one would write it in a prompt and ask the judge."""
     attribute_kind: ConceptKind = "style"
     """Which kind of concept the judge is asked for."""
@@ -89,11 +89,6 @@ class Debias(Method):
             raise BadRequest(f"keep_scale is {self.keep_scale}; it must not be negative")
         if not 0 <= self.least_presence <= 1:
             raise BadRequest(f"least_presence is {self.least_presence}; it must be between 0 and 1")
-        folded = {each.casefold().strip() for each in self.attributes}
-        if len(folded) < 2 or len(folded) < len(self.attributes) or "" in folded:
-            raise BadRequest(
-                f"the attributes are {list(self.attributes)}; name at least two different ones"
-            )
         if self.shares and len(self.shares) != len(self.attributes):
             raise BadRequest(
                 f"{len(self.shares)} shares for {len(self.attributes)} attributes; give one each"
@@ -103,6 +98,11 @@ class Debias(Method):
                 f"the shares {list(self.shares)} add up to {sum(self.shares):g}; they must be "
                 "0 or more and add up to 1"
             )
+
+    @classmethod
+    def presets(cls) -> Mapping[str, Debias]:
+        """Gives settings for the bundled model, as UCE's preset has them, with its sampling."""
+        return {"emoji": cls(keep_scale=3.0, ridge=1e-3, weighting="mean", steps=20, guidance=3.0)}
 
     def wanted(self) -> Float[Tensor, " k"]:
         """Gives the wanted share of every attribute, in their order."""
@@ -161,6 +161,11 @@ def debias(
         ModelCollapsed: the edit wrecks other prompts.
     """
     wanted = _understood(model, concept, keep)
+    folded = {each.casefold().strip() for each in method.attributes}
+    if len(folded) < 2 or len(folded) < len(method.attributes):
+        raise BadRequest(
+            f"the attributes are {list(method.attributes)}; name at least two different ones"
+        )
     if unknown := [each.name for each in method.concepts() if not judge.knows(each)]:
         raise BadRequest(
             f"the judge {judge.card.name} does not know '{unknown[0]}'; name attributes that it "
