@@ -27,7 +27,7 @@ from efface.emoji.judge import EmojiJudge
 from efface.emoji.vocabulary import HELD_OUT, NOUNS, STYLES, TEMPLATES, concept, prompt
 from efface.emoji.wordings import EVALUATION_PLAIN, EVALUATION_STYLED
 from efface.errors import NothingChanged
-from efface.evaluation.debiasing import Debias
+from efface.evaluation.debias import Debias
 from efface.evaluation.tallies import Tally, tally
 from efface.metrics.estimates import wilson
 

@@ -99,12 +99,12 @@ def again(pipe: Any, recipe: runs.Recipe, output: Output) -> ErasureResult:
 
 def _parsed(arguments: list[str]) -> tuple[Any, Any]:
     """Reads the verb's flags and, in the same line, the settings; a bundled model has its own."""
-    from efface.evaluation import debiasing
+    from efface.evaluation import debias as rounds
 
     early = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     early.add_argument("--model", nargs="?", default=BUNDLED)
     model = early.parse_known_args(arguments)[0].model
-    found = debiasing.Debias
+    found = rounds.Debias
     both: type[Any] = make_dataclass(
         "DebiasSettings",
         [("method", found, field(default=found.presets().get(model, found())))],

@@ -7,7 +7,7 @@ from efface.concepts import Concept, request
 from efface.contracts import Sample
 from efface.core.results import ErasureResult
 from efface.errors import BadRequest, NothingChanged
-from efface.evaluation.debiasing import Debias, debias
+from efface.evaluation.debias import Debias, debias
 from efface.evaluation.tallies import tally
 from tests.evaluation.conftest import AnsweringJudge
 
@@ -84,7 +84,7 @@ def test_the_delta_is_ordinary_the_model_is_left_and_the_same_seed_gives_the_sam
     assert all(torch.equal(w, before[n]) for n, w in toy.unet.state_dict().items())
     again = debias(toy, "pistol", Debias(**SMALL), ScriptedJudge(*script), seed=3)
     assert first.delta.id == again.delta.id
-    assert first.delta.provenance.method == "debiasing"
+    assert first.delta.provenance.method == "debias"
     first.save(tmp_path)
     read = ErasureResult.load(tmp_path)
     assert read.delta.id == first.delta.id
