@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from efface.cli.output import Output
     from efface.core.results import ErasureResult
 
-__all__ = ["METHOD", "Debias", "again", "run"]
+__all__ = ["METHOD", "Debias", "again", "read_flags", "run"]
 
 METHOD = "debias"
 """What a run's record has as its method."""
@@ -51,7 +51,7 @@ class Debias(Shared):
 
 def run(arguments: list[str], output: Output) -> int:
     """Draws, counts and moves; saves the round that came nearest."""
-    options, settings = _parsed(arguments)
+    options, settings = read_flags(arguments)
     if (options.out / runs.RECORD).exists() and not options.overwrite:
         raise BadRequest(
             f"{options.out} already holds a run; give another --out, or --overwrite to replace it"
@@ -97,8 +97,12 @@ def again(pipe: Any, recipe: runs.Recipe, output: Output) -> ErasureResult:
     return replace(result, delta=replace(result.delta, provenance=given))
 
 
-def _parsed(arguments: list[str]) -> tuple[Any, Any]:
-    """Reads the verb's flags and, in the same line, the settings; a bundled model has its own."""
+def read_flags(arguments: list[str]) -> tuple[Any, Any]:
+    """Reads the verb's flags and the settings; those of the bundled model have their own defaults.
+
+    Raises:
+        BadRequest: an unknown flag, or a value out of range.
+    """
     from efface.evaluation import debias as rounds
 
     early = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
