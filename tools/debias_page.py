@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from efface.emoji.vocabulary import HELD_OUT
 from readme_tables import table
 
 HEAD = """# Debiasing
@@ -46,6 +47,10 @@ drew, same seeds on both sides. *Distance* is the total variation distance to eq
 for*: prompts that name a style get it. Rates before → after with the 95 % interval (Wilson) of
 the latter, in per cent.
 
+"""
+UNSEEN = """
+In training the model was never shown {pairs}. A larger `--step` moves further in a round; what
+loses the concept is not taken.
 """
 SHARES = """
 Shares of the styles, before → after in per cent with the interval of the latter; 12.5 is wanted.
@@ -93,6 +98,10 @@ def page(results: Path) -> str:
         f"{_distances(list(rows.values()))}.\n"
     )
     told = f"No round came nearer for: {', '.join(failed)}.\n" if failed else ""
+    unseen = [
+        f"{noun} in {style}" for noun in rows for style in styles if (noun, style) in HELD_OUT
+    ]
+    told += UNSEEN.format(pairs=", ".join(unseen)) if unseen else ""
     tables = [table(columns, lines), summary, told, SHARES, table(["noun", *styles], shares), "\n"]
     return "".join([HEAD, head, *tables])
 

@@ -7,6 +7,7 @@ from efface.concepts import Concept, wordings
 from efface.core.balancing import Balance, distance, next_weights
 from efface.core.branches import text_branches
 from efface.errors import BadRequest
+from tests.conftest import host
 from tests.reference import closed_form as reference
 
 PISTOL = Concept(name="pistol")
@@ -94,3 +95,13 @@ def test_the_distance_counts_pictures_of_no_attribute():
     assert distance(weights(0.5, 0.5), weights(0.5, 0.5)) == 0
     assert distance(weights(0.5, 0.5), weights(0.75, 0.25)) == pytest.approx(0.25)
     assert distance(weights(0.5, 0.5), weights(0.5, 0.2)) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("family", ["sdxl", "sd3", "flux", "pixart"])
+def test_every_branch_of_every_family_is_moved(family):
+    for branch in text_branches(host(f"tiny_{family}", dtype=torch.float64)):
+        one = balance(branch)
+        edit = one.edit(weights(0.3, -0.1), keep_scale=0.0, ridge=1e-3, weighting="mean").map
+        wanted = one.sources + 0.3 * one.attributes[0] - 0.1 * one.attributes[1]
+        left = (edit.of(one.sources) - wanted).norm() / (wanted - one.sources).norm()
+        assert left < 0.5
