@@ -1,19 +1,20 @@
 """Runs the experiments that have no result yet.
 
-python -m benchmarks [presets] [erasure] [mass] [closed_form]
+python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias]
 """
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import closed_form, erasure, mass, presets
+from benchmarks import closed_form, debias, erasure, mass, presets
 
 EXPERIMENTS = {
     "presets": presets.run,
     "erasure": erasure.run,
     "mass": mass.run,
     "closed_form": closed_form.run,
+    "debias": debias.run,
 }
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import cli_page
+import debias_page
 import method_pages
 import module_map
 import readme_tables
@@ -28,6 +29,7 @@ def generated() -> dict[Path, str]:
     return {
         **method_pages.pages(ROOT / "docs" / "methods"),
         ROOT / "docs" / "cli.md": cli_page.page(),
+        ROOT / "docs" / "debiasing.md": debias_page.page(RESULTS.parent),
         ROOT / "docs" / "modules.md": module_map.page(ROOT),
         ROOT / "docs" / "results.md": readme_tables.results_page(RESULTS),
         ROOT / "docs" / "speed.md": speed_page.page(RESULTS.parent),

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from efface.core.edited_copy import edited_copy
     from efface.core.erasing import erase
     from efface.core.results import ErasureResult
+    from efface.evaluation.debias import Debias, debias
     from efface.evaluation.runner import evaluate
     from efface.exchange.adapter import load_adapter
     from efface.exchange.imports import import_delta
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Concept",
+    "Debias",
     "Delta",
     "Erasure",
     "ErasureRequest",
     "ErasureResult",
     "compose",
+    "debias",
     "edited_copy",
     "erase",
     "evaluate",
@@ -39,11 +42,13 @@ __all__ = [
 
 _HOMES = {
     "Concept": "efface.concepts",
+    "Debias": "efface.evaluation.debias",
     "Delta": "efface.core.deltas",
     "Erasure": "efface.concepts",
     "ErasureRequest": "efface.concepts",
     "ErasureResult": "efface.core.results",
     "compose": "efface.core.composition",
+    "debias": "efface.evaluation.debias",
     "edited_copy": "efface.core.edited_copy",
     "erase": "efface.core.erasing",
     "evaluate": "efface.evaluation.runner",

@@ -13,7 +13,8 @@ from efface.exchange.adapter import write_adapter
 ROOT = Path(__file__).parent.parent.parent
 README, GUIDE = ROOT / "README.md", ROOT / "docs" / "guide.md"
 PAGES = {
-    name: ROOT / "docs" / f"{name}.md" for name in ("guide", "streaming", "ledger", "exchange")
+    name: ROOT / "docs" / f"{name}.md"
+    for name in ("guide", "streaming", "ledger", "exchange", "debiasing")
 }
 built = pytest.mark.skipif(
     not (weights_folder() / "pipeline" / "model_index.json").exists(),
@@ -70,7 +71,9 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rece.toml").write_text("ridge = 0.5\n")
     from efface.cli import apply, evaluate, export, importing, ledger, rerun, verify
+    from efface.cli.debias import read_flags
     from efface.cli.erase import Erase, choose
+    from efface.cli.generate import Generate
     from efface.cli.list import List
     from efface.cli.plan import Plan
     from efface.cli.shell import parse
@@ -80,6 +83,7 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
         "evaluate": evaluate.Evaluate,
         "verify": verify.Verify,
         "rerun": rerun.Rerun,
+        "generate": Generate,
         "list": List,
         "export": export.Export,
         "import": importing.Import,
@@ -92,6 +96,8 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
         if words[-1:] == ["--help"]:
             with pytest.raises(SystemExit, match="0"):
                 choose(words[0], words[1:], kinds[verb])
+        elif verb == "debias":
+            read_flags(words)
         elif verb == "ledger":
             parse(ledger.ACTIONS[words[0]][0], words[1:], prog="efface ledger", description="")
         elif verb in kinds:

@@ -219,3 +219,21 @@ def test_uce_in_the_null_space_leaves_the_keys_and_values_of_kept_prompts(pipe):
 def test_a_share_that_is_none_is_refused():
     with pytest.raises(BadRequest, match="null_space is 2"):
         Uce(null_space=2)
+
+
+def test_uce_without_an_anchor_moderates_toward_the_values_of_the_empty_prompt(pipe):
+    """The paper's three uses differ in the target: here the empty prompt's, not an anchor's.
+
+    With one pair of rows and nothing kept the way left is ``ridge / (ridge + |c|^2)`` of the whole.
+    """
+    concept = Concept(name="pistol", prompts=("pistol",))
+    method = Uce(tokens="new", always_keep=(), ridge=1e-6)
+    layers = reference.key_value_layers(pipe.unet)
+    source, empty = reference.last_rows(pipe, "pistol", "")
+    lamp = reference.last_rows(pipe, "pistol", "lamp")[1]
+    for anchor, target in ((None, empty), ("lamp", lamp)):
+        wanted = request(concept, anchor=anchor)
+        edited = applied_layers(pipe, method.erase(pipe, wanted, generator=generator()).delta)
+        for name, weight in layers.items():
+            assert torch.allclose(source @ edited[name].T, target @ weight.T, atol=1e-5)
+            assert not torch.allclose(source @ edited[name].T, source @ weight.T, atol=1e-2)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from efface.cli import measuring, runs
+from efface.cli import debias, measuring, runs
 from efface.cli.folder import locked
 from efface.cli.hosts import load_host
 from efface.cli.shell import Repeated, Shared, parse
+from efface.errors import BadRequest
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -47,6 +48,11 @@ def run(arguments: list[str], output: Output) -> int:
     """Measures a run; exit code 1 means that the verdict is invalid."""
     options = parse(Evaluate, arguments, prog="efface evaluate", description="Measures a run.")
     recipe = runs.recipe_of(options.source)
+    if recipe.method == debias.METHOD:
+        raise BadRequest(
+            f"{options.source} was debiased, so nothing in it was to be erased; run.json has the "
+            "shares of every round, and efface generate --delta draws with it"
+        )
     plan = measuring.Plan(
         suite=options.suite,
         size=options.size,

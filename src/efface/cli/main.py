@@ -10,6 +10,7 @@ __all__ = ["VERBS", "main"]
 
 VERBS = {
     "erase": "erase concepts from a model; writes a delta, pictures, a report and a card",
+    "debias": "balance what a concept is drawn like, such as its style; writes a delta",
     "plan": "say what an erasure from a model folder touches, takes and writes, before any work",
     "generate": "draw pictures from prompts, with any number of deltas applied",
     "apply": "draw pictures with one run's delta applied, or write an edited copy of the model",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from efface.cli import runs
+from efface.cli import debias, runs
 from efface.cli.folder import locked
 from efface.cli.hosts import host_for
 from efface.cli.shell import Shared, parse
@@ -39,9 +39,12 @@ def run(arguments: list[str], output: Output) -> int:
     """Repeats a run with its settings and seed, and compares the two deltas."""
     options = parse(Rerun, arguments, prog="efface rerun", description="Repeats a run.")
     before = runs.open_run(options.source)
-    recipe = _all_settings(before)
+    recipe = runs.recipe_of(before.folder)
+    if recipe.method != debias.METHOD:
+        recipe = _all_settings(recipe, before)
     pipe = host_for(options.model or recipe.model, recipe.method, output, pictures=False)
-    result = runs.erase(pipe, recipe, output)
+    repeat = debias.again if recipe.method == debias.METHOD else runs.erase
+    result = repeat(pipe, recipe, output)
     if options.out is not None:
         with locked(options.out) as folder, folder.staged() as staging:
             result.save(staging)
@@ -55,9 +58,8 @@ def run(arguments: list[str], output: Output) -> int:
     return 0 if agrees else 1
 
 
-def _all_settings(before: runs.Run) -> runs.Recipe:
+def _all_settings(recipe: runs.Recipe, before: runs.Run) -> runs.Recipe:
     """Takes every setting as it was, so that a preset that has changed since does not matter."""
-    recipe = runs.recipe_of(before.folder)
     return replace(recipe, preset=None, settings=before.record["settings"])
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from efface.concepts import Concept, ErasureRequest
 
-__all__ = ["keep_concepts", "pipeline_folder", "understood", "weights_folder"]
+__all__ = ["keep_concepts", "pipeline_folder", "plainly_understood", "understood", "weights_folder"]
 
 
 def weights_folder() -> Path:
@@ -50,3 +50,14 @@ def understood(request: ErasureRequest) -> ErasureRequest:
     from efface.emoji.wordings import understand
 
     return understand(request)
+
+
+def plainly_understood(request: ErasureRequest) -> ErasureRequest:
+    """Fills a request from the vocabulary with wordings that name no style, to balance styles.
+
+    What is kept, unless it was given: every other noun, plain and in every style, and the concept
+    itself in every style, so that a prompt that asks for a style still gets it.
+    """
+    from efface.emoji.wordings import plainly
+
+    return plainly(request)

@@ -14,6 +14,7 @@ __all__ = [
     "EVALUATION_STYLED",
     "erased_prompts",
     "keep_set",
+    "plainly",
     "understand",
 ]
 
@@ -69,6 +70,36 @@ def understand(request: ErasureRequest) -> ErasureRequest:
     )
     filled = replace(request, erasures=erasures)
     return replace(filled, keep=filled.keep or keep_set(filled))
+
+
+def plainly(request: ErasureRequest) -> ErasureRequest:
+    """See `efface.emoji.plainly_understood`."""
+    erasures = tuple(
+        replace(erasure, concept=_plain(erasure.concept)) for erasure in request.erasures
+    )
+    filled = replace(request, erasures=erasures)
+    if filled.keep:
+        return filled
+    styled = tuple(
+        Concept(
+            name=f"{erasure.concept.name} in every style",
+            prompts=tuple(
+                prompt(text, erasure.concept.name, style=style.wording)
+                for style in STYLES.values()
+                for text in EDIT_STYLED
+            ),
+        )
+        for erasure in filled.erasures
+    )
+    return replace(filled, keep=(*keep_set(filled), *styled))
+
+
+def _plain(concept: Concept) -> Concept:
+    known = canonical(concept.name)
+    if known not in NOUNS or concept.prompts:
+        return concept
+    written = tuple(prompt(text, known) for text in EDIT_PLAIN)
+    return replace(concept, name=known, prompts=written)
 
 
 def _filled(concept: Concept) -> Concept:

@@ -34,6 +34,12 @@ class Uce(Eraser[TextToImage]):
     every layer is multiplied by the same map of the token embeddings. No images, no gradients. The
     anchor is the empty prompt unless the request names one; synonyms are erased along.
 
+    The paper has three uses of this solve, which differ in the target. *Erase*: the request names
+    an anchor, and the concept gets its values. *Moderate*: it names none, and the concept gets the
+    values of the empty prompt (with ``target="anchor"``; the bundled model's preset keeps the words
+    around the concept instead). *Debias*: the concept keeps its values plus weighted ones of
+    attributes, found by drawing and counting; that is ``efface debias``.
+
     Differs from the paper:
         The solve is one float64 Cholesky factorisation instead of a float32 inverse per layer; the
         result is the same to rounding and the change is stored as an exact low-rank map.

@@ -1,0 +1,168 @@
+"""``efface debias``: gives a concept's attributes the shares that are wanted."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, make_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from efface.cli import measuring, runs
+from efface.cli.folder import locked
+from efface.cli.hosts import BUNDLED, load_host
+from efface.cli.shell import Repeated, Shared, parse
+from efface.concepts import ConceptKind, request
+from efface.errors import BadRequest
+
+if TYPE_CHECKING:
+    from efface.cli.output import Output
+    from efface.core.results import ErasureResult
+
+__all__ = ["METHOD", "Debias", "again", "read_flags", "run"]
+
+METHOD = "debias"
+"""What a run's record has as its method."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Debias(Shared):
+    """What to debias, in which model, and who counts."""
+
+    concept: str
+    """What is drawn too often in one way, such as "cat"; its prompts name no attribute."""
+    out: Path
+    """Folder of the run: the delta, and run.json with the shares of every round."""
+    model: str = BUNDLED
+    """The bundled model, a diffusers folder, or a hub id."""
+    kind: ConceptKind = "object"
+    """What the concept is."""
+    keep: Repeated = ()
+    """What must stay; repeat for several. The bundled model has a default set."""
+    judge: str | None = None
+    """Who tells attributes apart; by default "emoji" for the bundled model."""
+    judge_folder: Path | None = None
+    """Model of a judge that is not bundled."""
+    seed: int = 0
+    """Seed of every picture."""
+    overwrite: bool = False
+    """Replace the run that the folder holds."""
+
+
+def run(arguments: list[str], output: Output) -> int:
+    """Draws, counts and moves; saves the round that came nearest."""
+    options, settings = read_flags(arguments)
+    if (options.out / runs.RECORD).exists() and not options.overwrite:
+        raise BadRequest(
+            f"{options.out} already holds a run; give another --out, or --overwrite to replace it"
+        )
+    recipe = runs.Recipe(
+        model=options.model,
+        method=METHOD,
+        preset=None,
+        settings={**_written(settings), **_judge_of(options)},
+        seed=options.seed,
+        request=request(options.concept, keep=options.keep, kind=options.kind),
+    )
+    with locked(options.out) as folder:
+        result = again(load_host(options.model, output), recipe, output)
+        with folder.staged() as staging:
+            result.save(staging)
+            runs.extend_record(staging, recipe)
+            measuring.forget(folder.path)
+    _tell(options.out, result, settings, output)
+    return 0
+
+
+def again(pipe: Any, recipe: runs.Recipe, output: Output) -> ErasureResult:
+    """Does what a recipe of this verb says.
+
+    Raises:
+        BadRequest, MissingInput: see `efface.cli.measuring.judge_for` and `efface.debias`.
+    """
+    import efface
+
+    settings = dict(recipe.settings)
+    name, folder = settings.pop("judge"), settings.pop("judge_folder")
+    judge = measuring.judge_for(name, None if folder is None else Path(folder))
+    listed: dict[str, Any] = {
+        key: tuple(v) if isinstance(v, list) else v for key, v in settings.items()
+    }
+    method = efface.Debias(**listed)
+    with output.progress("drawing and moving") as monitor:
+        result = efface.debias(
+            pipe, recipe.request, method, judge, seed=recipe.seed, monitor=monitor
+        )
+    given = replace(result.delta.provenance, settings_given=tuple(sorted(settings)))
+    return replace(result, delta=replace(result.delta, provenance=given))
+
+
+def read_flags(arguments: list[str]) -> tuple[Any, Any]:
+    """Reads the verb's flags and the settings; those of the bundled model have their own defaults.
+
+    Raises:
+        BadRequest: an unknown flag, or a value out of range.
+    """
+    from efface.evaluation import debias as rounds
+
+    early = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    early.add_argument("--model", nargs="?", default=BUNDLED)
+    model = early.parse_known_args(arguments)[0].model
+    found = rounds.Debias
+    both: type[Any] = make_dataclass(
+        "DebiasSettings",
+        [("method", found, field(default=found.presets().get(model, found())))],
+        bases=(Debias,),
+        frozen=True,
+        kw_only=True,
+    )
+    about = "Draws a concept, counts its attributes and moves it until each has its share."
+    options = parse(both, arguments, prog="efface debias", description=about)
+    return options, options.method
+
+
+def _written(settings: Any) -> dict[str, Any]:
+    return {each.name: getattr(settings, each.name) for each in fields(settings)}
+
+
+def _judge_of(options: Any) -> Mapping[str, str | None]:
+    """Names the judge; only the bundled model has one that goes with it.
+
+    Raises:
+        BadRequest: another model without a judge.
+    """
+    if options.judge is None and options.model != BUNDLED:
+        raise BadRequest(
+            "somebody must tell the attributes apart: give --judge zero_shot --judge-folder FOLDER "
+            "with a CLIP model, or another judge; see: efface list judges"
+        )
+    folder = options.judge_folder
+    name = options.judge or measuring.BUNDLED_JUDGES[0]
+    return {"judge": name, "judge_folder": None if folder is None else str(folder)}
+
+
+def _tell(out: Path, result: ErasureResult, settings: Any, output: Output) -> None:
+    taken = result.diagnostics["taken"]
+    rows = {name: curve for name, curve in result.curves.items() if name != "distance"}
+    output.say(
+        f"took round {taken} of {len(result.curves['distance']) - 1} "
+        f"({result.seconds:.0f} s): {out / runs.DELTA}"
+    )
+    width = max(map(len, rows))
+    output.say(*(f"  {n:<{width}}  {c[0]:6.1%} -> {c[taken]:6.1%}" for n, c in rows.items()))
+    before, after = (result.curves["distance"][n] for n in (0, taken))
+    output.say(f"distance to the wanted shares {before:.3f} -> {after:.3f}, each of one round's")
+    if not result.diagnostics["reached"]:
+        output.say(
+            f"some share is still {settings.tolerance:g} or more off; more --rounds, more "
+            "--pictures or another --step may come nearer"
+        )
+    output.result(
+        {
+            "run": str(out),
+            "delta": result.delta.id,
+            "taken": taken,
+            "reached": result.diagnostics["reached"],
+            "curves": {name: list(curve) for name, curve in result.curves.items()},
+        }
+    )
