@@ -76,7 +76,8 @@ class TextMapPatch:
     def on(self, weight: Float[Tensor, "out dim"]) -> Float[Tensor, "out dim"]:
         """Gives what is added to ``weight``, in its dtype; the cheaper order of two products."""
         left, right = self.left.to(weight), self.right.to(weight)
-        if left.shape[1] > left.shape[0] // 2:
+        (width, rank), outputs = left.shape, len(weight)
+        if rank * width + outputs * width < 2 * outputs * rank:
             return weight @ (left @ right)
         return (weight @ left) @ right
 
