@@ -161,7 +161,8 @@ def _read(kind: Kind, module: str, path: Path, *, name: str | None = None) -> En
     summary = (ast.get_docstring(tree) or "").partition("\n")[0]
     found = classes[0]
     doc = ast.get_docstring(found) or ""
-    return Entry(kind, name or path.stem, summary, module, found.name, _settings(found), doc)
+    settings = tuple(_settings(found, tree).values())
+    return Entry(kind, name or path.stem, summary, module, found.name, settings, doc)
 
 
 def _has_verb(node: ast.ClassDef, kind: Kind) -> bool:
@@ -169,9 +170,12 @@ def _has_verb(node: ast.ClassDef, kind: Kind) -> bool:
     return not node.name.startswith("_") and bool(defined & _VERBS[kind])
 
 
-def _settings(node: ast.ClassDef) -> tuple[Setting, ...]:
-    """Reads annotated fields with the docstring below each; class variables are facts."""
-    found = []
+def _settings(node: ast.ClassDef, tree: ast.Module) -> dict[str, Setting]:
+    """Reads annotated fields with the docstring below each; class variables are facts.
+
+    Its own come first, then those that it inherits from classes of `efface.core`.
+    """
+    found = {}
     for item, following in zip(node.body, [*node.body[1:], None], strict=True):
         if not isinstance(item, ast.AnnAssign) or not isinstance(item.target, ast.Name):
             continue
@@ -179,8 +183,25 @@ def _settings(node: ast.ClassDef) -> tuple[Setting, ...]:
         if type_text.startswith("ClassVar"):
             continue
         default = None if item.value is None else ast.unparse(item.value)
-        found.append(Setting(item.target.id, type_text, default, _text(following)))
-    return tuple(found)
+        name = item.target.id
+        found[name] = Setting(name, type_text, default, _text(following))
+    for base in (each.id for each in node.bases if isinstance(each, ast.Name)):
+        for name, setting in _inherited(base, tree).items():
+            found.setdefault(name, setting)
+    return found
+
+
+def _inherited(name: str, tree: ast.Module) -> dict[str, Setting]:
+    """Reads the settings of a base class from the file in `efface.core` that holds it."""
+    for item in tree.body:
+        if isinstance(item, ast.ClassDef) and item.name == name:
+            return _settings(item, tree)
+        if not isinstance(item, ast.ImportFrom) or not str(item.module).startswith("efface.core."):
+            continue
+        if any(each.name == name for each in item.names):
+            path = _ROOT.joinpath(*str(item.module).split(".")[1:]).with_suffix(".py")
+            return _inherited(name, ast.parse(path.read_text(encoding="utf-8")))
+    return {}
 
 
 def _text(node: ast.stmt | None) -> str:

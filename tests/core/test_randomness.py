@@ -5,7 +5,7 @@ import subprocess
 import pytest
 import torch
 
-from efface.core.parameters import chosen, restoring
+from efface.core.parameters import chosen, training
 from efface.core.randomness import derive, environment, noise_like, split
 from efface.errors import BadRequest
 
@@ -49,11 +49,13 @@ def test_parameters_come_back_bit_for_bit_also_after_an_error(tiny_sd1):
     before = {
         key: (weight.detach().clone(), weight.requires_grad) for key, weight in weights.items()
     }
-    with pytest.raises(ZeroDivisionError), restoring(weights), torch.no_grad():
-        for weight in weights.values():
-            weight.mul_(1.1)
-            weight.requires_grad_(False)
+    pointers = {key: weight.data_ptr() for key, weight in weights.items()}
+    with pytest.raises(ZeroDivisionError), training(tiny_sd1, weights):
+        with torch.no_grad():
+            for weight in weights.values():
+                weight.mul_(1.1)
         raise ZeroDivisionError
+    assert {key: weight.data_ptr() for key, weight in weights.items()} == pointers
     for key, weight in weights.items():
         assert torch.equal(weight, before[key][0])
         assert weight.requires_grad is before[key][1]

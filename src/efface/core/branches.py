@@ -145,7 +145,9 @@ def refuse_family(name: str, families: Collection[str], family: str) -> None:
         for each in registry.list_methods()
         if family in getattr(registry.load("methods", each), "families", ())
     ]
-    hint = f"; {' and '.join(others)} can" if others else ""
+    *first, last = others or [""]
+    listed = " and ".join([", ".join(first), last]) if first else last
+    hint = f"; {listed} can" if others else ""
     raise BadRequest(
         f"{name} does not edit {FAMILIES.get(family, 'this kind of model')}{hint}; it edits {known}"
     )

@@ -14,9 +14,9 @@ from efface.concepts import ErasureRequest, wordings
 from efface.contracts import Method
 from efface.core.branches import text_branches
 from efface.core.deltas import Delta
+from efface.core.denoising import Denoiser
 from efface.core.patches import TextMapPatch
 from efface.core.randomness import derive
-from efface.core.text import Embedder, evaluating
 from efface.errors import MissingInput, ModelCollapsed, NothingChanged
 from efface.models.architectures import FAMILIES, layout
 from efface.models.components import find
@@ -124,7 +124,7 @@ def _probe(model: Any, delta: Delta) -> str:
     if all(name.startswith("text_encoder") or name in readers for name in names):
         attention = all(each.key.endswith("/key_value") for each in text_branches(model))
         return "keys and values" if attention else "layers that read text"
-    return "predicted noise" if hasattr(model, "unet") else "weights"
+    return "weights" if layout(model) == "pixart" else "predicted noise"
 
 
 def _outputs(delta: Delta, key: str, parameter: Tensor) -> tuple[Float[Tensor, "*shape"], float]:
@@ -170,25 +170,20 @@ def _moved_projections(model: Any, delta: Delta, prompts: Sequence[str]) -> Floa
 
 
 def _moved_noise(model: Any, delta: Delta, prompts: Sequence[str]) -> Float[Tensor, " n"]:
-    before = _predicted_noise(model, Embedder(model).embedded(prompts))
+    before = _predicted_noise(model, prompts)
     with delta.apply(model):
-        after = _predicted_noise(model, Embedder(model).embedded(prompts))
+        after = _predicted_noise(model, prompts)
     return _relative(before, after)
 
 
-def _predicted_noise(
-    model: Any, embedded: Float[Tensor, "n tokens dim"]
-) -> Float[Tensor, "n values"]:
-    """Runs the denoiser once per prompt, on the same noise at the middle timestep."""
-    unet = model.unet
-    edge = int(unet.config.sample_size)
-    shape = (1, int(unet.config.in_channels), edge, edge)
-    noise = torch.randn(shape, generator=derive(0, "inspection")).to(unet.device, unet.dtype)
-    with evaluating(unet), torch.no_grad():
-        found = [
-            unet(noise, 500, encoder_hidden_states=one[None].to(unet.device, unet.dtype))[0]
-            for one in embedded
-        ]
+def _predicted_noise(model: Any, prompts: Sequence[str]) -> Float[Tensor, "n values"]:
+    """Runs the denoiser once per prompt, on the same noise at the middle of the way."""
+    denoiser = Denoiser(model)
+    drawn = torch.randn((1, *denoiser.latent_shape), generator=derive(0, "inspection"))
+    noise = drawn.to(denoiser.device, denoiser.dtype)
+    half = torch.tensor([500.0], dtype=torch.float64)
+    with denoiser.still():
+        found = [denoiser.predict(noise, half, denoiser.conditions([one])) for one in prompts]
     return torch.cat(found).flatten(1).to("cpu", torch.float64)
 
 

@@ -1,4 +1,4 @@
-"""Choosing parameters by role, changing them in place, putting them back bit for bit."""
+"""Parameters chosen by role and trained in place, with the unedited ones at hand as a teacher."""
 
 from __future__ import annotations
 
@@ -7,11 +7,16 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
+from efface.core.patches import DensePatch, Patch
+from efface.core.text import evaluating
+from efface.errors import BadModel
 from efface.models.architectures import members
+from efface.models.components import component
 
-__all__ = ["chosen", "restoring"]
+__all__ = ["Trained", "chosen", "training"]
 
 
 def chosen(model: Any, *roles: str) -> dict[str, nn.Parameter]:
@@ -23,16 +28,84 @@ def chosen(model: Any, *roles: str) -> dict[str, nn.Parameter]:
     return {key: weight for role in roles for key, weight in members(model, role).items()}
 
 
+class Trained:
+    """Parameters that are being trained; the originals are the very tensors that were there.
+
+    Swapping changes which tensor a parameter points to, so it costs nothing and is exact. Memory
+    is that of the chosen parameters once more, not of a second network.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
+        self.parameters = dict(parameters)
+        self.originals = {key: weight.data for key, weight in parameters.items()}
+        for weight in parameters.values():
+            weight.data = weight.data.clone()
+
+    @contextmanager
+    def teacher(self) -> Iterator[None]:
+        """Runs the body with the unedited network and without gradients."""
+        edited = {key: weight.data for key, weight in self.parameters.items()}
+        self._point_to(self.originals)
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self._point_to(edited)
+
+    def changes(self) -> dict[str, Float[Tensor, "*shape"]]:
+        """Gives what training has added to each parameter so far."""
+        return {key: weight.data - self.originals[key] for key, weight in self.parameters.items()}
+
+    def patches(self) -> dict[str, Patch]:
+        """Writes the changes down, leaving out parameters that stayed as they were."""
+        return {
+            key: DensePatch(change.cpu())
+            for key, change in self.changes().items()
+            if bool(change.any())
+        }
+
+    def restore(self) -> None:
+        """Points every parameter to its original tensor again."""
+        self._point_to(self.originals)
+
+    def _point_to(self, values: Mapping[str, Tensor]) -> None:
+        for key, weight in self.parameters.items():
+            weight.data = values[key]
+
+
 @contextmanager
-def restoring(parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
-    """Lets the body change values and ``requires_grad``, and puts both back whatever happens."""
-    saved = {key: weight.detach().to("cpu", copy=True) for key, weight in parameters.items()}
-    wanted = {key: weight.requires_grad for key, weight in parameters.items()}
+def training(model: Any, parameters: Mapping[str, nn.Parameter]) -> Iterator[Trained]:
+    """Lets the body train some parameters, and leaves the model bit for bit as it was.
+
+    Networks run as they do when drawing, without dropout. Only the chosen parameters ask for
+    gradients.
+
+    Args:
+        model: a pipeline.
+        parameters: by key, from `chosen`.
+
+    Raises:
+        BadModel: a parameter is narrower than float32; small steps would round away.
+    """
+    narrow = [key for key, weight in parameters.items() if weight.dtype.itemsize < 4]
+    if narrow:
+        raise BadModel(
+            f"{narrow[0]} is {parameters[narrow[0]].dtype}, in which small steps of training round "
+            "away; load the model in float32 (precision sets what the network computes in)"
+        )
+    networks = [component(model, name) for name in {key.partition("/")[0] for key in parameters}]
+    every = [weight for network in networks for weight in network.parameters()]
+    wanted = [weight.requires_grad for weight in every]
+    held = Trained(parameters)
     try:
-        yield
+        for weight in every:
+            weight.requires_grad = False
+        for weight in parameters.values():
+            weight.requires_grad = True
+        with evaluating(*networks):
+            yield held
     finally:
-        with torch.no_grad():
-            for key, weight in parameters.items():
-                weight.copy_(saved[key])
-                weight.requires_grad_(wanted[key])
-                weight.grad = None
+        held.restore()
+        for weight, flag in zip(every, wanted, strict=True):
+            weight.requires_grad = flag
+            weight.grad = None

@@ -125,23 +125,23 @@ class Weighted:
     pooled = False
 
     def __init__(self, inner: TextStream, factor: float) -> None:
-        self._inner, self._factor = inner, factor
+        self.inner, self._factor = inner, factor
         self.tokenised, self.span = inner.tokenised, inner.span
 
     @property
     def width(self) -> int:
         """The inner stream's width."""
-        return self._inner.width
+        return self.inner.width
 
     def identity(self, prompts: Sequence[str]) -> Any:
         """Tells the inner stream and the factor."""
-        return ["weighted", self._factor.hex(), self._inner.identity(prompts)]
+        return ["weighted", self._factor.hex(), self.inner.identity(prompts)]
 
     def embedded(
         self, prompts: Sequence[str], *, afresh: bool = False
     ) -> Float[Tensor, "batch tokens dim"]:
         """Scales the inner stream's rows."""
-        return self._inner.embedded(prompts, afresh=afresh) * self._factor
+        return self.inner.embedded(prompts, afresh=afresh) * self._factor
 
 
 class Pooled:

@@ -27,6 +27,7 @@ __all__ = [
     "every_row",
     "kept_rows",
     "mention",
+    "mentions",
     "prompt_pairs",
     "replaced",
 ]
@@ -64,7 +65,7 @@ def prompt_pairs(embedder: TextStream, erasure: Erasure, rule: TargetRule) -> li
             the rule replaces it.
     """
     found = [
-        _pair(embedder, erasure, source, name, rule) for source, name in _mentions(erasure.concept)
+        _pair(embedder, erasure, source, name, rule) for source, name in mentions(erasure.concept)
     ]
     for pair in found:
         if not embedder.tokenised(pair.source).content:
@@ -77,7 +78,7 @@ def prompt_pairs(embedder: TextStream, erasure: Erasure, rule: TargetRule) -> li
     return found
 
 
-def _mentions(concept: Concept) -> Iterator[tuple[str, str | None]]:
+def mentions(concept: Concept) -> Iterator[tuple[str, str | None]]:
     """Lists wordings with the name used in each; None where no name of the concept occurs."""
     if not concept.prompts:
         known = {

@@ -170,9 +170,16 @@ def _denoiser(layout: str) -> nn.Module:
 
 
 def filled(network: nn.Module, generator: torch.Generator) -> None:
-    """Fills matrices and kernels with normal values of variance 1 / inputs; the rest stays."""
+    """Fills matrices and kernels with normal values of variance 1 / inputs.
+
+    Biases that layers draw for themselves are drawn again, so that they depend on the seed too; the
+    rest stays.
+    """
+    biases = torch.Generator().manual_seed(generator.initial_seed() + 1)
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.ndim > 1:
                 drawn = torch.randn(parameter.shape, generator=generator)
                 parameter.copy_(drawn / parameter[0].numel() ** 0.5)
+            elif len(parameter.unique()) > 1:
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=biases))

@@ -36,6 +36,8 @@ def tiny_pipeline(family: LargeFamily, *, seed: int = 0, dtype: torch.dtype = to
         network.eval()
         if dtype != torch.float32:
             network.to(dtype)
+    if family == "pixart":
+        _drawn_biases(pipeline.transformer, torch.Generator().manual_seed(0))
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -167,7 +169,7 @@ def _flux() -> Any:
         pooled_projection_dim=_WIDTH,
         axes_dims_rope=(4, 4, 8),
     )
-    return FluxPipeline(
+    pipeline = FluxPipeline(
         scheduler=FlowMatchEulerDiscreteScheduler(),
         vae=_shifted(autoencoder()),
         text_encoder=_clip(first, projected=False),
@@ -176,6 +178,8 @@ def _flux() -> Any:
         tokenizer_2=second,
         transformer=denoiser,
     )
+    pipeline.default_sample_size = 8
+    return pipeline
 
 
 def _pixart() -> Any:
@@ -192,7 +196,6 @@ def _pixart() -> Any:
         sample_size=8,
         caption_channels=_T5_WIDTH,
     )
-    _drawn_biases(denoiser, torch.Generator().manual_seed(0))
     return PixArtAlphaPipeline(
         tokenizer=tokenizer,
         text_encoder=_t5(tokenizer),

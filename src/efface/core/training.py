@@ -1,0 +1,293 @@
+"""The one training loop: named loss terms in, trained parameters and curves out.
+
+It stops at the first term that is not finite, can be interrupted and resumed bit for bit, and
+knows nothing of what it trains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from efface.core.checkpoints import Stateful, active
+from efface.core.gradients import SaliencyScope, saliency_masks
+from efface.core.recording import Recording
+from efface.errors import BadRequest, ModelCollapsed, require_positive
+
+__all__ = ["Hooks", "Losses", "Training", "train"]
+
+Losses: TypeAlias = Callable[[torch.Generator], Mapping[str, Tensor]]
+"""Gives the weighted terms of one step's loss by name; all randomness from the generator."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """Settings of the loop; methods inherit them and give defaults of their own."""
+
+    steps: int = 200
+    """Optimiser steps. More erase deeper and disturb the rest more."""
+    learning_rate: float = 1e-5
+    """Step size of the optimiser."""
+    batch: int = 4
+    """Samples per step. Lower it when memory runs out, and raise accumulate instead."""
+    optimiser: Literal["adam", "adamw"] = "adam"
+    """Adam, or AdamW with weight_decay."""
+    weight_decay: float = 0.0
+    """Pull of the weights to zero, of adamw."""
+    clip: float = 0.0
+    """Longest gradient over all parameters; longer ones are shortened. 0: no limit."""
+    accumulate: int = 1
+    """Batches whose gradients are averaged into one step."""
+    ema: float = 0.0
+    """Decay of the running average of the weights that is handed back; 0: the last ones."""
+    patience: int = 0
+    """Steps without a new lowest smoothed loss after which training stops; 0: never."""
+    saliency: float = 1.0
+    """Share of the weights that may change: those where the loss is steepest (SalUn). 1: all."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """What the network computes in; weights and steps stay in float32."""
+    recompute: bool = False
+    """Compute activations twice instead of keeping them: less memory, more time."""
+
+    saliency_scope: ClassVar[SaliencyScope] = "all"
+    """Over what the share is taken: all weights together, or each tensor."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "steps", "learning_rate", "batch", "accumulate")
+        for name in ("clip", "weight_decay", "patience"):
+            if getattr(self, name) < 0:
+                raise BadRequest(f"{name} is {getattr(self, name)}; it must not be negative")
+        if not 0 <= self.ema < 1:
+            raise BadRequest(f"ema is {self.ema}; it must be at least 0 and below 1")
+        if not 0 < self.saliency <= 1:
+            raise BadRequest(f"saliency is {self.saliency}; it must be above 0 and at most 1")
+
+
+@runtime_checkable
+class Hooks(Protocol):
+    """What a method may change of a step; the defaults change nothing."""
+
+    def gradients(self, terms: Mapping[str, Tensor], parameters: Mapping[str, Tensor], /) -> None:
+        """Fills the parameters' ``grad`` from the terms."""
+
+    def after_step(self) -> None:
+        """Bends the parameters back to where they are allowed to be."""
+
+
+@dataclass
+class _Plain:
+    """Descends the sum of all terms."""
+
+    def gradients(self, terms: Mapping[str, Tensor], _: Mapping[str, Tensor], /) -> None:
+        torch.stack([*terms.values()]).sum().backward()
+
+    def after_step(self) -> None:
+        pass
+
+
+@dataclass
+class _Loop:
+    """Everything that changes while training, so that a checkpoint can hold it."""
+
+    settings: Training
+    parameters: Mapping[str, nn.Parameter]
+    generator: torch.Generator
+    hooks: Hooks
+    optimiser: torch.optim.Optimizer
+    step: int = 0
+    smoothed: float = math.nan
+    lowest: float = math.inf
+    waited: int = 0
+    average: dict[str, Tensor] = field(default_factory=dict)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    rows: list[dict[str, float]] = field(default_factory=list)
+
+
+def train(
+    losses: Losses,
+    parameters: Mapping[str, nn.Parameter],
+    settings: Training,
+    *,
+    generator: torch.Generator,
+    recording: Recording,
+    hooks: Hooks | None = None,
+    beside: Mapping[str, Stateful] | None = None,
+) -> int:
+    """Trains parameters in place; gives the number of steps done.
+
+    Args:
+        losses: the terms of one step, weighted.
+        parameters: what is trained, by key.
+        settings: steps, optimiser and the rest.
+        generator: handed to ``losses``; its state is part of checkpoints.
+        recording: takes one row of figures a step: the sum as ``loss``, and every term.
+        hooks: other rules for gradients, and a constraint after every step.
+        beside: whatever else a checkpoint must hold, such as a discriminator and its optimiser.
+
+    Raises:
+        ModelCollapsed: a term became infinite or not a number; names it. The last checkpoint
+            stays.
+        BadRequest: memory ran out; says what would need less. Or a checkpoint is of another run.
+    """
+    loop = _Loop(
+        settings, parameters, generator, hooks or _Plain(), _optimiser(settings, parameters)
+    )
+    checkpoint = active(parameters, dict(beside or {}))
+    scaler = torch.amp.GradScaler(_device(parameters), enabled=settings.precision == "float16")
+    masks = _masks(losses, loop) if settings.saliency < 1 else {}
+    originals = {key: parameters[key].detach().clone() for key in masks}
+    checkpoint.resume(loop)
+    for row in loop.rows:
+        recording.step(row)
+    try:
+        while loop.step < settings.steps:
+            figures = _one_step(losses, loop, scaler)
+            for key, mask in masks.items():
+                parameters[key].data.copy_(torch.where(mask, parameters[key], originals[key]))
+            loop.step += 1
+            loop.rows.append(figures)
+            recording.step(figures)
+            if _settled(loop, figures["loss"]):
+                break
+            checkpoint.keep(loop)
+    except ModelCollapsed as error:
+        raise ModelCollapsed(f"{error}{checkpoint.told}") from None
+    except BaseException:
+        checkpoint.leave(loop)
+        raise
+    checkpoint.done()
+    _hand_back(loop)
+    return loop.step
+
+
+def _optimiser(settings: Training, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+    rate = settings.learning_rate
+    if settings.optimiser == "adam":
+        return torch.optim.Adam([*parameters.values()], lr=rate)
+    return torch.optim.AdamW([*parameters.values()], lr=rate, weight_decay=settings.weight_decay)
+
+
+def _device(parameters: Mapping[str, nn.Parameter]) -> str:
+    return next(iter(parameters.values())).device.type
+
+
+def _masks(losses: Losses, loop: _Loop) -> dict[str, Tensor]:
+    """Finds the steepest weights before training, from as many batches as one step has twice."""
+    total = {key: torch.zeros_like(weight) for key, weight in loop.parameters.items()}
+    draws = torch.Generator().manual_seed(loop.generator.initial_seed() ^ 1)
+    for _ in range(2 * loop.settings.accumulate):
+        terms = losses(draws)
+        sum(terms.values(), torch.zeros(())).backward()
+        for key, weight in loop.parameters.items():
+            if weight.grad is not None:
+                total[key] += weight.grad
+            weight.grad = None
+    return saliency_masks(total, loop.settings.saliency, scope=loop.settings.saliency_scope)
+
+
+def _one_step(losses: Losses, loop: _Loop, scaler: Any) -> dict[str, float]:
+    """Averages the gradients of some batches, checks every term, and steps."""
+    settings, parameters = loop.settings, loop.parameters
+    loop.optimiser.zero_grad(set_to_none=True)
+    told: dict[str, float] = {}
+    gathered: dict[str, Tensor] = {}
+    for _ in range(settings.accumulate):
+        with _fitting(settings), _computing(settings, parameters):
+            terms = losses(loop.generator)
+        values = {name: float(term.detach()) for name, term in terms.items()}
+        _require_finite(values, loop)
+        for name, value in values.items():
+            told[name] = told.get(name, 0.0) + value / settings.accumulate
+        weighted = {name: scaler.scale(term / settings.accumulate) for name, term in terms.items()}
+        with _fitting(settings):
+            loop.hooks.gradients(weighted, parameters)
+        for key, weight in parameters.items():
+            if weight.grad is not None:
+                gathered[key] = weight.grad if key not in gathered else gathered[key] + weight.grad
+                weight.grad = None
+    for key, gradient in gathered.items():
+        parameters[key].grad = gradient
+    scaler.unscale_(loop.optimiser) if settings.precision == "float16" else None
+    if settings.clip > 0:
+        nn.utils.clip_grad_norm_(parameters.values(), settings.clip)
+    scaler.step(loop.optimiser)
+    scaler.update()
+    loop.hooks.after_step()
+    _average(loop)
+    return {"loss": sum(told.values()), **told}
+
+
+def _require_finite(values: Mapping[str, float], loop: _Loop) -> None:
+    broken = [name for name, value in values.items() if not math.isfinite(value)]
+    if not broken:
+        return
+    raise ModelCollapsed(
+        f"the term '{broken[0]}' of the loss became {values[broken[0]]} at step {loop.step}; "
+        f"lower learning_rate (it is {loop.settings.learning_rate}) or set clip"
+    )
+
+
+@contextlib.contextmanager
+def _fitting(settings: Training) -> Iterator[None]:
+    """Turns running out of memory into advice."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
+        memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not memory and not re.search("not enough memory|can't allocate memory", str(error)):
+            raise
+        half = max(1, settings.batch // 2)
+        ways = [f"batch={half} with accumulate={settings.accumulate * 2}"] * (settings.batch > 1)
+        ways += ["recompute=True"] * (not settings.recompute)
+        ways += ["precision='bfloat16'"] * (settings.precision == "float32")
+        raise BadRequest(
+            f"memory ran out at batch={settings.batch}; "
+            f"try {' or '.join(ways) or 'a smaller group of parameters'}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _computing(settings: Training, parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
+    """Computes in the wanted precision."""
+    if settings.precision == "float32":
+        yield
+        return
+    narrow = torch.bfloat16 if settings.precision == "bfloat16" else torch.float16
+    with torch.autocast(_device(parameters), dtype=narrow):
+        yield
+
+
+def _average(loop: _Loop) -> None:
+    """Follows the parameters with a running average."""
+    if loop.settings.ema == 0:
+        return
+    for key, weight in loop.parameters.items():
+        kept = loop.average.setdefault(key, weight.detach().clone())
+        kept.lerp_(weight.detach(), 1 - loop.settings.ema)
+
+
+def _settled(loop: _Loop, loss: float) -> bool:
+    """Says whether the smoothed loss has stopped falling; remembers the best state till then."""
+    if loop.settings.patience == 0:
+        return False
+    loop.smoothed = loss if math.isnan(loop.smoothed) else 0.9 * loop.smoothed + 0.1 * loss
+    if loop.smoothed < loop.lowest:
+        loop.lowest, loop.waited = loop.smoothed, 0
+        loop.best = {key: weight.detach().clone() for key, weight in loop.parameters.items()}
+        return False
+    loop.waited += 1
+    return loop.waited >= loop.settings.patience
+
+
+def _hand_back(loop: _Loop) -> None:
+    """Leaves in the parameters what the settings ask for."""
+    wanted = loop.average or loop.best
+    for key, value in wanted.items():
+        loop.parameters[key].data.copy_(value)

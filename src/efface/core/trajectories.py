@@ -1,0 +1,184 @@
+"""Latents on the way from noise to a picture: a pool made once, or stops of single runs.
+
+Sampling with classifier-free guidance computes, at every latent it visits, what the network
+predicts with and without the prompt. A pool keeps all three, so that training on latents of the
+unedited model needs no teacher and no sampling of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from efface.core.denoising import Conditions, Denoiser
+from efface.core.noise import guided
+
+__all__ = ["Pool", "drawn_latents", "sampled_pool", "stopped"]
+
+SAMPLES_A_PASS = 64
+"""Samples that go through the network together while sampling."""
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """Visited latents with what the unedited model predicted there; one entry a visit."""
+
+    latents: Float[Tensor, "n c h w"]
+    times: Float[Tensor, " n"]
+    places: Int[Tensor, " n"]
+    """Steps that were done before; 0 is pure noise."""
+    prompts: Int[Tensor, " n"]
+    """Which of the prompts the trajectory followed."""
+    runs: Int[Tensor, " n"]
+    """Which trajectory the entry is of; entries of one run share its first noise."""
+    unconditional: Float[Tensor, "n c h w"]
+    """Predictions for the empty prompt."""
+    conditional: Float[Tensor, "n c h w"]
+    """Predictions for the prompt."""
+    clean: Float[Tensor, "n c h w"]
+    """Where each trajectory ended."""
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def __getitem__(self, chosen: Tensor) -> Pool:
+        """Selects entries by number or mask."""
+        return Pool(**{name: values[chosen] for name, values in vars(self).items()})
+
+    def drawn(self, count: int, generator: torch.Generator) -> Pool:
+        """Draws entries with equal chance, with repetition."""
+        return self[torch.randint(len(self), (count,), generator=generator)]
+
+    def between(self, first: int, last: int) -> Pool:
+        """Takes the entries where at least ``first`` and fewer than ``last`` steps were done."""
+        return self[(self.places >= first) & (self.places < last)]
+
+    @staticmethod
+    def joined(parts: Sequence[Pool]) -> Pool:
+        """Puts pools after one another."""
+        return Pool(**{name: torch.cat([vars(each)[name] for each in parts]) for name in _FIELDS})
+
+
+_FIELDS = tuple(Pool.__dataclass_fields__)
+
+
+def drawn_latents(
+    denoiser: Denoiser, count: int, generator: torch.Generator
+) -> Float[Tensor, "count c h w"]:
+    """Draws where trajectories start, in float32 on the CPU, then moved."""
+    drawn = torch.randn((count, *denoiser.latent_shape), generator=generator)
+    return drawn.to(denoiser.device, denoiser.dtype)
+
+
+def sampled_pool(
+    denoiser: Denoiser,
+    conditions: Conditions,
+    followed: Int[Tensor, " runs"],
+    *,
+    steps: int,
+    guidance: float,
+    generator: torch.Generator,
+) -> Pool:
+    """Samples trajectories with the model as it is now and keeps every visit.
+
+    Costs ``2 * runs * steps`` network evaluations and gives ``runs * steps`` entries.
+
+    Args:
+        denoiser: the network.
+        conditions: one prompt each.
+        followed: which of them each trajectory follows.
+        steps: denoising steps of each.
+        guidance: scale of classifier-free guidance.
+        generator: draws the first noise.
+    """
+    runs = len(followed)
+    start = drawn_latents(denoiser, runs, generator)
+    parts = []
+    with denoiser.still():
+        for first in range(0, runs, SAMPLES_A_PASS // 2):
+            some = torch.arange(first, min(first + SAMPLES_A_PASS // 2, runs))
+            visits = _visited(denoiser, conditions[followed[some]], start[some], steps, guidance)
+            clean = visits.pop()[0]
+            for place, (latents, time, without, with_prompt) in enumerate(visits):
+                parts.append(
+                    Pool(
+                        latents=latents,
+                        times=torch.full((len(some),), float(time), dtype=torch.float64),
+                        places=torch.full((len(some),), place),
+                        prompts=followed[some],
+                        runs=some,
+                        unconditional=without,
+                        conditional=with_prompt,
+                        clean=clean,
+                    )
+                )
+    return Pool.joined(parts)
+
+
+def _visited(
+    denoiser: Denoiser, conditions: Conditions, latents: Tensor, steps: int, guidance: float
+) -> list[tuple[Tensor, ...]]:
+    """Runs one batch to its end; the last entry holds the clean latents alone."""
+    scheduler = denoiser.ready(steps)
+    empty = denoiser.conditions([""]).repeated(len(latents))
+    found: list[tuple[Tensor, ...]] = []
+    for time in scheduler.timesteps:
+        without, with_prompt = _both(denoiser, latents, time, empty, conditions)
+        found.append((latents, time, without, with_prompt))
+        steered = guided(without, with_prompt, guidance)
+        latents = scheduler.step(steered, time, latents).prev_sample
+    return [*found, (latents,)]
+
+
+def _both(
+    denoiser: Denoiser, latents: Tensor, time: Tensor, empty: Conditions, conditions: Conditions
+) -> tuple[Tensor, Tensor]:
+    """Predicts without and with the prompt in one batch."""
+    count = len(latents)
+    predicted = denoiser.predict(
+        torch.cat([latents, latents]),
+        time.to(torch.float64).expand(2 * count),
+        Conditions.joined([empty, conditions]),
+    )
+    return predicted[:count], predicted[count:]
+
+
+def stopped(
+    denoiser: Denoiser,
+    conditions: Conditions,
+    start: Float[Tensor, "n c h w"],
+    places: Int[Tensor, " n"],
+    *,
+    steps: int,
+    guidance: float,
+) -> Float[Tensor, "n c h w"]:
+    """Denoises each sample for its own number of steps, with the model as it is now.
+
+    For methods that ask for latents of the model in training. Each goes through the network two
+    times a step, until it stops.
+
+    Args:
+        denoiser: the network.
+        conditions: one prompt a sample.
+        start: noise.
+        places: steps to do for each sample; 0 leaves it as it is.
+        steps: of the whole trajectory.
+        guidance: scale of classifier-free guidance.
+    """
+    scheduler = denoiser.ready(steps)
+    latents = start.clone()
+    empty = denoiser.conditions([""])
+    with denoiser.still():
+        for place, time in enumerate(scheduler.timesteps[: int(places.max())]):
+            going = (places > place).nonzero().flatten()
+            some = latents[going]
+            without, with_prompt = _both(
+                denoiser, some, time, empty.repeated(len(going)), conditions[going]
+            )
+            steered = guided(without, with_prompt, guidance)
+            latents[going] = scheduler.step(steered, time, some).prev_sample
+    return latents
