@@ -116,13 +116,22 @@ class Denoiser:
 
     def ready(self, steps: int) -> Any:
         """Makes a scheduler that is set to so many steps."""
-        scheduler = self.scheduler()
+        scheduler, options = self.scheduler(), {}
         if scheduler.config.get("use_dynamic_shifting"):
-            # The shift of the largest picture; FLUX and SD 3.5 shift by size.
-            scheduler.set_timesteps(steps, mu=float(scheduler.config.max_shift))
+            options["mu"] = self._shift(scheduler.config)
+        if self.family == "flux":
+            sigmas = torch.linspace(1.0, 1 / steps, steps, dtype=torch.float64)
+            scheduler.set_timesteps(sigmas=sigmas.tolist(), **options)
         else:
-            scheduler.set_timesteps(steps)
+            scheduler.set_timesteps(steps, **options)
         return scheduler
+
+    def _shift(self, config: Any) -> float:
+        """How far the times of a flow are shifted, which grows with the picture's size."""
+        tokens = self.latent_shape[1] * self.latent_shape[2] / 4
+        span = config.max_image_seq_len - config.base_image_seq_len
+        share = (tokens - config.base_image_seq_len) / span
+        return float(config.base_shift + share * (config.max_shift - config.base_shift))
 
     def conditions(self, prompts: Sequence[str]) -> Conditions:
         """Encodes prompts as the pipeline does, once each.

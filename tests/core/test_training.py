@@ -1,0 +1,235 @@
+"""The loop: what it trains, when it stops, and that it resumes to the same bits."""
+
+import math
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from torch import nn
+
+from efface.core.checkpoints import Checkpointing, checkpointing, identity_of
+from efface.core.parameters import chosen, training
+from efface.core.recording import Recording
+from efface.core.training import Training, train
+from efface.errors import BadModel, BadRequest, ModelCollapsed
+from tests.conftest import host
+
+GOAL = torch.tensor([1.0, -2.0, 3.0, 0.5])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Training):
+    """The loop's own settings with toy values."""
+
+    steps: int = 30
+    learning_rate: float = 0.05
+
+
+def losses(weight):
+    """Noisy regression with two terms."""
+
+    def terms(generator):
+        noise = torch.randn(4, generator=generator)
+        return {
+            "near": ((weight - GOAL + 0.1 * noise) ** 2).mean(),
+            "small": 1e-3 * weight.square().mean(),
+        }
+
+    return terms
+
+
+def ran(settings, *, weight=None, terms=None, **options):
+    weight = nn.Parameter(torch.zeros(4)) if weight is None else weight
+    rows = []
+    recording = Recording(
+        host("tiny_sd1"),
+        generator=torch.Generator(),
+        monitor=lambda step, _, figures: rows.append((step, dict(figures))),
+        steps=settings.steps,
+    )
+    done = train(
+        terms or losses(weight),
+        {"model/weight": weight},
+        settings,
+        generator=torch.Generator().manual_seed(3),
+        recording=recording,
+        **options,
+    )
+    return weight.detach(), rows, done
+
+
+def test_it_descends_and_reports_every_term():
+    weight, rows, done = ran(Settings(steps=200))
+    assert (weight - GOAL).abs().max() < 0.1
+    assert done == len(rows) == 200
+    first, last = rows[0][1], rows[-1][1]
+    assert first["loss"] == pytest.approx(first["near"] + first["small"])
+    assert last["near"] < 0.1 * first["near"]
+
+
+def test_accumulated_batches_are_averaged():
+    twice, rows, _ = ran(Settings(steps=1, accumulate=2, learning_rate=0.1))
+    weight = torch.zeros(4, requires_grad=True)
+    draws = torch.Generator().manual_seed(3)
+    total = sum(sum(losses(weight)(draws).values()) for _ in range(2)) / 2
+    total.backward()
+    assert rows[0][1]["loss"] == pytest.approx(float(total.detach()), rel=1e-5)
+    assert torch.allclose(twice, -0.1 * weight.grad.sign(), atol=1e-4)
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.5])
+def test_gradients_are_shortened_before_the_step(clip):
+    weight, lengths = nn.Parameter(torch.zeros(4)), []
+
+    class Watching:
+        def gradients(self, terms, parameters, /):
+            sum(terms.values()).backward()
+
+        def after_step(self):
+            lengths.append(float(weight.grad.norm()))
+
+    ran(Settings(steps=3, clip=clip), weight=weight, hooks=Watching())
+    assert max(lengths) == pytest.approx(0.5, abs=1e-5) if clip else max(lengths) > 1.0
+
+
+def test_a_term_that_is_not_finite_is_named():
+    weight = nn.Parameter(torch.zeros(4))
+
+    def terms(generator):
+        found = losses(weight)(generator)
+        bad = math.nan if float(weight.detach().norm()) > 0.3 else 0.0
+        return {**found, "odd": found["small"] * 0 + bad}
+
+    with pytest.raises(ModelCollapsed, match="term 'odd' of the loss became nan at step"):
+        ran(Settings(), weight=weight, terms=terms)
+
+
+def test_running_out_of_memory_says_what_would_fit():
+    def terms(_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(BadRequest, match="batch=2 with accumulate=2 or recompute=True"):
+        ran(Settings(batch=4), terms=terms)
+
+
+def test_other_errors_are_not_taken_for_memory():
+    def terms(_):
+        raise RuntimeError("shapes differ")
+
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        ran(Settings(), terms=terms)
+
+
+def test_patience_stops_and_hands_the_best_state_back():
+    weight, rows, done = ran(Settings(steps=2000, patience=20, learning_rate=0.2))
+    assert done < 2000
+    assert done == len(rows)
+    assert (weight - GOAL).abs().max() < 0.3
+
+
+def test_an_average_lags_behind_the_last_weights():
+    plain, _, _ = ran(Settings())
+    average, _, _ = ran(Settings(ema=0.9))
+    assert average.norm() < 0.95 * plain.norm()
+
+
+def test_masked_weights_stay_bit_for_bit_whatever_the_optimiser():
+    start = torch.tensor([0.3, 0.7, -0.4, 0.1])
+    weight = nn.Parameter(start.clone())
+    settings = Settings(saliency=0.5, optimiser="adamw", weight_decay=0.5)
+    trained, _, _ = ran(settings, weight=weight)
+    same = trained == start
+    assert same.tolist() == [True, False, False, True]
+    whole, _, _ = ran(replace(settings, saliency=1.0), weight=nn.Parameter(start.clone()))
+    assert not (whole == start).any()
+
+
+@pytest.mark.parametrize("more", [{}, {"ema": 0.8, "patience": 500, "optimiser": "adamw"}])
+def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, more):
+    settings = Settings(steps=25, **more)
+    whole, rows, _ = ran(settings)
+    weight, count = nn.Parameter(torch.zeros(4)), [0]
+
+    def interrupted(generator):
+        count[0] += 1
+        if count[0] == 13:
+            raise KeyboardInterrupt
+        return losses(weight)(generator)
+
+    kept = Checkpointing(tmp_path, identity="{}", every=5)
+    with pytest.raises(KeyboardInterrupt), checkpointing(kept):
+        ran(settings, weight=weight, terms=interrupted)
+    assert kept.file.exists()
+    with checkpointing(replace(kept, resume=True)):
+        again, resumed, _ = ran(settings)
+    assert torch.equal(again, whole)
+    assert resumed == rows
+    assert not kept.file.exists()
+
+
+def test_checkpoints_of_other_runs_and_damaged_ones_are_refused(tmp_path):
+    kept = Checkpointing(tmp_path, identity='{"method": "a", "seed": 1}', every=1)
+    with (
+        pytest.raises(BadRequest, match="no checkpoint"),
+        checkpointing(replace(kept, resume=True)),
+    ):
+        ran(Settings())
+
+    def stops(generator):
+        if kept.file.exists():
+            raise KeyboardInterrupt
+        return losses(weight)(generator)
+
+    weight = nn.Parameter(torch.zeros(4))
+    with pytest.raises(KeyboardInterrupt), checkpointing(kept):
+        ran(Settings(), weight=weight, terms=stops)
+    other = replace(kept, identity='{"method": "b", "seed": 1}', resume=True)
+    with pytest.raises(BadRequest, match="method a; this one: method b"), checkpointing(other):
+        ran(Settings())
+    kept.file.write_bytes(kept.file.read_bytes()[:40])
+    with pytest.raises(BadRequest, match="damaged"), checkpointing(replace(kept, resume=True)):
+        ran(Settings())
+
+
+def test_an_identity_tells_runs_apart_but_lets_steps_change():
+    from efface.concepts import request
+
+    same = identity_of("emoji", request("cat"), Settings(steps=3), 0)
+    assert same == identity_of("emoji", request("cat"), Settings(steps=9, learning_rate=1.0), 0)
+    assert same != identity_of("emoji", request("dog"), Settings(steps=3), 0)
+    assert same != identity_of("emoji", request("cat"), Settings(steps=3, batch=7), 0)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"steps": 0}, {"ema": 1.0}, {"saliency": 0.0}, {"clip": -1.0}, {"accumulate": 0}]
+)
+def test_settings_out_of_range_are_refused(bad):
+    with pytest.raises(BadRequest, match=next(iter(bad))):
+        Settings(**bad)
+
+
+def test_the_teacher_is_the_unedited_network_to_the_bit(tiny_sd1):
+    weights = chosen(tiny_sd1, "key_value")
+    before = {key: weight.detach().clone() for key, weight in weights.items()}
+    with training(tiny_sd1, weights) as edit:
+        assert all(weight.requires_grad for weight in weights.values())
+        rest = set(tiny_sd1.unet.parameters()) - set(weights.values())
+        assert not any(weight.requires_grad for weight in rest)
+        with torch.no_grad():
+            for weight in weights.values():
+                weight += 1
+        with edit.teacher():
+            assert all(torch.equal(weight, before[key]) for key, weight in weights.items())
+        assert all(torch.equal(weight, before[key] + 1) for key, weight in weights.items())
+        patches = edit.patches()
+    assert patches.keys() == weights.keys()
+    assert all(torch.equal(weight, before[key]) for key, weight in weights.items())
+
+
+def test_half_precision_is_refused_with_advice():
+    pipe = host("tiny_sd1", dtype=torch.float16)
+    with (
+        pytest.raises(BadModel, match="load the model in float32"),
+        training(pipe, chosen(pipe, "key_value")),
+    ):
+        pass
