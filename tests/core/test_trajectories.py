@@ -79,7 +79,7 @@ def test_samples_stop_where_the_whole_run_passed(sampled):
 
 
 def test_one_step_of_a_pool_follows_from_its_entry(tiny_sd1):
-    """Re-adding the stored predictions at the stored time reaches the next entry: no time is off."""
+    """Stored predictions at the stored time lead to the next entry: no time is off."""
     denoiser, _, pool = pool_of(tiny_sd1)
     scheduler = denoiser.ready(4)
     run = pool[pool.runs == 1]

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from efface.concepts import Erasure, ErasureRequest, wordings
@@ -25,7 +25,7 @@ from efface.core.recording import Recording
 from efface.core.results import ErasureResult
 from efface.core.token_rules import TargetRule, mentions, replaced
 from efface.core.training import Hooks, Losses, Training, train
-from efface.core.trajectories import Pool, drawn_latents, sampled_pool, stopped
+from efface.core.trajectories import SAMPLES_A_PASS, Pool, drawn_latents, sampled_pool, stopped
 from efface.errors import BadRequest, require_positive
 
 __all__ = ["GradientEraser", "GradientRun", "Wording"]
@@ -116,6 +116,37 @@ class GradientRun:
     def pool(self) -> Pool:
         """Samples trajectories of the frozen model, as many for every concept."""
         return self._sampled(self.prompts, self._in_turn(), "pool")
+
+    def drawn(
+        self, conditions: Conditions
+    ) -> tuple[Float[Tensor, "runs c h w"], Int[Tensor, " runs"]]:
+        """Draws clean latents with the frozen model: one condition a wording, concepts in turn.
+
+        Returns:
+            The latents, and which wording each of them is of.
+        """
+        followed = self._in_turn()
+        start = drawn_latents(self.denoiser, len(followed), self.draws["pool"])
+        steps, guidance = self.method.sampling_steps, self.method.sampling_guidance
+        parts = [
+            stopped(
+                self.denoiser,
+                conditions[which],
+                noise,
+                torch.full((len(which),), steps),
+                steps=steps,
+                guidance=guidance,
+            )
+            for which, noise in zip(
+                followed.split(SAMPLES_A_PASS // 2), start.split(SAMPLES_A_PASS // 2), strict=True
+            )
+        ]
+        return torch.cat(parts), followed
+
+    def times(self, count: int, generator: torch.Generator) -> Float[Tensor, " count"]:
+        """Draws training timesteps with equal chance."""
+        every = len(self.denoiser.process.noise)
+        return torch.randint(every, (count,), generator=generator).to(torch.float64)
 
     def _in_turn(self) -> Int[Tensor, " runs"]:
         """Chooses a wording for every trajectory: concepts in turn, their wordings at random."""

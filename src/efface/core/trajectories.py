@@ -17,7 +17,7 @@ from torch import Tensor
 from efface.core.denoising import Conditions, Denoiser
 from efface.core.noise import guided
 
-__all__ = ["Pool", "drawn_latents", "sampled_pool", "stopped"]
+__all__ = ["SAMPLES_A_PASS", "Pool", "drawn_latents", "sampled_pool", "stopped"]
 
 SAMPLES_A_PASS = 64
 """Samples that go through the network together while sampling."""
