@@ -35,6 +35,8 @@ class Case:
 TRAINED = {"steps": 20, "batch": 4, "sampling_steps": 4, "trajectories": 4, "learning_rate": 2e-3}
 TRAINED |= {"keep_weight": 10.0, "keep_trajectories": 4}
 """Settings that make a toy run of training short."""
+ADVERSARIAL = {"parameters": "cross_attention", "keep_weight": 100.0, "retain_weight": 1.0}
+ADVERSARIAL |= {"discriminator_rate": 1e-3}
 
 CASES = (
     Case(
@@ -245,6 +247,31 @@ CASES = (
         host="tiny_sdxl",
         request=request("pistol", anchor="lamp", keep=["cat"]),
         golden={"weight_change": 0.027376653},
+        seconds=20.0,
+    ),
+    Case(
+        method="doco",
+        settings=TRAINED | ADVERSARIAL | {"warm_up": 30, "surgery": "each"},
+        request=request("pistol", keep=["cat"]),
+        golden={"weight_change": 0.033586225},
+        seconds=20.0,
+    ),
+    Case(
+        method="doco",
+        settings=TRAINED
+        | ADVERSARIAL
+        | {"warm_up": 30, "parameters": "unet", "norm": "group", "latest": 0.6},
+        host="tiny_sd2",
+        request=request("pistol", anchor="lamp", keep=["cat"]),
+        golden={"weight_change": 0.055069538},
+        seconds=20.0,
+    ),
+    Case(
+        method="doco",
+        settings=TRAINED | ADVERSARIAL | {"warm_up": 10, "surgery": "each"},
+        host="tiny_sdxl",
+        request=request("pistol", keep=["cat"]),
+        golden={"weight_change": 0.039107399},
         seconds=20.0,
     ),
 )

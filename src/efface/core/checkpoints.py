@@ -117,8 +117,6 @@ class _Keeper:
         for key, weight in self._parameters.items():
             weight.data.copy_(tensors[f"parameter/{key}"])
         loop.optimiser.load_state_dict(states["optimiser"])
-        for group in loop.optimiser.param_groups:
-            group["lr"] = loop.settings.learning_rate
         for name, part in self._beside.items():
             part.load_state_dict(states[f"beside/{name}"])
         loop.generator.set_state(tensors["generator"])

@@ -35,6 +35,8 @@ class Training:
     """Optimiser steps. More erase deeper and disturb the rest more."""
     learning_rate: float = 1e-5
     """Step size of the optimiser."""
+    schedule: Literal["constant", "cosine"] = "constant"
+    """How the step size changes: not at all, or down to a hundredth along a cosine."""
     batch: int = 4
     """Samples per step. Lower it when memory runs out, and raise accumulate instead."""
     optimiser: Literal["adam", "adamw"] = "adam"
@@ -196,6 +198,8 @@ def _one_step(losses: Losses, loop: _Loop, scaler: Any) -> dict[str, float]:
     """Averages the gradients of some batches, checks every term, and steps."""
     settings, parameters = loop.settings, loop.parameters
     loop.optimiser.zero_grad(set_to_none=True)
+    for group in loop.optimiser.param_groups:
+        group["lr"] = settings.learning_rate * _factor(settings, loop.step)
     told: dict[str, float] = {}
     gathered: dict[str, Tensor] = {}
     for _ in range(settings.accumulate):
@@ -222,6 +226,13 @@ def _one_step(losses: Losses, loop: _Loop, scaler: Any) -> dict[str, float]:
     loop.hooks.after_step()
     _average(loop)
     return {"loss": sum(told.values()), **told}
+
+
+def _factor(settings: Training, step: int) -> float:
+    """Gives the step size of a step, as a share of the first."""
+    if settings.schedule == "constant":
+        return 1.0
+    return 0.01 + 0.99 * (1 + math.cos(math.pi * step / settings.steps)) / 2
 
 
 def _require_finite(values: Mapping[str, float], loop: _Loop) -> None:

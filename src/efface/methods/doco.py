@@ -1,0 +1,248 @@
+"""Adversarial alignment of a concept's outputs with its anchor's (DoCo, AAAI 2025)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+
+from efface.contracts import Monitor, Need, Paper, TextToImage, silent
+from efface.core.discriminators import ANCHOR, CONCEPT, PatchDiscriminator
+from efface.core.gradient_runs import GradientEraser, GradientRun
+from efface.core.gradients import projected_away
+from efface.core.losses import Ask, predicted
+from efface.core.randomness import noise_like
+from efface.errors import BadRequest, require_positive
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
+    from efface.concepts import ErasureRequest
+    from efface.core.parameters import Trained
+    from efface.core.results import ErasureResult
+
+__all__ = ["Doco"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doco(GradientEraser):
+    """Trains a concept's pictures to be taken for its anchor's by a discriminator.
+
+    Latents of anchor pictures are noised; from what the model predicts for the concept's prompt
+    and what the frozen model predicts for the anchor's, clean latents follow. A discriminator
+    learns to tell the two kinds apart, and the model to fool it (section 3.1): the distributions
+    meet, not each pair of pictures, which should carry over to other wordings. Where the gradient
+    would undo what a retained prompt needs, that component is taken out (section 3.2).
+
+    Differs from the paper:
+        ``surgery="projection"`` projects the gradient over all weights as one vector, as the paper
+        says. The released code does it by tensor, after clipping both to length 1, so that the
+        removed part is dominated by a step of the retained loss: ``surgery="official"``.
+        The discriminator learns from its own loss alone; in the released code the gradient of the
+        model's loss leaks into it.
+        Latents of the sampler are used as they are, without pictures between, and the frozen model
+        is the same network with the unedited weights.
+        Its depth follows the latents' size. ``norm="group"`` and ``latest`` are our stabilisers.
+        ``keep_weight`` is ours too; what it holds counts among what is retained.
+    """
+
+    paper: ClassVar[Paper] = Paper(
+        "Unlearning Concepts in Diffusion Model via Concept Domain Correction and Concept "
+        "Preserving Gradient",
+        "2405.15304",
+        2025,
+    )
+    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
+
+    parameters: Literal["key_value", "cross_attention", "unet"] = "key_value"
+    """Which weights are trained."""
+    surgery: Literal["projection", "each", "official", "none"] = "projection"
+    """How conflict with the retained loss is removed: from all weights as one, by tensor, as
+    released, or not at all."""
+    surgery_strength: float = 1.0
+    """lambda of ``official``."""
+    retain_weight: float = 0.0
+    """Weight of descending the retained loss itself; the paper has 0.1 without surgery."""
+    warm_up: int = 1000
+    """Steps of the discriminator alone, before training."""
+    discriminator_rate: float = 1e-4
+    """Step size of the discriminator's Adam."""
+    norm: Literal["batch", "group"] = "batch"
+    """Normalisation in the discriminator."""
+    latest: float = 1.0
+    """Share of the noise levels that are used, from clean on; high noise blows differences up."""
+    steps: int = 1000
+    """Optimiser steps. More erase deeper and disturb the rest more."""
+    learning_rate: float = 4.8e-5
+    """Step size of the optimiser."""
+    batch: int = 8
+    """Latents per step, and as many retained ones."""
+    trajectories: int = 200
+    """Pictures of anchor prompts that the frozen model draws."""
+    sampling_steps: int = 25
+    """Denoising steps of a picture."""
+    sampling_guidance: float = 6.0
+    """Scale of classifier-free guidance of the pictures."""
+    optimiser: Literal["adam", "adamw"] = "adamw"
+    """Adam, or AdamW with weight_decay."""
+    weight_decay: float = 1e-2
+    """Pull of the weights to zero, of adamw."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "discriminator_rate", "latest")
+        if self.warm_up < 0 or self.retain_weight < 0 or self.latest > 1:
+            raise BadRequest("warm_up and retain_weight must not be negative, nor latest above 1")
+
+    @classmethod
+    def presets(cls) -> Mapping[str, Doco]:
+        """Gives the published settings per task, and those measured for the bundled model."""
+        return {
+            "paper-sd14-style": cls(surgery="official", discriminator_rate=5e-4),
+            "paper-sd14-object": cls(surgery="official"),
+            "emoji": cls(
+                target="prompt_without_concept",
+                keep_weight=30.0,
+                sampling_steps=20,
+                sampling_guidance=3.0,
+                trajectories=96,
+                keep_trajectories=96,
+                warm_up=100,
+                steps=150,
+                learning_rate=1e-3,
+                discriminator_rate=5e-4,
+                batch=8,
+                norm="group",
+                latest=0.7,
+                retain_weight=1.0,
+                optimiser="adam",
+                weight_decay=0.0,
+            ),
+        }
+
+    def erase(
+        self,
+        model: TextToImage,
+        request: ErasureRequest,
+        *,
+        generator: torch.Generator,
+        monitor: Monitor = silent,
+    ) -> ErasureResult:
+        """Draws anchor pictures, teaches the discriminator, then trains against it."""
+        run = GradientRun(self, model, request, generator=generator, monitor=monitor)
+        clean, wordings = run.drawn(run.anchors)
+        judge = PatchDiscriminator(
+            clean.shape[1], clean.shape[2], norm=self.norm, generator=run.draws["beside"]
+        ).to(clean.device)
+        with run.training(self.parameters) as edit:
+            game = _Game(self, run, edit, judge, clean, wordings)
+            for _ in range(self.warm_up):
+                with torch.no_grad():
+                    game.seen = [game.kinds(run.draws["beside"])[:2]]
+                game.teach()
+            beside = {"discriminator": judge, "teacher": game.optimiser}
+            run.train(game.losses, edit.parameters, hooks=game, beside=beside)
+            patches = edit.patches()
+        return run.result(patches, conflict_rate=game.conflicts / max(1, game.surgeries))
+
+
+@dataclass
+class _Game:
+    """The model against the discriminator, with what both need of a step."""
+
+    method: Doco
+    run: GradientRun
+    edit: Trained
+    judge: PatchDiscriminator
+    clean: Float[Tensor, "pictures c h w"]
+    wordings: Tensor
+    seen: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """What the discriminator is to learn from: the concept's kind and the anchor's."""
+    conflicts: int = 0
+    surgeries: int = 0
+
+    def __post_init__(self) -> None:
+        self.optimiser = torch.optim.Adam(
+            self.judge.parameters(), lr=self.method.discriminator_rate, betas=(0.5, 0.999)
+        )
+
+    def kinds(self, generator: torch.Generator) -> tuple[Tensor, Tensor, list[Ask], list[Tensor]]:
+        """Gives clean latents by the concept's and by the anchor's prompt, and what is retained."""
+        run, count = self.run, self.method.batch
+        process = run.denoiser.process
+        some = torch.randint(len(self.clean), (2 * count,), generator=generator)
+        times = (run.times(2 * count, generator) * self.method.latest).floor()
+        noise = noise_like(self.clean[some], generator)
+        latents = process.noised(self.clean[some], noise, times)
+        truth = process.truth(self.clean[some], noise, times)
+        prompts, anchors = (each[self.wordings[some]] for each in (run.prompts, run.anchors))
+        own, other = slice(0, count), slice(count, None)
+        asks = [Ask("erase", 1.0, latents[own], times[own], prompts[own], truth[own])]
+        asks.append(Ask("retain", 1.0, latents[other], times[other], anchors[other], truth[other]))
+        if torch.is_grad_enabled():
+            asks += run.keep(count, generator)
+        answers = predicted(run.denoiser, asks)
+        with self.edit.teacher():
+            goal = run.denoiser.predict(latents[own], times[own], anchors[own])
+        fake, real = (process.clean(latents[own], e, times[own]) for e in (answers[0], goal))
+        return fake.float(), real.float(), asks[1:], answers[1:]
+
+    def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Gives the terms of the model's loss."""
+        fake, real, asks, answers = self.kinds(generator)
+        self.seen.append((fake.detach(), real))
+        self.judge.requires_grad_(requires_grad=False)
+        terms = {"erase": self.judge.loss(fake, ANCHOR)}
+        for ask, answer in zip(asks, answers, strict=True):
+            terms[ask.name] = ask.weight * (answer - ask.target).square().mean()
+        return terms
+
+    def gradients(self, terms: Mapping[str, Tensor], parameters: Mapping[str, Tensor], /) -> None:
+        """Takes out of the erasing gradient what would undo the retained terms."""
+        weights = [*parameters.values()]
+        own = torch.autograd.grad(terms["erase"], weights, retain_graph=True)
+        held = torch.stack([term for name, term in terms.items() if name != "erase"]).sum()
+        other = torch.autograd.grad(held, weights)
+        bent = self._bent(list(own), list(other))
+        for weight, gradient, retained in zip(weights, bent, other, strict=True):
+            weight.grad = gradient + self.method.retain_weight * retained
+
+    def _bent(self, own: list[Tensor], other: list[Tensor]) -> list[Tensor]:
+        if self.method.surgery == "none":
+            return own
+        if self.method.surgery == "official":
+            return _official(own, other, self.method.surgery_strength)
+        bent, cosine = projected_away(own, other, each=self.method.surgery == "each")
+        self.surgeries += 1
+        self.conflicts += cosine < 0
+        return bent
+
+    def after_step(self) -> None:
+        """Lets the discriminator learn from what it was shown in this step."""
+        self.teach()
+
+    def teach(self) -> None:
+        """Takes one step of the discriminator."""
+        self.judge.requires_grad_(requires_grad=True)
+        self.optimiser.zero_grad()
+        for fake, real in self.seen:
+            (self.judge.loss(real, ANCHOR) + self.judge.loss(fake, CONCEPT)).backward()
+        self.optimiser.step()
+        self.seen = []
+
+
+def _official(own: list[Tensor], other: list[Tensor], strength: float) -> list[Tensor]:
+    """Bends gradients as the released code does: by tensor, after clipping both to length 1."""
+    for gradients in (own, other):
+        length = torch.stack([each.norm() for each in gradients]).norm()
+        for each in gradients:
+            each *= (1 / length.clamp(min=1e-30)).clamp(max=1.0)
+    bent = []
+    for first, second in zip(own, other, strict=True):
+        unit = second / second.norm().clamp(min=1e-30)
+        cosine = (first * unit).sum() / first.norm().clamp(min=1e-30)
+        bent.append(first - strength * cosine.clamp(max=0.0) * unit)
+    return bent
