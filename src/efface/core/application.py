@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -15,7 +16,15 @@ from efface.core.deltas import SKETCH_TOLERANCE, Delta, sketch, sketch_deviation
 from efface.errors import BadDelta
 from efface.models.components import components, find
 
-__all__ = ["AppliedDelta", "applied_to", "apply", "merge_into", "parents_of", "references"]
+__all__ = [
+    "AppliedDelta",
+    "applied_to",
+    "apply",
+    "merge_into",
+    "parents_of",
+    "references",
+    "unedited",
+]
 
 _MARK = "efface_applied"
 """Attribute of a component that lists what is applied to it; absent when nothing is."""
@@ -72,6 +81,28 @@ def applied_to(model: Any) -> tuple[AppliedDelta, ...]:
     """Lists the deltas in force on a model, in the order in which they were applied."""
     found = {record for part in components(model).values() for record in vars(part).get(_MARK, ())}
     return tuple(sorted(found, key=lambda record: record.order))
+
+
+@contextmanager
+def unedited(model: Any) -> Iterator[None]:
+    """Runs the body with the base's weights, whatever is applied; merged deltas stay.
+
+    Parameters point to what they were before the first delta, and back afterwards.
+    """
+    first: dict[str, Tensor] = {}
+    for record in applied_to(model):
+        for key, value in record.saved.items():
+            if not record.merged:
+                first.setdefault(key, value)
+    touched = {key: find(model, key)[key] for key in first}
+    held = {key: parameter.data for key, parameter in touched.items()}
+    try:
+        for key, parameter in touched.items():
+            parameter.data = first[key].to(parameter.device)
+        yield
+    finally:
+        for key, parameter in touched.items():
+            parameter.data = held[key]
 
 
 def parents_of(model: Any) -> tuple[str, ...]:

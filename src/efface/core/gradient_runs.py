@@ -24,7 +24,8 @@ from efface.core.randomness import split
 from efface.core.recording import Recording
 from efface.core.results import ErasureResult
 from efface.core.token_rules import TargetRule, mentions, replaced
-from efface.core.training import Hooks, Losses, Training, train
+from efface.core.training import Hooks, Losses, train
+from efface.core.training_settings import Training
 from efface.core.trajectories import SAMPLES_A_PASS, Pool, drawn_latents, sampled_pool, stopped
 from efface.errors import BadRequest, require_positive
 
@@ -113,9 +114,13 @@ class GradientRun:
         """Encodes the empty prompt, several times."""
         return self.denoiser.conditions([""]).repeated(count)
 
-    def pool(self) -> Pool:
-        """Samples trajectories of the frozen model, as many for every concept."""
-        return self._sampled(self.prompts, self._in_turn(), "pool")
+    def pool(self, last: int | None = None) -> Pool:
+        """Samples trajectories of the frozen model, as many for every concept.
+
+        Args:
+            last: stop after so many steps; left out, at the end.
+        """
+        return self._sampled(self.prompts, self._in_turn(), "pool", last)
 
     def drawn(
         self, conditions: Conditions
@@ -163,7 +168,11 @@ class GradientRun:
         return torch.tensor([lists[which][nth % len(lists[which])] for which, nth in taken])
 
     def _sampled(
-        self, conditions: Conditions, followed: Int[Tensor, " runs"], purpose: str
+        self,
+        conditions: Conditions,
+        followed: Int[Tensor, " runs"],
+        purpose: str,
+        last: int | None = None,
     ) -> Pool:
         return sampled_pool(
             self.denoiser,
@@ -172,6 +181,7 @@ class GradientRun:
             steps=self.method.sampling_steps,
             guidance=self.method.sampling_guidance,
             generator=self.draws[purpose],
+            last=last,
         )
 
     @cached_property

@@ -13,6 +13,7 @@ from efface.errors import BadRequest
 
 __all__ = [
     "SaliencyScope",
+    "intersected",
     "orthonormal_rows",
     "projected_away",
     "saliency_masks",
@@ -24,7 +25,11 @@ SaliencyScope: TypeAlias = Literal["all", "tensor"]
 
 
 def saliency_masks(
-    gradients: Mapping[str, Tensor], share: float, *, scope: SaliencyScope = "all"
+    gradients: Mapping[str, Tensor],
+    share: float,
+    *,
+    scope: SaliencyScope = "all",
+    least: bool = False,
 ) -> dict[str, Tensor]:
     """Marks the weights with the largest absolute gradients (SalUn, section 4).
 
@@ -35,6 +40,7 @@ def saliency_masks(
         gradients: by parameter.
         share: of the weights, 0 to 1.
         scope: of all together, or of each tensor.
+        least: mark those with the smallest gradients instead.
 
     Raises:
         BadRequest: every gradient is zero, or nothing is marked, so that nothing could change.
@@ -45,6 +51,8 @@ def saliency_masks(
             "the saliency mask is all zero: the loss does not depend on the chosen weights; "
             "check that the concept differs from its anchor"
         )
+    if least:
+        sizes = {key: -size for key, size in sizes.items()}
     if scope == "tensor":
         marks = {key: _largest(size, share) for key, size in sizes.items()}
     else:
@@ -54,6 +62,25 @@ def saliency_masks(
     if not any(bool(mark.any()) for mark in marks.values()):
         raise BadRequest(f"a saliency of {share} marks no weight at all; raise it")
     return {key: mark.reshape(gradients[key].shape) for key, mark in marks.items()}
+
+
+def intersected(masks: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Marks what every mask marks (ANT's augmented saliency).
+
+    Raises:
+        BadRequest: no weight is in all of them.
+    """
+    first, *others = masks
+    both = {key: mark.clone() for key, mark in first.items()}
+    for other in others:
+        for key, mark in both.items():
+            mark &= other[key]
+    if not any(bool(mark.any()) for mark in both.values()):
+        raise BadRequest(
+            f"the saliency mask is all zero: no weight is in all {len(masks)} maps; raise their "
+            "share or make fewer of them"
+        )
+    return both
 
 
 def _largest(sizes: Float[Tensor, " n"], share: float) -> Bool[Tensor, " n"]:

@@ -11,65 +11,21 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from efface.core.checkpoints import Stateful, active
-from efface.core.gradients import SaliencyScope, saliency_masks
+from efface.core.gradients import saliency_masks
 from efface.core.recording import Recording
-from efface.errors import BadRequest, ModelCollapsed, require_positive
+from efface.core.training_settings import Training
+from efface.errors import BadRequest, ModelCollapsed
 
-__all__ = ["Hooks", "Losses", "Training", "train"]
+__all__ = ["Hooks", "Losses", "Masked", "Plain", "Training", "train"]
 
 Losses: TypeAlias = Callable[[torch.Generator], Mapping[str, Tensor]]
 """Gives the weighted terms of one step's loss by name; all randomness from the generator."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """Settings of the loop; methods inherit them and give defaults of their own."""
-
-    steps: int = 200
-    """Optimiser steps. More erase deeper and disturb the rest more."""
-    learning_rate: float = 1e-5
-    """Step size of the optimiser."""
-    schedule: Literal["constant", "cosine"] = "constant"
-    """How the step size changes: not at all, or down to a hundredth along a cosine."""
-    batch: int = 4
-    """Samples per step. Lower it when memory runs out, and raise accumulate instead."""
-    optimiser: Literal["adam", "adamw"] = "adam"
-    """Adam, or AdamW with weight_decay."""
-    weight_decay: float = 0.0
-    """Pull of the weights to zero, of adamw."""
-    clip: float = 0.0
-    """Longest gradient over all parameters; longer ones are shortened. 0: no limit."""
-    accumulate: int = 1
-    """Batches whose gradients are averaged into one step."""
-    ema: float = 0.0
-    """Decay of the running average of the weights that is handed back; 0: the last ones."""
-    patience: int = 0
-    """Steps without a new lowest smoothed loss after which training stops; 0: never."""
-    saliency: float = 1.0
-    """Share of the weights that may change: those where the loss is steepest (SalUn). 1: all."""
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """What the network computes in; weights and steps stay in float32."""
-    recompute: bool = False
-    """Compute activations twice instead of keeping them: less memory, more time."""
-
-    saliency_scope: ClassVar[SaliencyScope] = "all"
-    """Over what the share is taken: all weights together, or each tensor."""
-
-    def __post_init__(self) -> None:
-        require_positive(self, "steps", "learning_rate", "batch", "accumulate")
-        for name in ("clip", "weight_decay", "patience"):
-            if getattr(self, name) < 0:
-                raise BadRequest(f"{name} is {getattr(self, name)}; it must not be negative")
-        if not 0 <= self.ema < 1:
-            raise BadRequest(f"ema is {self.ema}; it must be at least 0 and below 1")
-        if not 0 < self.saliency <= 1:
-            raise BadRequest(f"saliency is {self.saliency}; it must be above 0 and at most 1")
 
 
 @runtime_checkable
@@ -83,15 +39,34 @@ class Hooks(Protocol):
         """Bends the parameters back to where they are allowed to be."""
 
 
-@dataclass
-class _Plain:
-    """Descends the sum of all terms."""
+class Plain:
+    """Descends the sum of all terms, without a constraint; the hooks that `train` takes if none."""
 
     def gradients(self, terms: Mapping[str, Tensor], _: Mapping[str, Tensor], /) -> None:
+        """Fills every ``grad`` in one backward pass."""
         torch.stack([*terms.values()]).sum().backward()
 
     def after_step(self) -> None:
-        pass
+        """Leaves the step as it is."""
+
+
+class Masked(Plain):
+    """Lets only marked weights change; the others keep their bits whatever the optimiser does.
+
+    Args:
+        parameters: as they are to stay where they are not marked.
+        masks: True where a weight may change, by parameter.
+    """
+
+    def __init__(self, parameters: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
+        self._parameters, self._masks = parameters, masks
+        self._originals = {key: parameters[key].detach().clone() for key in masks}
+
+    def after_step(self) -> None:
+        """Puts the unmarked weights back."""
+        for key, mask in self._masks.items():
+            weight = self._parameters[key]
+            weight.data.copy_(torch.where(mask, weight, self._originals[key]))
 
 
 @dataclass
@@ -139,20 +114,18 @@ def train(
         BadRequest: memory ran out; says what would need less. Or a checkpoint is of another run.
     """
     loop = _Loop(
-        settings, parameters, generator, hooks or _Plain(), _optimiser(settings, parameters)
+        settings, parameters, generator, hooks or Plain(), _optimiser(settings, parameters)
     )
     checkpoint = active(parameters, dict(beside or {}))
     scaler = torch.amp.GradScaler(_device(parameters), enabled=settings.precision == "float16")
-    masks = _masks(losses, loop) if settings.saliency < 1 else {}
-    originals = {key: parameters[key].detach().clone() for key in masks}
+    salient = Masked(parameters, _masks(losses, loop)) if settings.saliency < 1 else Plain()
     checkpoint.resume(loop)
     for row in loop.rows:
         recording.step(row)
     try:
         while loop.step < settings.steps:
             figures = _one_step(losses, loop, scaler)
-            for key, mask in masks.items():
-                parameters[key].data.copy_(torch.where(mask, parameters[key], originals[key]))
+            salient.after_step()
             loop.step += 1
             loop.rows.append(figures)
             recording.step(figures)

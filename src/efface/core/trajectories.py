@@ -82,6 +82,7 @@ def sampled_pool(
     steps: int,
     guidance: float,
     generator: torch.Generator,
+    last: int | None = None,
 ) -> Pool:
     """Samples trajectories with the model as it is now and keeps every visit.
 
@@ -94,6 +95,7 @@ def sampled_pool(
         steps: denoising steps of each.
         guidance: scale of classifier-free guidance.
         generator: draws the first noise.
+        last: stop after so many steps; ``clean`` is then where the trajectories were left.
     """
     runs = len(followed)
     start = drawn_latents(denoiser, runs, generator)
@@ -101,7 +103,9 @@ def sampled_pool(
     with denoiser.still():
         for first in range(0, runs, SAMPLES_A_PASS // 2):
             some = torch.arange(first, min(first + SAMPLES_A_PASS // 2, runs))
-            visits = _visited(denoiser, conditions[followed[some]], start[some], steps, guidance)
+            visits = _visited(
+                denoiser, conditions[followed[some]], start[some], (steps, last), guidance
+            )
             clean = visits.pop()[0]
             for place, (latents, time, without, with_prompt) in enumerate(visits):
                 parts.append(
@@ -120,13 +124,18 @@ def sampled_pool(
 
 
 def _visited(
-    denoiser: Denoiser, conditions: Conditions, latents: Tensor, steps: int, guidance: float
+    denoiser: Denoiser,
+    conditions: Conditions,
+    latents: Tensor,
+    length: tuple[int, int | None],
+    guidance: float,
 ) -> list[tuple[Tensor, ...]]:
     """Runs one batch to its end; the last entry holds the clean latents alone."""
+    steps, last = length
     scheduler = denoiser.ready(steps)
     empty = denoiser.conditions([""]).repeated(len(latents))
     found: list[tuple[Tensor, ...]] = []
-    for time in scheduler.timesteps:
+    for time in scheduler.timesteps[:last]:
         without, with_prompt = _both(denoiser, latents, time, empty, conditions)
         found.append((latents, time, without, with_prompt))
         steered = guided(without, with_prompt, guidance)

@@ -12,6 +12,7 @@ from efface.contracts import Monitor, Need, Paper, TextToImage, silent
 from efface.core.gradient_runs import GradientEraser, GradientRun
 from efface.core.gradients import orthonormal_rows, without_directions
 from efface.core.losses import Ask, predicted
+from efface.core.training import Plain
 from efface.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -162,17 +163,13 @@ class AllButOne(GradientEraser):
         return _Projection(edit, orthonormal_rows(run.empty(1).rows[0].cpu(), energy=self.energy))
 
 
-@dataclass
-class _Projection:
+class _Projection(Plain):
     """Keeps changes out of the directions of the empty prompt, after every step."""
 
-    edit: Trained
-    basis: Float[Tensor, "rank dim"]
-
-    def gradients(self, terms: Mapping[str, Tensor], _: Mapping[str, Tensor], /) -> None:
-        torch.stack([*terms.values()]).sum().backward()
+    def __init__(self, edit: Trained, basis: Float[Tensor, "rank dim"]) -> None:
+        self._edit, self._basis = edit, basis
 
     def after_step(self) -> None:
-        for key, change in self.edit.changes().items():
-            held = without_directions(change, self.basis)
-            self.edit.parameters[key].data.copy_(self.edit.originals[key] + held)
+        for key, change in self._edit.changes().items():
+            held = without_directions(change, self._basis)
+            self._edit.parameters[key].data.copy_(self._edit.originals[key] + held)

@@ -47,6 +47,9 @@ ROLES: dict[str, Role] = {
         "self-attention and what asks the text",
         r"\.attn\.to_(q|k|v|out)\b",
     ),
+    "queries": Role(
+        "unet", r"(^|\.)attn[12]\.to_q\.", "what asks pictures and text", r"\.attn\.to_q\b"
+    ),
     "not_cross_attention": Role(
         "unet",
         rf"^(?!.*{_CROSS})",
