@@ -25,6 +25,8 @@ class Case:
     golden: Mapping[str, float]
     seconds: float
     """Processor time, which a busy machine does not stretch."""
+    slow: bool = False
+    """Whether only the slow tests run it."""
 
     @property
     def name(self) -> str:
@@ -35,8 +37,20 @@ class Case:
 TRAINED = {"steps": 20, "batch": 4, "sampling_steps": 4, "trajectories": 4, "learning_rate": 2e-3}
 TRAINED |= {"keep_weight": 10.0, "keep_trajectories": 4}
 """Settings that make a toy run of training short."""
-ADVERSARIAL = {"parameters": "cross_attention", "keep_weight": 100.0, "retain_weight": 1.0}
-ADVERSARIAL |= {"discriminator_rate": 1e-3}
+
+
+def trained(method, family="sd1", *, anchor=None, change, **settings):
+    """Makes the case of a method that trains."""
+    return Case(
+        method=method,
+        settings=TRAINED | settings,
+        host=f"tiny_{family}",
+        request=request("pistol", anchor=anchor, keep=["cat"]),
+        golden={"weight_change": change},
+        seconds=20.0,
+        slow=family != "sd1",
+    )
+
 
 CASES = (
     Case(
@@ -148,177 +162,121 @@ CASES = (
         golden={"change": 1.478088120},
         seconds=20.0,
     ),
-    Case(
-        method="esd",
-        settings=TRAINED,
-        request=request(PISTOL, keep=["cat"]),
-        golden={"weight_change": 0.046044265},
-        seconds=20.0,
+    trained("esd", change=0.046044265),
+    trained(
+        "esd",
+        "sd2",
+        anchor="lamp",
+        change=0.066528505,
+        parameters="not_cross_attention",
+        latents="student",
     ),
-    Case(
-        method="esd",
-        settings=TRAINED | {"parameters": "not_cross_attention", "latents": "student"},
-        host="tiny_sd2",
-        request=request("pistol", anchor="lamp", keep=["cat"]),
-        golden={"weight_change": 0.066528505},
-        seconds=20.0,
+    trained("esd", "sdxl", change=0.079771780, parameters="key_value"),
+    trained("esd", "sd3", change=0.061845413, parameters="layers"),
+    trained("esd", "flux", change=0.093740338),
+    trained("concept_ablation", anchor="lamp", change=0.028424034),
+    trained(
+        "concept_ablation",
+        "sd2",
+        anchor="lamp",
+        change=0.064594633,
+        loss="noise",
+        parameters="unet",
     ),
-    Case(
-        method="esd",
-        settings=TRAINED | {"parameters": "key_value"},
-        host="tiny_sdxl",
-        request=request("pistol", keep=["cat"]),
-        golden={"weight_change": 0.079771780},
-        seconds=20.0,
+    trained(
+        "concept_ablation",
+        "sdxl",
+        anchor="lamp",
+        change=0.036061463,
+        teacher="current",
+        parameters="cross_attention",
     ),
-    Case(
-        method="esd",
-        settings=TRAINED | {"parameters": "layers"},
-        host="tiny_sd3",
-        request=request("pistol", keep=["cat"]),
-        golden={"weight_change": 0.061845413},
-        seconds=20.0,
+    trained("concept_ablation", "flux", change=0.091029992, parameters="self_attention"),
+    trained(
+        "concept_ablation", "sd3", anchor="lamp", change=0.059531772, parameters="self_attention"
     ),
-    Case(
-        method="esd",
-        settings=TRAINED,
-        host="tiny_flux",
-        request=request("pistol", keep=["cat"]),
-        golden={"weight_change": 0.093740338},
-        seconds=20.0,
+    trained("all_but_one", change=0.060617309, mode="negate"),
+    trained("all_but_one", "sd2", anchor="lamp", change=0.041153060, constraint="projection"),
+    trained(
+        "all_but_one",
+        "sdxl",
+        anchor="lamp",
+        change=0.027376653,
+        detach_unconditional=False,
+        parameters="self_attention",
     ),
-    Case(
-        method="concept_ablation",
-        settings=TRAINED,
-        request=request("pistol", anchor="lamp", keep=["cat"]),
-        golden={"weight_change": 0.028424034},
-        seconds=20.0,
+    trained(
+        "doco",
+        change=0.033586225,
+        keep_weight=100.0,
+        parameters="cross_attention",
+        retain_weight=1.0,
+        discriminator_rate=0.001,
+        warm_up=30,
+        surgery="each",
     ),
-    Case(
-        method="concept_ablation",
-        settings=TRAINED | {"loss": "noise", "parameters": "unet"},
-        host="tiny_sd2",
-        request=request("pistol", anchor="lamp", keep=["cat"]),
-        golden={"weight_change": 0.064594633},
-        seconds=20.0,
+    trained(
+        "doco",
+        "sd2",
+        anchor="lamp",
+        change=0.055069538,
+        keep_weight=100.0,
+        parameters="unet",
+        retain_weight=1.0,
+        discriminator_rate=0.001,
+        warm_up=30,
+        norm="group",
+        latest=0.6,
     ),
-    Case(
-        method="concept_ablation",
-        settings=TRAINED | {"teacher": "current", "parameters": "cross_attention"},
-        host="tiny_sdxl",
-        request=request("pistol", anchor="lamp", keep=["cat"]),
-        golden={"weight_change": 0.036061463},
-        seconds=20.0,
+    trained(
+        "doco",
+        "sdxl",
+        change=0.039107399,
+        keep_weight=100.0,
+        parameters="cross_attention",
+        retain_weight=1.0,
+        discriminator_rate=0.001,
+        warm_up=10,
+        surgery="each",
     ),
-    Case(
-        method="concept_ablation",
-        settings=TRAINED | {"parameters": "self_attention"},
-        host="tiny_flux",
-        request=request("pistol", keep=["cat"]),
-        golden={"weight_change": 0.091029992},
-        seconds=20.0,
+    trained("ant", change=0.029651410, before=0.3, maps=2, map_batches=2),
+    trained(
+        "ant",
+        "sd2",
+        change=0.063271016,
+        before=0.3,
+        preserve_side="late",
+        mask_share=1.0,
+        parameters="key_value",
     ),
-    Case(
-        method="concept_ablation",
-        settings=TRAINED | {"parameters": "self_attention"},
-        host="tiny_sd3",
-        request=request("pistol", anchor="lamp", keep=["cat"]),
-        golden={"weight_change": 0.059531772},
-        seconds=20.0,
+    trained(
+        "ant", "sdxl", change=0.035861360, before=0.3, maps=2, map_batches=2, mask_keeps="bottom"
     ),
-    Case(
-        method="all_but_one",
-        settings=TRAINED | {"mode": "negate"},
-        request=request(PISTOL, keep=["cat"]),
-        golden={"weight_change": 0.060617309},
-        seconds=20.0,
+    trained("trce_vision", anchor="lamp", change=0.020982834, hold_trajectories=2, steering=2.0),
+    trained(
+        "trce_vision",
+        "sdxl",
+        anchor="lamp",
+        change=0.072870034,
+        hold_trajectories=2,
+        parameters="queries",
     ),
-    Case(
-        method="all_but_one",
-        settings=TRAINED | {"constraint": "projection"},
-        host="tiny_sd2",
-        request=request("pistol", anchor="lamp", keep=["cat"]),
-        golden={"weight_change": 0.041153060},
-        seconds=20.0,
+    trained(
+        "trce_vision",
+        "flux",
+        change=0.052383099,
+        hold_trajectories=2,
+        steering=2.0,
+        parameters="unet",
     ),
-    Case(
-        method="all_but_one",
-        settings=TRAINED | {"detach_unconditional": False, "parameters": "self_attention"},
-        host="tiny_sdxl",
-        request=request("pistol", anchor="lamp", keep=["cat"]),
-        golden={"weight_change": 0.027376653},
-        seconds=20.0,
+    trained("spm", change=0.006412790, gate="none", anchoring=1.0, anchors=1),
+    trained(
+        "spm", "sd2", anchor="lamp", change=0.004407280, gate="none", anchors=0, latents="student"
     ),
-    Case(
-        method="doco",
-        settings=TRAINED | ADVERSARIAL | {"warm_up": 30, "surgery": "each"},
-        request=request("pistol", keep=["cat"]),
-        golden={"weight_change": 0.033586225},
-        seconds=20.0,
-    ),
-    Case(
-        method="doco",
-        settings=TRAINED
-        | ADVERSARIAL
-        | {"warm_up": 30, "parameters": "unet", "norm": "group", "latest": 0.6},
-        host="tiny_sd2",
-        request=request("pistol", anchor="lamp", keep=["cat"]),
-        golden={"weight_change": 0.055069538},
-        seconds=20.0,
-    ),
-    Case(
-        method="doco",
-        settings=TRAINED | ADVERSARIAL | {"warm_up": 10, "surgery": "each"},
-        host="tiny_sdxl",
-        request=request("pistol", keep=["cat"]),
-        golden={"weight_change": 0.039107399},
-        seconds=20.0,
-    ),
-    Case(
-        method="ant",
-        settings=TRAINED | {"before": 0.3, "maps": 2, "map_batches": 2},
-        request=request("pistol", keep=["cat"]),
-        golden={"weight_change": 0.029651410},
-        seconds=20.0,
-    ),
-    Case(
-        method="ant",
-        settings=TRAINED
-        | {"before": 0.3, "preserve_side": "late", "mask_share": 1.0, "parameters": "key_value"},
-        host="tiny_sd2",
-        request=request("pistol", keep=["cat"]),
-        golden={"weight_change": 0.063271016},
-        seconds=20.0,
-    ),
-    Case(
-        method="ant",
-        settings=TRAINED | {"before": 0.3, "maps": 2, "map_batches": 2, "mask_keeps": "bottom"},
-        host="tiny_sdxl",
-        request=request("pistol", keep=["cat"]),
-        golden={"weight_change": 0.035861360},
-        seconds=20.0,
-    ),
-    Case(
-        method="trce_vision",
-        settings=TRAINED | {"hold_trajectories": 2, "steering": 2.0},
-        request=request("pistol", anchor="lamp", keep=["cat"]),
-        golden={"weight_change": 0.020982834},
-        seconds=20.0,
-    ),
-    Case(
-        method="trce_vision",
-        settings=TRAINED | {"hold_trajectories": 2, "parameters": "queries"},
-        host="tiny_sdxl",
-        request=request("pistol", anchor="lamp", keep=["cat"]),
-        golden={"weight_change": 0.072870034},
-        seconds=20.0,
-    ),
-    Case(
-        method="trce_vision",
-        settings=TRAINED | {"hold_trajectories": 2, "steering": 2.0, "parameters": "unet"},
-        host="tiny_flux",
-        request=request("pistol", keep=["cat"]),
-        golden={"weight_change": 0.052383099},
-        seconds=20.0,
-    ),
+    trained("spm", "sdxl", change=0.006446004, gate="none", anchoring=1.0, anchors_from="kept"),
+    trained("spm", "sd3", change=0.008238930, gate="none", anchors=0),
+    trained("spm", "flux", change=0.008521118, gate="none", anchors=0),
+    trained("ant", change=0.030089254, before=0.3, several="fused", rank=4, fusion_scale=1.0),
+    trained("realera_noise", anchor="lamp", change=0.084697935, learning_rate=2e-2),
+    trained("realera_noise", "sdxl", change=0.006046761, rank=4, parameters="cross_attention"),
 )

@@ -38,7 +38,13 @@ def run(method, case, pipe, *, seed=0, monitor=lambda *_: None):
     return method.erase(pipe, case.request, generator=generator, monitor=monitor)
 
 
-@pytest.fixture(scope="session", params=CASES, ids=lambda case: case.name)
+PARAMETERS = [
+    pytest.param(case, marks=[pytest.mark.slow] if case.slow else [], id=case.name)
+    for case in CASES
+]
+
+
+@pytest.fixture(scope="session", params=PARAMETERS)
 def ran(request):
     case = request.param
     method = registry.build("methods", case.method, **case.settings)

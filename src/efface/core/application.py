@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.core.deltas import SKETCH_TOLERANCE, Delta, sketch, sketch_deviation
+from efface.core.gates import attach_gated
 from efface.errors import BadDelta
 from efface.models.components import components, find
 
@@ -41,6 +42,8 @@ class AppliedDelta:
     """The touched parameters as they were, on the CPU."""
     order: int
     merged: bool = False
+    handles: tuple[Any, ...] = ()
+    """Hooks of gated layers, which stand beside the weights."""
 
     def ids(self) -> set[str]:
         """Lists the delta's own id and those of its parts."""
@@ -63,6 +66,8 @@ class AppliedDelta:
         with torch.no_grad():
             for key, value in self.saved.items():
                 find(self.model, key)[key].copy_(value)
+        for handle in self.handles:
+            handle.remove()
         _unmark(self)
 
     def __enter__(self) -> AppliedDelta:
@@ -112,6 +117,12 @@ def parents_of(model: Any) -> tuple[str, ...]:
 
 def apply(delta: Delta, model: Any, *, scale: float = 1.0) -> AppliedDelta:
     """Puts a delta in force; see `Delta.apply`."""
+    if delta.gate is not None:
+        references(delta, model)
+        handles = attach_gated(model, delta.patches, delta.gate, scale)
+        record = AppliedDelta(delta, scale, model, {}, _next_order(model), handles=tuple(handles))
+        _mark(record)
+        return record
     values = _new_values(delta, model, scale)
     targets = _targets(delta, model)
     saved = {key: targets[key].detach().to("cpu", copy=True) for key in values}

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from efface.core.deltas import SKETCH_TOLERANCE, Delta, Provenance, sketch_deviation
-from efface.core.patches import Patch, TextMapPatch, added, carried
+from efface.core.gates import PromptGate
+from efface.core.patches import LowRankPatch, Patch, TextMapPatch, added, carried
 from efface.errors import BadDelta, BadRequest
 from efface.models.components import reaches
 
@@ -39,7 +40,32 @@ def compose(deltas: Sequence[Delta], *, scales: Sequence[float] | None = None) -
         beneath = [changes[name] for name in _parents_among(delta, ordered)]
         changes[delta.id] = _on_top(delta.scaled(factor_of[delta.id]), beneath)
     patches = _sum(list(changes.values()))
-    return Delta(patches=patches, provenance=_provenance(ordered, factor_of))
+    return Delta(patches=patches, provenance=_provenance(ordered, factor_of), gate=_gate(ordered))
+
+
+def _gate(ordered: Sequence[Delta]) -> PromptGate | None:
+    """Puts the gates side by side, as the sum puts the ranks of their patches.
+
+    Raises:
+        BadDelta: some have a gate and some have none, or their layers or ranks differ.
+    """
+    gates = [delta.gate for delta in ordered if delta.gate is not None]
+    if not gates:
+        return None
+    shapes = {
+        (key, len(patch.down) // delta.gate.membranes)
+        for delta in ordered
+        if delta.gate is not None
+        for key, patch in delta.patches.items()
+        if isinstance(patch, LowRankPatch)
+    }
+    whole = all(len(delta.patches) == len(shapes) for delta in ordered)
+    if len(gates) < len(ordered) or not whole:
+        raise BadDelta(
+            "deltas with and without a gate, or of different layers or ranks, do not make one; "
+            "apply them one after the other"
+        )
+    return PromptGate.joined(gates)
 
 
 def _check(deltas: Sequence[Delta], factors: Sequence[float]) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from efface.core.deltas import Delta, provenance_from_json, provenance_to_json
 from efface.core.files import write_atomically
+from efface.core.gates import PromptGate
 from efface.core.patches import KINDS, Patch
 from efface.errors import BadDelta
 from efface.models.components import KEY_VALUE, TEXT_KEYS
@@ -19,9 +20,10 @@ from efface.models.components import KEY_VALUE, TEXT_KEYS
 __all__ = ["FILE_NAME", "FORMAT", "FORMAT_VERSION", "load", "save"]
 
 FORMAT = "efface-delta"
-FORMAT_VERSION = 2
-"""The newest that is read. Files are written as 1 unless they hold keys that came with 2: those of
-`TEXT_KEYS` beyond Stable Diffusion 1 and 2, which older versions would pass over in silence."""
+FORMAT_VERSION = 3
+"""The newest that is read. Files are written as the oldest that holds all they have, as older
+versions would pass over the rest in silence: 2 brought the keys of `TEXT_KEYS` beyond Stable
+Diffusion 1 and 2, and 3 gates."""
 FILE_NAME = "delta.safetensors"
 
 
@@ -39,7 +41,9 @@ def save(delta: Delta, path: Path) -> None:
 
 
 def _needed(delta: Delta) -> int:
-    return FORMAT_VERSION if delta.patches.keys() & (TEXT_KEYS.keys() - {KEY_VALUE}) else 1
+    if delta.gate is not None:
+        return 3
+    return 2 if delta.patches.keys() & (TEXT_KEYS.keys() - {KEY_VALUE}) else 1
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -63,7 +67,11 @@ def load(path: Path) -> Delta:
     try:
         kinds: dict[str, str] = json.loads(header["kinds"])
         patches = {key: _patch(key, kind, tensors) for key, kind in kinds.items()}
-        delta = Delta(patches=patches, provenance=provenance_from_json(header["provenance"]))
+        delta = Delta(
+            patches=patches,
+            provenance=provenance_from_json(header["provenance"]),
+            gate=PromptGate.read(tensors),
+        )
     except (KeyError, TypeError, ValueError) as error:
         raise BadDelta(
             f"the header of {file} is damaged ({error}); make the delta again"

@@ -29,6 +29,7 @@ from efface.models.components import TEXT_KEYS, find, reaches
 
 if TYPE_CHECKING:
     from efface.core.application import AppliedDelta
+    from efface.core.gates import PromptGate
 
 __all__ = [
     "SKETCH_TOLERANCE",
@@ -83,6 +84,8 @@ class Delta:
 
     patches: Mapping[ParameterKey, Patch]
     provenance: Provenance
+    gate: PromptGate | None = None
+    """Opens low-rank patches by the prompt; without it they are always open."""
 
     @cached_property
     def id(self) -> str:
@@ -105,11 +108,12 @@ class Delta:
 
     def tensors(self) -> dict[str, Tensor]:
         """Lists every tensor as ``<key>::<field>``, the names used in the file."""
-        return {
+        held = {
             f"{key}::{field}": getattr(patch, field)
             for key, patch in self.patches.items()
             for field in type(patch).__dataclass_fields__
         }
+        return held | (self.gate.tensors() if self.gate else {})
 
     def kinds(self) -> dict[ParameterKey, str]:
         """Names the kind of patch behind each key."""
@@ -169,6 +173,9 @@ class Delta:
     def apply(self, model: Any, *, scale: float = 1.0) -> AppliedDelta:
         """Changes the model until the returned object is reverted or its ``with`` block ends.
 
+        A delta with a gate changes no weight: its low-rank layers are added beside them, and open
+        for each prompt by its own.
+
         Args:
             model: a pipeline or a network; checked against the sketch of the base.
             scale: 1 is the whole change, 0 none; other values move along the line.
@@ -181,7 +188,7 @@ class Delta:
         return apply(self, model, scale=scale)
 
     def merge_into(self, model: Any, *, scale: float = 1.0) -> None:
-        """Changes the model for good, for export.
+        """Changes the model for good, for export; a gate is dropped, so it is always open.
 
         Raises:
             BadDelta: as for `apply`, or a delta is applied that would later be reverted.

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from efface.core.branches import T5_LENGTH, TextBranch, text_branches
 from efface.core.noise import NoiseProcess
-from efface.core.streams import Weighted
+from efface.core.streams import TextStream, Weighted
 from efface.core.text import evaluating
 from efface.errors import BadModel
 from efface.models.architectures import FAMILIES, layout
@@ -80,6 +80,11 @@ class Denoiser:
     @cached_property
     def _branches(self) -> list[TextBranch]:
         return text_branches(self._model)
+
+    @property
+    def text(self) -> TextStream:
+        """The stream that says where tokens are; of Stable Diffusion 3 that of both CLIPs."""
+        return self._branches[0].streams[0]
 
     @property
     def device(self) -> torch.device:

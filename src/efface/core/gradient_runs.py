@@ -2,71 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn import functional
 
 from efface.concepts import Erasure, ErasureRequest, wordings
-from efface.contracts import Eraser, Monitor, TextToImage
+from efface.contracts import Monitor
+from efface.core.adapters import Adapters, adapting
 from efface.core.branches import check_family
 from efface.core.checks import require
 from efface.core.denoising import Conditions, Denoiser
+from efface.core.gates import PromptGate
+from efface.core.gradient_eraser import GradientEraser, worded
 from efface.core.losses import Ask
 from efface.core.parameters import Trained, chosen, training
 from efface.core.patches import Patch
 from efface.core.randomness import split
 from efface.core.recording import Recording
 from efface.core.results import ErasureResult
-from efface.core.token_rules import TargetRule, mentions, replaced
 from efface.core.training import Hooks, Losses, train
-from efface.core.training_settings import Training
 from efface.core.trajectories import SAMPLES_A_PASS, Pool, drawn_latents, sampled_pool, stopped
-from efface.errors import BadRequest, require_positive
+from efface.errors import BadRequest
 
-__all__ = ["GradientEraser", "GradientRun", "Wording"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class GradientEraser(Training, Eraser[TextToImage]):
-    """Settings of every method that trains on latents of trajectories."""
-
-    families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl"})
-    edits: ClassVar[frozenset[str]] = frozenset({"unet"})
-
-    target: TargetRule = "anchor"
-    """What a wording becomes: the anchor's prompt, or itself without the concept."""
-    sampling_steps: int = 50
-    """Denoising steps of a trajectory."""
-    sampling_guidance: float = 3.0
-    """Scale of classifier-free guidance that trajectories follow."""
-    trajectories: int = 8
-    """Trajectories of the frozen model that are kept in the pool, each with all its visits."""
-    keep_weight: float = 0.0
-    """Weight of holding the frozen model's predictions for kept prompts; the papers have none."""
-    keep_trajectories: int = 24
-    """Trajectories of kept prompts in the pool, where they have weight."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_positive(self, "sampling_steps", "trajectories", "keep_trajectories")
-        if self.keep_weight < 0:
-            raise BadRequest(f"keep_weight is {self.keep_weight}; it must not be negative")
-
-
-@dataclass(frozen=True)
-class Wording:
-    """One prompt of a concept, and what it shall give instead."""
-
-    prompt: str
-    anchor: str
-    """The anchor's prompt; empty without an anchor."""
-    erasure: Erasure
+__all__ = ["GradientRun"]
 
 
 class GradientRun:
@@ -97,13 +62,19 @@ class GradientRun:
         purposes = ("pool", "kept", "batches", "adapters", "beside", "saliency")
         self.draws = split(generator, *purposes)
         self.wordings = tuple(
-            each for erasure in request.erasures for each in _worded(erasure, method.target)
+            each for erasure in request.erasures for each in worded(erasure, method.target)
         )
 
     @cached_property
     def prompts(self) -> Conditions:
         """Encodes the wordings of what is erased, in order."""
         return self.denoiser.conditions([wording.prompt for wording in self.wordings])
+
+    @cached_property
+    def owners(self) -> Int[Tensor, " wordings"]:
+        """Says which erasure of the request each wording is of."""
+        places = {id(erasure): place for place, erasure in enumerate(self.request.erasures)}
+        return torch.tensor([places[id(wording.erasure)] for wording in self.wordings])
 
     @cached_property
     def anchors(self) -> Conditions:
@@ -208,7 +179,36 @@ class GradientRun:
         weight = self.method.keep_weight
         return [Ask("keep", weight, some.latents, some.times, asked, some.conditional)]
 
-    def fresh(self, edit: Trained, count: int, generator: torch.Generator) -> Pool:
+    def open_membranes(
+        self, adapters: Adapters, asks: Sequence[Ask], generator: torch.Generator
+    ) -> None:
+        """Opens for every sample the membrane of its concept, or any where it is of none."""
+        concepts = len(self.request.erasures)
+        owners = [
+            torch.randint(concepts, (len(ask.latents),), generator=generator)
+            if ask.owners is None
+            else ask.owners
+            for ask in asks
+        ]
+        opened = functional.one_hot(torch.cat(owners), concepts)
+        adapters.gates = opened.to(self.denoiser.device, torch.float32)
+
+    def answered(self, pool: Pool, conditions: Conditions) -> Float[Tensor, "n c h w"]:
+        """Asks the network as it is for other prompts at every entry of a pool.
+
+        Args:
+            pool: where.
+            conditions: one a wording; an entry gets that of the wording it followed.
+        """
+        parts = []
+        with self.denoiser.still():
+            for some in torch.arange(len(pool)).split(SAMPLES_A_PASS):
+                visits = pool[some]
+                asked = conditions[visits.prompts]
+                parts.append(self.denoiser.predict(visits.latents, visits.times, asked))
+        return torch.cat(parts)
+
+    def fresh(self, edit: Trained | Adapters, count: int, generator: torch.Generator) -> Pool:
         """Samples latents with the model in training, and asks the frozen one about them."""
         steps = self.method.sampling_steps
         prompts = torch.randint(len(self.prompts), (count,), generator=generator)
@@ -242,7 +242,7 @@ class GradientRun:
             clean=latents,
         )
 
-    def training(self, *roles: str) -> Any:
+    def training(self, *roles: str) -> AbstractContextManager[Trained]:
         """Trains the parameters of roles in place until the ``with`` block ends."""
         return training(self.model, chosen(self.model, *roles))
 
@@ -266,18 +266,18 @@ class GradientRun:
                 beside=beside,
             )
 
-    def result(self, patches: Mapping[str, Patch], **diagnostics: Any) -> ErasureResult:
+    def adapting(self, role: str, **options: Any) -> AbstractContextManager[Adapters]:
+        """Trains low-rank layers beside those of a role until the ``with`` block ends."""
+        adapters = Adapters(self.model, role, generator=self.draws["adapters"], **options)
+        return adapting(self.model, adapters)
+
+    def result(
+        self, patches: Mapping[str, Patch], *, gate: PromptGate | None = None, **diagnostics: Any
+    ) -> ErasureResult:
         """Writes the run up, with the network evaluations that it took."""
         told = {"network_evaluations": self.denoiser.evaluations, **diagnostics}
-        return self.recording.result(self.method, self.request, patches, diagnostics=told)
-
-
-def _worded(erasure: Erasure, rule: TargetRule) -> Iterator[Wording]:
-    """Pairs every wording of a concept with the prompt that takes its place."""
-    anchor = erasure.anchor.name if erasure.anchor else ""
-    for prompt, name in mentions(erasure.concept):
-        whole = name is None or (rule == "anchor" and not anchor)
-        yield Wording(prompt, anchor if whole else replaced(prompt, str(name), anchor), erasure)
+        found = self.recording.result(self.method, self.request, patches, diagnostics=told)
+        return found if gate is None else replace(found, delta=replace(found.delta, gate=gate))
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from efface.core.denoising import Conditions, Denoiser
@@ -25,6 +25,8 @@ class Ask:
     times: Float[Tensor, " n"]
     conditions: Conditions
     target: Float[Tensor, "n c h w"]
+    owners: Int[Tensor, " n"] | None = None
+    """Which concept of the request each sample is about; None: any."""
 
 
 def predicted(denoiser: Denoiser, asks: Sequence[Ask]) -> list[Tensor]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
-from efface.core.gradient_runs import GradientEraser, GradientRun
+from efface.core.gradient_eraser import GradientEraser
+from efface.core.gradient_runs import GradientRun
 from efface.core.gradients import orthonormal_rows, without_directions
 from efface.core.losses import Ask, predicted
 from efface.core.training import Plain

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
-from efface.core.gradient_runs import GradientEraser, GradientRun
+from efface.core.fusion import fused
+from efface.core.gradient_eraser import GradientEraser
+from efface.core.gradient_runs import GradientRun
 from efface.core.gradients import intersected, saliency_masks
 from efface.core.losses import Ask, matched
 from efface.core.noise import guided, negated
@@ -45,7 +47,9 @@ class Ant(GradientEraser):
         keeps the most salient, of the unedited network, and those terms work.
         Both latents are stops of one trajectory of the frozen model, whose sampling gives all
         targets. Maps differ in the concept's wordings and in what is drawn.
-        ``keep_weight`` is ours.
+        ``keep_weight`` is ours. ``several="fused"`` trains its low-rank layers on keys and values
+        alone, which is all that the published fusion uses of them, on plain predictions instead of
+        guided ones, and fuses in float64 with a ridge.
     """
 
     paper: ClassVar[Paper] = Paper(
@@ -59,6 +63,17 @@ class Ant(GradientEraser):
     """Which weights the mask chooses from."""
     before: float = 0.14
     """Share of the steps, from noise on, that keep what they did; the paper's t' of 50 steps."""
+    several: Literal["together", "fused"] = "together"
+    """How several concepts go: in one training, or each into low-rank layers of its own beside keys
+    and values, which are then fused in closed form."""
+    rank: int = 64
+    """Of the low-rank layers of each concept."""
+    fusion_scale: float = 4.3
+    """Factor of the low-rank layers when they are fused."""
+    fusion_keep: float = 1.0
+    """Weight of the kept prompts' rows in the fusion, both sides being means."""
+    fusion_ridge: float = 1e-3
+    """Pull toward the unedited weights in the fusion, in squared embedding norm."""
     preserve_side: Literal["early", "late"] = "early"
     """Which side of that point is kept; ``late`` is the released code's reading."""
     negative_guidance: float = 1.0
@@ -121,11 +136,10 @@ class Ant(GradientEraser):
     ) -> ErasureResult:
         """Samples the pool, finds the mask, then trains the weights in it."""
         run = GradientRun(self, model, request, generator=generator, monitor=monitor)
+        if self.several == "fused":
+            return self._fused(run)
         pool = run.pool()
-        turn = min(max(1, round(self.before * self.sampling_steps)), self.sampling_steps - 1)
-        early, late = pool.between(0, turn), pool.between(turn, self.sampling_steps)
-        if self.preserve_side == "late":
-            early, late = late, early
+        early, late = self._sides(pool)
         with run.training(self.parameters) as edit:
 
             def losses(generator: torch.Generator) -> dict[str, Tensor]:
@@ -139,6 +153,38 @@ class Ant(GradientEraser):
         marked = sum(int(mask.sum()) for mask in (masks or {}).values())
         return run.result(patches, weights_marked=marked)
 
+    def _sides(self, pool: Pool) -> tuple[Pool, Pool]:
+        """Splits a pool into what is preserved and what is reversed."""
+        turn = min(max(1, round(self.before * self.sampling_steps)), self.sampling_steps - 1)
+        early, late = pool.between(0, turn), pool.between(turn, self.sampling_steps)
+        return (early, late) if self.preserve_side == "early" else (late, early)
+
+    def _fused(self, run: GradientRun) -> ErasureResult:
+        """Trains low-rank layers of every concept, then fuses them into one edit."""
+        early, late = self._sides(run.pool())
+        options = {"rank": self.rank, "membranes": len(run.request.erasures)}
+        with run.adapting("key_value", **options) as adapters:
+
+            def losses(generator: torch.Generator) -> dict[str, Tensor]:
+                asks = self._asks(run, early, late, generator)
+                asks += run.keep(self.batch, generator)
+                run.open_membranes(adapters, asks, generator)
+                return matched(run.denoiser, asks)
+
+            run.train(losses, adapters.parameters)
+            apart = adapters.patches()
+        read = [run.prompts.rows[run.owners == each] for each in range(len(run.request.erasures))]
+        kept = torch.cat([run.kept_prompts.rows, run.empty(1).rows])
+        patches = fused(
+            apart,
+            read,
+            kept,
+            scale=self.fusion_scale,
+            keep=self.fusion_keep,
+            ridge=self.fusion_ridge,
+        )
+        return run.result(patches)
+
     def _asks(
         self, run: GradientRun, early: Pool, late: Pool, generator: torch.Generator
     ) -> list[Ask]:
@@ -150,8 +196,8 @@ class Ant(GradientEraser):
         )
         a, b = self.early_weight, self.unconditional_weight
         return [
-            Ask("reverse", 1.0, turned.latents, turned.times, run.prompts[turned.prompts], away),
-            Ask("preserve", a, kept.latents, kept.times, run.prompts[kept.prompts], stay),
+            self._ask(run, "reverse", turned, away),
+            replace(self._ask(run, "preserve", kept, stay), weight=a),
             *(
                 Ask(
                     "unconditional",
@@ -160,10 +206,15 @@ class Ant(GradientEraser):
                     each.times,
                     run.empty(len(each)),
                     each.unconditional,
+                    run.owners[each.prompts],
                 )
                 for each, weight in ((turned, b), (kept, a * b))
             ),
         ]
+
+    def _ask(self, run: GradientRun, name: str, at: Pool, wanted: Tensor) -> Ask:
+        asked, own = run.prompts[at.prompts], run.owners[at.prompts]
+        return Ask(name, 1.0, at.latents, at.times, asked, wanted, own)
 
     def _masks(self, run: GradientRun, edit: Trained, early: Pool, late: Pool) -> dict[str, Tensor]:
         """Marks, tensor by tensor, what every map finds salient; no step is taken."""

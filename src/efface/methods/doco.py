@@ -10,7 +10,8 @@ import torch
 
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
 from efface.core.discriminators import ANCHOR, CONCEPT, PatchDiscriminator
-from efface.core.gradient_runs import GradientEraser, GradientRun
+from efface.core.gradient_eraser import GradientEraser
+from efface.core.gradient_runs import GradientRun
 from efface.core.gradients import projected_away
 from efface.core.losses import Ask, predicted
 from efface.core.randomness import noise_like

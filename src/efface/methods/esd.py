@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
-from efface.core.gradient_runs import GradientEraser, GradientRun
+from efface.core.gradient_eraser import GradientEraser
+from efface.core.gradient_runs import GradientRun
 from efface.core.losses import Ask, matched
 from efface.core.noise import negated
 

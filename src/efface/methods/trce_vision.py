@@ -10,7 +10,8 @@ import torch
 
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
 from efface.core.application import unedited
-from efface.core.gradient_runs import GradientEraser, GradientRun
+from efface.core.gradient_eraser import GradientEraser
+from efface.core.gradient_runs import GradientRun
 from efface.core.losses import Ask, predicted
 from efface.core.noise import guided
 from efface.core.trajectories import Pool, sampled_pool
@@ -177,13 +178,7 @@ class TrceVision(GradientEraser):
         with unedited(run.model):
             last = max(1, round(self.early * self.sampling_steps))
             pool = run.pool(last).between(0, last)
-            parts = []
-            with run.denoiser.still():
-                for some in torch.arange(len(pool)).split(64):
-                    visits = pool[some]
-                    anchors = run.anchors[visits.prompts]
-                    parts.append(run.denoiser.predict(visits.latents, visits.times, anchors))
-            anchored = torch.cat(parts)
+            anchored = run.answered(pool, run.anchors)
         ahead = 1 + self.steering
         safe = guided(pool.unconditional, anchored, ahead)
         return pool, safe, guided(pool.unconditional, pool.conditional, ahead)

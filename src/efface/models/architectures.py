@@ -50,6 +50,13 @@ ROLES: dict[str, Role] = {
     "queries": Role(
         "unet", r"(^|\.)attn[12]\.to_q\.", "what asks pictures and text", r"\.attn\.to_q\b"
     ),
+    "attention_blocks": Role(
+        "unet",
+        r"(^|\.)attentions\.\d+\..*\.weight$",
+        "linear layers and 1x1 convolutions of attention blocks",
+        r"transformer_blocks\.\d+\..*\.weight$",
+        layers=True,
+    ),
     "not_cross_attention": Role(
         "unet",
         rf"^(?!.*{_CROSS})",

@@ -1,0 +1,63 @@
+"""Settings of every method that trains on trajectories, and the prompts that a request means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from efface.concepts import Erasure
+from efface.contracts import Eraser, TextToImage
+from efface.core.token_rules import TargetRule, mentions, replaced
+from efface.core.training_settings import Training
+from efface.errors import BadRequest, require_positive
+
+__all__ = ["GradientEraser", "Wording", "worded"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GradientEraser(Training, Eraser[TextToImage]):
+    """Settings of every method that trains on latents of trajectories."""
+
+    families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl"})
+    edits: ClassVar[frozenset[str]] = frozenset({"unet"})
+
+    target: TargetRule = "anchor"
+    """What a wording becomes: the anchor's prompt, or itself without the concept."""
+    sampling_steps: int = 50
+    """Denoising steps of a trajectory."""
+    sampling_guidance: float = 3.0
+    """Scale of classifier-free guidance that trajectories follow."""
+    trajectories: int = 8
+    """Trajectories of the frozen model that are kept in the pool, each with all its visits."""
+    keep_weight: float = 0.0
+    """Weight of holding the frozen model's predictions for kept prompts; the papers have none."""
+    keep_trajectories: int = 24
+    """Trajectories of kept prompts in the pool, where they have weight."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "sampling_steps", "trajectories", "keep_trajectories")
+        if self.keep_weight < 0:
+            raise BadRequest(f"keep_weight is {self.keep_weight}; it must not be negative")
+
+
+@dataclass(frozen=True)
+class Wording:
+    """One prompt of a concept, and what it shall give instead."""
+
+    prompt: str
+    name: str
+    """The name of the concept that is used there; empty if none is."""
+    anchor: str
+    """The anchor's prompt; empty without an anchor."""
+    erasure: Erasure
+
+
+def worded(erasure: Erasure, rule: TargetRule) -> Iterator[Wording]:
+    """Pairs every wording of a concept with the prompt that takes its place."""
+    anchor = erasure.anchor.name if erasure.anchor else ""
+    for prompt, name in mentions(erasure.concept):
+        whole = name is None or (rule == "anchor" and not anchor)
+        instead = anchor if whole else replaced(prompt, str(name), anchor)
+        yield Wording(prompt, name or "", instead, erasure)

@@ -1,0 +1,196 @@
+"""Rank-1 membranes that open for prompts of the concept and can be stacked (SPM, CVPR 2024)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+import torch
+
+from efface.contracts import Monitor, Need, Paper, TextToImage, silent
+from efface.core.denoising import Conditions
+from efface.core.gating import GateKind, gate_for
+from efface.core.gradient_eraser import GradientEraser
+from efface.core.gradient_runs import GradientRun
+from efface.core.losses import Ask, matched
+from efface.core.noise import negated
+from efface.errors import BadRequest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from efface.concepts import ErasureRequest
+    from efface.core.adapters import Adapters
+    from efface.core.results import ErasureResult
+    from efface.core.trajectories import Pool
+
+__all__ = ["Spm"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spm(GradientEraser):
+    """Trains a rank-1 layer beside every layer of the attention blocks, one set per concept.
+
+    The weights themselves never change. A membrane moves the concept's prediction away from the
+    concept as ESD does (section 3.2); predictions for random embeddings of the concept's size are
+    anchored to what they were (latent anchoring, section 3.3). When drawing, each membrane opens as
+    far as the prompt is like its concept (facilitated transport, section 3.4), every sample by its
+    own prompt. Membranes of many concepts stand side by side, as one pair of products, and work on
+    other models of the same layout.
+
+    Differs from the paper:
+        The gate multiplies the membrane; the released code multiplies both factors, which squares
+        it, and adds up factors across concepts, which mixes them (``gate="official"`` squares it).
+        Likeness is measured on rows of text instead of token ids, and per sample, so that the
+        prediction without a prompt has its own. ``shut_for_kept`` is ours: a membrane stays shut
+        for kept prompts and all that is less alike.
+        Latents come from the frozen model with its predictions; ``latents="student"`` is the
+        paper's. The query is at the sampler's own times (the released code is 33 to 42 steps off).
+        Anchors are drawn without the published rejection, which at these widths rejects nothing;
+        ``anchors_from="kept"`` anchors real prompts. ``keep_weight`` is ours.
+    """
+
+    paper: ClassVar[Paper] = Paper(
+        "One-dimensional Adapter to Rule Them All: Concepts, Diffusion Models and Erasing "
+        "Applications",
+        "2312.16145",
+        2024,
+    )
+    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
+    edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
+    families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})
+
+    rank: int = 1
+    """Of each membrane."""
+    negative_guidance: float = 1.0
+    """eta: how far past the anchor's prediction the target goes."""
+    anchoring: float = 1000.0
+    """lambda: weight of latent anchoring."""
+    anchors: int = 4
+    """Random embeddings per latent that are anchored; 0: none."""
+    anchors_from: Literal["noise", "kept"] = "noise"
+    """What is anchored: random embeddings of the concept's size, or kept prompts."""
+    gate: GateKind = "linear"
+    """How membranes open when drawing: for alike prompts, squared as released, or always."""
+    shut_for_kept: bool = False
+    """Stay shut up to the largest likeness of any kept prompt, instead of from zero on."""
+    latents: Literal["base", "student"] = "base"
+    """Whose trajectories give the latents: the frozen model's, or those of the one in training."""
+    sampling_steps: int = 30
+    """Denoising steps of a trajectory."""
+    trajectories: int = 32
+    """Trajectories of the frozen model in the pool."""
+    steps: int = 3000
+    """Optimiser steps. More erase deeper and disturb the rest more."""
+    learning_rate: float = 1e-4
+    """Step size of the optimiser."""
+    batch: int = 1
+    """Latents per step."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """How the step size changes; the paper restarts the cosine three times."""
+    optimiser: Literal["adam", "adamw"] = "adamw"
+    """Adam, or AdamW with weight_decay."""
+    weight_decay: float = 1e-2
+    """Pull of the weights to zero, of adamw."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rank < 1 or self.anchors < 0 or self.anchoring < 0:
+            raise BadRequest("rank must be at least 1, anchors and anchoring not negative")
+
+    @classmethod
+    def presets(cls) -> Mapping[str, Spm]:
+        """Gives the published settings, and those measured for the bundled model."""
+        return {
+            "paper-sd14": cls(latents="student"),
+            "released-sd14": cls(latents="student", gate="official"),
+            "emoji": cls(
+                target="prompt_without_concept",
+                shut_for_kept=True,
+                anchoring=30.0,
+                anchors=1,
+                keep_weight=3.0,
+                sampling_steps=20,
+                trajectories=48,
+                keep_trajectories=48,
+                steps=100,
+                learning_rate=1e-2,
+                batch=12,
+                optimiser="adam",
+                weight_decay=0.0,
+            ),
+        }
+
+    def erase(
+        self,
+        model: TextToImage,
+        request: ErasureRequest,
+        *,
+        generator: torch.Generator,
+        monitor: Monitor = silent,
+    ) -> ErasureResult:
+        """Samples the pool with the frozen model, then trains all membranes at once."""
+        run = GradientRun(self, model, request, generator=generator, monitor=monitor)
+        pool = run.pool() if self.latents == "base" else None
+        options = {"rank": self.rank, "membranes": len(request.erasures)}
+        with run.adapting("attention_blocks", **options) as adapters:
+
+            def losses(generator: torch.Generator) -> dict[str, Tensor]:
+                if pool is None:
+                    adapters.gates = None
+                    some = run.fresh(adapters, self.batch, generator)
+                else:
+                    some = pool.drawn(self.batch, generator)
+                anchored = self._anchored(run, adapters, some, generator)
+                asks = [self._erase(run, adapters, some), *anchored]
+                asks += run.keep(self.batch, generator)
+                run.open_membranes(adapters, asks, generator)
+                return matched(run.denoiser, asks)
+
+            run.train(losses, adapters.parameters)
+            patches = adapters.patches()
+        gate = gate_for(run, self.gate, shut_for_kept=self.shut_for_kept)
+        told = {} if gate is None else {"gate_floor": gate.floor.tolist()}
+        return run.result(patches, gate=gate, **told)
+
+    def _erase(self, run: GradientRun, adapters: Adapters, some: Pool) -> Ask:
+        """Asks the concept's prompt to give what leads away from the concept."""
+        base = some.unconditional
+        if any(wording.anchor for wording in run.wordings):
+            with adapters.teacher():
+                anchors = run.anchors[some.prompts]
+                base = run.denoiser.predict(some.latents, some.times, anchors)
+        wanted = negated(base, base, some.conditional, self.negative_guidance)
+        asked, own = run.prompts[some.prompts], run.owners[some.prompts]
+        return Ask("erase", 1.0, some.latents, some.times, asked, wanted, own)
+
+    def _anchored(
+        self, run: GradientRun, adapters: Adapters, some: Pool, generator: torch.Generator
+    ) -> list[Ask]:
+        """Asks other embeddings to give what they gave, on the same latents."""
+        if self.anchors == 0 or self.anchoring == 0:
+            return []
+        which = torch.arange(len(some)).repeat_interleave(self.anchors)
+        latents, times = some.latents[which], some.times[which]
+        if self.anchors_from == "kept":
+            count = len(run.kept_prompts)
+            asked = run.kept_prompts[torch.randint(count, (len(which),), generator=generator)]
+        else:
+            asked = _noises(run.prompts[some.prompts[which]], generator)
+        with adapters.teacher():
+            wanted = run.denoiser.predict(latents, times, asked)
+        return [Ask("anchor", self.anchoring, latents, times, asked, wanted)]
+
+
+def _noises(like: Conditions, generator: torch.Generator) -> Conditions:
+    """Draws embeddings in random directions, 0.8 to 1.2 times as long as the given ones."""
+
+    def one(rows: Tensor) -> Tensor:
+        drawn = torch.randn(rows.shape, generator=generator).to(rows)
+        share = 0.8 + 0.4 * torch.rand(len(rows), generator=generator).to(rows)
+        length = share * rows.flatten(1).norm(dim=1) / drawn.flatten(1).norm(dim=1)
+        found: Tensor = drawn * length.reshape(-1, *[1] * (rows.ndim - 1))
+        return found
+
+    return Conditions(one(like.rows), None if like.pooled is None else one(like.pooled))
