@@ -5,7 +5,7 @@ import torch
 
 from efface.core.denoising import Denoiser
 from efface.core.noise import guided
-from efface.core.trajectories import sampled_pool, stopped
+from efface.core.trajectories import sampled_pool, sharing_pools, stopped
 from efface.errors import BadModel, BadRequest
 from tests.conftest import host
 
@@ -118,3 +118,27 @@ def test_sd3_without_t5_reads_zeros_in_its_place():
     clip = whole.rows.shape[1] - 256
     assert torch.equal(bare.rows[:, :clip], whole.rows[:, :clip])
     assert not bare.rows[:, clip:].any()
+
+
+def test_equal_pools_are_shared_where_that_is_asked_for(tiny_sd1):
+    _, _, alone = pool_of(tiny_sd1)
+    with sharing_pools():
+        first, _, one = pool_of(tiny_sd1)
+        second, _, other = pool_of(tiny_sd1)
+        _, _, longer = pool_of(tiny_sd1, steps=5)
+    assert other.latents is one.latents
+    assert second.evaluations == first.evaluations
+    assert torch.equal(one.latents, alone.latents)
+    assert len(longer) != len(one)
+    _, _, after = pool_of(tiny_sd1)
+    assert after.latents is not one.latents
+
+
+def test_pools_of_edited_weights_are_not_taken_for_those_of_the_base():
+    pipe = host("tiny_sd1")
+    with sharing_pools():
+        _, _, before = pool_of(pipe)
+        with torch.no_grad():
+            next(pipe.unet.parameters()).add_(0.01)
+        _, _, after = pool_of(pipe)
+    assert not torch.equal(before.conditional, after.conditional)

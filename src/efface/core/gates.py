@@ -18,9 +18,6 @@ from efface.models.components import component
 
 __all__ = ["PromptGate", "attach_gated"]
 
-SAME_WORD = 0.8
-"""Cosine above which a row of a prompt counts as a row of a concept's word."""
-
 
 @dataclass(frozen=True, eq=False)
 class PromptGate:
@@ -28,8 +25,8 @@ class PromptGate:
 
     The opening is the larger of two likenesses: the cosine of the prompt's rows, all in a row, with
     those of the nearest erased prompt; and the share of a name's token rows that the prompt has.
-    (The paper compares token ids; a denoiser sees none, so rows are compared, within `SAME_WORD`.)
-    Likeness up to ``floor`` keeps a membrane shut, above that it opens linearly.
+    (The paper compares token ids; a denoiser sees none, so rows are compared.)
+    Likeness up to ``floor`` keeps a membrane shut; above that it opens linearly up to ``ceiling``.
     """
 
     prompts: Float[Tensor, "prompts values"]
@@ -37,13 +34,19 @@ class PromptGate:
     prompt_owner: Int[Tensor, " prompts"]
     """Which membrane each prompt opens."""
     words: Float[Tensor, "rows dim"]
-    """Rows of the concepts' names, as unit vectors."""
+    """Rows of the concepts' names less the center, as unit vectors."""
+    center: Float[Tensor, " dim"]
+    """Mean row of other prompts: what all token rows share tells no word from another."""
+    word_floor: Float[Tensor, " rows"]
+    """Cosine to each of them that a row of a prompt must pass to count as the same word."""
     word_name: Int[Tensor, " rows"]
     """Which name each row is of."""
     name_owner: Int[Tensor, " names"]
     """Which membrane each name opens."""
     floor: Float[Tensor, " membranes"]
     """Likeness up to which a membrane stays shut."""
+    ceiling: Float[Tensor, " membranes"]
+    """Likeness from which it is wide open."""
     squared: Int[Tensor, ""]
     """1: the opening is squared, as in the released code, which multiplies both factors by it."""
 
@@ -58,8 +61,8 @@ class PromptGate:
         flat = functional.normalize(wide.flatten(1), dim=1)
         found = _by_owner(flat @ self.prompts.T, self.prompt_owner, self.membranes)
         if len(self.words):
-            unit = functional.normalize(wide, dim=2)
-            there = ((unit @ self.words.T).amax(dim=1) > SAME_WORD).to(wide)
+            unit = functional.normalize(wide - self.center, dim=2)
+            there = ((unit @ self.words.T).amax(dim=1) > self.word_floor).to(wide)
             names = len(self.name_owner)
             count = torch.zeros(names).index_add(0, self.word_name, torch.ones(len(self.words)))
             hits = torch.zeros(len(rows), names).to(wide).index_add(1, self.word_name, there)
@@ -70,7 +73,8 @@ class PromptGate:
     def openings(self, rows: Float[Tensor, "n tokens dim"]) -> Float[Tensor, "n membranes"]:
         """Gives how far every membrane opens for every prompt, 0 to 1."""
         like = self.likeness(rows)
-        opened = ((like - self.floor) / (1 - self.floor).clamp(min=1e-6)).clamp(0.0, 1.0)
+        span = (self.ceiling - self.floor).clamp(min=1e-6)
+        opened = ((like - self.floor) / span).clamp(0.0, 1.0)
         return opened**2 if int(self.squared) else opened
 
     def tensors(self) -> dict[str, Tensor]:
@@ -104,9 +108,12 @@ class PromptGate:
                 [g.prompt_owner + s for g, s in zip(gates, shifts, strict=True)]
             ),
             words=torch.cat([gate.words for gate in gates]),
+            word_floor=torch.cat([gate.word_floor for gate in gates]),
+            center=torch.stack([gate.center for gate in gates]).mean(dim=0),
             word_name=torch.cat([g.word_name + s for g, s in zip(gates, names, strict=True)]),
             name_owner=torch.cat([g.name_owner + s for g, s in zip(gates, shifts, strict=True)]),
             floor=torch.cat([gate.floor for gate in gates]),
+            ceiling=torch.cat([gate.ceiling for gate in gates]),
             squared=first.squared,
         )
 

@@ -17,37 +17,67 @@ __all__ = ["GateKind", "gate_for"]
 GateKind: TypeAlias = Literal["none", "linear", "official"]
 """Always open; open as far as a prompt is like the concept; or that squared, as released."""
 
+SHUT_FOR = 0.98
+"""Share of the kept prompts that leave a calibrated membrane shut."""
+SAME_WORD = 0.8
+"""Cosine that a row must pass to count as a concept's word; more, if a kept prompt comes nearer."""
 WORDINGS_A_NAME = 4
 """Wordings from which a name's token rows are taken; they differ a little with what is before."""
 
 
-def gate_for(run: GradientRun, kind: GateKind, *, shut_for_kept: bool) -> PromptGate | None:
+def gate_for(run: GradientRun, kind: GateKind, *, calibrated: bool) -> PromptGate | None:
     """Makes the gate of a request's membranes, one for each concept.
 
     Args:
         run: knows the wordings of what is erased and the kept prompts.
         kind: how it opens.
-        shut_for_kept: stay shut up to the largest likeness of any kept prompt and of the empty one;
-            else it opens from zero likeness on, as in the paper.
+        calibrated: stay shut up to the likeness that `SHUT_FOR` of the kept prompts and the empty
+            one do not pass, and be wide open halfway from there to how alike the concept's own
+            wordings are; else open linearly from no likeness to full likeness, as in the paper.
     """
     if kind == "none":
         return None
     rows = run.prompts.rows.float().cpu()
-    words, word_name, name_owner = _words(run, rows)
+    held = torch.cat([run.kept_prompts.rows, run.empty(1).rows]).float().cpu()
+    center = held.flatten(0, 1).mean(dim=0)
+    words, word_name, name_owner = _words(run, rows - center)
     count = len(run.request.erasures)
     gate = PromptGate(
         prompts=functional.normalize(rows.flatten(1), dim=1),
         prompt_owner=run.owners,
         words=words,
+        center=center,
+        word_floor=_nearest(held - center, words).clamp(min=SAME_WORD),
         word_name=word_name,
         name_owner=name_owner,
         floor=torch.zeros(count),
+        ceiling=torch.ones(count),
         squared=torch.tensor(int(kind == "official")),
     )
-    if not shut_for_kept:
+    if not calibrated:
         return gate
-    held = torch.cat([run.kept_prompts.rows, run.empty(1).rows]).float().cpu()
-    return replace(gate, floor=gate.likeness(held).amax(dim=0).clamp(max=0.99))
+    floor = gate.likeness(held).quantile(SHUT_FOR, dim=0)
+    halfway = (floor + _own(gate)) / 2
+    return replace(gate, floor=floor, ceiling=torch.maximum(halfway, floor + 0.01))
+
+
+def _own(gate: PromptGate) -> Tensor:
+    """Finds how alike the concept's own wordings are at least, each to the nearest other one."""
+    likeness = (gate.prompts @ gate.prompts.T).fill_diagonal_(0)
+    same = gate.prompt_owner[:, None] == gate.prompt_owner[None]
+    nearest = torch.where(same, likeness, 0.0).amax(dim=1)
+    least = torch.ones(gate.membranes)
+    for owner in range(gate.membranes):
+        others = nearest[gate.prompt_owner == owner]
+        least[owner] = others.min() if len(others) > 1 else 1.0
+    return least
+
+
+def _nearest(rows: Tensor, words: Tensor) -> Tensor:
+    """Finds the largest cosine of any row to each word's."""
+    unit = functional.normalize(rows.flatten(0, 1), dim=1)
+    found: Tensor = (unit @ words.T).amax(dim=0)
+    return found
 
 
 def _words(run: GradientRun, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:

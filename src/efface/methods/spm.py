@@ -43,8 +43,8 @@ class Spm(GradientEraser):
         The gate multiplies the membrane; the released code multiplies both factors, which squares
         it, and adds up factors across concepts, which mixes them (``gate="official"`` squares it).
         Likeness is measured on rows of text instead of token ids, and per sample, so that the
-        prediction without a prompt has its own. ``shut_for_kept`` is ours: a membrane stays shut
-        for kept prompts and all that is less alike.
+        prediction without a prompt has its own. ``calibrated`` is ours: a membrane stays shut for
+        kept prompts, bit for bit, and is wide open for the concept's own wordings.
         Latents come from the frozen model with its predictions; ``latents="student"`` is the
         paper's. The query is at the sampler's own times (the released code is 33 to 42 steps off).
         Anchors are drawn without the published rejection, which at these widths rejects nothing;
@@ -73,8 +73,8 @@ class Spm(GradientEraser):
     """What is anchored: random embeddings of the concept's size, or kept prompts."""
     gate: GateKind = "linear"
     """How membranes open when drawing: for alike prompts, squared as released, or always."""
-    shut_for_kept: bool = False
-    """Stay shut up to the largest likeness of any kept prompt, instead of from zero on."""
+    calibrated: bool = False
+    """Whether likeness counts from that of kept prompts to that of the concept's own wordings."""
     latents: Literal["base", "student"] = "base"
     """Whose trajectories give the latents: the frozen model's, or those of the one in training."""
     sampling_steps: int = 30
@@ -107,7 +107,7 @@ class Spm(GradientEraser):
             "released-sd14": cls(latents="student", gate="official"),
             "emoji": cls(
                 target="prompt_without_concept",
-                shut_for_kept=True,
+                calibrated=True,
                 anchoring=30.0,
                 anchors=1,
                 keep_weight=3.0,
@@ -150,7 +150,7 @@ class Spm(GradientEraser):
 
             run.train(losses, adapters.parameters)
             patches = adapters.patches()
-        gate = gate_for(run, self.gate, shut_for_kept=self.shut_for_kept)
+        gate = gate_for(run, self.gate, calibrated=self.calibrated)
         told = {} if gate is None else {"gate_floor": gate.floor.tolist()}
         return run.result(patches, gate=gate, **told)
 
