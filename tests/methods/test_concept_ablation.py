@@ -1,0 +1,52 @@
+"""Concept Ablation against its equations."""
+
+import pytest
+import torch
+
+from efface.concepts import Concept, request
+from efface.core.denoising import Denoiser
+from efface.core.trajectories import stopped
+from tests.methods.trained import PISTOL, TO_LAMP, one_step, ran
+
+
+def test_concept_and_anchor_alike_have_no_loss(tiny_sd1):
+    same = request(Concept(name="pistol", prompts=("a",)), anchor="a", keep=["cat"])
+    result = one_step("concept_ablation", tiny_sd1, same, optimiser="adam")
+    assert result.curves["erase"][0] == pytest.approx(0.0, abs=1e-10)
+    assert not result.delta.patches
+
+
+def test_at_first_the_current_network_is_the_frozen_one(tiny_sd1):
+    frozen = one_step("concept_ablation", tiny_sd1, TO_LAMP)
+    current = one_step("concept_ablation", tiny_sd1, TO_LAMP, teacher="current")
+    assert frozen.curves["erase"][0] == current.curves["erase"][0]
+    assert frozen.delta.tensors().keys() == current.delta.tensors().keys()
+    for name, tensor in frozen.delta.tensors().items():
+        assert torch.equal(tensor, current.delta.tensors()[name])
+    later = ran("concept_ablation", tiny_sd1, TO_LAMP, keep_weight=0.0)
+    drifted = ran("concept_ablation", tiny_sd1, TO_LAMP, keep_weight=0.0, teacher="current")
+    assert later.curves["erase"][-1] != drifted.curves["erase"][-1]
+
+
+def test_noise_is_another_target(tiny_sd1):
+    model = one_step("concept_ablation", tiny_sd1, TO_LAMP)
+    noise = one_step("concept_ablation", tiny_sd1, TO_LAMP, loss="noise")
+    assert noise.curves["erase"][0] > 10 * model.curves["erase"][0]
+
+
+def test_pictures_of_the_anchor_are_drawn_with_guidance(tiny_sd1):
+    """Clean latents are where a sampler ends: each costs two evaluations a step."""
+    result = ran("concept_ablation", tiny_sd1, TO_LAMP, steps=3, batch=2, keep_weight=0.0)
+    drawn, teacher, student = 2 * 4 * 4, 3 * 2, 3 * 2
+    assert result.diagnostics["network_evaluations"] == drawn + teacher + student
+    denoiser = Denoiser(tiny_sd1)
+    start = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    asked = denoiser.conditions(["lamp", "lamp"])
+    ended = stopped(denoiser, asked, start, torch.tensor([4, 3]), steps=4, guidance=6.0)
+    assert not torch.allclose(ended[0], start[0])
+
+
+def test_only_the_chosen_group_changes(tiny_sd1):
+    keys = ran("concept_ablation", tiny_sd1, PISTOL).delta.patches.keys()
+    assert keys
+    assert all("attn2.to_k" in key or "attn2.to_v" in key for key in keys)

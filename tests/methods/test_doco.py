@@ -1,0 +1,90 @@
+"""DoCo: the discriminator's game and the bending of gradients."""
+
+import math
+
+import pytest
+import torch
+
+from efface.concepts import Concept, request
+from efface.core.discriminators import ANCHOR, CONCEPT, PatchDiscriminator
+from efface.methods.doco import _official
+from tests.methods.trained import TO_LAMP, one_step, ran
+
+TOY = {"warm_up": 2, "norm": "group"}
+
+
+def discriminator(channels=4, edge=64, norm="batch", seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return PatchDiscriminator(channels, edge, norm=norm, generator=generator)
+
+
+def test_the_discriminator_has_the_published_size():
+    judge = discriminator()
+    assert sum(weight.numel() for weight in judge.parameters()) == 2_767_553
+    assert judge(torch.zeros(2, 4, 64, 64)).shape == (2, 1, 3, 3)
+
+
+@pytest.mark.parametrize("edge", [8, 16, 32])
+def test_smaller_latents_get_fewer_layers(edge):
+    judge = discriminator(channels=12, edge=edge)
+    assert judge(torch.zeros(2, 12, edge, edge)).shape == (2, 1, 3, 3)
+
+
+def test_an_undecided_discriminator_loses_ln_2():
+    judge = discriminator(edge=8)
+    with torch.no_grad():
+        judge.layers[-1].weight.zero_()
+    latents = torch.randn(4, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert float(judge.loss(latents, ANCHOR)) == pytest.approx(math.log(2))
+    assert float(judge.loss(latents, CONCEPT)) == pytest.approx(math.log(2))
+
+
+def test_it_learns_to_tell_two_kinds_apart():
+    judge = discriminator(edge=8, norm="group")
+    optimiser = torch.optim.Adam(judge.parameters(), lr=1e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(60):
+        real = torch.randn(16, 4, 8, 8, generator=generator)
+        fake = torch.randn(16, 4, 8, 8, generator=generator) + 1
+        optimiser.zero_grad()
+        (judge.loss(real, ANCHOR) + judge.loss(fake, CONCEPT)).backward()
+        optimiser.step()
+    real = torch.randn(64, 4, 8, 8, generator=generator)
+    assert float((judge(real) < 0).float().mean()) > 0.9
+    assert float((judge(real + 1) > 0).float().mean()) > 0.9
+
+
+def test_the_released_bending_is_no_projection():
+    """After it the product with the retained direction is cos (|g| - lambda), and not zero."""
+    own = [torch.tensor([0.1, -0.05]).double()]
+    other = [torch.tensor([-0.3, 0.1]).double()]
+    length, unit = own[0].norm(), other[0] / other[0].norm()
+    cosine = (own[0] @ unit) / length
+    (bent,) = _official([own[0].clone()], [other[0].clone()], 1.0)
+    assert float(bent @ unit) == pytest.approx(float(cosine * (length - 1.0)))
+    (kept,) = _official([own[0].clone()], [-other[0]], 1.0)
+    assert torch.allclose(kept, own[0])
+
+
+def test_concept_and_anchor_alike_look_the_same_to_the_discriminator(tiny_sd1):
+    same = request(Concept(name="pistol", prompts=("a",)), anchor="a", keep=["cat"])
+    alike = one_step("doco", tiny_sd1, same, **TOY, surgery="none")
+    differ = one_step("doco", tiny_sd1, TO_LAMP, **TOY, surgery="none")
+    assert alike.curves["erase"][0] > 0
+    assert alike.curves["erase"][0] != pytest.approx(differ.curves["erase"][0], rel=1e-6)
+
+
+def test_the_warm_up_trains_the_discriminator_alone(tiny_sd1):
+    """However long it is, the model's first retained loss is that of the unedited weights."""
+    short = one_step("doco", tiny_sd1, TO_LAMP, norm="group", warm_up=0)
+    long = one_step("doco", tiny_sd1, TO_LAMP, norm="group", warm_up=5)
+    assert short.curves["retain"][0] == long.curves["retain"][0]
+    assert short.curves["erase"][0] != long.curves["erase"][0]
+
+
+def test_surgery_changes_the_step_only_where_there_is_conflict(tiny_sd1):
+    bent = ran("doco", tiny_sd1, TO_LAMP, **TOY)
+    plain = ran("doco", tiny_sd1, TO_LAMP, **TOY, surgery="none")
+    assert 0 <= bent.diagnostics["conflict_rate"] <= 1
+    same = bent.delta.id == plain.delta.id
+    assert same == (bent.diagnostics["conflict_rate"] == 0)

@@ -1,0 +1,148 @@
+"""SPM: membranes, latent anchoring, and gates in plain pipelines."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from efface.concepts import request
+from efface.core.composition import compose
+from efface.core.deltas import Delta
+from efface.core.denoising import Denoiser
+from efface.errors import BadDelta
+from efface.methods.spm import _noises
+from tests.conformance.snapshots import differences, snapshot
+from tests.conftest import host
+from tests.methods.trained import PISTOL, TO_LAMP, one_step, ran
+
+FREE = {"anchors": 0}
+HOUSE = request("house", keep=["cat"])
+
+
+def test_the_first_losses_are_those_of_the_equations(tiny_sd1):
+    esd = one_step("esd", tiny_sd1, negative_guidance=1.0)
+    spm = one_step("spm", tiny_sd1, anchoring=1.0, anchors=1)
+    assert spm.curves["erase"][0] == pytest.approx(esd.curves["erase"][0], rel=1e-5)
+    assert spm.curves["anchor"][0] == pytest.approx(0.0, abs=1e-10)
+
+
+def test_the_first_step_moves_up_and_not_down(tiny_sd1):
+    """up is zero at first, so down has no gradient; the other factor takes the first step."""
+    patches = one_step("spm", tiny_sd1, **FREE, optimiser="adam").delta.patches
+    fresh = one_step("spm", tiny_sd1, **FREE, optimiser="adam", learning_rate=1e-12).delta.patches
+    assert all(bool(patch.up.any()) for patch in patches.values())
+    assert all(torch.allclose(patches[key].down, fresh[key].down) for key in patches)
+
+
+def test_anchors_have_the_concepts_size(tiny_sd1):
+    like = Denoiser(tiny_sd1).conditions(["pistol"]).repeated(50)
+    drawn = _noises(like, torch.Generator().manual_seed(0))
+    share = drawn.rows.flatten(1).norm(dim=1) / like.rows.flatten(1).norm(dim=1)
+    assert share.min() >= 0.8
+    assert share.max() < 1.2
+    cosine = torch.cosine_similarity(drawn.rows.flatten(1), like.rows.flatten(1))
+    assert cosine.abs().max() < 0.2
+
+
+def predictions(pipe, prompts):
+    denoiser = Denoiser(pipe)
+    start = torch.randn(1, *denoiser.latent_shape, generator=torch.Generator().manual_seed(1))
+    latents = start.expand(len(prompts), -1, -1, -1)
+    times = torch.full((len(prompts),), 500.0)
+    with denoiser.still():
+        return denoiser.predict(latents, times, denoiser.conditions(prompts))
+
+
+def test_a_gate_opens_for_the_concept_and_for_each_sample_by_itself(tiny_sd1):
+    delta = ran("spm", tiny_sd1, **FREE, calibrated=True).delta
+    prompts = ["a photo of a pistol", "a photo of a cat", ""]
+    before = predictions(tiny_sd1, prompts)
+    untouched = snapshot(tiny_sd1)
+    with delta.apply(tiny_sd1):
+        after = predictions(tiny_sd1, prompts)
+        alone = torch.cat([predictions(tiny_sd1, [prompt]) for prompt in prompts])
+    moved = (after - before).flatten(1).norm(dim=1)
+    assert moved[0] > 1e-3
+    assert moved[1] < 0.1 * moved[0]
+    assert torch.allclose(after, alone, atol=1e-5)
+    assert not differences(untouched, snapshot(tiny_sd1))
+
+
+def test_openings_are_one_for_the_concept_and_between_zero_and_one(tiny_sd1):
+    gate = ran("spm", tiny_sd1, steps=1, **FREE).delta.gate
+    denoiser = Denoiser(tiny_sd1)
+    own = gate.openings(denoiser.conditions(["a photo of a pistol", "pistol"]).rows)
+    assert torch.allclose(own, torch.ones(2, 1), atol=1e-5)
+    other = gate.openings(denoiser.conditions(["a cat in a field", ""]).rows)
+    assert 0 <= other.min() <= other.max() < 0.999
+    squared = ran("spm", tiny_sd1, steps=1, **FREE, gate="official").delta.gate
+    assert torch.allclose(squared.openings(denoiser.conditions([""]).rows), other[1:] ** 2)
+
+
+def test_a_pipeline_draws_with_the_gate_and_scale_zero_is_the_base(tiny_sd1):
+    delta = ran("spm", tiny_sd1, **FREE).delta
+
+    def picture():
+        generator = torch.Generator().manual_seed(3)
+        options = {"height": 16, "width": 16, "num_inference_steps": 2, "output_type": "latent"}
+        return tiny_sd1("a pistol", generator=generator, **options).images
+
+    base = picture()
+    with delta.apply(tiny_sd1, scale=0.0):
+        assert torch.equal(picture(), base)
+    with delta.apply(tiny_sd1):
+        assert not torch.allclose(picture(), base)
+    assert torch.equal(picture(), base)
+
+
+def test_gated_deltas_survive_their_file(tiny_sd1, tmp_path):
+    delta = ran("spm", tiny_sd1, steps=2, **FREE).delta
+    delta.save(tmp_path / "delta.safetensors")
+    back = Delta.load(tmp_path)
+    assert back.id == delta.id
+    for name, tensor in delta.gate.tensors().items():
+        assert torch.equal(back.gate.tensors()[name], tensor)
+    ungated = replace(delta, gate=None)
+    assert ungated.id != delta.id
+
+
+def test_gated_deltas_compose_exactly_in_any_order(tiny_sd1):
+    one, other = (ran("spm", tiny_sd1, wanted, **FREE).delta for wanted in (PISTOL, HOUSE))
+    both = compose([one, other])
+    assert both.id == compose([other, one]).id
+    assert both.gate.membranes == 2
+    prompts = ["a pistol", "a house", "a cat"]
+    with both.apply(tiny_sd1):
+        together = predictions(tiny_sd1, prompts)
+    with one.apply(tiny_sd1), other.apply(tiny_sd1):
+        in_turn = predictions(tiny_sd1, prompts)
+    assert torch.allclose(together, in_turn, atol=1e-4)
+
+
+def test_a_mix_of_gated_and_ungated_is_refused_with_advice(tiny_sd1):
+    gated = ran("spm", tiny_sd1, steps=2, **FREE).delta
+    plain = ran("spm", tiny_sd1, HOUSE, steps=2, **FREE, gate="none").delta
+    with pytest.raises(BadDelta, match="one after the other"):
+        compose([gated, plain])
+
+
+def test_several_concepts_have_membranes_of_their_own(tiny_sd1):
+    both = request(["pistol", "house"], keep=["cat"])
+    delta = ran("spm", tiny_sd1, both, **FREE, calibrated=True).delta
+    assert delta.gate.membranes == 2
+    assert all(len(patch.down) == 2 for patch in delta.patches.values())
+    opened = delta.gate.openings(Denoiser(tiny_sd1).conditions(["pistol", "house"]).rows)
+    assert opened[0, 0] > 0.9 > opened[0, 1]
+    assert opened[1, 1] > 0.9 > opened[1, 0]
+
+
+def test_merging_drops_the_gate():
+    pipe = host("tiny_sd1")
+    delta = ran("spm", pipe, TO_LAMP, **FREE).delta
+    before = predictions(pipe, ["a cat"])
+    delta.merge_into(pipe)
+    merged = predictions(pipe, ["a cat"])
+    assert not torch.allclose(merged, before, atol=1e-4)
+    other = host("tiny_sd1")
+    with replace(delta, gate=None).apply(other):
+        assert torch.allclose(predictions(other, ["a cat"]), merged, atol=1e-5)
