@@ -1,6 +1,6 @@
 """Runs the experiments that have no result yet.
 
-python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias]
+python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [cost]
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ EXPERIMENTS = {
 def main() -> None:
     """Runs those named on the command line, or all."""
     wanted = sys.argv[1:] or list(EXPERIMENTS)
+    if wanted[0] == "presets" and wanted[1:] and not set(wanted[1:]) & set(EXPERIMENTS):
+        presets.run(wanted[1:])
+        return
     if unknown := [name for name in wanted if name not in EXPERIMENTS]:
         raise SystemExit(f"no experiment called {unknown[0]}; known: {', '.join(EXPERIMENTS)}")
     for name in wanted:

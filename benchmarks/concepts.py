@@ -35,3 +35,16 @@ MEASURED_STYLES: tuple[str, ...] = ("black and white", "pixel art", "blueprint",
 STYLE_ANCHOR = "twemoji"
 """What a measured style is replaced with. Without an anchor a prompt names no style, and the model
 then draws one of its eight by chance: the erased one as often as one picture in eight or more."""
+
+TRAINED_NOUNS: tuple[str, ...] = (
+    "pistol",
+    "frog",
+    "apple",
+    "car",
+    "castle",
+    "rainbow",
+    "guitar",
+    "santa",
+)
+"""One of each category, among those measured, for methods that take longer."""
+TRAINED_STYLES: tuple[str, ...] = ("pixel art", "blueprint")

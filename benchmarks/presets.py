@@ -1,29 +1,35 @@
 """Chooses the bundled model's presets: every candidate erases the tuning concepts, one at a time.
 
-    python -m benchmarks presets     writes benchmarks/results/presets/<method>.json
+    python -m benchmarks presets            writes benchmarks/results/presets/<method>.json
+    python -m benchmarks presets esd spm    those of some methods
 
 Presence of the erased concept and its synonyms (lower is better) and of kept nouns and styles
 (higher is better) is added up over the tuning concepts; results are reported on other concepts. The
 rule: of the candidates that lose at most five points of kept nouns and three of kept styles, the
 one with the lowest presence of the erased concept and its synonyms; ties go to the smaller loss.
+Methods that train are tuned on the nouns among the concepts; second stages follow their first.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import efface
+from benchmarks.candidates import AFTER, TRAINED
 from benchmarks.concepts import TUNING
 from benchmarks.erasure import PICTURES
 from efface.contracts import Suite
 from efface.core.files import write_atomically
+from efface.core.trajectories import sharing_pools
 from efface.emoji import understood
 from efface.emoji.clip import EmojiClip
 from efface.emoji.judge import EmojiJudge
 from efface.emoji.suites import emoji_suite
+from efface.emoji.vocabulary import NOUNS
 from efface.errors import MeasurementFailed
 from efface.evaluation.images import ImageStore
 from efface.evaluation.record import Evaluation
@@ -107,19 +113,26 @@ class Bench:
         self.judge, self.clip = EmojiJudge(), EmojiClip()
         self.store = ImageStore(PICTURES, batch_size=64)
 
-    def score(self, method: str, settings: dict[str, Any]) -> dict[str, Any]:
+    def score(
+        self, method: str, settings: dict[str, Any], concepts: Sequence[str]
+    ) -> dict[str, Any]:
         """Erases every tuning concept with some settings and adds up what was measured."""
         before = {name: Tally() for name in COLUMNS}
         after = {name: Tally() for name in COLUMNS}
         failures = []
-        for concept in TUNING:
+        evaluations, seconds = [], []
+        for concept in concepts:
             request = understood(efface.request(concept))
-            chosen = build("methods", method, **settings)
+            stages = [build("methods", method, **settings)]
+            if method in AFTER:
+                stages.insert(0, build("methods", AFTER[method], preset="emoji"))
             try:
-                result = efface.erase(self.pipe, request, method=chosen)
+                result = efface.erase(self.pipe, request, method=stages)
             except MeasurementFailed as error:
                 failures.append(f"{concept}: {error}")
                 continue
+            evaluations.append(result.diagnostics.get("network_evaluations", 0))
+            seconds.append(result.seconds)
             found = efface.evaluate(
                 self.pipe,
                 result.delta,
@@ -137,7 +150,8 @@ class Bench:
             side: {name: asdict(tally) | {"rate": tally.rate} for name, tally in tallies.items()}
             for side, tallies in (("before", before), ("after", after))
         }
-        return {"settings": settings, "failures": failures, **rates}
+        cost = {"network_evaluations": max(evaluations, default=0), "seconds": seconds}
+        return {"settings": settings, "failures": failures, "cost": cost, **rates}
 
 
 def suite(request: efface.ErasureRequest) -> Suite:
@@ -166,26 +180,36 @@ def chosen(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     )
 
 
-def run() -> None:
-    """Measures every candidate of methods without a result, and says which one is chosen."""
+def run(methods: Sequence[str] = ()) -> None:
+    """Measures every candidate of methods without a result, and says which one is chosen.
+
+    Pools that candidates have in common are made once; what they took is counted every time.
+    """
     bench = Bench()
-    for method, candidates in CANDIDATES.items():
-        path = RESULTS / f"{method}.json"
-        if path.exists():
-            continue
-        rows = []
-        for settings in candidates:
-            rows.append(bench.score(method, settings))
-            rates = {name: round(cell["rate"], 3) for name, cell in rows[-1]["after"].items()}
-            print(method, settings, rates, rows[-1]["failures"], flush=True)
-        best = chosen(rows)
-        record = {
-            "command": "python -m benchmarks presets",
-            "concepts": TUNING,
-            "allowed_loss": ALLOWED,
-            "rows": rows,
-            "chosen": best["settings"] if best else None,
-        }
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
-        print(f"{method}: chosen {record['chosen']}")
+    every = CANDIDATES | TRAINED
+    with sharing_pools():
+        for method in methods or every:
+            _choose(bench, method, every[method])
+
+
+def _choose(bench: Bench, method: str, candidates: tuple[dict[str, Any], ...]) -> None:
+    concepts = [one for one in TUNING if method not in TRAINED or one in NOUNS]
+    path = RESULTS / f"{method}.json"
+    if path.exists():
+        return
+    rows = []
+    for settings in candidates:
+        rows.append(bench.score(method, settings, concepts))
+        rates = {name: round(cell["rate"], 3) for name, cell in rows[-1]["after"].items()}
+        print(method, settings, rates, rows[-1]["failures"], flush=True)
+    best = chosen(rows)
+    record = {
+        "command": "python -m benchmarks presets",
+        "concepts": concepts,
+        "allowed_loss": ALLOWED,
+        "rows": rows,
+        "chosen": best["settings"] if best else None,
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+    print(f"{method}: chosen {record['chosen']}")

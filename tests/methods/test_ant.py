@@ -58,7 +58,7 @@ def test_top_and_bottom_masks_share_nothing(tiny_sd1):
 
 
 def test_a_mask_of_nothing_says_so(tiny_sd1):
-    with pytest.raises(BadRequest, match="all zero|marks no weight"):
+    with pytest.raises(BadRequest, match=r"all zero|marks no weight"):
         ran("ant", tiny_sd1, before=0.5, maps=6, mask_share=0.002, parameters="key_value")
 
 

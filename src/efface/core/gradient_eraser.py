@@ -32,14 +32,17 @@ class GradientEraser(Training, Eraser[TextToImage]):
     """Trajectories of the frozen model that are kept in the pool, each with all its visits."""
     keep_weight: float = 0.0
     """Weight of holding the frozen model's predictions for kept prompts; the papers have none."""
+    keep_batch: int = 0
+    """Latents of kept prompts per step; 0: as many as of the concept."""
     keep_trajectories: int = 24
     """Trajectories of kept prompts in the pool, where they have weight."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "sampling_steps", "trajectories", "keep_trajectories")
-        if self.keep_weight < 0:
-            raise BadRequest(f"keep_weight is {self.keep_weight}; it must not be negative")
+        for name in ("keep_weight", "keep_batch"):
+            if getattr(self, name) < 0:
+                raise BadRequest(f"{name} is {getattr(self, name)}; it must not be negative")
 
 
 @dataclass(frozen=True)

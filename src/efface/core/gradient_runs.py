@@ -174,7 +174,7 @@ class GradientRun:
         """Asks that kept prompts give what they gave; nothing if they have no weight."""
         if self.kept is None:
             return []
-        some = self.kept.drawn(count, generator)
+        some = self.kept.drawn(self.method.keep_batch or count, generator)
         asked = self.kept_prompts[some.prompts]
         weight = self.method.keep_weight
         return [Ask("keep", weight, some.latents, some.times, asked, some.conditional)]

@@ -1,0 +1,74 @@
+"""Candidates for the bundled model's presets of methods that train; see `benchmarks.presets`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["AFTER", "TRAINED"]
+
+COMMON: dict[str, Any] = {
+    "target": "prompt_without_concept",
+    "sampling_steps": 20,
+    "sampling_guidance": 3.0,
+    "trajectories": 48,
+    "keep_trajectories": 96,
+    "steps": 120,
+    "schedule": "cosine",
+    "batch": 6,
+    "keep_batch": 20,
+    "learning_rate": 2e-3,
+    "optimiser": "adam",
+}
+"""What all share: pools of 48 and 96 trajectories, 120 steps of 6 latents and 20 kept ones."""
+
+AFTER: dict[str, str] = {"trce_vision": "trce", "realera_noise": "realera"}
+"""Second stages are chosen on top of their first, with the first one's preset."""
+
+PLAIN: dict[str, Any] = {"weight_decay": 0.0}
+KEYS: dict[str, Any] = {"parameters": "key_value"}
+ADVERSARIAL: dict[str, Any] = PLAIN | {"trajectories": 96, "warm_up": 100, "norm": "group"}
+ADVERSARIAL |= {"discriminator_rate": 5e-4, "latest": 0.7, "retain_weight": 1.0, "batch": 8}
+TURNED: dict[str, Any] = {"negative_guidance": 2.0, "batch": 4, "learning_rate": 1e-3}
+UNMASKED: dict[str, Any] = KEYS | {"mask_share": 1.0}
+STEERED: dict[str, Any] = PLAIN | {"steering": 2.0, "hold_weight": 30.0, "hold_trajectories": 12}
+STEERED |= {"batch": 4}
+LAYERS: dict[str, Any] = PLAIN | {"rank": 4, "beyond_weight": 3.0, "learning_rate": 2e-2}
+MEMBRANES: dict[str, Any] = PLAIN | {"calibrated": True, "anchors": 1, "learning_rate": 1e-2}
+MEMBRANES |= {"keep_batch": 10, "batch": 8}
+
+TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
+    "esd": (
+        COMMON | KEYS | {"keep_weight": 30.0},
+        COMMON | KEYS | {"keep_weight": 100.0},
+    ),
+    "spm": (
+        COMMON | MEMBRANES | {"keep_weight": 3.0, "anchoring": 30.0},
+        COMMON | MEMBRANES | {"keep_weight": 1.0, "anchoring": 10.0},
+    ),
+    "concept_ablation": (
+        COMMON | PLAIN | {"keep_weight": 15.0},
+        COMMON | PLAIN | {"keep_weight": 30.0},
+    ),
+    "all_but_one": (
+        COMMON | {"keep_weight": 30.0},
+        COMMON | {"keep_weight": 60.0, "mode": "negate"},
+        COMMON | {"keep_weight": 10.0, "constraint": "projection"},
+    ),
+    "doco": (
+        COMMON | ADVERSARIAL | {"keep_weight": 60.0},
+        COMMON | ADVERSARIAL | {"keep_weight": 200.0},
+    ),
+    "ant": (
+        COMMON | TURNED | UNMASKED | {"keep_weight": 30.0},
+        COMMON | TURNED | UNMASKED | {"keep_weight": 100.0},
+        COMMON | TURNED | {"keep_weight": 100.0, "maps": 2, "map_batches": 3},
+    ),
+    "trce_vision": (
+        COMMON | STEERED | {"keep_weight": 30.0, "learning_rate": 1e-3},
+        COMMON | STEERED | {"keep_weight": 60.0},
+    ),
+    "realera_noise": (
+        COMMON | LAYERS | {"keep_weight": 10.0},
+        COMMON | LAYERS | {"keep_weight": 30.0},
+    ),
+}
