@@ -27,11 +27,22 @@ from efface.core.patches import Patch
 from efface.core.randomness import split
 from efface.core.recording import Recording
 from efface.core.results import ErasureResult
-from efface.core.training import Hooks, Losses, train
+from efface.core.training import Hooks, Losses, Plain, train
 from efface.core.trajectories import SAMPLES_A_PASS, Pool, drawn_latents, sampled_pool, stopped
 from efface.errors import BadRequest
 
-__all__ = ["GradientRun"]
+__all__ = ["GradientRun", "Released"]
+
+
+class Released(Plain):
+    """Opens all membranes again after every step, so that whoever looks on can draw."""
+
+    def __init__(self, adapters: Adapters) -> None:
+        self._adapters = adapters
+
+    def after_step(self) -> None:
+        """Forgets the gates of the step's samples."""
+        self._adapters.gates = None
 
 
 class GradientRun:
