@@ -50,6 +50,7 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
         COMMON | PLAIN | {"keep_weight": 30.0},
     ),
     "all_but_one": (
+        COMMON | {"keep_weight": 15.0},
         COMMON | {"keep_weight": 30.0},
         COMMON | {"keep_weight": 60.0, "mode": "negate"},
         COMMON | {"keep_weight": 10.0, "constraint": "projection"},
