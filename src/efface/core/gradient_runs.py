@@ -265,7 +265,11 @@ class GradientRun:
         hooks: Hooks | None = None,
         beside: Mapping[str, Any] | None = None,
     ) -> None:
-        """Trains with the method's settings."""
+        """Trains with the method's settings.
+
+        Kept prompts are sampled first: a run that resumes has trained weights from its first step.
+        """
+        _ = self.kept
         with _recomputing(self.denoiser.network, on=self.method.recompute):
             train(
                 losses,
