@@ -204,14 +204,14 @@ def _choose(bench: Bench, method: str, candidates: tuple[dict[str, Any], ...]) -
         rows.append(bench.score(method, settings, concepts))
         rates = {name: round(cell["rate"], 3) for name, cell in rows[-1]["after"].items()}
         print(method, settings, rates, rows[-1]["failures"], flush=True)
-    best = chosen(rows)
-    record = {
-        "command": "python -m benchmarks presets",
-        "concepts": concepts,
-        "allowed_loss": ALLOWED,
-        "rows": rows,
-        "chosen": best["settings"] if best else None,
-    }
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+        best = chosen(rows)
+        record = {
+            "command": "python -m benchmarks presets",
+            "concepts": concepts,
+            "allowed_loss": ALLOWED,
+            "rows": rows,
+            "chosen": best["settings"] if best else None,
+        }
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
     print(f"{method}: chosen {record['chosen']}")
