@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from efface.core.files import write_atomically
 from efface.errors import BadRequest
 
-__all__ = ["Checkpointing", "Stateful", "active", "checkpointing", "identity_of"]
+__all__ = ["FILE", "Checkpointing", "Stateful", "active", "checkpointing", "identity_of"]
 
 FORMAT = 1
 FILE = "checkpoint.safetensors"
@@ -119,6 +119,8 @@ class _Keeper:
         """Deletes the checkpoint of a finished run."""
         if self._wanted is not None:
             self._wanted.file.unlink(missing_ok=True)
+            if self._wanted.folder.is_dir() and not any(self._wanted.folder.iterdir()):
+                self._wanted.folder.rmdir()
 
     def resume(self, loop: Any) -> None:
         """Puts the loop where the checkpoint left it."""

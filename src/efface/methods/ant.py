@@ -11,7 +11,7 @@ import torch
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
 from efface.core.fusion import fused
 from efface.core.gradient_eraser import GradientEraser
-from efface.core.gradient_runs import GradientRun
+from efface.core.gradient_runs import GradientRun, Released
 from efface.core.gradients import intersected, saliency_masks
 from efface.core.losses import Ask, matched
 from efface.core.noise import guided, negated
@@ -171,7 +171,7 @@ class Ant(GradientEraser):
                 run.open_membranes(adapters, asks, generator)
                 return matched(run.denoiser, asks)
 
-            run.train(losses, adapters.parameters)
+            run.train(losses, adapters.parameters, hooks=Released(adapters))
             apart = adapters.patches()
         read = [run.prompts.rows[run.owners == each] for each in range(len(run.request.erasures))]
         kept = torch.cat([run.kept_prompts.rows, run.empty(1).rows])

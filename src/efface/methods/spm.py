@@ -12,7 +12,7 @@ from efface.contracts import Monitor, Need, Paper, TextToImage, silent
 from efface.core.denoising import Conditions
 from efface.core.gating import GateKind, gate_for
 from efface.core.gradient_eraser import GradientEraser
-from efface.core.gradient_runs import GradientRun
+from efface.core.gradient_runs import GradientRun, Released
 from efface.core.losses import Ask, matched
 from efface.core.noise import negated
 from efface.errors import BadRequest
@@ -148,7 +148,7 @@ class Spm(GradientEraser):
                 run.open_membranes(adapters, asks, generator)
                 return matched(run.denoiser, asks)
 
-            run.train(losses, adapters.parameters)
+            run.train(losses, adapters.parameters, hooks=Released(adapters))
             patches = adapters.patches()
         gate = gate_for(run, self.gate, calibrated=self.calibrated)
         told = {} if gate is None else {"gate_floor": gate.floor.tolist()}
