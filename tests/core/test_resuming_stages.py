@@ -6,6 +6,7 @@ import torch
 import efface
 from efface.core.parameters import chosen
 from efface.errors import BadRequest
+from tests.conftest import host
 
 TOY = {"steps": 4, "batch": 2, "sampling_steps": 3, "trajectories": 2}
 TOY |= {"keep_weight": 5.0, "keep_trajectories": 2, "learning_rate": 2e-3}
@@ -43,13 +44,14 @@ def test_a_later_stage_is_not_resumed_on_another_earlier_one(tiny_sd1, tmp_path)
         erased(tiny_sd1, tmp_path, resume=True, uce={"ridge": 5.0})
 
 
-def test_a_checkpoint_of_a_base_with_the_same_name_but_other_weights_is_refused(tiny_sd1, tmp_path):
-    interrupted(tiny_sd1, tmp_path)
-    weight = next(iter(chosen(tiny_sd1, "key_value").values()))
+def test_a_checkpoint_of_a_base_with_the_same_name_but_other_weights_is_refused(tmp_path):
+    pipe = host("tiny_sd1")
+    interrupted(pipe, tmp_path)
+    weight = next(iter(chosen(pipe, "key_value").values()))
     with torch.no_grad():
         weight.add_(0.1)
     with pytest.raises(BadRequest, match="of another run"):
-        erased(tiny_sd1, tmp_path, resume=True)
+        erased(pipe, tmp_path, resume=True)
 
 
 def test_resuming_asks_for_a_folder_a_checkpoint_and_a_method_that_trains(tiny_sd1, tmp_path):
