@@ -162,6 +162,21 @@ CASES = (
         golden={"change": 1.478088120},
         seconds=20.0,
     ),
+    *(
+        Case(
+            method="trce",
+            host=f"tiny_{family}",
+            request=request("pistol", anchor=anchor, keep=["cat"]),
+            golden={"change": change},
+            seconds=20.0,
+        )
+        for family, anchor, change in (
+            ("sdxl", "lamp", 0.164947845),
+            ("sd3", "lamp", 0.473815646),
+            ("flux", None, 0.415925964),
+            ("pixart", "lamp", 0.724992403),
+        )
+    ),
     trained("esd", change=0.046044265),
     trained(
         "esd",

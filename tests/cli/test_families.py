@@ -48,12 +48,13 @@ def test_a_family_from_plan_to_files(efface, large, tmp_path):
     refused(adapter, "not one map of the text side")
 
 
+@pytest.mark.parametrize("large", ["sd3", "flux", "pixart"], indirect=True)
 @pytest.mark.parametrize("verb", ["plan", "erase"])
 def test_a_method_that_cannot_is_refused_before_any_work(efface, large, tmp_path, verb):
     _, place = large
     out = () if verb == "plan" else ("--out", tmp_path / "run")
-    outcome = efface(verb, "trce", "--model", place, "--concept", "pistol", *out)
-    refused(outcome, "trce does not edit", "rece and uce can")
+    outcome = efface(verb, "doco", "--model", place, "--concept", "pistol", *out)
+    refused(outcome, "doco does not edit", "and uce can")
     assert not (tmp_path / "run" / "delta.safetensors").exists()
 
 

@@ -169,6 +169,91 @@ def edited(pipe, family, request, *, method="uce", rounds=0):
     return after
 
 
+def tokenizer_of(pipe, family, stream):
+    """Gives the tokenizer of a stream of tokens, and whether it is T5's."""
+    if family == "pixart":
+        return pipe.tokenizer, True
+    if family == "flux":
+        return pipe.tokenizer_2, True
+    return (pipe.tokenizer_3, True) if family == "sd3" and stream == 1 else (pipe.tokenizer, False)
+
+
+def summary_places(tokenizer, is_t5, source, target):
+    """Lists what TRCE moves: the end alone in CLIP; in T5 the differing words and all after them.
+
+    Weights of one prompt add up to one. Differing words go to the last one of the target, or to
+    its end token where it has nothing there and nothing before it.
+    """
+    mine, theirs = tokenizer(source)["input_ids"], tokenizer(target)["input_ids"]
+    if not is_t5:
+        return [(len(mine) - 1, len(theirs) - 1, 1.0)]
+    shared = 0
+    while shared < min(len(mine), len(theirs)) and mine[-1 - shared] == theirs[-1 - shared]:
+        shared += 1
+    same = 0
+    while same < min(len(mine), len(theirs)) - shared and mine[same] == theirs[same]:
+        same += 1
+    there = len(theirs) - shared - 1
+    there = there if there >= 0 else len(theirs) - 1
+    found = [(own, there) for own in range(same, len(mine) - shared)]
+    found += [(len(mine) - back, len(theirs) - back) for back in range(1, shared + 1)]
+    return [(own, other, 1.0 / len(found)) for own, other in found]
+
+
+def trce(pipe, family, request, *, keep, ridge):
+    """Edits all readers as the note on TRCE says: layer by layer, row by row, both sides as means.
+
+    Concepts keep the words around them in their targets; every wording names its concept.
+    """
+    texts = [
+        (text, " ".join(text.replace(erasure.concept.name, _anchor(erasure)).split()))
+        for erasure in request.erasures
+        for text in wordings(erasure.concept)
+    ]
+    held = ["", *(text for one in request.keep for text in wordings(one))]
+    after = {}
+    for branch, layers in readers(pipe, family).items():
+        if branch == "pooled":
+            moved = [
+                (pooled_row(pipe, family, text)[0], pooled_row(pipe, family, target)[0], 1.0)
+                for text, target in texts
+            ]
+            kept = [row for text in held for row in pooled_row(pipe, family, text)]
+        else:
+            moved, kept = [], []
+            rows = {t: token_rows(pipe, family, t) for t in {*held, *(x for p in texts for x in p)}}
+            for stream in range(len(rows[""])):
+                own = tokenizer_of(pipe, family, stream)
+                for text, target in texts:
+                    for here, there, weight in summary_places(*own, text, target):
+                        c, t = rows[text][stream][0][here], rows[target][stream][0][there]
+                        moved.append((c, t, weight))
+                kept += [row for text in held for row in rows[text][stream][0]]
+        after[branch] = {
+            name: _weighed(weight, moved, kept, keep=keep, ridge=ridge)
+            for name, weight in layers.items()
+        }
+    return after
+
+
+def _anchor(erasure):
+    return "" if erasure.anchor is None else erasure.anchor.name
+
+
+def _weighed(weight, moved, kept, *, keep, ridge):
+    """Solves one layer; erased and kept rows are both means."""
+    total = sum(share for _, _, share in moved)
+    system = ridge * torch.eye(weight.shape[1], dtype=torch.float64)
+    pulled = ridge * weight
+    for c, t, share in moved:
+        system = system + share / total * torch.outer(c, c)
+        pulled = pulled + share / total * torch.outer(weight @ t, c)
+    for r in kept:
+        system = system + keep / len(kept) * torch.outer(r, r)
+        pulled = pulled + keep / len(kept) * torch.outer(weight @ r, r)
+    return pulled @ torch.inverse(system)
+
+
 def relative_change(before, after):
     """Sizes the change of all readers together."""
     flat = [

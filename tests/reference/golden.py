@@ -14,6 +14,9 @@ RULES = {"anchor": reference.legacy_rows, "prompt_without_concept": reference.ro
 def change(case):
     """Gives the relative change of all keys and values, for cases with the legacy token rule."""
     pipe, family = host(case.host), case.host.removeprefix("tiny_")
+    if case.method == "trce" and family not in ("sd1", "sd2"):
+        after = families.trce(pipe, family, case.request, keep=1e-3, ridge=1e-3)
+        return families.relative_change(families.readers(pipe, family), after)
     if family not in ("sd1", "sd2"):
         after = families.edited(
             pipe, family, case.request, method=case.method, rounds=case.settings.get("rounds", 0)

@@ -182,8 +182,10 @@ class _Game:
         prompts, anchors = (each[self.wordings[some]] for each in (run.prompts, run.anchors))
         own, other = slice(0, count), slice(count, None)
         asks = [Ask("erase", 1.0, latents[own], times[own], prompts[own], truth[own])]
-        asks.append(Ask("retain", 1.0, latents[other], times[other], anchors[other], truth[other]))
         if torch.is_grad_enabled():
+            asks.append(
+                Ask("retain", 1.0, latents[other], times[other], anchors[other], truth[other])
+            )
             asks += run.keep(count, generator)
         answers = predicted(run.denoiser, asks)
         with self.edit.teacher():

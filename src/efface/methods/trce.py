@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
 from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
-from efface.core.attention import key_value_weights
-from efface.core.branches import check_family
+from efface.core.branches import TextBranch, text_branches
 from efface.core.checks import require
 from efface.core.edit_report import residual, stored
-from efface.core.keep_sets import kept_set
+from efface.core.patches import Patch
 from efface.core.recording import Recording
-from efface.core.text import Embedder
-from efface.core.text_space import TokenPairs, joined, ridge_edit
+from efface.core.text_space import Solution, TokenPairs, joined, ridge_edit
 from efface.core.token_rules import PromptPair, embedded_pairs
 from efface.errors import BadRequest
-from efface.models.components import KEY_VALUE
+from efface.models.architectures import FAMILIES, layout
 
 if TYPE_CHECKING:
-    from efface.concepts import ErasureRequest
+    from efface.concepts import Erasure, ErasureRequest
     from efface.core.results import ErasureResult
+    from efface.core.streams import TextStream
 
 __all__ = ["Trce"]
 
@@ -38,6 +37,10 @@ class Trce(Eraser[TextToImage]):
     for all keys and values (section 3.2); kept prompts hold theirs. Seconds, no images. This is the
     paper's first stage, "TRCE(T)"; its second one, which trains on images, is not part of it.
 
+    A pooled row *is* a state at the end of the text, so layers that read one are edited alike. T5
+    has no row that sums a prompt up: there the concept's words, those after them and the end move,
+    which together weigh as one end row (``t5_rows``).
+
     Differs from the paper:
         Rows are found by token ids; the released code counts words, so that a word of several
         tokens puts its end row in the wrong place. Both sides are means, so that one dimensionless
@@ -47,6 +50,8 @@ class Trce(Eraser[TextToImage]):
         released code moves the last of them with the weight of all, and none by default.
         The paper has a language model write the unsafe and safe phrases; here they are the
         request's: names, synonyms and prompts of the concept, and the anchor.
+        The paper edits Stable Diffusion 1.4; what is done in families with a pooled row or with T5
+        is ours.
     """
 
     paper: ClassVar[Paper] = Paper(
@@ -55,19 +60,23 @@ class Trce(Eraser[TextToImage]):
         2025,
     )
     needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
-    edits: ClassVar[frozenset[str]] = frozenset({"unet"})
+    edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
+    families: ClassVar[frozenset[str]] = frozenset(FAMILIES)
     streams: ClassVar[bool] = True
 
     keep_weight: float = 1e-3
     """Weight of the kept rows' mean error beside that of the erased rows. Lower erases deeper."""
     end_weight: float = 1.0
-    """Weight of the first end-of-text row, the one that the paper moves."""
+    """Weight of the first end-of-text row, the one that the paper moves, and of a pooled row."""
     padding_weight: float = 0.0
     """Weight of every row after it. Encoders that pad with another token than the end need it."""
     concept_weight: float = 0.0
-    """Weight of the rows of the concept's own words; they are moved to the last row."""
+    """Weight of the rows of the concept's own words; they are moved to the last row, or in T5 to
+    the anchor's word."""
     begin_weight: float = 0.0
-    """Weight of the begin-of-text row, which is the same for all prompts."""
+    """Weight of the begin-of-text row, which is the same for all prompts; T5 has none."""
+    t5_rows: Literal["words", "end"] = "words"
+    """What stands for the end row in T5: all from the concept's first word on, or its end token."""
     ridge: float = 1e-3
     """Pull toward the unedited weights, in squared embedding norm; the paper has none."""
     always_keep: tuple[str, ...] = ("",)
@@ -103,39 +112,77 @@ class Trce(Eraser[TextToImage]):
     ) -> ErasureResult:
         """Solves for the edit; draws nothing, so seeds do not matter."""
         require(self, request)
-        check_family(model, self)
+        branches = text_branches(model, self)
         recording = Recording(model, generator=generator, monitor=monitor, steps=1)
-        embedder = Embedder(model)
-        weights = key_value_weights(model.unet, embedder.width)
-        paired = embedded_pairs(embedder, request.erasures, "prompt_without_concept")
-        pairs = joined(self._rows(embedder, pair) for pair in paired)
-        kept = kept_set(embedder, request.keep, tokens="legacy", always=self.always_keep)
+        patches: dict[str, Patch] = {}
+        figures: dict[str, dict[str, Any]] = {}
+        for branch in branches:
+            pairs = self._pairs(branch, request.erasures)
+            if pairs is None:
+                continue
+            solution, moved = self._solve(branch, pairs, request)
+            patch = branch.patch(stored(solution.map, branch.weights))
+            patches[branch.key] = patch
+            figures[branch.key] = asdict(solution.conditioning) | moved | {"rank": patch.rank}
+        if not patches:
+            raise BadRequest(
+                f"{FAMILIES[layout(model)]} has none of the rows whose weight is above zero; set "
+                "end_weight or concept_weight"
+            )
+        first, *others = patches
+        recording.step({name: figures[first][name] for name in ("residual", "interference")})
+        told = figures[first] | {key: figures[key] for key in others}
+        return recording.result(self, request, patches, diagnostics=told)
+
+    def _solve(
+        self, branch: TextBranch, pairs: TokenPairs, request: ErasureRequest
+    ) -> tuple[Solution, dict[str, float]]:
+        """Edits everything that reads the same rows of text; both sides are means."""
+        kept = branch.kept(request.keep, tokens="legacy", always=self.always_keep)
         held = kept.averaged(self.keep_weight)
         mean = 1.0 / float(pairs.weights.sum())
         solution = ridge_edit(pairs.scaled(mean), held, ridge=self.ridge)
-        moved = {
-            "residual": residual(solution.map, pairs),
-            "interference": kept.interference(solution.map),
-        }
-        recording.step(moved)
-        patch = stored(solution.map, weights)
-        found = asdict(solution.conditioning) | moved | {"rank": patch.left.shape[1]}
-        return recording.result(self, request, {KEY_VALUE: patch}, diagnostics=found)
+        left = {"residual": residual(solution.map, pairs)}
+        return solution, left | {"interference": kept.interference(solution.map)}
 
-    def _rows(self, embedder: Embedder, pair: PromptPair) -> TokenPairs:
-        """Lists rows of the unsafe prompt with their places in the safe one, and their weights."""
-        unsafe, safe = embedder.embedded([pair.source, pair.target])
-        end, other = embedder.tokenised(pair.source).end, embedder.tokenised(pair.target).end
-        last = len(unsafe) - 1
-        padding = range(1, last + 1 - max(end, other))
-        places = [
-            (0, 0, self.begin_weight),
-            *((own, last, self.concept_weight) for own in range(pair.first, pair.source_start + 1)),
-            (end, other, self.end_weight),
-            *((end + step, other + step, self.padding_weight) for step in padding),
+    def _pairs(self, branch: TextBranch, erasures: Sequence[Erasure]) -> TokenPairs | None:
+        """Stacks the rows to move of all wordings; None where a branch has none of them."""
+        found = [
+            self._rows(stream, pair)
+            for stream in branch.streams
+            for pair in embedded_pairs(stream, erasures, "prompt_without_concept")
         ]
+        moving = [rows for rows in found if len(rows.weights)]
+        return joined(moving) if moving else None
+
+    def _rows(self, stream: TextStream, pair: PromptPair) -> TokenPairs:
+        """Lists rows of the unsafe prompt with their places in the safe one, and their weights."""
+        unsafe, safe = stream.embedded([pair.source, pair.target])
+        places = [(0, 0, self.end_weight)] if stream.pooled else self._places(stream, pair)
         moving = [place for place in places if place[2] > 0]
-        sources, targets, weights = zip(*moving, strict=True)
         return TokenPairs(
-            unsafe[list(sources)], safe[list(targets)], torch.tensor(weights, dtype=torch.float64)
+            unsafe[[source for source, _, _ in moving]],
+            safe[[target for _, target, _ in moving]],
+            torch.tensor([weight for _, _, weight in moving], dtype=torch.float64),
         )
+
+    def _places(self, stream: TextStream, pair: PromptPair) -> list[tuple[int, int, float]]:
+        """Lists places in the unsafe prompt, in the safe one, and weights."""
+        unsafe, safe = stream.tokenised(pair.source), stream.tokenised(pair.target)
+        words = range(pair.first, pair.source_start + 1)
+        ends, concept, begin = [(unsafe.end, safe.end)], safe.read - 1, self.begin_weight
+        if not unsafe.begin:
+            concept, begin = pair.target_start if pair.target_start >= 0 else safe.end, 0.0
+            if self.t5_rows == "words":
+                after = min(unsafe.end - pair.source_start, safe.end - pair.target_start)
+                ends += [(own, concept) for own in words]
+                ends += [
+                    (pair.source_start + step, pair.target_start + step) for step in range(1, after)
+                ]
+        padding = range(1, min(unsafe.read - unsafe.end, safe.read - safe.end))
+        return [
+            (0, 0, begin),
+            *((own, concept, self.concept_weight) for own in words),
+            *((own, other, self.end_weight / len(ends)) for own, other in ends),
+            *((unsafe.end + step, safe.end + step, self.padding_weight) for step in padding),
+        ]
