@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,14 +14,17 @@ import torch
 
 from efface.concepts import Concept, ConceptKind, ErasureRequest, request
 from efface.contracts import Eraser, Monitor, silent
+from efface.core.application import parents_of
 from efface.core.checkpoints import FILE, Checkpointing, checkpointing, identity_of
 from efface.core.checks import inspect
 from efface.core.composition import compose
+from efface.core.deltas import sketch
 from efface.core.keep_sets import remembering
 from efface.core.recording import model_name
 from efface.core.results import ErasureResult
 from efface.core.training_settings import Training
 from efface.errors import BadRequest
+from efface.models.components import parameters
 from efface.models.loading import BUNDLED, bundled
 from efface.registry import build, load
 
@@ -84,13 +88,25 @@ def erase(  # noqa: PLR0913 - the one call that everything can be said in
     kept = _checkpointing(model, wanted, chosen, seed, checkpoint, resume=resume)
     with remembering(cache) as known, checkpointing(kept):
         result = chosen.erase(model, wanted, generator=generator, monitor=monitor)
-    used = preset or _own_preset(model, stages[0])
+    own = preset or _own_preset(model, stages[0])
+    told = {} if known is None else {"keep_cache": known.told()}
+    return _credited(model, result, wanted, (own, settings), told)
+
+
+def _credited(
+    model: Any,
+    result: ErasureResult,
+    wanted: ErasureRequest,
+    given: tuple[str | None, Mapping[str, Any]],
+    told: Mapping[str, Any],
+) -> ErasureResult:
+    """Writes preset and given settings into the provenance, and checks what the delta does."""
+    preset, settings = given
     provenance = replace(
-        result.delta.provenance, settings_given=tuple(sorted(settings)), preset=used
+        result.delta.provenance, settings_given=tuple(sorted(settings)), preset=preset
     )
     delta = replace(result.delta, provenance=provenance)
     seen = inspect(model, delta, wanted)
-    told = {} if known is None else {"keep_cache": known.told()}
     return replace(result, delta=delta, diagnostics={**result.diagnostics, **seen, **told})
 
 
@@ -164,8 +180,16 @@ def _checkpointing(
             name = type(method).__module__.rpartition(".")[2]
             raise BadRequest(f"{name} does not train, so there is nothing to resume; leave it out")
         return None
-    identity = identity_of(model_name(model), wanted, method, seed)
+    identity = identity_of(_base(model), wanted, method, seed)
     return Checkpointing(Path(folder), identity, resume=resume)
+
+
+def _base(model: Any) -> str:
+    """Names a base by its folder, by values of its weights, and by the deltas in force on it."""
+    digest = hashlib.sha256()
+    for key, weight in parameters(model):
+        digest.update(repr((key, sketch(weight))).encode())
+    return " then ".join((f"{model_name(model)} {digest.hexdigest()[:16]}", *parents_of(model)))
 
 
 def _in_turn(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -25,6 +25,7 @@ from efface.core.losses import Ask
 from efface.core.parameters import Trained, chosen, training
 from efface.core.patches import Patch
 from efface.core.randomness import split
+from efface.core.recomputing import recomputing
 from efface.core.recording import Recording
 from efface.core.results import ErasureResult
 from efface.core.training import Hooks, Losses, Plain, train
@@ -270,7 +271,7 @@ class GradientRun:
         Kept prompts are sampled first: a run that resumes has trained weights from its first step.
         """
         _ = self.kept
-        with _recomputing(self.denoiser.network, on=self.method.recompute):
+        with recomputing(self.denoiser.network, on=self.method.recompute):
             train(
                 losses,
                 parameters,
@@ -293,21 +294,3 @@ class GradientRun:
         told = {"network_evaluations": self.denoiser.evaluations, **diagnostics}
         found = self.recording.result(self.method, self.request, patches, diagnostics=told)
         return found if gate is None else replace(found, delta=replace(found.delta, gate=gate))
-
-
-@contextmanager
-def _recomputing(network: nn.Module, *, on: bool) -> Iterator[None]:
-    """Turns gradient checkpointing on for the body."""
-    if not on:
-        yield
-        return
-    held = {part: dict(vars(part)) for part in network.modules()}
-    network.enable_gradient_checkpointing()  # type: ignore[operator]
-    try:
-        yield
-    finally:
-        for part, attributes in held.items():
-            for name in vars(part).keys() - attributes.keys():
-                delattr(part, name)
-            if "gradient_checkpointing" in attributes:
-                part.gradient_checkpointing = attributes["gradient_checkpointing"]
