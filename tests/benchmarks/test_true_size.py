@@ -1,4 +1,4 @@
-"""One step of training at the true size of Stable Diffusion 1.5: what it takes is in the test report."""
+"""One step of training at the true size of Stable Diffusion 1.5, with what it takes on record."""
 
 import json
 import subprocess
