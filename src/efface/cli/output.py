@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,10 @@ class Output:
     def __init__(self, *, machine: bool, traceback: bool) -> None:
         self.machine = machine
         self.traceback = traceback
-        self.after_interrupt = "nothing was written; run the same command again"
-        """What to do after Ctrl-C; verbs replace it as they get further."""
+        self.after_interrupt: str | Callable[[], str] = (
+            "nothing was written; run the same command again"
+        )
+        """What to do after Ctrl-C, or what finds that out then; verbs replace it as they go on."""
 
     @classmethod
     def from_arguments(cls, arguments: Sequence[str]) -> Output:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from efface.cli.erase import Choosing, choose, overview
+from efface.cli.choosing import Choosing, choose, overview
 from efface.cli.hosts import BUNDLED, Wanted, request_for
 from efface.errors import BadRequest
 
@@ -28,6 +28,8 @@ def run(arguments: list[str], output: Output) -> int:
     if not arguments or arguments[0].startswith("-"):
         return overview("plan", arguments, output)
     method, *flags = arguments
+    if "+" in method:
+        raise BadRequest(f"plan the methods of {method} one at a time; each works on the base")
     options, choice = choose(method, flags, Plan)
     wanted = Wanted(
         concepts=options.concept, kind=options.kind, anchor=options.anchor, keep=options.keep

@@ -43,7 +43,9 @@ def guarded(verb: Verb, arguments: list[str]) -> int:
     try:
         return verb(arguments, output)
     except KeyboardInterrupt:
-        return _failed(output, "Interrupted", f"interrupted; {output.after_interrupt}", INTERRUPTED)
+        advice = output.after_interrupt
+        told = advice if isinstance(advice, str) else advice()
+        return _failed(output, "Interrupted", f"interrupted; {told}", INTERRUPTED)
     except MeasurementFailed as error:
         return _failed(output, type(error).__name__, str(error), MEASURED_FAILURE)
     except EffaceError as error:

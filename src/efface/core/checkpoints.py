@@ -127,6 +127,11 @@ class _Keeper:
         if self._wanted is None or not self._wanted.resume:
             return
         tensors, told = _read(self._wanted)
+        if told["step"] > loop.settings.steps:
+            raise BadRequest(
+                f"the checkpoint in {self._wanted.folder} has done {told['step']} steps and "
+                f"steps is {loop.settings.steps}; ask for at least as many"
+            )
         states = _unflattened(tensors, told)
         for key, weight in self._parameters.items():
             weight.data.copy_(tensors[f"parameter/{key}"])

@@ -1,0 +1,121 @@
+"""Training from the command line: interrupt and resume, previews, methods in turn, bad input."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from PIL import Image
+
+from efface.cli.main import main
+
+SMALL = ["--steps", "4", "--trajectories", "4", "--keep-trajectories", "4", "--sampling-steps", "4"]
+SMALL += ["--batch", "2", "--keep-batch", "2", "--no-evaluate", "--concept", "pistol"]
+
+
+def ran(capsys, *arguments):
+    """Runs the command line; gives the exit code and what went to standard error."""
+    code = main(["erase", *map(str, arguments)])
+    return code, capsys.readouterr().err
+
+
+def delta_of(folder):
+    return json.loads((folder / "run.json").read_text())["delta"]
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path, capsys):
+    out, whole = tmp_path / "run", tmp_path / "whole"
+    long = [*SMALL, "--steps", "100000"]
+    command = [sys.executable, "-m", "efface.cli.main", "erase", "esd", *long, "--out", str(out)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    checkpoint = tmp_path / "run.checkpoint" / "checkpoint.safetensors"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in told
+    assert "efface erase esd" in told
+    assert not (out / "run.json").exists()
+    code, told = ran(capsys, "esd", *SMALL, "--steps", "20", "--out", out, "--resume")
+    assert code == 2
+    assert "steps and steps is 20; ask for at least as many" in told
+    code, told = ran(capsys, "spm", *long, "--out", out, "--resume")
+    assert code == 2
+    assert "of another run" in told
+    assert checkpoint.exists()
+
+
+def test_resuming_without_a_checkpoint_or_without_training_is_refused(tmp_path, capsys):
+    code, told = ran(capsys, "esd", *SMALL, "--out", tmp_path / "a", "--resume")
+    assert code == 2
+    assert "no checkpoint" in told
+    plain = ["--concept", "pistol", "--no-evaluate", "--resume"]
+    code, told = ran(capsys, "uce", *plain, "--out", tmp_path / "b")
+    assert code == 2
+    assert "uce does not train" in told
+
+
+def test_previews_are_drawn_with_what_was_trained_so_far(tmp_path, capsys):
+    fast = ["--preview", "2", "--learning-rate", "0.01", "--keep-weight", "0"]
+    code, _ = ran(capsys, "esd", *SMALL, *fast, "--out", tmp_path / "run")
+    assert code == 0
+    shown = sorted((tmp_path / "run" / "previews").iterdir())
+    assert [path.name for path in shown] == ["base.png", "step-0002.png", "step-0004.png"]
+    pictures = [Image.open(path).tobytes() for path in shown]
+    assert len(set(pictures)) == 3
+    code, told = ran(capsys, "esd", *SMALL, "--preview", "-1", "--out", tmp_path / "other")
+    assert code == 2
+    assert "preview is -1" in told
+
+
+def test_methods_in_turn_make_one_run_that_repeats(tmp_path, capsys):
+    settings = tmp_path / "stages.toml"
+    settings.write_text(
+        "[uce]\nridge = 0.01\n[esd]\nsteps = 3\ntrajectories = 2\nkeep_trajectories = 2\n"
+        "sampling_steps = 3\nbatch = 2\nkeep_batch = 2\n"
+    )
+    plain = ["--concept", "pistol", "--no-evaluate", "--settings", settings]
+    code, _ = ran(capsys, "uce+esd", *plain, "--out", tmp_path / "run")
+    assert code == 0
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["method"] == "uce+esd"
+    assert record["settings"]["uce"]["ridge"] == 0.01
+    assert record["settings"]["esd"]["steps"] == 3
+    assert main(["rerun", str(tmp_path / "run")]) == 0
+    assert "equal" in capsys.readouterr().out
+    assert main(["verify", str(tmp_path / "run")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [("[rece]\nrounds = 1\n", "one table each"), ("[uce]\nrigde = 1.0\n", "did you mean ridge")],
+)
+def test_settings_of_stages_are_checked(tmp_path, capsys, table, told):
+    (tmp_path / "s.toml").write_text(table)
+    plain = ["--concept", "pistol", "--settings", tmp_path / "s.toml", "--out", tmp_path / "run"]
+    code, said = ran(capsys, "uce+esd", *plain)
+    assert code == 2
+    assert told in said
+
+
+@pytest.mark.parametrize(
+    ("method", "flags", "told"),
+    [
+        ("esd", ["--learning-rate", "1e30", "--steps", "30"], "of the loss became"),
+        ("ant", ["--mask-share", "0.0001", "--parameters", "key_value"], "all zero"),
+        ("esd", ["--saliency", "1e-9"], "marks no weight"),
+        ("esd", ["--saliency", "0"], "saliency is 0"),
+        ("all_but_one", ["--constraint", "projection", "--parameters", "unet"], "projection"),
+        ("esd", ["--keep", "cat " * 90], "more tokens than"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, capsys, method, flags, told):
+    code, said = ran(capsys, method, *SMALL, *flags, "--out", tmp_path / "run")
+    assert code in (1, 2)
+    assert told in said
+    assert said.strip().count("\n") <= 2
+    assert not (tmp_path / "run" / "run.json").exists()
