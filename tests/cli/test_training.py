@@ -26,7 +26,7 @@ def delta_of(folder):
 
 
 def test_an_interrupted_run_says_how_to_go_on(tmp_path, capsys):
-    out, whole = tmp_path / "run", tmp_path / "whole"
+    out = tmp_path / "run"
     long = [*SMALL, "--steps", "100000"]
     command = [sys.executable, "-m", "efface.cli.main", "erase", "esd", *long, "--out", str(out)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)

@@ -71,8 +71,8 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rece.toml").write_text("ridge = 0.5\n")
     from efface.cli import apply, evaluate, export, importing, ledger, rerun, verify
-    from efface.cli.debias import read_flags
     from efface.cli.choosing import choose
+    from efface.cli.debias import read_flags
     from efface.cli.erase import Erase
     from efface.cli.generate import Generate
     from efface.cli.list import List
