@@ -177,6 +177,22 @@ CASES = (
             ("pixart", "lamp", 0.724992403),
         )
     ),
+    *(
+        Case(
+            method="realera",
+            settings={"neighbours": "moments"},
+            host=f"tiny_{family}",
+            request=request("pistol", anchor="lamp", keep=["cat"]),
+            golden={"change": change},
+            seconds=20.0,
+        )
+        for family, change in (
+            ("sdxl", 0.194160348),
+            ("sd3", 0.183250885),
+            ("flux", 0.176184505),
+            ("pixart", 0.359152829),
+        )
+    ),
     trained("esd", change=0.046044265),
     trained(
         "esd",

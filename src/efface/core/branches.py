@@ -14,9 +14,10 @@ from efface import registry
 from efface.concepts import Concept, Erasure
 from efface.contracts import Eraser
 from efface.core.attention import key_value_weights
+from efface.core.captions import Captions
 from efface.core.keep_sets import KeepSet, kept_set
 from efface.core.patches import TextMapPatch
-from efface.core.streams import Captions, Padded, Pooled, SideBySide, TextStream, Weighted
+from efface.core.streams import Padded, Pooled, SideBySide, TextStream, Weighted
 from efface.core.text import Embedder
 from efface.core.text_space import TokenPairs, joined
 from efface.core.token_rules import TargetRule, TokenRule, erased_pairs, every_pair
