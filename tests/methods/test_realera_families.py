@@ -68,6 +68,20 @@ def test_what_the_concept_makes_becomes_what_the_anchor_makes(case, neighbours):
             assert moved < 1e-2 * (weight @ r).norm(), (branch, name)
 
 
+def test_among_the_padding_of_t5_a_word_is_erased_by_the_rule_new_alone():
+    """All sides are means: of 510 rows from the concept on one is the word's."""
+    pipe = host("tiny_flux", dtype=torch.float64)
+    (stream,) = text_branches(pipe)[0].streams
+    c, t = (stream.embedded([text])[0, 1] for text in ("a pistol", "a lamp"))
+
+    def left(rule):
+        patch = erased(pipe, Realera(tokens=rule)).delta.patches["transformer/text_tokens"]
+        return float((c + patch.left @ (patch.right @ c) - t).norm() / (c - t).norm())
+
+    assert left("legacy") > 0.5
+    assert left("new") < 0.05
+
+
 def test_more_draws_come_nearer_to_the_moments(case):
     """Sixteen times as many halve the distance at least, in every branch."""
     _, pipe = case

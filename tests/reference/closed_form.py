@@ -73,15 +73,15 @@ def uce(layers, pairs, kept, *, erase=1.0, keep=1.0, ridge=0.5):
     }
 
 
-def returning(originals, layers, rows, *, strength):
-    """Finds the embeddings that bring the original values back (RECE, zero-norm penalty)."""
+def returning(originals, layers, rows, *, strength, toward=0.0):
+    """Finds the embeddings that bring the original values back (RECE); pulled to zero or a row."""
     width = rows.shape[1]
     left = strength * torch.eye(width, dtype=torch.float64)
     right = torch.zeros(width, width, dtype=torch.float64)
     for name, weight in layers.items():
         left = left + weight.T @ weight
         right = right + weight.T @ originals[name]
-    return rows @ (torch.inverse(left) @ right).T
+    return (rows @ right.T + strength * toward) @ torch.inverse(left).T
 
 
 def anchored(original, weight, pairs, kept, *, keep, ridge):
@@ -97,12 +97,17 @@ def anchored(original, weight, pairs, kept, *, keep, ridge):
     return moved @ torch.inverse(system)
 
 
-def rece(originals, layers, pairs, kept, *, rounds, strength, keep, ridge, aim="current"):
-    """Repeats: find returning embeddings with all layers, erase them in every layer."""
+def rece(
+    originals, layers, pairs, kept, *, rounds, strength, keep, ridge, aim="current", toward=None
+):
+    """Repeats: find returning embeddings with all layers, erase them in every layer.
+
+    ``toward`` has a row for each of the pairs.
+    """
     for _ in range(rounds):
         back = [
-            (returning(originals, layers, sources, strength=strength), targets)
-            for sources, targets in pairs
+            (returning(originals, layers, sources, strength=strength, toward=to), targets)
+            for (sources, targets), to in zip(pairs, toward or [0.0] * len(pairs), strict=True)
         ]
         if aim == "original":
             layers = {

@@ -148,22 +148,34 @@ def rows_to_move(pipe, family, branch, request):
     return pairs, chased, [rows[text][i][0] for text in keep for i in streams]
 
 
-def edited(pipe, family, request, *, method="uce", rounds=0):
-    """Edits all readers with the methods' default settings; one erasure with or without anchor."""
+def _pulled(pipe, family, branch, text):
+    """Gives the row of a text's last word in each stream, or the pooled one."""
+    if branch == "pooled":
+        return [pooled_row(pipe, family, text)]
+    return [rows[[max(last, 0)]] for rows, last in token_rows(pipe, family, text)]
+
+
+def edited(pipe, family, request, *, method="uce", rounds=0, toward=None, strength=0.1):
+    """Edits all readers with the methods' default settings; one erasure with or without anchor.
+
+    Where there is a text to pull toward, each stream's rows are pulled to its own row of it.
+    """
     after = {}
     for branch, layers in readers(pipe, family).items():
         pairs, chased, kept = rows_to_move(pipe, family, branch, request)
         after[branch] = reference.uce(layers, pairs, kept, erase=1.0, keep=1.0, ridge=0.5)
         if method == "rece":
+            pulled = [] if toward is None else _pulled(pipe, family, branch, toward)
             after[branch] = reference.rece(
                 layers,
                 after[branch],
                 chased,
                 kept,
                 rounds=rounds,
-                strength=0.1,
+                strength=strength,
                 keep=0.1,
                 ridge=0.1,
+                toward=pulled * (len(chased) // len(pulled)) if pulled else None,
             )
     return after
 

@@ -17,7 +17,7 @@ from efface.core.neighbours import Shell, moments, sampled
 from efface.core.patches import Patch
 from efface.core.recording import Recording
 from efface.core.text_space import Solution, TokenPairs, gram, joined, moment_edit, ridge_edit
-from efface.core.token_rules import TargetRule, TokenRule, erased_pairs
+from efface.core.token_rules import TargetRule, TokenRule
 from efface.errors import BadRequest, require_positive
 from efface.models.architectures import FAMILIES
 
@@ -151,10 +151,8 @@ class Realera(Eraser[TextToImage]):
     ) -> tuple[Solution, dict[str, float]]:
         """Edits everything that reads the same rows; erased, beyond and kept rows are means."""
         kept = branch.kept(request.keep, tokens=self.tokens, always=self.always_keep)
-        rows = [
-            erased_pairs(stream, request.erasures, tokens=self.tokens, target=self.target)
-            for stream in branch.streams
-        ]
+        found = branch.apart(request.erasures, tokens=self.tokens, target=self.target)
+        rows = [pairs for _, pairs in found]
         mean = 1.0 / sum(float(own.weights.sum()) for own in rows)
         apart = [own.scaled(mean) for own in rows]
         if self.neighbours == "moments":
