@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import closed_form, debias, erasure, mass, presets
+from benchmarks import closed_form, cost, debias, erasure, mass, presets, training
 
 EXPERIMENTS = {
     "presets": presets.run,
@@ -15,6 +15,8 @@ EXPERIMENTS = {
     "mass": mass.run,
     "closed_form": closed_form.run,
     "debias": debias.run,
+    "training": training.run,
+    "cost": cost.run,
 }
 
 

@@ -28,7 +28,7 @@ PLAIN: dict[str, Any] = {"weight_decay": 0.0}
 KEYS: dict[str, Any] = {"parameters": "key_value"}
 ADVERSARIAL: dict[str, Any] = PLAIN | {"trajectories": 96, "warm_up": 100, "norm": "group"}
 ADVERSARIAL |= {"discriminator_rate": 5e-4, "latest": 0.7, "retain_weight": 1.0, "batch": 8}
-TURNED: dict[str, Any] = {"negative_guidance": 2.0, "batch": 4, "learning_rate": 1e-3}
+TURNED: dict[str, Any] = {"negative_guidance": 2.0, "batch": 4}
 UNMASKED: dict[str, Any] = KEYS | {"mask_share": 1.0}
 STEERED: dict[str, Any] = PLAIN | {"steering": 2.0, "hold_weight": 30.0, "hold_trajectories": 12}
 STEERED |= {"batch": 4}
@@ -50,6 +50,7 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
         COMMON | PLAIN | {"keep_weight": 30.0},
     ),
     "all_but_one": (
+        COMMON | {"keep_weight": 15.0},
         COMMON | {"keep_weight": 30.0},
         COMMON | {"keep_weight": 60.0, "mode": "negate"},
         COMMON | {"keep_weight": 10.0, "constraint": "projection"},
@@ -59,9 +60,9 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
         COMMON | ADVERSARIAL | {"keep_weight": 200.0},
     ),
     "ant": (
-        COMMON | TURNED | UNMASKED | {"keep_weight": 30.0},
-        COMMON | TURNED | UNMASKED | {"keep_weight": 100.0},
-        COMMON | TURNED | {"keep_weight": 100.0, "maps": 2, "map_batches": 3},
+        COMMON | TURNED | UNMASKED | {"keep_weight": 10.0},
+        COMMON | TURNED | UNMASKED | {"keep_weight": 30.0, "negative_guidance": 4.0},
+        COMMON | TURNED | {"keep_weight": 10.0, "maps": 2, "map_batches": 3},
     ),
     "trce_vision": (
         COMMON | STEERED | {"keep_weight": 30.0, "learning_rate": 1e-3},

@@ -181,7 +181,7 @@ def chosen(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 
 def run(methods: Sequence[str] = ()) -> None:
-    """Measures every candidate of methods without a result, and says which one is chosen.
+    """Measures every candidate that has no result yet, and says which one is chosen.
 
     Pools that candidates have in common are made once; what they took is counted every time.
     """
@@ -195,21 +195,23 @@ def run(methods: Sequence[str] = ()) -> None:
 def _choose(bench: Bench, method: str, candidates: tuple[dict[str, Any], ...]) -> None:
     concepts = [one for one in TUNING if method not in TRAINED or one in NOUNS]
     path = RESULTS / f"{method}.json"
-    if path.exists():
+    rows = json.loads(path.read_text())["rows"] if path.exists() else []
+    known = [json.dumps(row["settings"], sort_keys=True) for row in rows]
+    missing = [one for one in candidates if json.dumps(one, sort_keys=True) not in known]
+    if not missing:
         return
-    rows = []
-    for settings in candidates:
+    for settings in missing:
         rows.append(bench.score(method, settings, concepts))
         rates = {name: round(cell["rate"], 3) for name, cell in rows[-1]["after"].items()}
         print(method, settings, rates, rows[-1]["failures"], flush=True)
-    best = chosen(rows)
-    record = {
-        "command": "python -m benchmarks presets",
-        "concepts": concepts,
-        "allowed_loss": ALLOWED,
-        "rows": rows,
-        "chosen": best["settings"] if best else None,
-    }
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+        best = chosen(rows)
+        record = {
+            "command": "python -m benchmarks presets",
+            "concepts": concepts,
+            "allowed_loss": ALLOWED,
+            "rows": rows,
+            "chosen": best["settings"] if best else None,
+        }
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
     print(f"{method}: chosen {record['chosen']}")

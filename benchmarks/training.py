@@ -1,6 +1,6 @@
 """Erases 8 nouns and 2 styles by every method that trains, with the bundled model's presets.
 
-    python -m benchmarks training     writes benchmarks/results/training/<method>/<concept>-<seed>.json
+    python -m benchmarks training     writes results/training/<method>/<concept>-<seed>.json
 
 Nouns go without an anchor, styles become another style; two seeds each, the first of all concepts
 first. Closed forms are measured alike, to stand beside them. Pools that runs have in common are

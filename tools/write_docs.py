@@ -18,6 +18,7 @@ import module_map
 import readme_tables
 import speed_page
 import streaming_tables
+import training_page
 
 ROOT = Path(__file__).parent.parent
 STREAMING = ROOT / "docs" / "streaming.md"
@@ -34,6 +35,7 @@ def generated() -> dict[Path, str]:
         ROOT / "docs" / "results.md": readme_tables.results_page(RESULTS),
         ROOT / "docs" / "speed.md": speed_page.page(RESULTS.parent),
         ROOT / "docs" / "streaming.md": streaming_tables.page(STREAMING, RESULTS.parent),
+        ROOT / "docs" / "training.md": training_page.page(RESULTS.parent),
         ROOT / "README.md": readme_tables.readme(ROOT / "README.md", RESULTS),
     }
 

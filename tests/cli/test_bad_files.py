@@ -52,7 +52,7 @@ def test_an_import_that_is_no_such_file(efface, model, tmp_path, name, content):
 
 
 @pytest.mark.parametrize(
-    "form", ["diffusers", "component", "diffusers-lora", "peft", "kohya", "adapter"]
+    "form", ["diffusers", "component", "diffusers-lora", "peft", "kohya", "spm", "adapter"]
 )
 def test_a_disk_that_fills_up_in_mid_export(efface, a_run, model, tmp_path, form):
     out = tmp_path / "deep" / "out"

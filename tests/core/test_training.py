@@ -144,27 +144,89 @@ def test_masked_weights_stay_bit_for_bit_whatever_the_optimiser():
     assert not (whole == start).any()
 
 
-@pytest.mark.parametrize("more", [{}, {"ema": 0.8, "patience": 500, "optimiser": "adamw"}])
-def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, more):
-    settings = Settings(steps=25, **more)
-    whole, rows, _ = ran(settings)
-    weight, count = nn.Parameter(torch.zeros(4)), [0]
+class Stopped(nn.Module):
+    """A part beside the weights that every step changes; an interrupt comes where it is told to."""
 
-    def interrupted(generator):
-        count[0] += 1
-        if count[0] == 13:
+    def __init__(self, where=None, at=13):
+        super().__init__()
+        self.register_buffer("count", torch.zeros(()))
+        self.where, self.at, self.calls = where, at, 0
+
+    def stop(self, where):
+        if where == self.where and self.calls == self.at:
             raise KeyboardInterrupt
-        return losses(weight)(generator)
 
+    def terms(self, weight):
+        def given(generator):
+            self.calls += 1
+            found = losses(weight)(generator)
+            self.count += 1
+            self.stop("losses")
+            return {**found, "beside": 1e-3 * weight.square().sum() * self.count}
+
+        return given
+
+    def gradients(self, terms, _, /):
+        sum(terms.values()).backward()
+        self.stop("gradients")
+
+    def after_step(self):
+        self.stop("after the step")
+
+    def step(self, *_):
+        self.stop("monitor")
+
+
+def stopping(settings, beside, kept):
+    weight, seen = nn.Parameter(torch.zeros(4)), []
+
+    def monitor(step, _, figures):
+        seen.append((step, dict(figures)))
+        beside.step()
+
+    recording = Recording(
+        host("tiny_sd1"), generator=torch.Generator(), monitor=monitor, steps=settings.steps
+    )
+    with checkpointing(kept):
+        train(
+            beside.terms(weight),
+            {"model/weight": weight},
+            settings,
+            generator=torch.Generator().manual_seed(3),
+            recording=recording,
+            hooks=beside,
+            beside={"part": beside},
+        )
+    return weight.detach(), seen
+
+
+@pytest.mark.parametrize(
+    ("where", "left"), [("losses", 12), ("gradients", 12), ("after the step", 10), ("monitor", 13)]
+)
+@pytest.mark.parametrize("more", [{}, {"ema": 0.8, "patience": 500, "optimiser": "adamw"}])
+def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, where, left, more):
+    settings = Settings(steps=25, **more)
+    whole, rows = stopping(settings, Stopped(), None)
     kept = Checkpointing(tmp_path, identity="{}", every=5)
-    with pytest.raises(KeyboardInterrupt), checkpointing(kept):
-        ran(settings, weight=weight, terms=interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        stopping(settings, Stopped(where), kept)
     assert kept.file.exists()
-    with checkpointing(replace(kept, resume=True)):
-        again, resumed, _ = ran(settings)
+    again, resumed = stopping(settings, Stopped(), replace(kept, resume=True))
     assert torch.equal(again, whole)
-    assert resumed == rows
+    assert resumed == rows[left:], "the monitor is only told of steps done since"
     assert not kept.file.exists()
+
+
+def test_a_run_interrupted_as_it_settles_takes_no_further_step(tmp_path):
+    settings = Settings(steps=500, patience=3, learning_rate=0.5)
+    whole, rows = stopping(settings, Stopped(), None)
+    assert 3 < len(rows) < 500
+    kept = Checkpointing(tmp_path, identity="{}", every=1000)
+    with pytest.raises(KeyboardInterrupt):
+        stopping(settings, Stopped("monitor", at=len(rows)), kept)
+    again, resumed = stopping(settings, Stopped(), replace(kept, resume=True))
+    assert torch.equal(again, whole)
+    assert resumed == []
 
 
 def test_checkpoints_of_other_runs_and_damaged_ones_are_refused(tmp_path):

@@ -14,6 +14,7 @@ from efface.cli import measuring, runs, smoke
 from efface.cli.drawing import sampling_for
 from efface.cli.folder import RunFolder, locked
 from efface.cli.hosts import BUNDLED, Wanted, host_for, request_for
+from efface.cli.previews import checkpoint_of, previewing
 from efface.cli.shell import Repeated, Shared, parse, settings_from
 from efface.concepts import ConceptKind
 from efface.errors import BadRequest
@@ -64,6 +65,12 @@ class Erase(Choosing):
     smoke: bool = False
     """Keep a few pictures for efface verify, of the bundled model always; others are loaded whole
     for it, where otherwise a folder's text encoder and the weights that read text are enough."""
+    resume: bool = False
+    """Go on from the checkpoint that an interrupted run of the same command left; of methods that
+    train. Steps and step size may be changed."""
+    preview: int = 0
+    """Every so many steps draw a picture with what was trained so far, always with the same prompt
+    and seed, into the run's previews; 0: never."""
     size: str = "standard"
     """How many pictures to measure with; see efface evaluate."""
     overwrite: bool = False
@@ -117,8 +124,23 @@ def run(arguments: list[str], output: Output) -> int:
 def _fill(folder: RunFolder, recipe: runs.Recipe, options: Erase, output: Output) -> Any:
     """Writes the run; gives the model."""
     pictures = options.smoke or (options.evaluate and options.model == BUNDLED)
+    pictures = pictures or options.preview > 0
     pipe = host_for(options.model, recipe.method, output, pictures=pictures)
-    result = runs.erase(pipe, recipe, output, cache=options.cache)
+    place = checkpoint_of(options.out)
+    output.after_interrupt = (
+        f"if training had begun, its state is in {place}: give the same command with --resume"
+    )
+    result = runs.erase(
+        pipe,
+        recipe,
+        output,
+        watch=previewing(folder.path, pipe, recipe, options.preview) if options.preview else None,
+        cache=options.cache,
+        checkpoint=place,
+        resume=options.resume,
+    )
+    if place.is_dir() and not any(place.iterdir()):
+        place.rmdir()
     with folder.staged() as staging:
         result.save(staging)
         runs.extend_record(staging, recipe)

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Export", "Format", "Job", "run"]
 
-Format: TypeAlias = Literal["diffusers", "component", "diffusers-lora", "peft", "kohya", "adapter"]
+Format: TypeAlias = Literal[
+    "diffusers", "component", "diffusers-lora", "peft", "kohya", "spm", "adapter"
+]
 CARDS = ("card.md", "card.json")
 
 
@@ -35,7 +37,7 @@ class Export(Shared):
     as_: Annotated[Format, tyro.conf.arg(name="as")]
     """What to write; docs/exchange.md says who reads it and what is lost."""
     out: Path
-    """File (kohya, adapter) or folder (the others) to write."""
+    """File (kohya, spm, adapter) or folder (the others) to write."""
     model: str | None = None
     """Folder of the base model; by default the model that the run names."""
     scale: float = 1.0
@@ -106,18 +108,24 @@ def _copy_cards(run_folder: Path, place: Path, options: Export) -> list[Path]:
 
 
 def _lora(job: Job, *, writer: str) -> str:
-    from efface.exchange import lora_files
+    from efface.exchange import lora_files, spm_files
     from efface.exchange.low_rank import layers_of
     from efface.models.components import TEXT_KEYS
 
     text_only = job.delta.patches.keys() <= TEXT_KEYS.keys()
     host = host_for(job.model, "uce", job.output, pictures=not text_only)
     layers = layers_of(job.delta, host, scale=job.options.scale, rank=job.options.rank)
-    write: Callable[..., Path] = getattr(lora_files, writer)
-    write(layers, job.options.out, job.facts)
+    if writer == "write_spm":
+        erasures = job.delta.provenance.request["erasures"]
+        prompts = [each["concept"]["name"] for each in erasures]
+        spm_files.write_spm(layers, job.options.out, job.facts, prompts=prompts)
+    else:
+        write: Callable[..., Path] = getattr(lora_files, writer)
+        write(layers, job.options.out, job.facts)
     rank = max(layer.rank for layer in layers.by_module.values())
     lost = f"{layers.lost:.2%} of the change is lost" if layers.lost else "nothing is lost"
-    return f"{len(layers.by_module)} layers of rank {rank}, {lost}"
+    gate = "" if job.delta.gate is None else "; the gate is dropped: it acts on every prompt"
+    return f"{len(layers.by_module)} layers of rank {rank}, {lost}{gate}"
 
 
 def _adapter(job: Job) -> str:
@@ -158,5 +166,6 @@ _WRITERS: dict[Format, Callable[[Job], str]] = {
     "diffusers-lora": partial(_lora, writer="write_diffusers"),
     "peft": partial(_lora, writer="write_peft"),
     "kohya": partial(_lora, writer="write_kohya"),
+    "spm": partial(_lora, writer="write_spm"),
     "adapter": _adapter,
 }

@@ -65,13 +65,12 @@ def host_for(name: str, method: str, output: Output, *, pictures: bool) -> Any:
         BadModel: no such model, or its files are missing, cut short or of the wrong shape.
     """
     folder = name != BUNDLED and Path(name).is_dir()
-    known = method in [entry.name for entry in registry.entries("methods")]
-    if (
-        pictures
-        or not folder
-        or not known
-        or not getattr(registry.load("methods", method), "streams", False)
-    ):
+    known = {entry.name for entry in registry.entries("methods")}
+    streams = all(
+        stage in known and getattr(registry.load("methods", stage), "streams", False)
+        for stage in method.split("+")
+    )
+    if pictures or not folder or not streams:
         return load_host(name, output)
     from transformers.utils import logging
 

@@ -13,7 +13,10 @@ from efface.concepts import ErasureRequest, described, request_from
 from efface.errors import BadDelta, BadRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from efface.cli.output import Output
+    from efface.contracts import Monitor
     from efface.core.deltas import Delta
     from efface.core.results import ErasureResult
 
@@ -56,8 +59,23 @@ class Run:
     delta: Delta
 
 
-def erase(pipe: Any, recipe: Recipe, output: Output, *, cache: Path | None = None) -> ErasureResult:
-    """Runs the method behind a progress bar; keep sets are remembered in ``cache``, if given."""
+def erase(
+    pipe: Any,
+    recipe: Recipe,
+    output: Output,
+    *,
+    watch: Callable[[Monitor], Monitor] | None = None,
+    **places: Any,
+) -> ErasureResult:
+    """Runs the method behind a progress bar.
+
+    Args:
+        pipe: the model.
+        recipe: everything that decides the delta.
+        output: where progress is shown.
+        watch: wraps the bar's monitor, to look on at every step.
+        **places: ``cache``, ``checkpoint`` and ``resume`` of `efface.erase`.
+    """
     import efface
 
     with output.progress(f"erasing with {recipe.method}") as monitor:
@@ -67,8 +85,8 @@ def erase(pipe: Any, recipe: Recipe, output: Output, *, cache: Path | None = Non
             method=recipe.method,
             preset=recipe.preset,
             seed=recipe.seed,
-            cache=cache,
-            monitor=monitor,
+            monitor=monitor if watch is None else watch(monitor),
+            **places,
             **recipe.settings,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -11,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -18,7 +20,7 @@ from torch import Tensor, nn
 from efface.core.files import write_atomically
 from efface.errors import BadRequest
 
-__all__ = ["Checkpointing", "Stateful", "active", "checkpointing", "identity_of"]
+__all__ = ["FILE", "Checkpointing", "Stateful", "active", "checkpointing", "identity_of"]
 
 FORMAT = 1
 FILE = "checkpoint.safetensors"
@@ -85,6 +87,16 @@ class _Keeper:
         self._wanted = wanted
         self._parameters = parameters
         self._beside = beside
+        self._generator = torch.Generator().get_state()
+        self._before: dict[str, Any] = {}
+
+    def begin(self, loop: Any) -> None:
+        """Remembers what a step changes before it comes to the weights."""
+        if self._wanted is not None:
+            self._generator = loop.generator.get_state()
+            self._before = {
+                name: copy.deepcopy(part.state_dict()) for name, part in self._beside.items()
+            }
 
     def keep(self, loop: Any) -> None:
         """Writes every so many steps."""
@@ -92,8 +104,8 @@ class _Keeper:
             self._write(loop)
 
     def leave(self, loop: Any) -> None:
-        """Writes where an interrupted run stands."""
-        if self._wanted is not None and loop.step > 0:
+        """Writes the last whole step of an interrupted run, unless its weights are half changed."""
+        if self._wanted is not None and loop.step > 0 and not loop.moving:
             self._write(loop)
 
     @property
@@ -107,6 +119,8 @@ class _Keeper:
         """Deletes the checkpoint of a finished run."""
         if self._wanted is not None:
             self._wanted.file.unlink(missing_ok=True)
+            if self._wanted.folder.is_dir() and not any(self._wanted.folder.iterdir()):
+                self._wanted.folder.rmdir()
 
     def resume(self, loop: Any) -> None:
         """Puts the loop where the checkpoint left it."""
@@ -131,13 +145,13 @@ class _Keeper:
 
     def _write(self, loop: Any) -> None:
         assert self._wanted is not None
-        tensors: dict[str, Tensor] = {"generator": loop.generator.get_state()}
+        tensors: dict[str, Tensor] = {"generator": self._generator}
         tensors |= {f"parameter/{key}": weight for key, weight in self._parameters.items()}
         for held in ("average", "best"):
             tensors |= {f"{held}/{key}": value for key, value in getattr(loop, held).items()}
         plain: dict[str, Any] = {}
         states = {"optimiser": loop.optimiser.state_dict()}
-        states |= {f"beside/{name}": part.state_dict() for name, part in self._beside.items()}
+        states |= {f"beside/{name}": state for name, state in self._before.items()}
         for name, state in states.items():
             plain[name] = _flattened(state, f"state/{name}", tensors)
         told = {

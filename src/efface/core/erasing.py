@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,17 @@ import torch
 
 from efface.concepts import Concept, ConceptKind, ErasureRequest, request
 from efface.contracts import Eraser, Monitor, silent
+from efface.core.application import parents_of
+from efface.core.checkpoints import FILE, Checkpointing, checkpointing, identity_of
 from efface.core.checks import inspect
 from efface.core.composition import compose
+from efface.core.deltas import sketch
 from efface.core.keep_sets import remembering
 from efface.core.recording import model_name
 from efface.core.results import ErasureResult
+from efface.core.training_settings import Training
 from efface.errors import BadRequest
+from efface.models.components import parameters
 from efface.models.loading import BUNDLED, bundled
 from efface.registry import build, load
 
@@ -35,6 +42,8 @@ def erase(  # noqa: PLR0913 - the one call that everything can be said in
     kind: ConceptKind = "object",
     seed: int = 0,
     cache: Path | str | None = None,
+    checkpoint: Path | str | None = None,
+    resume: bool = False,
     monitor: Monitor = silent,
     **settings: Any,
 ) -> ErasureResult:
@@ -55,8 +64,12 @@ def erase(  # noqa: PLR0913 - the one call that everything can be said in
         seed: of every draw that the method makes.
         cache: folder that remembers keep sets between erasures: with the same text encoder, the
             next one does not encode those prompts again. The delta is the same bit for bit.
-        monitor: called once per step.
-        **settings: single settings of the method, over the preset.
+        checkpoint: folder in which methods that train keep the newest state until they are done;
+            a run that was interrupted goes on from there to the same bits.
+        resume: start from that checkpoint.
+        monitor: called once per step, while what was trained so far is in force.
+        **settings: single settings of the method, over the preset; of several methods in turn one
+            mapping each, under the method's name.
 
     Raises:
         BadRequest: an unknown name or setting, or a request that makes no sense.
@@ -67,22 +80,33 @@ def erase(  # noqa: PLR0913 - the one call that everything can be said in
     wanted = _understood(model, _request(concepts, keep, anchor, kind))
     stages = _stages(method)
     if len(stages) > 1:
-        if settings or preset:
-            raise BadRequest(
-                "several methods in turn do not share settings; give method objects that carry them"
-            )
-        return _in_turn(model, wanted, stages, seed, cache, monitor)
+        ready = _with_settings(model, stages, preset, settings)
+        each = partial(erase, model, wanted, seed=seed, cache=cache, monitor=monitor)
+        return _in_turn(model, wanted, ready, each, _places(checkpoint, len(ready), resume=resume))
     chosen = _method(model, stages[0], preset, settings)
     generator = torch.Generator().manual_seed(seed)
-    with remembering(cache) as known:
+    kept = _checkpointing(model, wanted, chosen, seed, checkpoint, resume=resume)
+    with remembering(cache) as known, checkpointing(kept):
         result = chosen.erase(model, wanted, generator=generator, monitor=monitor)
-    used = preset or _own_preset(model, stages[0])
+    own = preset or _own_preset(model, stages[0])
+    told = {} if known is None else {"keep_cache": known.told()}
+    return _credited(model, result, wanted, (own, settings), told)
+
+
+def _credited(
+    model: Any,
+    result: ErasureResult,
+    wanted: ErasureRequest,
+    given: tuple[str | None, Mapping[str, Any]],
+    told: Mapping[str, Any],
+) -> ErasureResult:
+    """Writes preset and given settings into the provenance, and checks what the delta does."""
+    preset, settings = given
     provenance = replace(
-        result.delta.provenance, settings_given=tuple(sorted(settings)), preset=used
+        result.delta.provenance, settings_given=tuple(sorted(settings)), preset=preset
     )
     delta = replace(result.delta, provenance=provenance)
     seen = inspect(model, delta, wanted)
-    told = {} if known is None else {"keep_cache": known.told()}
     return replace(result, delta=delta, diagnostics={**result.diagnostics, **seen, **told})
 
 
@@ -95,21 +119,91 @@ def _stages(
     return [*method] if isinstance(method, Sequence) else [method]
 
 
+def _with_settings(
+    model: Any, stages: Sequence[str | Eraser[Any]], preset: str | None, settings: dict[str, Any]
+) -> list[Eraser[Any]]:
+    """Builds every stage, with the settings under its name."""
+    named = [stage for stage in stages if isinstance(stage, str)]
+    for name, given in settings.items():
+        if name not in named or not isinstance(given, Mapping):
+            raise BadRequest(
+                "several methods in turn do not share settings; give each its own, as in "
+                f"{named[0] if named else 'uce'}={{...}}, not {name}={given}"
+            )
+    return [
+        _method(
+            model, stage, preset, dict(settings.get(stage, {})) if isinstance(stage, str) else {}
+        )
+        for stage in stages
+    ]
+
+
+def _places(
+    checkpoint: Path | str | None, count: int, *, resume: bool
+) -> list[tuple[Path | None, bool]]:
+    """Gives each stage a folder; those that left a checkpoint resume, earlier ones run again.
+
+    Raises:
+        BadRequest: to resume, one of them must have left a checkpoint.
+    """
+    if checkpoint is None:
+        return [(None, resume)] * count
+    folders = [Path(checkpoint) / str(number) for number in range(count)]
+    left = [(folder / FILE).exists() for folder in folders]
+    if resume and not any(left):
+        raise BadRequest(
+            f"there is no checkpoint in {checkpoint} to resume from; start without --resume"
+        )
+    return [(folder, resume and there) for folder, there in zip(folders, left, strict=True)]
+
+
+def _checkpointing(
+    model: Any,
+    wanted: ErasureRequest,
+    method: Eraser[Any],
+    seed: int,
+    folder: Path | str | None,
+    *,
+    resume: bool,
+) -> Checkpointing | None:
+    """Says where training keeps its state, if that is wanted.
+
+    Raises:
+        BadRequest: to resume, a folder is needed.
+    """
+    if folder is None:
+        if resume:
+            raise BadRequest("resume needs the folder of the checkpoint: checkpoint=...")
+        return None
+    if not isinstance(method, Training):
+        if resume:
+            name = type(method).__module__.rpartition(".")[2]
+            raise BadRequest(f"{name} does not train, so there is nothing to resume; leave it out")
+        return None
+    identity = identity_of(_base(model), wanted, method, seed)
+    return Checkpointing(Path(folder), identity, resume=resume)
+
+
+def _base(model: Any) -> str:
+    """Names a base by its folder, by values of its weights, and by the deltas in force on it."""
+    digest = hashlib.sha256()
+    for key, weight in parameters(model):
+        digest.update(repr((key, sketch(weight))).encode())
+    return " then ".join((f"{model_name(model)} {digest.hexdigest()[:16]}", *parents_of(model)))
+
+
 def _in_turn(
     model: Any,
     wanted: ErasureRequest,
-    stages: Sequence[str | Eraser[Any]],
-    seed: int,
-    cache: Path | str | None,
-    monitor: Monitor,
+    stages: Sequence[Eraser[Any]],
+    each: Callable[..., ErasureResult],
+    places: Sequence[tuple[Path | None, bool]],
 ) -> ErasureResult:
     """Runs every stage on the model with the earlier ones applied, and composes their deltas."""
     results: list[ErasureResult] = []
     with ExitStack() as applied:
-        for stage in stages:
-            results.append(
-                erase(model, wanted, method=stage, seed=seed, cache=cache, monitor=monitor)
-            )
+        for stage, (folder, resume) in zip(stages, places, strict=True):
+            results.append(each(method=stage, checkpoint=folder, resume=resume))
             applied.enter_context(results[-1].delta.apply(model))
     delta = compose([result.delta for result in results])
     provenance = replace(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -25,13 +25,25 @@ from efface.core.losses import Ask
 from efface.core.parameters import Trained, chosen, training
 from efface.core.patches import Patch
 from efface.core.randomness import split
+from efface.core.recomputing import recomputing
 from efface.core.recording import Recording
 from efface.core.results import ErasureResult
-from efface.core.training import Hooks, Losses, train
+from efface.core.training import Hooks, Losses, Plain, train
 from efface.core.trajectories import SAMPLES_A_PASS, Pool, drawn_latents, sampled_pool, stopped
 from efface.errors import BadRequest
 
-__all__ = ["GradientRun"]
+__all__ = ["GradientRun", "Released"]
+
+
+class Released(Plain):
+    """Opens all membranes again after every step, so that whoever looks on can draw."""
+
+    def __init__(self, adapters: Adapters) -> None:
+        self._adapters = adapters
+
+    def after_step(self) -> None:
+        """Forgets the gates of the step's samples."""
+        self._adapters.gates = None
 
 
 class GradientRun:
@@ -254,8 +266,12 @@ class GradientRun:
         hooks: Hooks | None = None,
         beside: Mapping[str, Any] | None = None,
     ) -> None:
-        """Trains with the method's settings."""
-        with _recomputing(self.denoiser.network, on=self.method.recompute):
+        """Trains with the method's settings.
+
+        Kept prompts are sampled first: a run that resumes has trained weights from its first step.
+        """
+        _ = self.kept
+        with recomputing(self.denoiser.network, on=self.method.recompute):
             train(
                 losses,
                 parameters,
@@ -278,21 +294,3 @@ class GradientRun:
         told = {"network_evaluations": self.denoiser.evaluations, **diagnostics}
         found = self.recording.result(self.method, self.request, patches, diagnostics=told)
         return found if gate is None else replace(found, delta=replace(found.delta, gate=gate))
-
-
-@contextmanager
-def _recomputing(network: nn.Module, *, on: bool) -> Iterator[None]:
-    """Turns gradient checkpointing on for the body."""
-    if not on:
-        yield
-        return
-    held = {part: dict(vars(part)) for part in network.modules()}
-    network.enable_gradient_checkpointing()  # type: ignore[operator]
-    try:
-        yield
-    finally:
-        for part, attributes in held.items():
-            for name in vars(part).keys() - attributes.keys():
-                delattr(part, name)
-            if "gradient_checkpointing" in attributes:
-                part.gradient_checkpointing = attributes["gradient_checkpointing"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,13 @@ class Recording:
         """Adds one value to every curve and tells the monitor."""
         self._rows.append(dict(figures))
         self._monitor(len(self._rows) - 1, self._steps, figures)
+
+    def resume(self, rows: Sequence[Mapping[str, float]]) -> None:
+        """Takes the curves of an interrupted run; the monitor saw those steps when they were done.
+
+        Told of them again, it would look at the weights of the last one each time.
+        """
+        self._rows += [dict(row) for row in rows]
 
     def result(
         self,

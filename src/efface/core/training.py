@@ -82,6 +82,8 @@ class _Loop:
     smoothed: float = math.nan
     lowest: float = math.inf
     waited: int = 0
+    moving: bool = False
+    """Whether a step has begun to change the weights and is not counted yet."""
     average: dict[str, Tensor] = field(default_factory=dict)
     best: dict[str, Tensor] = field(default_factory=dict)
     rows: list[dict[str, float]] = field(default_factory=list)
@@ -120,17 +122,15 @@ def train(
     scaler = torch.amp.GradScaler(_device(parameters), enabled=settings.precision == "float16")
     salient = Masked(parameters, _masks(losses, loop)) if settings.saliency < 1 else Plain()
     checkpoint.resume(loop)
-    for row in loop.rows:
-        recording.step(row)
+    recording.resume(loop.rows)
     try:
-        while loop.step < settings.steps:
+        while loop.step < settings.steps and not _settled(loop):
+            checkpoint.begin(loop)
             figures = _one_step(losses, loop, scaler)
             salient.after_step()
-            loop.step += 1
-            loop.rows.append(figures)
+            _count(loop, figures)
+            checkpoint.begin(loop)
             recording.step(figures)
-            if _settled(loop, figures["loss"]):
-                break
             checkpoint.keep(loop)
     except ModelCollapsed as error:
         raise ModelCollapsed(f"{error}{checkpoint.told}") from None
@@ -194,6 +194,7 @@ def _one_step(losses: Losses, loop: _Loop, scaler: Any) -> dict[str, float]:
     scaler.unscale_(loop.optimiser) if settings.precision == "float16" else None
     if settings.clip > 0:
         nn.utils.clip_grad_norm_(parameters.values(), settings.clip)
+    loop.moving = True
     scaler.step(loop.optimiser)
     scaler.update()
     loop.hooks.after_step()
@@ -257,17 +258,23 @@ def _average(loop: _Loop) -> None:
         kept.lerp_(weight.detach(), 1 - loop.settings.ema)
 
 
-def _settled(loop: _Loop, loss: float) -> bool:
-    """Says whether the smoothed loss has stopped falling; remembers the best state till then."""
-    if loop.settings.patience == 0:
-        return False
-    loop.smoothed = loss if math.isnan(loop.smoothed) else 0.9 * loop.smoothed + 0.1 * loss
-    if loop.smoothed < loop.lowest:
-        loop.lowest, loop.waited = loop.smoothed, 0
-        loop.best = {key: weight.detach().clone() for key, weight in loop.parameters.items()}
-        return False
-    loop.waited += 1
-    return loop.waited >= loop.settings.patience
+def _count(loop: _Loop, figures: dict[str, float]) -> None:
+    """Ends a step; remembers the state with the lowest smoothed loss."""
+    loop.step += 1
+    loop.rows.append(figures)
+    if loop.settings.patience > 0:
+        loss = figures["loss"]
+        loop.smoothed = loss if math.isnan(loop.smoothed) else 0.9 * loop.smoothed + 0.1 * loss
+        loop.waited += 1
+        if loop.smoothed < loop.lowest:
+            loop.lowest, loop.waited = loop.smoothed, 0
+            loop.best = {key: weight.detach().clone() for key, weight in loop.parameters.items()}
+    loop.moving = False
+
+
+def _settled(loop: _Loop) -> bool:
+    """Says whether the smoothed loss has stopped falling."""
+    return 0 < loop.settings.patience <= loop.waited
 
 
 def _hand_back(loop: _Loop) -> None:

@@ -70,8 +70,9 @@ def write_kohya(layers: Layers, path: Path, facts: Mapping[str, str]) -> Path:
     tensors: dict[str, Tensor] = {}
     for module, layer in layers.by_module.items():
         name = kohya_name(layers.model, layers.component, module)
-        tensors[f"{name}.lora_down.weight"] = layer.down.contiguous()
-        tensors[f"{name}.lora_up.weight"] = layer.up.contiguous()
+        up, down = layer.shaped()
+        tensors[f"{name}.lora_down.weight"] = down
+        tensors[f"{name}.lora_up.weight"] = up
         tensors[f"{name}.alpha"] = torch.tensor(float(layer.rank))
     rank = max(layer.rank for layer in layers.by_module.values())
     header: dict[str, Any] = {
@@ -87,8 +88,9 @@ def write_kohya(layers: Layers, path: Path, facts: Mapping[str, str]) -> Path:
 def _peft_names(layers: Layers, *, prefix: str) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for module, layer in layers.by_module.items():
-        tensors[f"{prefix}{module}.lora_A.weight"] = layer.down.contiguous()
-        tensors[f"{prefix}{module}.lora_B.weight"] = layer.up.contiguous()
+        up, down = layer.shaped()
+        tensors[f"{prefix}{module}.lora_A.weight"] = down
+        tensors[f"{prefix}{module}.lora_B.weight"] = up
     return _apart(tensors)
 
 

@@ -24,6 +24,16 @@ class Layer:
 
     up: Float[Tensor, "out rank"]
     down: Float[Tensor, "rank in_"]
+    """For convolutions ``in_`` is input channels times kernel size."""
+    kernel: tuple[int, ...] = ()
+    """Size of a convolution's kernel; empty for linear layers."""
+
+    def shaped(self) -> tuple[Tensor, Tensor]:
+        """Gives up and down as a layer's weights: ``down`` has the kernel, ``up`` is 1 x 1."""
+        if not self.kernel:
+            return self.up.contiguous(), self.down.contiguous()
+        down = self.down.reshape(self.rank, -1, *self.kernel)
+        return self.up[..., None, None].contiguous(), down.contiguous()
 
     @property
     def rank(self) -> int:
@@ -47,7 +57,7 @@ def layers_of(delta: Delta, model: Any, *, scale: float = 1.0, rank: int | None 
     """Writes a delta out layer by layer, exactly where it is low rank.
 
     Args:
-        delta: with changes of linear layers of one network.
+        delta: with changes of linear layers and convolutions of one network.
         model: the base that the delta was made for.
         scale: how much of the change goes in.
         rank: cut every layer to this rank by SVD; needed where a change is dense.
@@ -69,16 +79,17 @@ def layers_of(delta: Delta, model: Any, *, scale: float = 1.0, rank: int | None 
     whole = left = 0.0
     for key, patch in written.patches.items():
         module, weight = paths[key]
-        if weight.ndim != 2 or not isinstance(patch, DensePatch | LowRankPatch):
+        if weight.ndim not in (2, 4) or not isinstance(patch, DensePatch | LowRankPatch):
             raise BadRequest(
-                f"the delta changes {key}, which a LoRA file of linear layers cannot hold; "
+                f"the delta changes {key}, which a LoRA file cannot hold; "
                 "export the edited folder instead: --as diffusers"
             )
         layer = _layer(key, patch, rank)
         change = patch.on(torch.zeros(weight.shape, dtype=torch.float64))
         whole += float(change.square().sum())
-        left += float((change - layer.up.double() @ layer.down.double()).square().sum())
-        found[module] = Layer(layer.up * scale, layer.down)
+        kept = (layer.up.double() @ layer.down.double()).reshape(weight.shape)
+        left += float((change - kept).square().sum())
+        found[module] = Layer(layer.up * scale, layer.down, tuple(weight.shape[2:]))
     lost = (left / whole) ** 0.5 if rank is not None and whole else 0.0
     return Layers(parts[0], found, lost, model)
 
@@ -94,7 +105,7 @@ def _layer(key: str, patch: DensePatch | LowRankPatch, rank: int | None) -> Laye
             "--rank N (what is lost is reported), or export the edited folder: --as diffusers"
         )
     else:
-        dense = patch.difference.double()
+        dense = patch.difference.double().flatten(1)
     u, values, v = torch.linalg.svd(dense, full_matrices=False)
     root = values[:rank].sqrt()
     return Layer((u[:, :rank] * root).float(), (root[:, None] * v[:rank]).float())

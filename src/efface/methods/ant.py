@@ -11,7 +11,7 @@ import torch
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
 from efface.core.fusion import fused
 from efface.core.gradient_eraser import GradientEraser
-from efface.core.gradient_runs import GradientRun
+from efface.core.gradient_runs import GradientRun, Released
 from efface.core.gradients import intersected, saliency_masks
 from efface.core.losses import Ask, matched
 from efface.core.noise import guided, negated
@@ -113,16 +113,19 @@ class Ant(GradientEraser):
             "paper-sd14-content": cls(maps=20),
             "released-sd14-content": cls(maps=20, preserve_side="late", mask_keeps="bottom"),
             "emoji": cls(
-                keep_weight=30.0,
+                target="prompt_without_concept",
                 sampling_steps=20,
                 trajectories=48,
                 keep_trajectories=96,
-                maps=2,
-                map_batches=3,
-                steps=100,
-                learning_rate=5e-4,
+                steps=120,
                 schedule="cosine",
-                batch=6,
+                batch=4,
+                keep_batch=20,
+                learning_rate=2e-3,
+                parameters="key_value",
+                mask_share=1.0,
+                negative_guidance=2.0,
+                keep_weight=10.0,
             ),
         }
 
@@ -171,7 +174,7 @@ class Ant(GradientEraser):
                 run.open_membranes(adapters, asks, generator)
                 return matched(run.denoiser, asks)
 
-            run.train(losses, adapters.parameters)
+            run.train(losses, adapters.parameters, hooks=Released(adapters))
             apart = adapters.patches()
         read = [run.prompts.rows[run.owners == each] for each in range(len(run.request.erasures))]
         kept = torch.cat([run.kept_prompts.rows, run.empty(1).rows])

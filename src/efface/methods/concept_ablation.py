@@ -96,16 +96,18 @@ class ConceptAblation(GradientEraser):
             ),
             "emoji": cls(
                 target="prompt_without_concept",
-                keep_weight=3.0,
                 sampling_steps=20,
-                sampling_guidance=3.0,
                 trajectories=48,
                 keep_trajectories=96,
-                steps=150,
-                learning_rate=1e-3,
-                batch=16,
+                steps=120,
+                schedule="cosine",
+                batch=6,
+                keep_batch=20,
+                learning_rate=2e-3,
+                sampling_guidance=3.0,
                 optimiser="adam",
                 weight_decay=0.0,
+                keep_weight=15.0,
             ),
         }
 

@@ -106,21 +106,23 @@ class Doco(GradientEraser):
             "paper-sd14-object": cls(surgery="official"),
             "emoji": cls(
                 target="prompt_without_concept",
-                keep_weight=30.0,
                 sampling_steps=20,
-                sampling_guidance=3.0,
                 trajectories=96,
                 keep_trajectories=96,
-                warm_up=100,
-                steps=150,
-                learning_rate=1e-3,
-                discriminator_rate=5e-4,
+                steps=120,
+                schedule="cosine",
                 batch=8,
+                keep_batch=20,
+                learning_rate=2e-3,
+                sampling_guidance=3.0,
+                optimiser="adam",
+                weight_decay=0.0,
+                warm_up=100,
+                discriminator_rate=5e-4,
                 norm="group",
                 latest=0.7,
                 retain_weight=1.0,
-                optimiser="adam",
-                weight_decay=0.0,
+                keep_weight=200.0,
             ),
         }
 
@@ -182,8 +184,10 @@ class _Game:
         prompts, anchors = (each[self.wordings[some]] for each in (run.prompts, run.anchors))
         own, other = slice(0, count), slice(count, None)
         asks = [Ask("erase", 1.0, latents[own], times[own], prompts[own], truth[own])]
-        asks.append(Ask("retain", 1.0, latents[other], times[other], anchors[other], truth[other]))
         if torch.is_grad_enabled():
+            asks.append(
+                Ask("retain", 1.0, latents[other], times[other], anchors[other], truth[other])
+            )
             asks += run.keep(count, generator)
         answers = predicted(run.denoiser, asks)
         with self.edit.teacher():

@@ -91,13 +91,15 @@ class Esd(GradientEraser):
             "emoji": cls(
                 parameters="key_value",
                 target="prompt_without_concept",
-                keep_weight=3.0,
                 sampling_steps=20,
                 trajectories=48,
                 keep_trajectories=96,
-                steps=150,
-                learning_rate=1e-3,
-                batch=16,
+                steps=120,
+                schedule="cosine",
+                batch=6,
+                keep_batch=20,
+                learning_rate=2e-3,
+                keep_weight=30.0,
             ),
         }
 

@@ -12,7 +12,7 @@ from efface.contracts import Monitor, Need, Paper, TextToImage, silent
 from efface.core.denoising import Conditions
 from efface.core.gating import GateKind, gate_for
 from efface.core.gradient_eraser import GradientEraser
-from efface.core.gradient_runs import GradientRun
+from efface.core.gradient_runs import GradientRun, Released
 from efface.core.losses import Ask, matched
 from efface.core.noise import negated
 from efface.errors import BadRequest
@@ -107,18 +107,20 @@ class Spm(GradientEraser):
             "released-sd14": cls(latents="student", gate="official"),
             "emoji": cls(
                 target="prompt_without_concept",
-                calibrated=True,
-                anchoring=30.0,
-                anchors=1,
-                keep_weight=3.0,
                 sampling_steps=20,
                 trajectories=48,
-                keep_trajectories=48,
-                steps=100,
+                keep_trajectories=96,
+                steps=120,
+                schedule="cosine",
+                batch=8,
+                keep_batch=10,
                 learning_rate=1e-2,
-                batch=12,
                 optimiser="adam",
                 weight_decay=0.0,
+                calibrated=True,
+                anchors=1,
+                anchoring=30.0,
+                keep_weight=3.0,
             ),
         }
 
@@ -148,7 +150,7 @@ class Spm(GradientEraser):
                 run.open_membranes(adapters, asks, generator)
                 return matched(run.denoiser, asks)
 
-            run.train(losses, adapters.parameters)
+            run.train(losses, adapters.parameters, hooks=Released(adapters))
             patches = adapters.patches()
         gate = gate_for(run, self.gate, calibrated=self.calibrated)
         told = {} if gate is None else {"gate_floor": gate.floor.tolist()}

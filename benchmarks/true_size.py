@@ -1,0 +1,82 @@
+"""One optimiser step of a method at the true size of Stable Diffusion 1.5, with random weights.
+
+python -m benchmarks.true_size esd              prints seconds and peak bytes as JSON
+python -m benchmarks.true_size esd --recompute  the same, computing activations twice
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from typing import Any
+
+import torch
+
+from efface.concepts import request
+from efface.models.tiny import autoencoder, tiny_tokenizer
+from efface.registry import build
+
+SMALL: dict[str, Any] = {"steps": 1, "trajectories": 1, "sampling_steps": 2, "batch": 1}
+EXTRA: dict[str, dict[str, Any]] = {
+    "doco": {"warm_up": 1},
+    "ant": {"before": 0.5, "maps": 1, "map_batches": 1, "parameters": "key_value"},
+    "trce_vision": {"hold_trajectories": 1},
+    "spm": {"anchors": 1},
+}
+
+
+def pipeline() -> Any:
+    """Builds a pipeline whose U-Net has the true size; its other parts do not matter here."""
+    from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    tokenizer = tiny_tokenizer(length=77)
+    with torch.random.fork_rng(devices=[]):
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)
+        encoder = CLIPTextModel(
+            CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=768,
+                num_hidden_layers=2,
+                num_attention_heads=12,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+            )
+        )
+    return StableDiffusionPipeline(
+        vae=autoencoder(),
+        text_encoder=encoder.eval(),
+        tokenizer=tokenizer,
+        unet=unet.eval(),
+        scheduler=DDIMScheduler(clip_sample=False, steps_offset=1),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def main() -> None:
+    """Runs one step and prints what it took."""
+    name, recompute = sys.argv[1], "--recompute" in sys.argv[2:]
+    pipe = pipeline()
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    method = build("methods", name, recompute=recompute, **(SMALL | EXTRA.get(name, {})))
+    started = time.perf_counter()
+    wanted = request("pistol", anchor="lamp", keep=["cat"])
+    found = method.erase(pipe, wanted, generator=torch.Generator().manual_seed(0))
+    told = {
+        "method": name,
+        "recompute": recompute,
+        "seconds": round(time.perf_counter() - started, 1),
+        "model_bytes": before,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "evaluations": found.diagnostics["network_evaluations"],
+        "changed": len(found.delta.patches),
+    }
+    print(json.dumps(told))
+
+
+if __name__ == "__main__":
+    main()

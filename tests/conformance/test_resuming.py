@@ -1,0 +1,31 @@
+"""Every method that trains: interrupted and resumed, a run ends in the same bits."""
+
+from dataclasses import replace
+
+import pytest
+
+from efface.core.checkpoints import Checkpointing, checkpointing
+from efface.core.training import Training
+from tests.conformance.conftest import run
+
+STOP = 7
+
+
+def test_an_interrupted_run_resumes_to_the_same_delta(ran, tmp_path):
+    if not isinstance(ran.method, Training):
+        pytest.skip("closed forms have nothing to resume")
+    steps = []
+
+    def interrupting(step, *_):
+        if step + 1 == STOP:
+            raise KeyboardInterrupt
+
+    kept = Checkpointing(tmp_path, identity="{}", every=1000)
+    with pytest.raises(KeyboardInterrupt), checkpointing(kept):
+        run(ran.method, ran.case, ran.pipe, monitor=interrupting)
+    with checkpointing(replace(kept, resume=True)):
+        again = run(ran.method, ran.case, ran.pipe, monitor=lambda step, *_: steps.append(step))
+    assert steps[0] == STOP, "it began again instead of going on"
+    assert again.curves == ran.result.curves
+    assert again.delta.id == ran.result.delta.id
+    assert not kept.file.exists()
