@@ -34,6 +34,18 @@ class Case:
         return "-".join(part for part in (self.method, self.host, given) if part)
 
 
+def large(method, family, *, anchor="lamp", change, **settings):
+    """Makes the case of a closed form in one of the larger families."""
+    return Case(
+        method=method,
+        settings=settings,
+        host=f"tiny_{family}",
+        request=request("pistol", anchor=anchor, keep=["cat"]),
+        golden={"change": change},
+        seconds=20.0,
+    )
+
+
 TRAINED = {"steps": 20, "batch": 4, "sampling_steps": 4, "trajectories": 4, "learning_rate": 2e-3}
 TRAINED |= {"keep_weight": 10.0, "keep_trajectories": 4}
 """Settings that make a toy run of training short."""
@@ -102,81 +114,22 @@ CASES = (
         golden={"change": 0.392593635},
         seconds=10.0,
     ),
-    Case(
-        method="uce",
-        host="tiny_sdxl",
-        request=request("pistol", anchor="lamp", keep=["cat"]),
-        golden={"change": 0.756317401},
-        seconds=20.0,
-    ),
-    Case(
-        method="uce",
-        host="tiny_sd3",
-        request=request("pistol", anchor="lamp", keep=["cat"]),
-        golden={"change": 2.715040621},
-        seconds=20.0,
-    ),
-    Case(
-        method="uce",
-        host="tiny_flux",
-        request=request("pistol", anchor="lamp", keep=["cat"]),
-        golden={"change": 1.617330468},
-        seconds=20.0,
-    ),
-    Case(
-        method="rece",
-        settings={"rounds": 1},
-        host="tiny_sdxl",
-        request=request("pistol", anchor="lamp", keep=["cat"]),
-        golden={"change": 1.539126263},
-        seconds=20.0,
-    ),
-    Case(
-        method="rece",
-        settings={"rounds": 1},
-        host="tiny_flux",
-        request=request("pistol", anchor="lamp", keep=["cat"]),
-        golden={"change": 4.324315908},
-        seconds=20.0,
-    ),
-    Case(
-        method="rece",
-        settings={"rounds": 1},
-        host="tiny_sd3",
-        request=request("pistol", keep=["cat"]),
-        golden={"change": 1.302394878},
-        seconds=20.0,
-    ),
-    Case(
-        method="uce",
-        host="tiny_pixart",
-        request=request("pistol", anchor="lamp", keep=["cat"]),
-        golden={"change": 0.615895679},
-        seconds=20.0,
-    ),
-    Case(
-        method="rece",
-        settings={"rounds": 1},
-        host="tiny_pixart",
-        request=request("pistol", keep=["cat"]),
-        golden={"change": 1.478088120},
-        seconds=20.0,
-    ),
-    *(
-        Case(
-            method="trce",
-            host=f"tiny_{family}",
-            request=request("pistol", anchor=anchor, keep=["cat"]),
-            golden={"change": change},
-            seconds=20.0,
-        )
-        for family, anchor, change in (
-            ("sdxl", "lamp", 0.164947845),
-            ("sd3", "lamp", 0.473815646),
-            ("flux", None, 0.415925964),
-            ("pixart", "lamp", 0.724992403),
-        )
-    ),
+    large("uce", "sdxl", change=0.756317401),
+    large("uce", "sd3", change=2.715040621),
+    large("uce", "flux", change=1.617330468),
+    large("uce", "pixart", change=0.615895679),
+    large("rece", "sdxl", change=1.539126263, rounds=1),
+    large("rece", "flux", change=4.324315908, rounds=1),
+    large("rece", "sd3", anchor=None, change=1.302394878, rounds=1),
+    large("rece", "pixart", anchor=None, change=1.478088120, rounds=1),
+    large("trce", "sdxl", change=0.164947845),
+    large("trce", "sd3", change=0.473815646),
+    large("trce", "flux", anchor=None, change=0.415925964),
+    large("trce", "pixart", change=0.724992403),
+    large("realera", "sdxl", change=0.194160348, neighbours="moments"),
+    large("realera", "sd3", change=0.183250885, neighbours="moments"),
+    large("realera", "flux", change=0.176184505, neighbours="moments"),
+    large("realera", "pixart", change=0.359152829, neighbours="moments"),
     trained("esd", change=0.046044265),
     trained(
         "esd",

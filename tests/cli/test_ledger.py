@@ -2,6 +2,8 @@
 
 import pytest
 
+from tests.conftest import host
+
 
 @pytest.fixture
 def book(efface, model, tmp_path):
@@ -84,3 +86,24 @@ def test_bad_input_is_one_line(efface, book, model, tmp_path, arguments, said):
     outcome = efface("ledger", *(word.format(**places) for word in arguments))
     assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome
     assert said in outcome.err
+
+
+@pytest.mark.parametrize("family", ["sdxl", "flux"])
+def test_a_ledger_of_a_larger_family_from_add_to_verify(efface, tmp_path, family):
+    place, book, twin = (tmp_path / name for name in ("model", "book", "twin"))
+    host(f"tiny_{family}").save_pretrained(place)
+    add = ("--model", place, "--date", "2026-01-01", "--concept")
+    assert efface("ledger", "add", book, *add, "pistol", "--id", "r1", "--keep", "cat").code == 0
+    assert efface("ledger", "add", book, *add, "knife", "--id", "r2").code == 0
+    assert efface("ledger", "add", twin, *add, "church", "--id", "r3", "--keep", "cat").code == 0
+    assert efface("ledger", "merge", book, "--other", twin, "--json").json["active"] == 3
+    assert efface("ledger", "revoke", book, "--id", "r2").code == 0
+    assert "2 active of 3" in efface("ledger", "list", book).out
+    left = erased(efface, book, place, tmp_path / "left")
+    assert efface("verify", tmp_path / "left", "--model", place, "--json").json["agrees"]
+    assert efface("ledger", "add", twin, *add, "pistol", "--id", "r1").code == 0
+    assert erased(efface, twin, place, tmp_path / "other")["delta"] == left["delta"]
+    moved = tmp_path / "moved"
+    replay = ("ledger", "replay", book, "--model", place, "--out", moved, "--json")
+    assert efface(*replay).json["active"] == 2
+    assert erased(efface, moved, place, tmp_path / "again")["delta"] == left["delta"]

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from efface.core.neighbours import Shell, moments, nearest_words, sampled
+from efface.core.mining import nearest_words
+from efface.core.neighbours import Shell, moments, sampled
 from efface.core.text import Embedder
 from efface.errors import BadRequest
 
@@ -53,13 +54,31 @@ def test_the_seed_decides_the_points():
     assert not torch.allclose(first, other)
 
 
+def test_parts_of_different_encoders_are_turned_apart_by_one_angle():
+    """A part a twentieth as long gets a twentieth of the noise; zeros beside them get none."""
+    shell = Shell(0.5, 0.95, 0.6)
+    widths = (10, 9, 5)
+    rows = torch.cat([20 * drawn(6, 3, 10), drawn(7, 3, 9), torch.zeros(3, 5).double()], dim=1)
+    points = sampled(rows, shell, 100, generator(), blocks=widths)
+    around = rows.repeat_interleave(100, dim=0)
+    whole = torch.cosine_similarity(points, around)
+    assert float(whole.min()) >= shell.lowest - 1e-9
+    assert float(whole.max() - whole.min()) > 0.8 * (shell.high - shell.lowest)
+    far = (points - around).norm(dim=1) / around.norm(dim=1)
+    for part, own in list(zip(points.split(widths, 1), around.split(widths, 1), strict=True))[:2]:
+        assert torch.allclose(torch.cosine_similarity(part, own), whole)
+        assert torch.allclose((part - own).norm(dim=1) / own.norm(dim=1), far)
+    assert not points[:, -5:].any()
+
+
+@pytest.mark.parametrize("blocks", [(), (10, 14)])
 @pytest.mark.parametrize("shell", [Shell(0.9, 1.0, 0.45), Shell(0.3, 0.8)])
-def test_moments_are_the_limit_of_many_draws(shell):
+def test_moments_are_the_limit_of_many_draws(shell, blocks):
     rows, weights = drawn(4, 2, WIDTH), torch.tensor([1.0, 2.5], dtype=torch.float64)
-    exact = moments(rows, weights, shell)
+    exact = moments(rows, weights, shell, blocks=blocks)
 
     def apart(count):
-        points = sampled(rows, shell, count, generator(9)).unflatten(0, (2, count))
+        points = sampled(rows, shell, count, generator(9), blocks=blocks).unflatten(0, (2, count))
         second = sum(w * (p.T @ p) / count for w, p in zip(weights, points, strict=True))
         mean = points.mean(1)
         return (

@@ -168,3 +168,22 @@ def test_old_pixart_files_are_told_by_their_norm():
         config = SimpleNamespace(_class_name="Transformer2DModel", norm_type=norm)
         found = layout(SimpleNamespace(transformer=SimpleNamespace(config=config)))
         assert found == family
+
+
+def test_parts_of_a_row_are_those_of_its_encoders(case):
+    """SD 3's CLIP rows end in zeros, and its pooled row is two side by side."""
+    family, pipe = case
+    expected = {
+        "sdxl": [[(32, 32)], [(32,)]],
+        "sd3": [[(32, 32, 8), (72,)], [(32, 32)]],
+        "flux": [[(72,)], [(32,)]],
+        "pixart": [[(32,)]],
+    }[family]
+    found = [[stream.blocks for stream in branch.streams] for branch in text_branches(pipe)]
+    assert found == expected
+    for branch in text_branches(pipe):
+        for stream in branch.streams:
+            assert sum(stream.blocks) == stream.width
+            words = set(stream.vocabulary()[1].values())
+            assert {"pistol", "church"} <= words
+            assert words.isdisjoint({"a", "an"})

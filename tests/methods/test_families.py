@@ -16,7 +16,6 @@ from efface.core.edited_copy import edited_copy
 from efface.core.erasing import erase
 from efface.core.patches import LowRankPatch, TextMapPatch
 from efface.errors import BadDelta, BadRequest, ModelCollapsed
-from efface.ledger import Ledger
 from efface.methods.rece import Rece
 from efface.methods.uce import Uce
 from efface.models.components import find
@@ -209,11 +208,6 @@ def test_methods_of_smaller_reach_refuse_by_name(pipe):
     able = r"(?=.*\brece\b)(?=.*\btrce\b).* and uce can; it edits .* 1.x, .* 2.x, .* XL$"
     with pytest.raises(BadRequest, match=rf"^doco does not edit .*; {able}"):
         erase(pipe, ERASE, method="doco")
-
-
-def test_a_ledger_refuses_larger_families(pipe, tmp_path):
-    with pytest.raises(BadRequest, match="of another family"):
-        Ledger.create(tmp_path / "book", pipe, method=Uce())
 
 
 def test_streams_say_where_tokens_are():

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from efface.concepts import Concept, request
+from efface.core.mining import Mining
 from efface.core.text import Embedder
 from efface.core.text_space import joined
 from efface.core.token_rules import erased_pairs
@@ -83,7 +84,7 @@ def test_mined_words_are_erased_along(pipe):
     near = Realera(near=(0.2, 1.0), near_distance=2.0, beyond=(0.0, 0.1), count=30, near_weight=5.0)
     plain = Realera(near_weight=0.0, beyond=(0.0, 0.1))
     embedder = Embedder(pipe)
-    from efface.core.neighbours import nearest_words
+    from efface.core.mining import nearest_words
 
     word = nearest_words(embedder, "pistol", 1, without=())[0]
     row = embedder.embedded([f"a {word}"])[0][2]
@@ -96,10 +97,12 @@ def test_mined_words_are_erased_along(pipe):
 
 
 def test_kept_words_are_not_mined(pipe):
-    method = Realera(near=(-1.0, 1.0), near_distance=5.0, beyond=(-1.0, -1.0), count=200)
+    method = Mining(
+        near=(-1.0, 1.0), beyond=(-1.0, -1.0), count=200, tokens="legacy", target="anchor"
+    )
     embedder = Embedder(pipe)
-    with_kept, beyond = method._mined(embedder, ERASE)
-    without_keep, _ = method._mined(
+    with_kept, beyond = method.around(embedder, ERASE)
+    without_keep, _ = method.around(
         embedder, request(Concept(name="pistol", prompts=("a pistol",)), anchor="lamp")
     )
     assert with_kept.weights.sum() < without_keep.weights.sum()
@@ -111,9 +114,10 @@ def test_a_name_inside_another_word_is_no_mention(pipe):
     concept = Concept(
         name="lamp", synonyms=("red lamps",), prompts=("a lamp", "a photo of red lamps")
     )
-    found, _ = Realera(near=(-1.0, 1.0), near_distance=5.0, beyond=(-1.0, -1.0))._mined(
-        Embedder(pipe), request(concept, anchor="tree")
+    method = Mining(
+        near=(-1.0, 1.0), beyond=(-1.0, -1.0), count=16, tokens="legacy", target="anchor"
     )
+    found, _ = method.around(Embedder(pipe), request(concept, anchor="tree"))
     assert len(found.weights) > 0
 
 

@@ -4,6 +4,8 @@ Independent of ``src/efface``: prompts are tokenised with the tokenizer's own at
 layer has its own sums, and nothing is factored out. Float64 throughout.
 """
 
+import functools
+
 import torch
 
 
@@ -71,15 +73,15 @@ def uce(layers, pairs, kept, *, erase=1.0, keep=1.0, ridge=0.5):
     }
 
 
-def returning(originals, layers, rows, *, strength):
-    """Finds the embeddings that bring the original values back (RECE, zero-norm penalty)."""
+def returning(originals, layers, rows, *, strength, toward=0.0):
+    """Finds the embeddings that bring the original values back (RECE); pulled to zero or a row."""
     width = rows.shape[1]
     left = strength * torch.eye(width, dtype=torch.float64)
     right = torch.zeros(width, width, dtype=torch.float64)
     for name, weight in layers.items():
         left = left + weight.T @ weight
         right = right + weight.T @ originals[name]
-    return rows @ (torch.inverse(left) @ right).T
+    return (rows @ right.T + strength * toward) @ torch.inverse(left).T
 
 
 def anchored(original, weight, pairs, kept, *, keep, ridge):
@@ -95,12 +97,17 @@ def anchored(original, weight, pairs, kept, *, keep, ridge):
     return moved @ torch.inverse(system)
 
 
-def rece(originals, layers, pairs, kept, *, rounds, strength, keep, ridge, aim="current"):
-    """Repeats: find returning embeddings with all layers, erase them in every layer."""
+def rece(
+    originals, layers, pairs, kept, *, rounds, strength, keep, ridge, aim="current", toward=None
+):
+    """Repeats: find returning embeddings with all layers, erase them in every layer.
+
+    ``toward`` has a row for each of the pairs.
+    """
     for _ in range(rounds):
         back = [
-            (returning(originals, layers, sources, strength=strength), targets)
-            for sources, targets in pairs
+            (returning(originals, layers, sources, strength=strength, toward=to), targets)
+            for (sources, targets), to in zip(pairs, toward or [0.0] * len(pairs), strict=True)
         ]
         if aim == "original":
             layers = {
@@ -155,12 +162,12 @@ def end_rows(pipe, source, target):
     return c[last_c + 1 : last_c + 2], t[last_t + 1 : last_t + 2]
 
 
-def shell_moments(row, near, distance, steps=20000):
-    """Sums over a fine grid of cosines what a shell's points are on average (midpoint rule)."""
+@functools.cache
+def shell_averages(near, distance, steps=20000):
+    """Sums over a fine grid of cosines (midpoint rule): r s, its square, and r^2 (1 - s^2)."""
     low, high = near
     if distance < 1:
         low = max(low, (1 - distance**2) ** 0.5)
-    width = len(row)
     first = along = across = 0.0
     for step in range(steps):
         s = low + (high - low) * (step + 0.5) / steps
@@ -171,29 +178,44 @@ def shell_moments(row, near, distance, steps=20000):
         first += radius * s / steps
         along += (radius * s) ** 2 / steps
         across += radius**2 * (1 - s**2) / steps
-    outer = torch.outer(row, row)
-    rest = (row @ row) * torch.eye(width, dtype=row.dtype) - outer
-    return first * row, along * outer + across / (width - 1) * rest
+    return first, along, across
 
 
-def realera(layers, pairs, kept, *, near, distance, beyond, keep, ridge):
+def shell_moments(row, near, distance, widths=()):
+    """Gives what a shell's points around a row are on average, and their second moment.
+
+    Parts of a row that are of different encoders (``widths``, and what is left) are turned apart.
+    """
+    first, along, across = shell_averages(near, distance)
+    second = along * torch.outer(row, row)
+    rest = len(row) - sum(widths)
+    start = 0
+    for width in (*widths, rest) if rest else widths:
+        part = row[start : start + width]
+        own = (part @ part) * torch.eye(width, dtype=row.dtype) - torch.outer(part, part)
+        second[start : start + width, start : start + width] += across / (width - 1) * own
+        start += width
+    return first * row, second
+
+
+def realera(layers, pairs, kept, *, near, distance, beyond, keep, ridge, widths=None):
     """Layer by layer from the moments of every single row (reconstruction, note section 6)."""
-    sources, targets = (torch.cat(rows) for rows in zip(*pairs, strict=True))
-    count, held = len(sources), sum(len(rows) for rows in kept)
-    edited_layers = {}
-    width = sources.shape[1]
+    widths = widths or [()] * len(pairs)
+    count, held = (sum(len(rows) for rows in side) for side in ([c for c, _ in pairs], kept))
+    width = pairs[0][0].shape[1]
     system = ridge * torch.eye(width, dtype=torch.float64)
     pulled = torch.zeros(width, width, dtype=torch.float64)
-    for c, t in zip(sources, targets, strict=True):
-        mean, second = shell_moments(c, near, distance)
-        _, outside = shell_moments(c, beyond, float("inf"))
-        system = system + (torch.outer(c, c) + second + outside) / count
-        pulled = pulled + (torch.outer(t, c) + torch.outer(t, mean) + outside) / count
+    for (sources, targets), parts in zip(pairs, widths, strict=True):
+        for c, t in zip(sources, targets, strict=True):
+            mean, second = shell_moments(c, near, distance, parts)
+            _, outside = shell_moments(c, beyond, float("inf"), parts)
+            system = system + (torch.outer(c, c) + second + outside) / count
+            pulled = pulled + (torch.outer(t, c) + torch.outer(t, mean) + outside) / count
     for rows in kept:
         for r in rows:
             system = system + keep / held * torch.outer(r, r)
             pulled = pulled + keep / held * torch.outer(r, r)
-    for name, weight in layers.items():
-        moved = weight @ pulled + ridge * weight
-        edited_layers[name] = moved @ torch.inverse(system)
-    return edited_layers
+    return {
+        name: (weight @ pulled + ridge * weight) @ torch.inverse(system)
+        for name, weight in layers.items()
+    }

@@ -125,47 +125,79 @@ def _whole(source, target):
     return source, target[[min(place, len(target) - 1) for place in range(len(source))]]
 
 
-def edited(pipe, family, request, *, method="uce", rounds=0):
-    """Edits all readers with the methods' default settings; one erasure with or without anchor."""
+WIDTHS = {"sdxl": {"tokens": (32, 32)}, "sd3": {"tokens": (32, 32), "pooled": (32, 32)}}
+"""Widths of the CLIP encoders whose values stand side by side in a row."""
+
+
+def rows_to_move(pipe, family, branch, request):
+    """Gives pairs of rows, pairs of all rows, and kept rows, by wording and stream; one erasure."""
     (erasure,) = request.erasures
     anchor = "" if erasure.anchor is None else erasure.anchor.name
     texts = wordings(erasure.concept)
-    targets = [text.replace(erasure.concept.name, anchor) if anchor else "" for text in texts]
+    both = [(text, text.replace(erasure.concept.name, anchor) if anchor else "") for text in texts]
     keep = ["", *(text for one in request.keep for text in wordings(one))]
+    if branch == "pooled":
+        pairs = [tuple(pooled_row(pipe, family, text) for text in pair) for pair in both]
+        return pairs, pairs, [pooled_row(pipe, family, text) for text in keep]
+    streams = range(len(token_rows(pipe, family, "")))
+    rows = {text: token_rows(pipe, family, text) for text in {*keep, *(t for p in both for t in p)}}
+    pairs = [_legacy(rows[text][i], rows[target][i]) for text, target in both for i in streams]
+    chased = [
+        _whole(rows[text][i][0], rows[target][i][0]) for text, target in both for i in streams
+    ]
+    return pairs, chased, [rows[text][i][0] for text in keep for i in streams]
+
+
+def _pulled(pipe, family, branch, text):
+    """Gives the row of a text's last word in each stream, or the pooled one."""
+    if branch == "pooled":
+        return [pooled_row(pipe, family, text)]
+    return [rows[[max(last, 0)]] for rows, last in token_rows(pipe, family, text)]
+
+
+def edited(pipe, family, request, *, method="uce", rounds=0, toward=None, strength=0.1):
+    """Edits all readers with the methods' default settings; one erasure with or without anchor.
+
+    Where there is a text to pull toward, each stream's rows are pulled to its own row of it.
+    """
     after = {}
     for branch, layers in readers(pipe, family).items():
-        if branch == "tokens":
-            streams = range(len(token_rows(pipe, family, "")))
-            rows = {text: token_rows(pipe, family, text) for text in {*texts, *targets, *keep}}
-            pairs = [
-                _legacy(rows[text][i], rows[target][i])
-                for text, target in zip(texts, targets, strict=True)
-                for i in streams
-            ]
-            kept = [rows[text][i][0] for text in keep for i in streams]
-            chased = [
-                _whole(rows[text][i][0], rows[target][i][0])
-                for text, target in zip(texts, targets, strict=True)
-                for i in streams
-            ]
-        else:
-            pairs = chased = [
-                (pooled_row(pipe, family, text), pooled_row(pipe, family, target))
-                for text, target in zip(texts, targets, strict=True)
-            ]
-            kept = [pooled_row(pipe, family, text) for text in keep]
+        pairs, chased, kept = rows_to_move(pipe, family, branch, request)
         after[branch] = reference.uce(layers, pairs, kept, erase=1.0, keep=1.0, ridge=0.5)
         if method == "rece":
+            pulled = [] if toward is None else _pulled(pipe, family, branch, toward)
             after[branch] = reference.rece(
                 layers,
                 after[branch],
                 chased,
                 kept,
                 rounds=rounds,
-                strength=0.1,
+                strength=strength,
                 keep=0.1,
                 ridge=0.1,
+                toward=pulled * (len(chased) // len(pulled)) if pulled else None,
             )
+    return after
+
+
+def realera(pipe, family, request, *, keep=0.1, ridge=0.1):
+    """Edits all readers from moments, with RealEra's default settings."""
+    after = {}
+    for branch, layers in readers(pipe, family).items():
+        pairs, _, kept = rows_to_move(pipe, family, branch, request)
+        clip = WIDTHS.get(family, {}).get(branch, ())
+        streams = 2 if (family, branch) == ("sd3", "tokens") else 1
+        after[branch] = reference.realera(
+            layers,
+            pairs,
+            kept,
+            near=(0.9, 1.0),
+            distance=0.45,
+            beyond=(0.5, 0.85),
+            keep=keep,
+            ridge=ridge,
+            widths=[clip if place % streams == 0 else () for place in range(len(pairs))],
+        )
     return after
 
 

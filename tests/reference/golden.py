@@ -14,13 +14,8 @@ RULES = {"anchor": reference.legacy_rows, "prompt_without_concept": reference.ro
 def change(case):
     """Gives the relative change of all keys and values, for cases with the legacy token rule."""
     pipe, family = host(case.host), case.host.removeprefix("tiny_")
-    if case.method == "trce" and family not in ("sd1", "sd2"):
-        after = families.trce(pipe, family, case.request, keep=1e-3, ridge=1e-3)
-        return families.relative_change(families.readers(pipe, family), after)
     if family not in ("sd1", "sd2"):
-        after = families.edited(
-            pipe, family, case.request, method=case.method, rounds=case.settings.get("rounds", 0)
-        )
+        after = _large(pipe, family, case)
         return families.relative_change(families.readers(pipe, family), after)
     rows = RULES[case.settings.get("target", "anchor")]
     wanted = case.request
@@ -63,6 +58,15 @@ def change(case):
             before, after, pairs, kept, rounds=rounds, strength=0.1, keep=0.1, ridge=0.1
         )
     return reference.relative_change(before, after)
+
+
+def _large(pipe, family, case):
+    if case.method == "trce":
+        return families.trce(pipe, family, case.request, keep=1e-3, ridge=1e-3)
+    if case.method == "realera":
+        return families.realera(pipe, family, case.request)
+    rounds = case.settings.get("rounds", 0)
+    return families.edited(pipe, family, case.request, method=case.method, rounds=rounds)
 
 
 def _target(text, erasure):

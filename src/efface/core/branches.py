@@ -14,9 +14,10 @@ from efface import registry
 from efface.concepts import Concept, Erasure
 from efface.contracts import Eraser
 from efface.core.attention import key_value_weights
+from efface.core.captions import Captions
 from efface.core.keep_sets import KeepSet, kept_set
 from efface.core.patches import TextMapPatch
-from efface.core.streams import Captions, Padded, Pooled, SideBySide, TextStream, Weighted
+from efface.core.streams import Padded, Pooled, SideBySide, TextStream, Weighted
 from efface.core.text import Embedder
 from efface.core.text_space import TokenPairs, joined
 from efface.core.token_rules import TargetRule, TokenRule, erased_pairs, every_pair
@@ -55,13 +56,24 @@ class TextBranch:
         self, erasures: Sequence[Erasure], *, tokens: TokenRule, target: TargetRule
     ) -> TokenPairs:
         """Stacks the rows to move of all wordings of all concepts, of every stream."""
-        return joined(
-            erased_pairs(stream, erasures, tokens=tokens, target=target) for stream in self.streams
-        )
+        return joined(pairs for _, pairs in self.apart(erasures, tokens=tokens, target=target))
 
-    def every(self, erasures: Sequence[Erasure], *, target: TargetRule) -> TokenPairs:
-        """Stacks all rows of all wordings of all concepts with their targets."""
-        return joined(every_pair(stream, erasures, target=target) for stream in self.streams)
+    def apart(
+        self, erasures: Sequence[Erasure], *, tokens: TokenRule | None, target: TargetRule
+    ) -> list[tuple[TextStream, TokenPairs]]:
+        """Stacks the rows of all wordings of all concepts with their targets, stream by stream.
+
+        Args:
+            erasures: the concepts.
+            tokens: which rows of a wording; None: all of them.
+            target: what a wording becomes.
+        """
+        if tokens is None:
+            return [(each, every_pair(each, erasures, target=target)) for each in self.streams]
+        return [
+            (each, erased_pairs(each, erasures, tokens=tokens, target=target))
+            for each in self.streams
+        ]
 
     def kept(
         self, keep: Sequence[Concept], *, tokens: TokenRule, always: Sequence[str] = ()

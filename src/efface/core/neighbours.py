@@ -1,9 +1,9 @@
-"""Points around a token row: drawn from a shell, their exact moments, and real words nearby."""
+"""Points around a token row: drawn from a shell, and their exact moments."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,10 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from efface.core.text import Embedder
 from efface.errors import BadRequest
 
-__all__ = ["Moments", "Shell", "moments", "nearest_words", "sampled"]
+__all__ = ["Moments", "Shell", "moments", "sampled"]
 
 _NODES = 64
 """Nodes of the quadrature over the cosine; its error is below rounding for shells."""
@@ -78,30 +77,64 @@ class Moments:
 
 
 def sampled(
-    rows: Float[Tensor, "n dim"], shell: Shell, count: int, generator: torch.Generator
+    rows: Float[Tensor, "n dim"],
+    shell: Shell,
+    count: int,
+    generator: torch.Generator,
+    *,
+    blocks: Sequence[int] = (),
 ) -> Float[Tensor, "m dim"]:
     """Draws ``count`` points of the shell around each row, without rejection; row by row in turn.
 
     Cosines are uniform over those that the distance allows, directions uniform on the sphere.
+
+    Args:
+        rows: what they are drawn around.
+        shell: which cosines and distances.
+        count: how many a row.
+        generator: of the random numbers.
+        blocks: widths of parts of a row that are of different encoders. Each part is turned by
+            itself, all by the same angle, so that noise is in proportion to its length and the
+            whole row has the same cosine and distance; left out, a row is one part.
     """
     wide = rows.to(torch.float64).repeat_interleave(count, dim=0)
-    length = wide.norm(dim=1, keepdim=True)
-    along = wide / length.clamp(min=1e-300)
     drawn = torch.randn(wide.shape, generator=generator, dtype=torch.float64)
-    across = drawn - (drawn * along).sum(1, keepdim=True) * along
-    across = across / across.norm(dim=1, keepdim=True).clamp(min=1e-300)
     share = torch.rand(len(wide), 1, generator=generator, dtype=torch.float64)
     cosine = shell.lowest + (shell.high - shell.lowest) * share
     sine = (1 - cosine**2).clamp(min=0).sqrt()
-    points: Tensor = length * shell.radius(cosine) * (cosine * along + sine * across)
-    return points
+    points = []
+    for part, noise in zip(
+        *(each.split(_parts(blocks, wide), 1) for each in (wide, drawn)), strict=True
+    ):
+        length = part.norm(dim=1, keepdim=True)
+        along = part / length.clamp(min=1e-300)
+        across = noise - (noise * along).sum(1, keepdim=True) * along
+        across = across / across.norm(dim=1, keepdim=True).clamp(min=1e-300)
+        points.append(length * shell.radius(cosine) * (cosine * along + sine * across))
+    return torch.cat(points, dim=1)
 
 
-def moments(rows: Float[Tensor, "n dim"], weights: Float[Tensor, " n"], shell: Shell) -> Moments:
+def _parts(blocks: Sequence[int], rows: Float[Tensor, "n dim"]) -> list[int]:
+    return list(blocks) or [rows.shape[1]]
+
+
+def moments(
+    rows: Float[Tensor, "n dim"],
+    weights: Float[Tensor, " n"],
+    shell: Shell,
+    *,
+    blocks: Sequence[int] = (),
+) -> Moments:
     """Gives what infinitely many points of `sampled` add up to, by one-dimensional integrals.
 
     ``E[x] = E[r s] e`` and ``E[x x^T] = E[r^2 s^2] e e^T + E[r^2 (1 - s^2)] (|e|^2 I - e e^T) /
-    (dim - 1)`` for r and s in lengths of e.
+    (dim - 1)`` for r and s in lengths of e; the last term is each block's own.
+
+    Args:
+        rows: what the points are around.
+        weights: of the rows.
+        shell: which cosines and distances.
+        blocks: see `sampled`.
     """
     nodes, factors = np.polynomial.legendre.leggauss(_NODES)
     half = (shell.high - shell.lowest) / 2
@@ -113,32 +146,11 @@ def moments(rows: Float[Tensor, "n dim"], weights: Float[Tensor, " n"], shell: S
     across = float((share * radius**2 * (1 - cosine**2)).sum())
     wide, heavy = rows.to(torch.float64), weights.to(torch.float64)
     outer = (wide * heavy[:, None]).T @ wide
-    spread = across / max(wide.shape[1] - 1, 1)
-    total = float(outer.trace())
-    identity = torch.eye(wide.shape[1], dtype=torch.float64)
-    return Moments(first * wide, (along - spread) * outer + spread * total * identity)
-
-
-def nearest_words(
-    embedder: Embedder, name: str, count: int, *, without: Collection[str]
-) -> list[str]:
-    """Finds the words of the tokenizer whose input embeddings are most like a name's last token.
-
-    Args:
-        embedder: tokenizer and text encoder.
-        name: what they should be near to.
-        count: how many at most.
-        without: words to leave out, in lower case, such as kept ones; those of the name are too.
-    """
-    table, words = embedder.vocabulary()
-    last = embedder.tokenised(name).content[-1]
-    likeness = torch.nn.functional.cosine_similarity(table, table[last][None])
-    banned = {*without, *name.lower().split()}
-    found: list[str] = []
-    for index in likeness.argsort(descending=True).tolist():
-        word = words.get(index)
-        if word is not None and word not in banned:
-            found.append(word)
-        if len(found) == count:
-            break
-    return found
+    second, start = along * outer, 0
+    for width in _parts(blocks, wide):
+        here = slice(start, start := start + width)
+        own = outer[here, here]
+        spread = across / max(width - 1, 1)
+        identity = torch.eye(width, dtype=torch.float64)
+        second[here, here] = (along - spread) * own + spread * float(own.trace()) * identity
+    return Moments(first * wide, second)

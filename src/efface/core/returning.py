@@ -6,6 +6,7 @@ With ``W_l = W0_l P`` and ``F^T F = sum W0_l^T W0_l`` the squared error over all
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -13,7 +14,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["Regularisation", "ReturnProblem", "cost_to_regenerate", "returning_rows"]
+from efface.core.text_space import TokenPairs
+
+__all__ = [
+    "Regularisation",
+    "ReturnProblem",
+    "cost_to_regenerate",
+    "costs_to_regenerate",
+    "returning_rows",
+]
 
 Regularisation: TypeAlias = Literal[
     "zero_norm",
@@ -61,7 +70,7 @@ def returning_rows(
     *,
     strength: float,
     regularisation: Regularisation,
-    toward: Float[Tensor, "n dim"] | None = None,
+    toward: Float[Tensor, "_ dim"] | None = None,
 ) -> Float[Tensor, "n dim"]:
     """Solves for the rows that best bring back what the given rows used to do (RECE, section 3.2).
 
@@ -72,7 +81,7 @@ def returning_rows(
         rows: embeddings e of the erased concept.
         strength: weight of the penalty, in the units of squared values; 0 inverts the edit.
         regularisation: which penalty.
-        toward: where ``standard`` pulls each row.
+        toward: where ``standard`` pulls each row, or one row for all.
     """
     squared = problem.values**2
     aim = problem.aims(rows) * problem.values
@@ -130,3 +139,24 @@ def cost_to_regenerate(
     found = problem.values * aim / (problem.values**2 + low.exp()[:, None])
     cost: Tensor = found.norm(dim=1) / rows.norm(dim=1).clamp(min=1e-300)
     return cost
+
+
+def costs_to_regenerate(
+    problem: ReturnProblem, named: Mapping[str, TokenPairs]
+) -> dict[str, float]:
+    """Gives what bringing back costs: of the weakest concept, and of each where there are several.
+
+    A concept counts with its easiest wording: that is where its erasure is weakest.
+
+    Args:
+        problem: the edited layers.
+        named: the rows of each concept, by its name.
+    """
+    each = {
+        name: float(cost_to_regenerate(problem, pairs.sources, pairs.targets).min())
+        for name, pairs in named.items()
+    }
+    told = {"embedding_cost": min(each.values())}
+    if len(each) > 1:
+        told |= {f"embedding_cost_of_{name.replace(' ', '_')}": cost for name, cost in each.items()}
+    return told

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,13 +12,8 @@ from torch.nn import functional
 
 from efface.core.text import Embedder, TokenisedPrompt, evaluating
 from efface.errors import BadModel
-from efface.models.components import canonical
 
-__all__ = ["Captions", "Padded", "Pooled", "SideBySide", "TextStream", "Weighted"]
-
-PROJECTION = "caption_projection"
-CAPTION_LENGTH = 300
-"""Tokens that PixArt-sigma reads; PixArt-alpha reads 120. Hidden padding changes no row."""
+__all__ = ["Padded", "Pooled", "SideBySide", "TextStream", "Weighted"]
 
 
 @runtime_checkable
@@ -32,6 +26,13 @@ class TextStream(Protocol):
     @property
     def width(self) -> int:
         """The number of values in a row."""
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Widths of the parts of a row that are of different encoders."""
+
+    def vocabulary(self) -> tuple[Float[Tensor, "n dim"], dict[int, str]]:
+        """Gives the input embeddings and the plain words of the encoder that tells of tokens."""
 
     def tokenised(self, prompt: str) -> TokenisedPrompt:
         """Tells where a prompt's tokens are."""
@@ -58,11 +59,17 @@ class SideBySide:
 
     def __init__(self, first: Embedder, second: Embedder) -> None:
         self._first, self._second = first, second
+        self.vocabulary = first.vocabulary
 
     @property
     def width(self) -> int:
         """The widths of both."""
-        return self._first.width + self._second.width
+        return sum(self.blocks)
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Both encoders."""
+        return self._first.width, self._second.width
 
     def tokenised(self, prompt: str) -> TokenisedPrompt:
         """Tokens of the first encoder; the second has its own at the same places.
@@ -103,6 +110,13 @@ class Padded:
         self._inner = inner
         self.width = width
         self.tokenised, self.span = inner.tokenised, inner.span
+        self.vocabulary = inner.vocabulary
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The inner stream's blocks, then the zeros."""
+        zeros = self.width - self._inner.width
+        return (*self._inner.blocks, zeros) if zeros else self._inner.blocks
 
     def identity(self, prompts: Sequence[str]) -> Any:
         """Tells the inner stream and the width."""
@@ -127,11 +141,17 @@ class Weighted:
     def __init__(self, inner: TextStream, factor: float) -> None:
         self.inner, self._factor = inner, factor
         self.tokenised, self.span = inner.tokenised, inner.span
+        self.vocabulary = inner.vocabulary
 
     @property
     def width(self) -> int:
         """The inner stream's width."""
         return self.inner.width
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The inner stream's blocks."""
+        return self.inner.blocks
 
     def identity(self, prompts: Sequence[str]) -> Any:
         """Tells the inner stream and the factor."""
@@ -159,11 +179,17 @@ class Pooled:
         self._encoders = [getattr(model, f"text_encoder{suffix}") for suffix in suffixes]
         self._rows: dict[Any, Tensor] = getattr(model, "embedded_prompts", {})
         self._place = ("pooled", *suffixes)
+        self.vocabulary = self._embedders[0].vocabulary
 
     @property
     def width(self) -> int:
         """The widths of all pooled outputs."""
         return int(self.embedded([""]).shape[-1])
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The width of each encoder's pooled output."""
+        return tuple(part.shape[-1] for part in self._parts([""]))
 
     def tokenised(self, prompt: str) -> TokenisedPrompt:
         """Tokens of the first encoder."""
@@ -193,6 +219,9 @@ class Pooled:
         return torch.stack([self._rows[keys[prompt]] for prompt in prompts])
 
     def _pool(self, prompts: list[str]) -> Float[Tensor, "batch dim"]:
+        return torch.cat(self._parts(prompts), dim=-1)
+
+    def _parts(self, prompts: list[str]) -> list[Tensor]:
         parts = []
         for embedder, encoder in zip(self._embedders, self._encoders, strict=True):
             ids = torch.tensor([embedder.tokenised(prompt).ids for prompt in prompts])
@@ -201,69 +230,4 @@ class Pooled:
             projected = getattr(output, "text_embeds", None)
             pooled = output.pooler_output if projected is None else projected
             parts.append(pooled.to("cpu", torch.float64))
-        return torch.cat(parts, dim=-1)
-
-
-class Captions:
-    """Rows of T5 as PixArt's cross-attention reads them: past the denoiser's own projection.
-
-    Prompts are written in small letters, as the pipeline does. Padding is hidden from T5 and from
-    the attention layers; its rows are zeros here.
-
-    Raises:
-        BadModel: the projection is missing or reads another width than T5 gives.
-    """
-
-    pooled = False
-
-    def __init__(self, model: Any) -> None:
-        longest = min(CAPTION_LENGTH, int(model.tokenizer.model_max_length))
-        self._t5 = Embedder(model, length=longest, masked=True)
-        named = {canonical(path): p for path, p in model.transformer.named_parameters()}
-        paths = [f"{PROJECTION}.linear_{n}.{kind}" for n in (1, 2) for kind in ("weight", "bias")]
-        if missing := [path for path in paths if path not in named]:
-            raise BadModel(f"the transformer has no {missing[0]}, which captions pass")
-        first, first_bias, second, second_bias = (
-            named[path].detach().to("cpu", torch.float64) for path in paths
-        )
-        self._layers = ((first, first_bias), (second, second_bias))
-        if first.shape[1] != self._t5.width:
-            raise BadModel(
-                f"{PROJECTION} reads {first.shape[1]} values and T5 gives {self._t5.width}; "
-                "encoder and denoiser are of different models"
-            )
-
-    @property
-    def width(self) -> int:
-        """What the projection gives."""
-        return len(self._layers[1][1])
-
-    def tokenised(self, prompt: str) -> TokenisedPrompt:
-        """Tells where the tokens of the prompt in small letters are."""
-        return self._t5.tokenised(_small(prompt))
-
-    def span(self, prompt: str, phrase: str) -> tuple[int, int]:
-        """Finds a phrase, whatever its capitals."""
-        return self._t5.span(_small(prompt), _small(phrase))
-
-    def identity(self, prompts: Sequence[str]) -> Any:
-        """Tells T5 and the projection."""
-        digest = hashlib.sha256()
-        for values in (each for layer in self._layers for each in layer):
-            digest.update(values.contiguous().numpy().tobytes())
-        small = [_small(prompt) for prompt in prompts]
-        return ["captions", digest.hexdigest(), self._t5.identity(small)]
-
-    def embedded(
-        self, prompts: Sequence[str], *, afresh: bool = False
-    ) -> Float[Tensor, "batch tokens dim"]:
-        """Projects T5's rows in float64."""
-        rows = self._t5.embedded([_small(prompt) for prompt in prompts], afresh=afresh)
-        inner = functional.gelu(functional.linear(rows, *self._layers[0]), approximate="tanh")
-        ends = torch.tensor([self.tokenised(prompt).read for prompt in prompts])
-        read = torch.arange(rows.shape[1]) < ends[:, None]
-        return functional.linear(inner, *self._layers[1]) * read[:, :, None]
-
-
-def _small(prompt: str) -> str:
-    return prompt.lower().strip()
+        return parts

@@ -17,6 +17,9 @@ from efface.errors import BadModel, BadRequest
 TOKENS_A_PASS = 32 * 77
 """Tokens that go through an encoder together: enough to be quick, few enough to fit."""
 
+ENDS, BEGINS = "</w>", "\u2581"
+"""What marks the end of a word in CLIP's vocabulary, and the beginning of one in T5's."""
+
 __all__ = ["Embedder", "TokenisedPrompt", "evaluating"]
 
 
@@ -97,6 +100,11 @@ class Embedder:
         """The number of values in one token's embedding."""
         return int(self._encoder.config.hidden_size)
 
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Widths of the parts of a row that are of different encoders; here it is one."""
+        return (self.width,)
+
     def tokenised(self, prompt: str) -> TokenisedPrompt:
         """Tokenises one prompt, padded to the encoder's length.
 
@@ -169,13 +177,16 @@ class Embedder:
     def vocabulary(self) -> tuple[Float[Tensor, "n dim"], dict[int, str]]:
         """Gives the table of input embeddings, and the plain words of three letters or more in it.
 
-        Words are tokens that end a word; pieces of words and signs are left out.
+        Words are tokens that end a word (CLIP) or begin one (T5); other pieces are left out.
         """
         table = self._encoder.get_input_embeddings().weight.detach().to("cpu", torch.float64)
         known = self._tokenizer.get_vocab()
-        whole = {number: token for token, number in known.items() if token.endswith("</w>")}
-        words = {number: token.removesuffix("</w>") for number, token in whole.items()}
-        plain = {n: word for n, word in words.items() if word.isalpha() and word.isascii()}
+        whole = {
+            number: token.removesuffix(ENDS).removeprefix(BEGINS)
+            for token, number in known.items()
+            if token.endswith(ENDS) or token.startswith(BEGINS)
+        }
+        plain = {n: word for n, word in whole.items() if word.isalpha() and word.isascii()}
         return table, {n: word for n, word in plain.items() if len(word) >= 3}
 
     def span(self, prompt: str, phrase: str) -> tuple[int, int]:

@@ -26,6 +26,7 @@ __all__ = [
     "every_pair",
     "every_row",
     "kept_rows",
+    "last_row",
     "mention",
     "mentions",
     "prompt_pairs",
@@ -181,6 +182,11 @@ def kept_rows(
     if rule == "legacy" or embedder.pooled:
         return states[: tokens.read]
     return states[tokens.last : tokens.last + 1]
+
+
+def last_row(embedder: TextStream, prompt: str) -> Float[Tensor, "1 dim"]:
+    """Gives the row of a prompt's last content token, or the pooled one."""
+    return kept_rows(embedder, prompt, "new")
 
 
 def erased_pairs(

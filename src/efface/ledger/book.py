@@ -12,19 +12,27 @@ import torch
 
 from efface.concepts import Concept, ErasureRequest, described, names
 from efface.contracts import Monitor, silent
-from efface.core.attention import key_value_weights
+from efface.core.branches import check_family, text_branches
 from efface.core.checks import inspect
-from efface.core.edit_report import residual, stored
+from efface.core.edit_report import stored
+from efface.core.patches import Patch
 from efface.core.recording import Recording, model_name
 from efface.core.results import ErasureResult
-from efface.core.text_space import free_directions, joined, ridge_edit, token_factors
 from efface.errors import BadRequest
 from efface.ledger import storage
 from efface.ledger.entries import Entry, seal
-from efface.ledger.rows import Encoder, Rules, encoded, kept_of, read_rows, write_rows
+from efface.ledger.rows import (
+    Encoder,
+    Rules,
+    copy_rows,
+    encoded,
+    kept_of,
+    read_rows,
+    stacked,
+    stored_rows,
+    write_rows,
+)
 from efface.methods.uce import Uce
-from efface.models.architectures import layout
-from efface.models.components import KEY_VALUE
 from efface.models.loading import BUNDLED, bundled
 
 __all__ = ["Ledger"]
@@ -39,7 +47,8 @@ class Ledger:
     were added, not on entries that were revoked.
 
     Each entry's token rows are encoded once, when it is added, and kept beside the ledger; so is
-    the Gram matrix of the keep set. A solve therefore costs one pass over the stored rows.
+    the Gram matrix of the keep set. A solve therefore costs one pass over the stored rows. A family
+    whose text is read in two places has rows for both, and both are solved for.
     """
 
     folder: Path
@@ -106,7 +115,7 @@ class Ledger:
         """Encodes a request and adds it.
 
         Args:
-            model: the base model; only its tokenizer and text encoder are used.
+            model: the base model; of it only what turns prompts into rows is used.
             request: what to erase. Its ``keep`` is ignored: a ledger keeps for all entries.
             id: name of the request; left out, made of the date and the request.
             date: of the request; today when left out.
@@ -161,7 +170,8 @@ class Ledger:
         mine = {entry.id: entry for entry in self.entries}
         for entry in other.entries:
             if (known := mine.get(entry.id)) is None:
-                write_rows(self._rows_of(entry.id), read_rows(other._rows_of(entry.id), entry.rows))
+                content = stored_rows(other._rows_of(entry.id), entry.rows)
+                copy_rows(self._rows_of(entry.id), content)
                 mine[entry.id] = entry
             elif replace(known, revoked=None) != replace(entry, revoked=None):
                 raise BadRequest(f"both ledgers have an entry '{entry.id}' and they differ")
@@ -209,25 +219,24 @@ class Ledger:
         request = self.request(model)
         generator = torch.Generator().manual_seed(0)
         recording = Recording(model, generator=generator, monitor=monitor, steps=1)
-        method = self.method
-        pairs = joined(
-            read_rows(self._rows_of(entry.id), entry.rows).scaled(entry.weight)
+        moved_rows = [
+            (self._rows_of(entry.id), read_rows(self._rows_of(entry.id), entry.rows), entry.weight)
             for entry in self.active
-        )
-        kept = kept_of(model, request.keep, self._rules, self.folder / "keep")
-        erase, keep = token_factors(float(pairs.weights.sum()), kept.count, method.weighting)
-        held = kept.gram * keep
-        solution = ridge_edit(
-            pairs.scaled(method.erase_scale * erase),
-            method.keep_scale * held,
-            ridge=method.ridge,
-            free=free_directions(held, share=method.null_space) if method.null_space else None,
-        )
-        recording.step({"residual": residual(solution.map, pairs)})
-        weights = key_value_weights(model.unet, len(kept.gram))
-        found = asdict(solution.conditioning) | {"entries": len(self.active)}
-        patches = {KEY_VALUE: stored(solution.map, weights)}
-        result = recording.result(method, request, patches, diagnostics=found)
+        ]
+        patches: dict[str, Patch] = {}
+        figures: dict[str, dict[str, Any]] = {}
+        for branch in text_branches(model):
+            kept = kept_of(branch, request.keep, self._rules, self.folder / "keep")
+            pairs = stacked(branch.key, moved_rows)
+            solution, moved = self.method.solve(pairs, kept)
+            patch = branch.patch(stored(solution.map, branch.weights))
+            patches[branch.key] = patch
+            figures[branch.key] = asdict(solution.conditioning) | moved | {"rank": patch.rank}
+        first, *others = patches
+        recording.step({name: figures[first][name] for name in ("residual", "interference")})
+        told = figures[first] | {key: figures[key] for key in others}
+        told |= {"entries": len(self.active)}
+        result = recording.result(self.method, request, patches, diagnostics=told)
         seen = inspect(model, result.delta, request)
         return replace(result, diagnostics={**result.diagnostics, **seen})
 
@@ -246,11 +255,7 @@ class Ledger:
         )
 
     def _check_encoder(self, model: Any) -> None:
-        if layout(model) not in ("sd1", "sd2"):
-            raise BadRequest(
-                f"a ledger holds requests for Stable Diffusion 1.x and 2.x; {model_name(model)} is "
-                "of another family, so erase its concepts together: efface erase uce"
-            )
+        check_family(model, self.method)
         if not self.encoder.same(Encoder.of(model)):
             raise BadRequest(
                 f"the ledger was made with the text encoder of {self.base_model} and "

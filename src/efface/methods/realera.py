@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
-from efface.concepts import names
 from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
-from efface.core.attention import key_value_weights
-from efface.core.branches import check_family
+from efface.core.branches import TextBranch, text_branches
 from efface.core.checks import require
 from efface.core.edit_report import residual, stored
-from efface.core.keep_sets import kept_set
-from efface.core.neighbours import Shell, moments, nearest_words, sampled
+from efface.core.mining import Mining
+from efface.core.neighbours import Shell, moments, sampled
+from efface.core.patches import Patch
 from efface.core.recording import Recording
-from efface.core.text import Embedder
 from efface.core.text_space import Solution, TokenPairs, gram, joined, moment_edit, ridge_edit
-from efface.core.token_rules import (
-    TargetRule,
-    erased_pairs,
-    erased_rows,
-    mention,
-    prompt_pairs,
-    replaced,
-)
+from efface.core.token_rules import TargetRule, TokenRule
 from efface.errors import BadRequest, require_positive
-from efface.models.components import KEY_VALUE
+from efface.models.architectures import FAMILIES
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
     from efface.concepts import ErasureRequest
+    from efface.core.keep_sets import KeepSet
     from efface.core.results import ErasureResult
+    from efface.core.streams import TextStream
 
 __all__ = ["Realera"]
 
@@ -49,6 +42,10 @@ class Realera(Eraser[TextToImage]):
     regularisation"); one closed form for all keys and values. Near points come from real words of
     the model's own vocabulary (``data``), from random directions in the limit of infinitely many
     (``moments``), or from a number of them (``sampled``, the literal form). Seconds, no images.
+
+    Distances are in lengths of a row, so that short and long rows, as T5 has them, get noise alike.
+    Where encoders stand side by side in a row, each one's part is turned by the same angle by
+    itself: noise is in proportion to each part. Pooled rows have near points too.
 
     No code was published: this is a reconstruction, consistent with the abstract, with the
     constraints that summaries quote, and with MACE, on which the method is evidently modelled. This
@@ -65,7 +62,8 @@ class Realera(Eraser[TextToImage]):
         "RealEra: Semantic-level Concept Erasure via Neighbor-Concept Mining", "2410.09140", 2024
     )
     needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
-    edits: ClassVar[frozenset[str]] = frozenset({"unet"})
+    edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
+    families: ClassVar[frozenset[str]] = frozenset(FAMILIES)
 
     neighbours: Literal["data", "moments", "sampled"] = "data"
     """Where near points come from: words of the vocabulary, or random directions."""
@@ -85,6 +83,9 @@ class Realera(Eraser[TextToImage]):
     """Weight of the kept prompts."""
     ridge: float = 0.1
     """Pull toward the unedited weights, in squared embedding norm."""
+    tokens: TokenRule = "legacy"
+    """Which rows are erased, kept and mined: from the last concept token on, or that token alone.
+    T5 pads prompts to hundreds of rows, among which a word's row hardly counts: there take new."""
     target: TargetRule = "anchor"
     """What a wording becomes: the anchor's prompt, or itself without the concept."""
     always_keep: tuple[str, ...] = ("",)
@@ -128,107 +129,97 @@ class Realera(Eraser[TextToImage]):
     ) -> ErasureResult:
         """Finds near and far points and solves for the edit."""
         require(self, request)
-        check_family(model, self)
+        branches = text_branches(model, self)
         recording = Recording(model, generator=generator, monitor=monitor, steps=1)
-        embedder = Embedder(model)
-        weights = key_value_weights(model.unet, embedder.width)
-        pairs = erased_pairs(embedder, request.erasures, tokens="legacy", target=self.target)
-        kept = kept_set(embedder, request.keep, tokens="legacy", always=self.always_keep)
-        held = kept.averaged(self.keep_weight)
-        pairs = pairs.scaled(1.0 / float(pairs.weights.sum()))
-        if self.neighbours == "moments":
-            solution = self._from_moments(pairs, held)
-        else:
-            near, beyond = (
-                self._mined(embedder, request)
-                if self.neighbours == "data"
-                else self._drawn(pairs, generator)
-            )
-            held = held + gram([beyond], embedder.width, weight=_mean(self.beyond_weight, beyond))
-            around = near.scaled(self.near_weight / max(float(near.weights.sum()), 1e-300))
-            solution = ridge_edit(joined([pairs, around]), held, ridge=self.ridge)
-        moved = {
-            "residual": residual(solution.map, pairs),
-            "interference": kept.interference(solution.map),
-        }
-        recording.step(moved)
-        patch = stored(solution.map, weights)
-        found = asdict(solution.conditioning) | moved | {"rank": patch.left.shape[1]}
-        return recording.result(self, request, {KEY_VALUE: patch}, diagnostics=found)
+        patches: dict[str, Patch] = {}
+        figures: dict[str, dict[str, Any]] = {}
+        for branch in branches:
+            solution, moved = self._solve(branch, request, generator)
+            patch = branch.patch(stored(solution.map, branch.weights))
+            patches[branch.key] = patch
+            figures[branch.key] = asdict(solution.conditioning) | moved | {"rank": patch.rank}
+        first, *others = patches
+        recording.step({name: figures[first][name] for name in ("residual", "interference")})
+        told = figures[first] | {key: figures[key] for key in others}
+        return recording.result(self, request, patches, diagnostics=told)
 
     def _shells(self) -> tuple[Shell, Shell]:
         return Shell(*self.near, distance=self.near_distance), Shell(*self.beyond)
 
-    def _from_moments(self, pairs: TokenPairs, held: Float[Tensor, "dim dim"]) -> Solution:
+    def _solve(
+        self, branch: TextBranch, request: ErasureRequest, generator: torch.Generator
+    ) -> tuple[Solution, dict[str, float]]:
+        """Edits everything that reads the same rows; erased, beyond and kept rows are means."""
+        kept = branch.kept(request.keep, tokens=self.tokens, always=self.always_keep)
+        found = branch.apart(request.erasures, tokens=self.tokens, target=self.target)
+        rows = [pairs for _, pairs in found]
+        mean = 1.0 / sum(float(own.weights.sum()) for own in rows)
+        apart = [own.scaled(mean) for own in rows]
+        if self.neighbours == "moments":
+            solution = self._from_moments(branch, apart, kept)
+        else:
+            solution = self._from_points(branch, apart, kept, request, generator)
+        moved = {
+            "residual": residual(solution.map, joined(apart)),
+            "interference": kept.interference(solution.map),
+        }
+        return solution, moved
+
+    def _from_moments(
+        self, branch: TextBranch, apart: Sequence[TokenPairs], kept: KeepSet
+    ) -> Solution:
         """Takes infinitely many points a row: their moments are known."""
         near, beyond = self._shells()
-        around = moments(pairs.sources, pairs.weights, near)
-        outside = moments(pairs.sources, pairs.weights, beyond)
-        pull = (pairs.targets * pairs.weights[:, None]).T
-        own = (pairs.sources * pairs.weights[:, None]).T @ pairs.sources
-        return moment_edit(
-            pull @ (pairs.sources + self.near_weight * around.mean),
-            own + self.near_weight * around.second,
-            held + self.beyond_weight * outside.second,
-            ridge=self.ridge,
+        cross, own = (torch.zeros(branch.width, branch.width, dtype=torch.float64) for _ in "ab")
+        held = kept.averaged(self.keep_weight)
+        for stream, pairs in zip(branch.streams, apart, strict=True):
+            around = moments(pairs.sources, pairs.weights, near, blocks=stream.blocks)
+            outside = moments(pairs.sources, pairs.weights, beyond, blocks=stream.blocks)
+            pull = (pairs.targets * pairs.weights[:, None]).T
+            cross += pull @ (pairs.sources + self.near_weight * around.mean)
+            own += (pairs.sources * pairs.weights[:, None]).T @ pairs.sources
+            own += self.near_weight * around.second
+            held = held + self.beyond_weight * outside.second
+        return moment_edit(cross, own, held, ridge=self.ridge)
+
+    def _from_points(
+        self,
+        branch: TextBranch,
+        apart: Sequence[TokenPairs],
+        kept: KeepSet,
+        request: ErasureRequest,
+        generator: torch.Generator,
+    ) -> Solution:
+        """Takes a number of points a row: words of the vocabulary, or drawn ones."""
+        mining = Mining(
+            near=self.near,
+            beyond=self.beyond,
+            count=self.count,
+            tokens=self.tokens,
+            target=self.target,
         )
+        found = [
+            mining.around(stream, request)
+            if self.neighbours == "data"
+            else self._drawn(stream, pairs, generator)
+            for stream, pairs in zip(branch.streams, apart, strict=True)
+        ]
+        beyond = torch.cat([outside for _, outside in found])
+        held = kept.averaged(self.keep_weight)
+        held = held + gram([beyond], branch.width, weight=self.beyond_weight / max(len(beyond), 1))
+        count = sum(float(near.weights.sum()) for near, _ in found)
+        around = [near.scaled(self.near_weight / max(count, 1e-300)) for near, _ in found]
+        return ridge_edit(joined([*apart, *around]), held, ridge=self.ridge)
 
     def _drawn(
-        self, pairs: TokenPairs, generator: torch.Generator
+        self, stream: TextStream, pairs: TokenPairs, generator: torch.Generator
     ) -> tuple[TokenPairs, Float[Tensor, "m dim"]]:
         """Draws points around every row."""
         near, beyond = self._shells()
         around = TokenPairs(
-            sampled(pairs.sources, near, self.count, generator),
+            sampled(pairs.sources, near, self.count, generator, blocks=stream.blocks),
             pairs.targets.repeat_interleave(self.count, dim=0),
             pairs.weights.repeat_interleave(self.count),
         )
-        return around, sampled(pairs.sources, beyond, self.count, generator)
-
-    def _mined(
-        self, embedder: Embedder, request: ErasureRequest
-    ) -> tuple[TokenPairs, Float[Tensor, "m dim"]]:
-        """Puts near words of the vocabulary in the concept's place and sorts rows by cosine.
-
-        Kept words are not mined.
-        """
-        kept = {
-            word for one in request.keep for name in names(one) for word in name.lower().split()
-        }
-        near, beyond = [_empty(embedder.width)], [_empty(embedder.width).sources]
-        for erasure in request.erasures:
-            pairs = prompt_pairs(embedder, erasure, self.target)
-            for name in names(erasure.concept):
-                words = nearest_words(embedder, name, self.count, without=kept)
-                for pair in (pair for pair in pairs if mention(name, pair.source)):
-                    rows = erased_rows(embedder, pair, "legacy")
-                    for word in words:
-                        found = _rows_with(embedder, pair.source, name, word)[: len(rows.sources)]
-                        own = TokenPairs(*(part[: len(found)] for part in _parts(rows)))
-                        cosine = torch.cosine_similarity(found, own.sources)
-                        is_near = (cosine >= self.near[0]) & (cosine <= self.near[1])
-                        is_beyond = (cosine >= self.beyond[0]) & (cosine < self.beyond[1])
-                        targets, heavy = own.targets[is_near], own.weights[is_near]
-                        near.append(TokenPairs(found[is_near], targets, heavy))
-                        beyond.append(found[is_beyond])
-        some = any(len(block.sources) for block in near)
-        return joined(near) if some else near[0], torch.cat(beyond)
-
-
-def _rows_with(embedder: Embedder, text: str, name: str, word: str) -> Float[Tensor, "_ dim"]:
-    """Embeds a wording with another word in the name's place, from that word to the end."""
-    other = replaced(text, name, word)
-    return embedder.embedded([other])[0][embedder.span(other, word)[1] :]
-
-
-def _parts(rows: TokenPairs) -> tuple[Tensor, Tensor, Tensor]:
-    return rows.sources, rows.targets, rows.weights
-
-
-def _mean(weight: float, rows: Float[Tensor, "n dim"]) -> float:
-    return weight / max(len(rows), 1)
-
-
-def _empty(width: int) -> TokenPairs:
-    nothing = torch.zeros(0, width, dtype=torch.float64)
-    return TokenPairs(nothing, nothing, torch.zeros(0, dtype=torch.float64))
+        outside = sampled(pairs.sources, beyond, self.count, generator, blocks=stream.blocks)
+        return around, outside

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -15,7 +15,12 @@ from efface.core.checks import require
 from efface.core.edit_report import residual, stored
 from efface.core.patches import Patch
 from efface.core.recording import Recording
-from efface.core.returning import Regularisation, ReturnProblem, cost_to_regenerate, returning_rows
+from efface.core.returning import (
+    Regularisation,
+    ReturnProblem,
+    costs_to_regenerate,
+    returning_rows,
+)
 from efface.core.text_space import (
     Conditioning,
     Solution,
@@ -24,14 +29,18 @@ from efface.core.text_space import (
     Weighting,
     ridge_edit,
 )
-from efface.core.token_rules import TargetRule, TokenRule
+from efface.core.token_rules import TargetRule, TokenRule, last_row
 from efface.errors import BadRequest, require_positive
 from efface.models.architectures import FAMILIES
 
 if TYPE_CHECKING:
+    from jaxtyping import Float
+    from torch import Tensor
+
     from efface.concepts import ErasureRequest
     from efface.core.keep_sets import KeepSet
     from efface.core.results import ErasureResult
+    from efface.core.streams import TextStream
 
 __all__ = ["Rece"]
 
@@ -178,23 +187,23 @@ class Rece(Eraser[TextToImage]):
         factor = joint_factor(branch.weights)
         kept = branch.kept(request.keep, tokens=self.tokens, always=self.always_keep)
         first = branch.erased(request.erasures, tokens=self.tokens, target=self.target)
-        chased = first
-        if self.rows == "all":
-            chased = branch.every(request.erasures, target=self.target)
+        rows = None if self.rows == "all" else self.tokens
+        chased = branch.apart(request.erasures, tokens=rows, target=self.target)
         named = {
             erasure.concept.name: branch.erased((erasure,), tokens="new", target=self.target)
             for erasure in request.erasures
         }
+        length = torch.cat([pairs.sources for _, pairs in chased]).norm()
         solution = self._solve(first, kept, ridge=self.first_ridge, keep=self.first_keep_scale)
         edit, curve = solution.map, []
         for step in range(self.rounds + 1):
             problem = ReturnProblem.of(factor, edit.matrix())
-            returning = self._returning(branch, problem, chased)
-            costs = _costs(problem, named)
+            returning = self._returning(problem, chased)
+            costs = costs_to_regenerate(problem, named)
             curve.append(
                 costs
                 | {
-                    "returning_length": float(returning.sources.norm() / chased.sources.norm()),
+                    "returning_length": float(returning.sources.norm() / length),
                     "residual": residual(edit, first),
                     "interference": kept.interference(edit),
                 }
@@ -241,38 +250,32 @@ class Rece(Eraser[TextToImage]):
         return ridge_edit(pairs.scaled(self.erase_scale * erase_factor), held, ridge=ridge)
 
     def _returning(
-        self, branch: TextBranch, problem: ReturnProblem, pairs: TokenPairs
+        self, problem: ReturnProblem, chased: Sequence[tuple[TextStream, TokenPairs]]
     ) -> TokenPairs:
-        """Finds the embeddings that do through the edited layers what ``pairs.sources`` did."""
+        """Finds the embeddings that do through the edited layers what the chased rows did.
+
+        Each stream's rows are pulled to that stream's own row of the text.
+        """
         strength = self.strength
         if self.strength_unit == "relative":
             strength *= float((problem.factor**2).sum()) / len(problem.factor)
-        toward = None
-        if self.regularisation == "standard":
-            stream = branch.streams[0]
-            place = 0 if stream.pooled else stream.tokenised(self.toward).last
-            pulled = stream.embedded([self.toward])[0, place]
-            toward = pulled.expand_as(pairs.sources)
-        rows = returning_rows(
-            problem,
-            pairs.sources,
-            strength=strength,
-            regularisation=self.regularisation,
-            toward=toward,
+        found = [
+            returning_rows(
+                problem,
+                pairs.sources,
+                strength=strength,
+                regularisation=self.regularisation,
+                toward=self._toward(stream),
+            )
+            for stream, pairs in chased
+        ]
+        return TokenPairs(
+            torch.cat(found),
+            torch.cat([pairs.targets for _, pairs in chased]),
+            torch.cat([pairs.weights for _, pairs in chased]),
         )
-        return TokenPairs(rows, pairs.targets, pairs.weights)
 
-
-def _costs(problem: ReturnProblem, named: Mapping[str, TokenPairs]) -> dict[str, float]:
-    """Gives what bringing back costs: of the weakest concept, and of each where there are several.
-
-    A concept counts with its easiest wording: that is where its erasure is weakest.
-    """
-    each = {
-        name: float(cost_to_regenerate(problem, pairs.sources, pairs.targets).min())
-        for name, pairs in named.items()
-    }
-    told = {"embedding_cost": min(each.values())}
-    if len(each) > 1:
-        told |= {f"embedding_cost_of_{name.replace(' ', '_')}": cost for name, cost in each.items()}
-    return told
+    def _toward(self, stream: TextStream) -> Float[Tensor, "1 dim"] | None:
+        if self.regularisation != "standard":
+            return None
+        return last_row(stream, self.toward)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
-from efface.core.branches import TextBranch, text_branches
+from efface.core.branches import text_branches
 from efface.core.checks import require
 from efface.core.edit_report import residual, stored
 from efface.core.patches import Patch
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     import torch
 
     from efface.concepts import ErasureRequest
+    from efface.core.keep_sets import KeepSet
     from efface.core.results import ErasureResult
+    from efface.core.text_space import TokenPairs
 
 __all__ = ["Uce"]
 
@@ -109,7 +111,9 @@ class Uce(Eraser[TextToImage]):
         patches: dict[str, Patch] = {}
         figures: dict[str, dict[str, Any]] = {}
         for branch in branches:
-            solution, moved = self._solve(branch, request)
+            pairs = branch.erased(request.erasures, tokens=self.tokens, target=self.target)
+            kept = branch.kept(request.keep, tokens=self.tokens, always=self.always_keep)
+            solution, moved = self.solve(pairs, kept)
             patch = branch.patch(stored(solution.map, branch.weights))
             patches[branch.key] = patch
             figures[branch.key] = asdict(solution.conditioning) | moved | {"rank": patch.rank}
@@ -118,12 +122,16 @@ class Uce(Eraser[TextToImage]):
         told = figures[first.key] | {branch.key: figures[branch.key] for branch in others}
         return recording.result(self, request, patches, diagnostics=told)
 
-    def _solve(
-        self, branch: TextBranch, request: ErasureRequest
-    ) -> tuple[Solution, dict[str, float]]:
-        """Edits everything that reads the same rows of text."""
-        pairs = branch.erased(request.erasures, tokens=self.tokens, target=self.target)
-        kept = branch.kept(request.keep, tokens=self.tokens, always=self.always_keep)
+    def solve(self, pairs: TokenPairs, kept: KeepSet) -> tuple[Solution, dict[str, float]]:
+        """Edits everything that reads the same rows of text, with these settings.
+
+        Args:
+            pairs: the rows to move, of all concepts.
+            kept: the rows to hold.
+
+        Raises:
+            BadRequest: the system has no stable solution; raise ``ridge`` or add prompts to keep.
+        """
         erase, keep = kept.factors(float(pairs.weights.sum()), self.weighting)
         held = kept.weighted(keep)
         solution = ridge_edit(

@@ -1,0 +1,50 @@
+"""What returning embeddings are pulled to in families whose layers read several encoders."""
+
+import pytest
+import torch
+
+from efface.concepts import request
+from efface.core.branches import text_branches
+from efface.core.returning import ReturnProblem
+from efface.methods.rece import Rece
+from tests.conftest import host
+from tests.reference import families as reference
+
+ERASE = request("pistol", anchor="lamp", keep=["cat"])
+FAMILIES = ("sdxl", "sd3", "flux", "pixart")
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def case(request):
+    """A family and its toy pipeline in float64."""
+    return request.param, host(f"tiny_{request.param}", dtype=torch.float64)
+
+
+@pytest.mark.parametrize("toward", ["", "a red cat"])
+def test_rows_are_pulled_to_their_own_stream_as_in_the_literal_loop(case, toward):
+    family, pipe = case
+    settings = {"rounds": 2, "strength": 3.0}
+    expected = reference.edited(pipe, family, ERASE, method="rece", toward=toward, **settings)
+    method = Rece(regularisation="standard", toward=toward, **settings)
+    delta = method.erase(pipe, ERASE, generator=torch.Generator().manual_seed(0)).delta
+    with delta.apply(pipe):
+        found = reference.readers(pipe, family)
+        for branch, layers in expected.items():
+            for layer, weight in layers.items():
+                worst = float((found[branch][layer] - weight).abs().max())
+                assert worst < 1e-7, (branch, layer, worst)
+
+
+def test_a_strong_pull_leaves_clip_rows_with_clip_and_t5_rows_with_t5():
+    """In Stable Diffusion 3 one layer reads both: CLIP's rows end in zeros, and T5's do not."""
+    branch = text_branches(host("tiny_sd3", dtype=torch.float64))[0]
+    method = Rece(regularisation="standard", toward="a cat", strength=1e12)
+    chased = branch.apart(ERASE.erasures, tokens="new", target="anchor")
+    identity = torch.eye(branch.width, dtype=torch.float64)
+    rows = method._returning(ReturnProblem.of(identity, identity), chased).sources
+    clip, t5 = (stream.embedded(["a cat"])[0] for stream in branch.streams)
+    count = len(chased[0][1].sources)
+    assert torch.allclose(rows[:count], clip[2].expand(count, -1), atol=1e-6)
+    assert torch.allclose(rows[count:], t5[1].expand(len(rows) - count, -1), atol=1e-6)
+    assert not clip[2, 64:].any()
+    assert float(t5[1, 64:].abs().min()) > 1e-6
