@@ -45,8 +45,8 @@ class AllButOne(GradientEraser):
 
     The constraint is a penalty, or exact: keys and values are kept from changing in the directions
     of the empty prompt's token rows (``constraint="projection"``), so its prediction stays as it
-    was, whatever the other settings, and inversion of real pictures works as before; see
-    `efface.core.inversion`.
+    was, whatever the other settings, and inversion of real pictures works as before:
+    `efface.core.inversion.purified` draws a picture anew without what was erased.
     """
 
     paper: ClassVar[Paper] = Paper(
