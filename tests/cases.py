@@ -60,7 +60,7 @@ def trained(method, family="sd1", *, anchor=None, change, **settings):
         request=request("pistol", anchor=anchor, keep=["cat"]),
         golden={"weight_change": change},
         seconds=20.0,
-        slow=family != "sd1",
+        slow=family != "sd1" or method not in ("esd", "spm"),
     )
 
 
