@@ -30,7 +30,7 @@ from efface.core.recording import Recording
 from efface.core.results import ErasureResult
 from efface.core.training import Hooks, Losses, Plain, train
 from efface.core.trajectories import SAMPLES_A_PASS, Pool, drawn_latents, sampled_pool, stopped
-from efface.errors import BadRequest
+from efface.errors import BadModel, BadRequest
 
 __all__ = ["GradientRun", "Released"]
 
@@ -71,6 +71,11 @@ class GradientRun:
         self.method, self.model, self.request = method, model, request
         self.recording = Recording(model, generator=generator, monitor=monitor, steps=method.steps)
         self.denoiser = Denoiser(model)
+        if self.denoiser.dtype.itemsize < 4:
+            raise BadModel(
+                f"the model is in {self.denoiser.dtype}, in which small steps of training round "
+                "away; load it in float32 (precision sets what the network computes in)"
+            )
         purposes = ("pool", "kept", "batches", "adapters", "beside", "saliency")
         self.draws = split(generator, *purposes)
         self.wordings = tuple(
