@@ -73,8 +73,7 @@ class GradientRun:
         self.denoiser = Denoiser(model)
         if self.denoiser.dtype.itemsize < 4:
             raise BadModel(
-                f"the model is in {self.denoiser.dtype}, in which small steps of training round "
-                "away; load it in float32 (precision sets what the network computes in)"
+                f"small steps of training round away in {self.denoiser.dtype}; load it in float32"
             )
         purposes = ("pool", "kept", "batches", "adapters", "beside", "saliency")
         self.draws = split(generator, *purposes)
