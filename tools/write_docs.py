@@ -49,6 +49,9 @@ def out_of_date(pages: dict[Path, str]) -> list[Path]:
 
 def main() -> int:
     """Writes or checks; gives the exit code."""
+    if unknown := [each for each in sys.argv[1:] if each != "--check"]:
+        print(f"there is no option {unknown[0]}; give --check, or nothing to write the pages")
+        return 2
     pages = generated()
     stale = out_of_date(pages)
     if "--check" in sys.argv[1:]:

@@ -78,9 +78,11 @@ def test_methods_in_turn_make_one_run_that_repeats(tmp_path, capsys):
         "[uce]\nridge = 0.01\n[esd]\nsteps = 3\ntrajectories = 2\nkeep_trajectories = 2\n"
         "sampling_steps = 3\nbatch = 2\nkeep_batch = 2\n"
     )
-    plain = ["--concept", "pistol", "--no-evaluate", "--settings", settings]
+    plain = ["--concept", "pistol", "--no-evaluate", "--settings", settings, "--preview", "1"]
     code, _ = ran(capsys, "uce+esd", *plain, "--out", tmp_path / "run")
     assert code == 0
+    shown = {path.stem for path in (tmp_path / "run" / "previews").iterdir()}
+    assert {"base", "step-0001", "method-2-step-0001", "method-2-step-0003"} <= shown
     record = json.loads((tmp_path / "run" / "run.json").read_text())
     assert record["method"] == "uce+esd"
     assert record["settings"]["uce"]["ridge"] == 0.01

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,8 @@ def previewing(folder: Path, pipe: Any, recipe: Recipe, every: int) -> Callable[
     """Makes a monitor that draws the erased concept every so many steps, before it hands on.
 
     The weights in training are in force while the monitor is called, so the pipeline draws with
-    them. Pictures are ``previews/step-0025.png``, beside ``base.png`` from before training.
+    them. Pictures are ``previews/step-0025.png``, beside ``base.png`` from before training; those
+    of further methods in turn are ``method-2-step-0025.png``. Older ones in the folder go.
     """
     shot = Shot(wordings(recipe.request.erasures[0].concept)[0], recipe.seed)
     sampling = sampling_for(recipe.model)
@@ -38,13 +40,19 @@ def previewing(folder: Path, pipe: Any, recipe: Recipe, every: int) -> Callable[
         (drawn,) = draw(pipe, [shot], sampling, lambda *_: None)
         write_png(drawn, place / f"{name}.png")
 
+    shutil.rmtree(place, ignore_errors=True)
     picture("base")
 
     def watch(monitor: Monitor) -> Monitor:
+        turn, before = 1, -1
+
         def seen(step: int, total: int, figures: Mapping[str, float]) -> None:
+            nonlocal turn, before
             monitor(step, total, figures)
+            turn, before = turn + (step <= before), step
             if (step + 1) % every == 0:
-                picture(f"step-{step + 1:04}")
+                named = f"method-{turn}-" if turn > 1 else ""
+                picture(f"{named}step-{step + 1:04}")
 
         return seen
 

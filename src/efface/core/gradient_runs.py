@@ -173,7 +173,7 @@ class GradientRun:
 
     @cached_property
     def kept_prompts(self) -> Conditions:
-        """Encodes one wording of every kept concept, or the empty prompt if there is none."""
+        """Encodes every wording of what is kept, or the empty prompt if there is none."""
         kept = [prompt for concept in self.request.keep for prompt in wordings(concept)]
         return self.denoiser.conditions(kept or [""])
 

@@ -100,19 +100,31 @@ def sampled_pool(
         generator: draws the first noise.
         last: stop after so many steps; ``clean`` is then where the trajectories were left.
     """
-    runs = len(followed)
-    start = drawn_latents(denoiser, runs, generator)
-    shared, key = _shared.get(), _digest(denoiser, conditions[followed], start, steps, guidance)
-    if shared is not None and (key, last) in shared:
-        denoiser.evaluations += 2 * len(shared[key, last])
-        return replace(shared[key, last], prompts=followed[shared[key, last].runs])
+    start = drawn_latents(denoiser, len(followed), generator)
+    shared = _shared.get()
+    if shared is None:
+        return _made(denoiser, conditions, followed, start, (steps, last), guidance)
+    key = (_digest(denoiser, conditions[followed], start, steps, guidance), last)
+    if key in shared:
+        denoiser.evaluations += 2 * len(shared[key])
+        return replace(shared[key], prompts=followed[shared[key].runs])
+    shared[key] = _made(denoiser, conditions, followed, start, (steps, last), guidance)
+    return shared[key]
+
+
+def _made(
+    denoiser: Denoiser,
+    conditions: Conditions,
+    followed: Int[Tensor, " runs"],
+    start: Float[Tensor, "runs c h w"],
+    length: tuple[int, int | None],
+    guidance: float,
+) -> Pool:
+    """Samples trajectories from given noise, some at a time."""
     parts = []
     with denoiser.still():
-        for first in range(0, runs, SAMPLES_A_PASS // 2):
-            some = torch.arange(first, min(first + SAMPLES_A_PASS // 2, runs))
-            visits = _visited(
-                denoiser, conditions[followed[some]], start[some], (steps, last), guidance
-            )
+        for some in torch.arange(len(followed)).split(SAMPLES_A_PASS // 2):
+            visits = _visited(denoiser, conditions[followed[some]], start[some], length, guidance)
             clean = visits.pop()[0]
             for place, (latents, time, without, with_prompt) in enumerate(visits):
                 parts.append(
@@ -127,10 +139,7 @@ def sampled_pool(
                         clean=clean,
                     )
                 )
-    pool = Pool.joined(parts)
-    if shared is not None:
-        shared[key, last] = pool
-    return pool
+    return Pool.joined(parts)
 
 
 @contextmanager
