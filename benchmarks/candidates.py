@@ -61,8 +61,9 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
     ),
     "ant": (
         COMMON | TURNED | UNMASKED | {"keep_weight": 10.0},
-        COMMON | TURNED | UNMASKED | {"keep_weight": 30.0, "negative_guidance": 4.0},
-        COMMON | TURNED | {"keep_weight": 10.0, "maps": 2, "map_batches": 3},
+        COMMON | TURNED | UNMASKED | {"keep_weight": 10.0, "before": 0.05},
+        COMMON | TURNED | UNMASKED | {"keep_weight": 30.0, "before": 0.05},
+        COMMON | TURNED | {"keep_weight": 10.0, "before": 0.05, "maps": 2, "map_batches": 3},
     ),
     "trce_vision": (
         COMMON | STEERED | {"keep_weight": 30.0, "learning_rate": 1e-3},
