@@ -69,7 +69,9 @@ the {whole} runs of the experiment (8 nouns, 2 styles, 2 seeds, {methods} method
 the command goes on with the others. Presence by the bundled judge before → after in per cent, added
 up over concepts and seeds, with the interval of the latter.
 The bars that were set: erased at most 10 %, kept nouns lose at most 5 points. Seconds are of one
-thread on a busy machine, and leave out pools that an earlier run had made.
+thread on a busy machine, and leave out pools that an earlier run had made. *Moved* is how far kept
+pictures are from those of the same prompt and seed before, by features of the judge (1 - cosine)
+and by SSIM (1 - SSIM, layout); two pictures that have nothing to do with each other are near 1.
 
 """
 PRESETS = """

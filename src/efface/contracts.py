@@ -48,8 +48,9 @@ __all__ = [
 Need = Literal["prompts", "images", "labels", "anchor", "keep", "forget_data", "retain_data"]
 Role = Literal["erased", "synonym", "paraphrase", "neighbour", "kept", "general"]
 Better = Literal["higher", "lower"]
-Instrument = Literal["judge", "clip", "features"]
-"""What a metric is built from: a judge, an object with text and image features, or a function."""
+Instrument = Literal["judge", "clip", "features", "pixels"]
+"""What a metric is built from: a judge, an object with text and image features, a function, or
+nothing but the pictures."""
 Monitor = Callable[[int, int, Mapping[str, float]], None]
 """Called once per step with the step (from 0), the number of steps, and named figures."""
 

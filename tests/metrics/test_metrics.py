@@ -14,6 +14,7 @@ from efface.metrics.estimates import UNKNOWN
 from efface.metrics.feature_distance import FeatureDistance
 from efface.metrics.kid import Kid, squared_mmd, squared_mmd_of_pairs
 from efface.metrics.presence import Presence
+from efface.metrics.structure_distance import StructureDistance
 from efface.metrics.style_presence import StylePresence
 
 CAT, DOG = Concept(name="cat"), Concept(name="dog")
@@ -41,6 +42,7 @@ def test_every_metric_states_its_facts():
         "feature_distance",
         "kid",
         "presence",
+        "structure_distance",
         "style_presence",
     }
     for entry in listed:
@@ -48,7 +50,7 @@ def test_every_metric_states_its_facts():
         assert metric.name == entry.name
         assert metric.unit
         assert metric.better in ("higher", "lower")
-        assert metric.uses in ("judge", "clip", "features")
+        assert metric.uses in ("judge", "clip", "features", "pixels")
 
 
 def test_presence_asks_about_each_samples_own_concept():
@@ -99,6 +101,28 @@ def test_feature_distance_refuses_what_is_no_pair_or_no_number():
         metric.distance(torch.ones(2, 2), torch.ones(3, 2))
     with pytest.raises(MeasurementFailed, match="not finite"):
         metric.distance(torch.full((2, 2), math.nan), torch.ones(2, 2))
+
+
+def test_structure_distance_by_hand():
+    """Of flat pictures a and b, SSIM is (2ab + c) / (a^2 + b^2 + c) with c = 0.01^2."""
+    before, after = torch.zeros(2, 3, 16, 16), torch.zeros(2, 3, 16, 16)
+    after[1] = 0.02
+    found = StructureDistance().distance(after, before)
+    assert (found.value, found.count) == (pytest.approx((1 - 1e-4 / 5e-4) / 2), 2)
+
+
+def test_structure_distance_sees_a_mirrored_picture_that_means_do_not():
+    picture = drawn(1, 3, 32, 32)
+    assert StructureDistance().distance(picture, picture).value == pytest.approx(0, abs=1e-9)
+    assert StructureDistance().distance(picture.flip(-1), picture).value > 0.8
+
+
+def test_structure_distance_refuses_what_is_no_pair_or_no_number():
+    with pytest.raises(MeasurementFailed, match="cannot be paired"):
+        StructureDistance().distance(drawn(2, 3, 16, 16), drawn(3, 3, 16, 16))
+    broken = torch.full((1, 3, 16, 16), math.nan)
+    with pytest.raises(MeasurementFailed, match="not finite"):
+        StructureDistance().distance(broken, drawn(1, 3, 16, 16))
 
 
 def test_squared_mmd_is_torchmetrics_estimator():

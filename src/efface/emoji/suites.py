@@ -69,7 +69,7 @@ def emoji_suite(request: ErasureRequest, *, size: Size = "standard") -> Suite:
         samples=tuple(dict.fromkeys(samples)),
         judge="emoji",
         image_metrics=("presence", "style_presence", "clip_score"),
-        set_metrics=("feature_distance", "kid"),
+        set_metrics=("feature_distance", "structure_distance", "kid"),
         steps=STEPS,
         guidance=GUIDANCE,
     )

@@ -46,7 +46,10 @@ def instruments_for(suite: Suite, judge: Judge, clip: Clip | None) -> Instrument
         BadRequest: the suite names a metric that does not exist, or lists it in the wrong place.
         MissingInput: a metric needs a CLIP or features, and there are none.
     """
-    sources: dict[Instrument, tuple[str, Any]] = {"judge": (_judge_name(judge), judge)}
+    sources: dict[Instrument, tuple[str, Any]] = {
+        "judge": (_judge_name(judge), judge),
+        "pixels": ("the pictures alone", None),
+    }
     if clip is not None:
         sources["clip"] = (_clip_name(clip), clip)
     if features := _features(judge, clip):

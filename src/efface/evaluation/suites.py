@@ -45,7 +45,7 @@ def basic_suite(request: ErasureRequest, *, size: Size = "standard") -> Suite:
         samples=tuple(samples),
         judge="zero_shot",
         image_metrics=("presence", "clip_score"),
-        set_metrics=("feature_distance",),
+        set_metrics=("feature_distance", "structure_distance"),
     )
 
 

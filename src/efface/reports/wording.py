@@ -53,6 +53,7 @@ METRICS: dict[str, str] = {
     "clip_score": "Agreement with the prompt",
     "kid": "Distance of the two sets",
     "feature_distance": "Change of the picture",
+    "structure_distance": "Change of its layout",
 }
 VERDICTS: dict[Verdict, str] = {
     "valid": "Every control passed, so the numbers below can be read.",
