@@ -30,6 +30,7 @@ ADVERSARIAL: dict[str, Any] = PLAIN | {"trajectories": 96, "warm_up": 100, "norm
 ADVERSARIAL |= {"discriminator_rate": 5e-4, "latest": 0.7, "retain_weight": 1.0, "batch": 8}
 TURNED: dict[str, Any] = {"negative_guidance": 2.0, "batch": 4}
 UNMASKED: dict[str, Any] = KEYS | {"mask_share": 1.0}
+LONGER: dict[str, Any] = {"before": 0.05, "steps": 240}
 STEERED: dict[str, Any] = PLAIN | {"steering": 2.0, "hold_weight": 30.0, "hold_trajectories": 12}
 STEERED |= {"batch": 4}
 LAYERS: dict[str, Any] = PLAIN | {"rank": 4, "beyond_weight": 3.0, "learning_rate": 2e-2}
@@ -64,6 +65,8 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
         COMMON | TURNED | UNMASKED | {"keep_weight": 10.0, "before": 0.05},
         COMMON | TURNED | UNMASKED | {"keep_weight": 30.0, "before": 0.05},
         COMMON | TURNED | {"keep_weight": 10.0, "before": 0.05, "maps": 2, "map_batches": 3},
+        COMMON | TURNED | UNMASKED | {"keep_weight": 30.0, "before": 0.05, "early_weight": 0.1},
+        COMMON | TURNED | UNMASKED | LONGER | {"keep_weight": 30.0, "early_weight": 0.1},
     ),
     "trce_vision": (
         COMMON | STEERED | {"keep_weight": 30.0, "learning_rate": 1e-3},
