@@ -19,6 +19,7 @@ VERBS = {
     "rerun": "erase again from a run.json; say equal or how far",
     "export": "write a run as a model folder, a LoRA, an adapter: what other tools read",
     "import": "read another tool's edit as a run that can be measured, verified and exported",
+    "transfer": "let a run's delta act on a fine-tune of its base, as a run of its own",
     "ledger": "add, list, revoke, merge and replay requests; erase all that are active at once",
     "list": "list methods, attacks, judges, metrics, suites, models or concepts",
 }

@@ -76,6 +76,8 @@ class Provenance:
     """Deltas that were applied while this one was made."""
     parts: tuple[str, ...] = ()
     """Deltas that this one was composed of."""
+    made_on: str = ""
+    """The model that it was made on, if it was then transferred to another one."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

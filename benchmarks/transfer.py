@@ -1,0 +1,63 @@
+"""Trains on one bundled model, applies to its fine-tune, and measures there; nothing is retrained.
+
+    python -m benchmarks transfer     writes results/transfer/<method>/<concept>.json
+
+Membranes are made to be carried over (SPM, section 3.5); two edits of other methods go beside them.
+Before and after are both pictures of emoji-remix, looked at by its own judge.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+import efface
+from benchmarks.concepts import TRAINED_NOUNS
+from benchmarks.erasure import PICTURES, slim, summary
+from efface.core.files import write_atomically
+from efface.core.trajectories import sharing_pools
+from efface.core.transfer import distance, transferred
+from efface.emoji import understood
+from efface.emoji.clip import EmojiClip
+from efface.emoji.judge import EmojiJudge
+from efface.emoji.suites import emoji_suite
+from efface.evaluation.images import ImageStore
+
+RESULTS = Path(__file__).parent / "results" / "transfer"
+METHODS = ("spm", "esd", "uce")
+
+
+def missing() -> Iterator[tuple[str, str, Path]]:
+    """Method, concept and file of every result that is not there yet."""
+    for concept in TRAINED_NOUNS:
+        for method in METHODS:
+            path = RESULTS / method / f"{concept}.json"
+            if not path.exists():
+                yield method, concept, path
+
+
+def run() -> None:
+    """Measures what is missing, one line of output a result."""
+    torch.set_num_threads(1)
+    base, remix = efface.load("emoji"), efface.load("emoji-remix")
+    base.set_progress_bar_config(disable=True)
+    remix.set_progress_bar_config(disable=True)
+    judge, clip = EmojiJudge("emoji-remix"), EmojiClip()
+    store = ImageStore(PICTURES, batch_size=64)
+    with sharing_pools():
+        for method, concept, path in missing():
+            request = understood(efface.request(concept))
+            result = efface.erase(base, request, method=method)
+            delta = transferred(result.delta, remix)
+            suite = emoji_suite(request, size="benchmark")
+            found = efface.evaluate(remix, delta, suite, judge, store=store, clip=clip)
+            record = slim(found) | {
+                "command": "python -m benchmarks transfer",
+                "base_distance": distance(result.delta, remix),
+            }
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+            print(f"{method:6} {concept:16} {found.verdict:12} {summary(found)}", flush=True)

@@ -1,0 +1,59 @@
+"""A delta of one model, made to fit a fine-tune of it (SPM, section 3.5)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from efface.core.deltas import Delta, base_sketch, sketch_deviation
+from efface.core.recording import model_name
+from efface.errors import BadDelta
+from efface.models.components import find
+
+__all__ = ["distance", "transferred"]
+
+
+def transferred(delta: Delta, model: Any) -> Delta:
+    """Gives the same change, for a model whose weights differ from those that it was made on.
+
+    Nothing is trained or solved again: what was added to the old weights is added to the new ones.
+    Whether the concept goes there too, and what else goes, is to be measured. A gate goes on
+    reading prompts as it did, so the new model must read text as the old one does.
+
+    Args:
+        delta: without parents; compose those first.
+        model: a pipeline of the same layout.
+
+    Raises:
+        BadDelta: it was made on top of other deltas, or a weight is missing or of another shape.
+    """
+    if delta.provenance.parents:
+        raise BadDelta(
+            f"delta {delta.id} was made on top of {', '.join(delta.provenance.parents)}; compose "
+            "them and transfer the result"
+        )
+    for key in delta.patches:
+        for name, weight in find(model, key).items():
+            delta.difference(name, weight)
+    made = delta.provenance
+    return replace(
+        delta,
+        provenance=replace(
+            made,
+            base_model=model_name(model),
+            base_sketch=base_sketch(model, tuple(delta.patches)),
+            made_on=made.made_on or made.base_model,
+        ),
+    )
+
+
+def distance(delta: Delta, model: Any) -> float:
+    """Says how far a model is from the one a delta was made for: the largest relative deviation.
+
+    It is taken from sixteen values of every weight that the delta changes.
+    """
+    here = base_sketch(model, tuple(delta.patches))
+    return max(
+        sketch_deviation(here[key], expected)
+        for key, expected in delta.provenance.base_sketch.items()
+    )
