@@ -1,13 +1,24 @@
 """Runs the experiments that have no result yet.
 
-python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [cost]
+python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
+                     [transfer] [cost]
 """
 
 from __future__ import annotations
 
 import sys
 
-from benchmarks import closed_form, cost, debias, erasure, mass, presets, training
+from benchmarks import (
+    closed_form,
+    cost,
+    debias,
+    erasure,
+    mass,
+    presets,
+    together,
+    training,
+    transfer,
+)
 
 EXPERIMENTS = {
     "presets": presets.run,
@@ -16,6 +27,8 @@ EXPERIMENTS = {
     "closed_form": closed_form.run,
     "debias": debias.run,
     "training": training.run,
+    "together": together.run,
+    "transfer": transfer.run,
     "cost": cost.run,
 }
 

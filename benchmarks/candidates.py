@@ -75,5 +75,7 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
     "realera_noise": (
         COMMON | LAYERS | {"keep_weight": 10.0},
         COMMON | LAYERS | {"keep_weight": 30.0},
+        COMMON | LAYERS | {"keep_weight": 10.0, "learning_rate": 5e-3},
+        COMMON | LAYERS | {"keep_weight": 30.0, "learning_rate": 5e-3},
     ),
 }

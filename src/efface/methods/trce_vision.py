@@ -105,7 +105,7 @@ class TrceVision(GradientEraser):
                 schedule="cosine",
                 batch=4,
                 keep_batch=20,
-                learning_rate=2e-3,
+                learning_rate=1e-3,
                 optimiser="adam",
                 weight_decay=0.0,
                 steering=2.0,

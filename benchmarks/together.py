@@ -1,0 +1,67 @@
+"""Erases five nouns at once, by the methods whose papers claim several concepts.
+
+    python -m benchmarks together     writes results/together/<method>-<seed>.json
+
+Presets are those of one concept; pools and steps grow, since they are shared by five. uce stands
+beside. What has a result is not run again; delete a file to measure it anew.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import efface
+from benchmarks.concepts import TRAINED_NOUNS
+from benchmarks.erasure import PICTURES, slim, summary
+from benchmarks.training import SEEDS, told
+from efface.core.files import write_atomically
+from efface.core.trajectories import sharing_pools
+from efface.emoji import understood
+from efface.emoji.clip import EmojiClip
+from efface.emoji.judge import EmojiJudge
+from efface.emoji.suites import emoji_suite
+from efface.evaluation.images import ImageStore
+
+RESULTS = Path(__file__).parent / "results" / "together"
+NOUNS = TRAINED_NOUNS[:5]
+MORE: dict[str, Any] = {"trajectories": 120, "steps": 300}
+"""Instead of 48 trajectories and 120 steps."""
+METHODS: dict[str, dict[str, Any]] = {
+    "spm": MORE,
+    "ant": MORE | {"several": "fused"},
+    "trce+trce_vision": {"trce_vision": MORE},
+    "realera+realera_noise": {"realera_noise": MORE},
+    "uce": {},
+}
+
+
+def missing() -> Iterator[tuple[str, int, Path]]:
+    """Method, seed and file of every result that is not there yet."""
+    for seed in SEEDS:
+        for method in METHODS:
+            path = RESULTS / f"{method}-{seed}.json"
+            if not path.exists():
+                yield method, seed, path
+
+
+def run() -> None:
+    """Measures what is missing, one line of output a result."""
+    torch.set_num_threads(1)
+    pipe, judge, clip = efface.load("emoji"), EmojiJudge(), EmojiClip()
+    pipe.set_progress_bar_config(disable=True)
+    store = ImageStore(PICTURES, batch_size=64)
+    request = understood(efface.request(NOUNS))
+    suite = emoji_suite(request, size="benchmark")
+    with sharing_pools():
+        for method, seed, path in missing():
+            result = efface.erase(pipe, request, method=method, seed=seed, **METHODS[method])
+            found = efface.evaluate(pipe, result.delta, suite, judge, store=store, clip=clip)
+            record = slim(found) | told(result) | {"command": "python -m benchmarks together"}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+            print(f"{method:22} {seed} {found.verdict:12} {summary(found)}", flush=True)
