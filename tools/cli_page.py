@@ -38,6 +38,7 @@ OPTIONS: dict[str, str | dict[str, str]] = {
     "rerun": "Rerun",
     "export": "Export",
     "import": "Import",
+    "transfer": "Transfer",
     "ledger": {name: kind.__name__ for name, (kind, _, _) in ledger.ACTIONS.items()},
     "list": "List",
 }
