@@ -10,14 +10,19 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from efface import registry
+from readme_tables import measured
 
 KINDS = {"erase": "Eraser", "steering": "Guide", "search": "Search for forget sets"}
+CELLS = (
+    "Presence by the bundled judge before → after in per cent, with the 95 % interval of the "
+    "latter; ↓ marks what should fall. [Measuring](../measuring.md) says how."
+)
 
 
-def pages(folder: Path) -> dict[Path, str]:
+def pages(folder: Path, results: Path) -> dict[Path, str]:
     """Gives the text of every method's page and of their index."""
     entries = registry.entries("methods")
-    texts = {folder / f"{entry.name}.md": _page(entry) for entry in entries}
+    texts = {folder / f"{entry.name}.md": _page(entry, results) for entry in entries}
     return {**texts, folder / "index.md": _index(entries)}
 
 
@@ -27,7 +32,7 @@ def _index(entries: tuple[registry.Entry, ...]) -> str:
     return "\n".join([*head, "| method | what it does |", "| --- | --- |", *rows, ""])
 
 
-def _page(entry: registry.Entry) -> str:
+def _page(entry: registry.Entry, results: Path) -> str:
     found = registry.load("methods", entry.name)
     parts = [
         f"# {entry.name}",
@@ -39,6 +44,8 @@ def _page(entry: registry.Entry) -> str:
     ]
     if found.presets():
         parts.append(f"## Presets\n\n{_presets(found)}")
+    if tables := measured(entry.name, results):
+        parts.append(f"## What it does to the bundled model\n\n{CELLS}\n\n{tables}")
     parts.append(f"Source: [`{entry.module}`](../../src/{entry.module.replace('.', '/')}.py).")
     return "\n\n".join(parts) + "\n"
 

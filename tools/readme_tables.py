@@ -24,6 +24,15 @@ COLUMNS = (
     ("kept", "presence", "kept"),
     ("kept styles", "style_presence", "kept"),
 )
+EXPERIMENTS = {
+    "erasure": "One concept at a time (`python -m benchmarks erasure`):",
+    "training": "One concept at a time, beside the others that train (`python -m benchmarks "
+    "training`):",
+    "together": "Several at once (`python -m benchmarks together`):",
+    "transfer": "Made on the bundled model, applied to its fine-tune emoji-remix (`python -m "
+    "benchmarks transfer`):",
+}
+"""Folders of results, and what to say above their tables."""
 MOVED = (("moved", "feature_distance"), ("layout moved", "structure_distance"))
 """Distances of kept pictures from what the same prompt and seed gave before; means over runs."""
 PAGE = """# Results
@@ -43,7 +52,10 @@ A row of one concept rests on few pictures: its interval says how few. The first
 def readme(path: Path, results: Path) -> str:
     """Gives the README with its generated parts renewed."""
     text = between(path.read_text("utf-8"), "methods", methods_table())
-    text = between(text, "results", summary(read(results)))
+    closed = read(results / "erasure")
+    known = {_method(one) for one in closed}
+    trained = [one for one in read(results / "training") if _method(one) not in known]
+    text = between(text, "results", summary([*closed, *trained], distances=False))
     shown = (path.parent / PICTURE).exists()
     return between(text, "picture", f"![{CAPTION}]({PICTURE})" if shown else "")
 
@@ -74,10 +86,21 @@ def read(results: Path) -> list[Record]:
     return [one for one in found if "measurements" in one]
 
 
-def summary(evaluations: Iterable[Record]) -> str:
+def measured(method: str, results: Path) -> str:
+    """Gives the tables of what a method did to the bundled model, alone or in turn with others."""
+    parts = []
+    for folder, told in EXPERIMENTS.items():
+        found = [one for one in read(results / folder) if method in _method(one).split("+")]
+        if found:
+            parts.append(f"{told}\n\n{summary(found)}")
+    return "\n\n".join(parts)
+
+
+def summary(evaluations: Iterable[Record], *, distances: bool = True) -> str:
     """Gives one row per method and kind of concept; hits and counts are added up over concepts.
 
-    Only valid evaluations count; how many were not is said in the row.
+    Only valid evaluations count; how many were not is said in the row. ``distances`` adds how far
+    kept pictures moved, where it was measured.
     """
     groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for one in evaluations:
@@ -85,6 +108,7 @@ def summary(evaluations: Iterable[Record]) -> str:
     if not groups:
         return NO_RESULTS
     moved = [each for each in MOVED if any(_distances(g, each[1]) for g in groups.values())]
+    moved = moved if distances else []
     rows = [_summary_row(*key, groups[key], moved) for key in sorted(groups)]
     named = [*_names(), *(name for name, _ in moved), "seconds"]
     return table(["method", "concepts", *named], rows)
@@ -99,7 +123,12 @@ def _summary_row(
     mean = f"{sum(seconds) / len(seconds):.1f}" if seconds else "-"
     far = [_distances(valid, metric) for _, metric in moved]
     means = [f"{sum(each) / len(each):.3f}" if each else "-" for each in far]
-    return [method, f"{len(valid)} {kind}s{left_out}", *_cells(valid), *means, mean]
+    concepts = {tuple(_concepts(one)) for one in valid}
+    seeds = {one["provenance"]["seed"] for one in valid}
+    several = max(map(len, concepts), default=1)
+    what = f"{len(concepts)} {kind}s" if several == 1 else f"{several} {kind}s at once"
+    what += f", {len(seeds)} seeds" if len(seeds) > 1 else ""
+    return [method, f"{what}{left_out}", *_cells(valid), *means, mean]
 
 
 def _distances(found: Sequence[Record], metric: str) -> list[float]:
@@ -152,6 +181,10 @@ def _method(one: Record) -> str:
 def _concept(one: Record) -> Record:
     found: Record = one["provenance"]["request"]["erasures"][0]["concept"]
     return found
+
+
+def _concepts(one: Record) -> list[str]:
+    return [each["concept"]["name"] for each in one["provenance"]["request"]["erasures"]]
 
 
 def _kind(one: Record) -> str:

@@ -74,6 +74,17 @@ pictures are from those of the same prompt and seed before, by features of the j
 and by SSIM (1 - SSIM, layout); two pictures that have nothing to do with each other are near 1.
 
 """
+TOGETHER = """
+Five objects at once (`python -m benchmarks together`), by the methods whose papers claim several,
+with the presets of one concept and longer training:
+
+"""
+TRANSFER = """
+Trained on the bundled model and applied to its fine-tune emoji-remix, whose pictures are mirrored
+and dark (`python -m benchmarks transfer`); nothing is retrained. Before and after are both pictures
+of emoji-remix:
+
+"""
 PRESETS = """
 Candidates of the presets (`python -m benchmarks presets`), on three other nouns; the one that its
 rule chooses is bold. Candidates that are not measured yet are not in the table.
@@ -96,6 +107,9 @@ def page(results: Path) -> str:
     if found:
         told = {"done": len(found), "whole": RUNS * METHODS, "methods": METHODS}
         text += RESULT.format(**told) + summary(found) + "\n"
+    for name, told in {"together": TOGETHER, "transfer": TRANSFER}.items():
+        if rows := read(results / name):
+            text += told + summary(rows) + "\n"
     text += _presets(results / "presets")
     cost = results / "cost.json"
     if cost.exists():
