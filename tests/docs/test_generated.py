@@ -26,27 +26,35 @@ def test_every_link_between_pages_leads_somewhere():
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def evaluation(verdict="valid", hits=1):
+def evaluation(verdict="valid", hits=1, names=("pistol",), seed=0):
     row = {"count": 10, "hits": hits}
     rows = [
         {"metric": "presence", "role": role, "concept": None, "before": row, "after": row}
         for role in ("erased", "kept")
     ]
-    request = {"erasures": [{"concept": {"name": "pistol", "kind": "object"}}]}
+    request = {"erasures": [{"concept": {"name": name, "kind": "object"}} for name in names]}
     return {
         "verdict": verdict,
-        "provenance": {"method": "uce", "request": request},
+        "provenance": {"method": "uce", "request": request, "seed": seed},
         "measurements": rows if verdict != "invalid" else [],
         "erase_seconds": 0.5,
     }
 
 
 def test_results_add_up_hits_and_leave_invalid_ones_out():
-    table = readme_tables.summary([evaluation(), evaluation(hits=3), evaluation("invalid")])
+    cat = evaluation(hits=3, names=("cat",))
+    table = readme_tables.summary([evaluation(), cat, evaluation("invalid")])
     row = table.splitlines()[2]
     # 4 hits of 20: centre (0.2 + 1.96**2 / 40) / (1 + 1.96**2 / 20), by hand 0.248 +- 0.168
     cell = "20.0 → 20.0 [8.1, 41.6]"
     assert row == f"| uce | 2 objects (1 not valid) | {cell} | - | - | - | {cell} | - | 0.5 |"
+
+
+def test_a_row_says_how_many_concepts_seeds_and_how_many_at_once():
+    seeds = [evaluation(seed=seed) for seed in (0, 1)]
+    assert "| uce | 1 objects, 2 seeds |" in readme_tables.summary(seeds)
+    five = [evaluation(names=("pistol", "cat", "dog"))]
+    assert "| uce | 3 objects at once |" in readme_tables.summary(five)
 
 
 def test_the_page_of_results_has_every_concept_and_no_number_of_an_invalid_one(tmp_path):
