@@ -25,11 +25,28 @@ def test_a_lora_goes_out_and_comes_back(efface, a_run, model, tmp_path, name, fi
     assert "nothing is lost" in told["told"]
     back = ("import", out, "--model", model, "--concept", "pistol", "--keep", "cat")
     made = said(efface, *back, "--out", tmp_path / "back")
-    assert (made["layout"], made["unused"]) == ("LoRA", [])
+    assert (made["layout"], made["unused"], made["opens_for"]) == ("LoRA", [], [])
     verified = said(efface, "verify", tmp_path / "back", "--model", model)
     assert verified["agrees"]
     header = load_file(out if file is None else out / file)
     assert all(tensor.isfinite().all() for tensor in header.values())
+
+
+def test_a_membrane_comes_back_with_a_gate(efface, model, tmp_path):
+    erase = ("erase", "spm", "--concept", "pistol", "--keep", "cat", "--smoke", "--steps", "2")
+    told = ("--learning-rate", "0.02", "--optimiser", "adam", "--out", tmp_path / "ours")
+    assert efface(*erase, "--model", model, *told).code == 0
+    file = tmp_path / "pistol.safetensors"
+    said(efface, "export", tmp_path / "ours", "--as", "spm", "--out", file, "--model", model)
+    back = ("import", file, "--model", model, "--concept", "pistol", "--out", tmp_path / "back")
+    made = said(efface, *back, "--unconditional", "same")
+    assert (made["layout"], made["opens_for"]) == ("SPM", ["pistol"])
+    assert said(efface, "verify", tmp_path / "back", "--model", model)["agrees"]
+    outcome = efface(*back, "--overwrite", "--gate", "none")
+    assert outcome.code == 0
+    assert "acts on every prompt" in outcome.out + outcome.err
+    outcome = efface(*back, "--overwrite")
+    assert "as far as a prompt is like: pistol" in outcome.out + outcome.err
 
 
 def test_a_folder_goes_out_whole_and_one_network_comes_back(efface, a_run, model, tmp_path):

@@ -6,11 +6,17 @@ import pytest
 import torch
 from safetensors import safe_open
 
+import efface
+from efface.concepts import request as asked
+from efface.core.composition import compose
+from efface.core.denoising import Denoiser
+from efface.core.gating import GateRule
 from efface.errors import BadRequest
 from efface.exchange.imports import import_delta
 from efface.exchange.lora_files import write_diffusers, write_kohya
 from efface.exchange.low_rank import Layers, layers_of
-from efface.exchange.spm_files import write_spm
+from efface.exchange.spm_files import gate_from, write_spm
+from tests.conftest import host
 from tests.exchange.conftest import REQUEST, predicted, with_delta
 from tests.methods.trained import one_step
 
@@ -93,3 +99,113 @@ def test_what_the_layout_cannot_hold_is_refused(pipe, membrane, tmp_path):
         mixed = Layers("unet", {**layers.by_module, module: double}, 0.0, pipe)
         write_spm(mixed, path, FACTS, prompts=["pistol"])
     assert not path.exists()
+
+
+PISTOL_TEXTS = ["pistol", "a photo of a pistol", "an image of a pistol"]
+OTHER_TEXTS = ["", "a cat", "a house by a tree"]
+
+
+def moved(pipe, delta, prompts):
+    """How far a delta moves the prediction for each prompt."""
+    denoiser = Denoiser(pipe)
+    start = torch.randn(1, *denoiser.latent_shape, generator=torch.Generator().manual_seed(1))
+    given = start.repeat(len(prompts), 1, 1, 1), torch.full((len(prompts),), 500.0)
+    texts = denoiser.conditions(prompts)
+    with denoiser.still():
+        before = denoiser.predict(*given, texts)
+        with delta.apply(pipe):
+            return (denoiser.predict(*given, texts) - before).flatten(1).norm(dim=1)
+
+
+def imported(pipe, membrane, path, *prompts, wanted=REQUEST, **options):
+    write_spm(layers_of(membrane, pipe), path, FACTS, prompts=prompts)
+    return import_delta(path, pipe, wanted, **options)
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+def test_an_imported_membrane_opens_for_the_prompts_of_its_header(family, tmp_path):
+    pipe = host(f"tiny_{family}")
+    ours = one_step("spm", pipe, anchors=0, optimiser="adam", learning_rate=0.05).delta
+    found = imported(pipe, ours, tmp_path / "spm.safetensors", "pistol")
+    assert (found.layout, found.opens_for, found.unused) == ("SPM", ("pistol",), ())
+    back = found.delta
+    assert back.patches.keys() == ours.patches.keys()
+    for key, patch in ours.patches.items():
+        assert torch.equal(patch.up, back.patches[key].up)
+        assert torch.equal(patch.down, back.patches[key].down)
+    denoiser = Denoiser(pipe)
+    opened = back.gate.openings(denoiser.conditions(PISTOL_TEXTS).rows)
+    assert torch.allclose(opened, torch.ones(len(PISTOL_TEXTS), 1), atol=1e-5)
+    others = denoiser.conditions(OTHER_TEXTS).rows
+    assert (back.gate.openings(others) <= ours.gate.openings(others) + 1e-6).all()
+    ungated = replace(back, gate=None)
+    shares = moved(pipe, back, OTHER_TEXTS) / moved(pipe, ungated, OTHER_TEXTS)
+    assert shares.max() < 0.98
+    own = moved(pipe, back, PISTOL_TEXTS)
+    assert torch.allclose(own, moved(pipe, ungated, PISTOL_TEXTS), rtol=1e-3)
+
+
+def test_the_gate_is_the_paper_s_for_whole_prompts(pipe, membrane, tmp_path):
+    """Without a word of the concept the opening is the cosine of all rows, end to end."""
+    made = imported(pipe, membrane, tmp_path / "spm.safetensors", "pistol")
+    rows = Denoiser(pipe).conditions(["pistol", *OTHER_TEXTS]).rows.flatten(1)
+    cosines = torch.cosine_similarity(rows[:1], rows[1:])
+    opened = made.delta.gate.openings(Denoiser(pipe).conditions(OTHER_TEXTS).rows)
+    assert torch.allclose(opened[:, 0], cosines, atol=1e-5)
+
+
+def test_trained_texts_leave_a_membrane_shut_by_half_or_more():
+    """With a trained text encoder; the toys' rows tell places from another more than words."""
+    pipe = efface.load("emoji")
+    gate = gate_from(["pistol"], pipe, REQUEST, GateRule(names_alone=True))
+    texts = Denoiser(pipe).conditions
+    own = gate.openings(texts(["pistol", "a photo of a pistol", "a pistol in a field"]).rows)
+    assert torch.allclose(own, torch.ones(3, 1), atol=1e-5)
+    others = ["", "cat", "a photo of a cat", "a house", "a picture of a dog", "a drawing of a tree"]
+    assert gate.openings(texts(others).rows).max() < 0.6
+
+
+def test_one_membrane_opens_for_any_prompt_of_its_file(pipe, membrane, tmp_path):
+    made = imported(pipe, membrane, tmp_path / "spm.safetensors", "pistol", "house")
+    assert (made.opens_for, made.delta.gate.membranes) == (("pistol", "house"), 1)
+    rows = Denoiser(pipe).conditions(["a photo of a house", "a photo of a pistol"]).rows
+    assert torch.allclose(made.delta.gate.openings(rows), torch.ones(2, 1), atol=1e-5)
+
+
+def test_how_an_imported_gate_opens_can_be_chosen(pipe, membrane, tmp_path):
+    file = tmp_path / "spm.safetensors"
+    linear = imported(pipe, membrane, file, "pistol").delta.gate
+    options = {"gate": "official", "unconditional": "same"}
+    released = imported(pipe, membrane, file, "pistol", **options).delta
+    rows = Denoiser(pipe).conditions(OTHER_TEXTS).rows
+    assert torch.allclose(released.gate.openings(rows), linear.openings(rows) ** 2)
+    assert released.gate.shared
+    assert not linear.shared
+    always = imported(pipe, membrane, file, "pistol", gate="none")
+    assert (always.layout, always.opens_for, always.delta.gate) == ("SPM", (), None)
+
+
+def test_without_prompts_in_the_header_there_is_no_gate(pipe, membrane, tmp_path):
+    path = write_kohya(layers_of(membrane, pipe), tmp_path / "plain.safetensors", FACTS)
+    found = import_delta(path, pipe, REQUEST)
+    assert (found.layout, found.opens_for, found.delta.gate) == ("LoRA", (), None)
+
+
+def test_imported_files_compose_and_keep_their_gates(pipe, membrane, tmp_path):
+    other = one_step("spm", pipe, asked("house"), anchors=0, optimiser="adam", learning_rate=0.03)
+    plain = replace(other.delta, gate=None)
+    one = imported(pipe, membrane, tmp_path / "a.safetensors", "pistol").delta
+    two = imported(
+        pipe, plain, tmp_path / "b.safetensors", "house", wanted=asked("house", keep=["a tree"])
+    ).delta
+    both = compose([one, two], scales=[1.0, 0.5])
+    prompts = [*PISTOL_TEXTS, *OTHER_TEXTS, "a house"]
+    alone = sorted((one, two), key=lambda delta: delta.id)
+    rows = Denoiser(pipe).conditions(prompts).rows
+    wanted = torch.cat([delta.gate.openings(rows) for delta in alone], dim=1)
+    assert torch.equal(both.gate.openings(rows), wanted)
+    together = moved(pipe, both, prompts)
+    with one.apply(pipe), two.apply(pipe, scale=0.5):
+        in_turn = predicted(pipe)
+    assert torch.allclose(with_delta(pipe, both), in_turn, atol=1e-4)
+    assert together.min() > 0

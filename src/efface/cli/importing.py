@@ -18,6 +18,7 @@ from efface.errors import BadRequest
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
+    from efface.exchange.imports import Imported
 
 __all__ = ["Import", "run"]
 
@@ -40,6 +41,11 @@ class Import(Shared):
     """What should have stayed; repeat for several."""
     part: Literal["unet", "transformer", "text_encoder"] = "unet"
     """The network that edited weights belong to; LoRA files say it themselves."""
+    gate: Literal["linear", "official", "none"] = "linear"
+    """How SPM's membranes open: for prompts like those erased, squared as released, or always."""
+    unconditional: Literal["own", "same"] = "own"
+    """Under guidance: whether the prediction without the prompt opens SPM's membranes by its own
+    text or as the prompt does, as released."""
     overwrite: bool = False
     """Replace the run that the folder holds."""
 
@@ -61,7 +67,14 @@ def run(arguments: list[str], output: Output) -> int:
             raise BadRequest(f"{options.out} already holds a run; give another --out")
         pipe = load_host(options.model, output)
         began = time.perf_counter()
-        made = import_delta(options.source, pipe, request, part=options.part)
+        made = import_delta(
+            options.source,
+            pipe,
+            request,
+            part=options.part,
+            gate=options.gate,
+            unconditional=options.unconditional,
+        )
         result = ErasureResult(
             delta=made.delta,
             seconds=time.perf_counter() - began,
@@ -84,7 +97,19 @@ def run(arguments: list[str], output: Output) -> int:
     if made.unused:
         some = ", ".join(made.unused[:3])
         output.say(f"{len(made.unused)} keys of it belong to nothing in the model: {some} ...")
+    if made.layout != "edited weights":
+        output.say(_opening(made))
     output.say(f"wrote {options.out}; measure it with: efface evaluate {options.out}")
     told = {"layout": made.layout, "tensors": tensors, "unused": list(made.unused)}
+    told |= {"opens_for": list(made.opens_for)}
     output.result({"run": str(options.out), "delta": made.delta.id, **told})
     return 0
+
+
+def _opening(made: Imported) -> str:
+    """Says on which prompts it acts."""
+    if made.opens_for:
+        return f"its membranes open as far as a prompt is like: {', '.join(made.opens_for)}"
+    if made.layout == "SPM":
+        return "it acts on every prompt, as --gate none asks"
+    return "it acts on every prompt: its header names no erased prompts, so it gets no gate"

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from efface.core.deltas import SKETCH_TOLERANCE, Delta, Provenance, sketch_deviation
-from efface.core.gates import PromptGate
+from efface.core.gates import Gate, stacked
 from efface.core.patches import LowRankPatch, Patch, TextMapPatch, added, carried
 from efface.errors import BadDelta, BadRequest
 from efface.models.components import reaches
@@ -43,7 +43,7 @@ def compose(deltas: Sequence[Delta], *, scales: Sequence[float] | None = None) -
     return Delta(patches=patches, provenance=_provenance(ordered, factor_of), gate=_gate(ordered))
 
 
-def _gate(ordered: Sequence[Delta]) -> PromptGate | None:
+def _gate(ordered: Sequence[Delta]) -> Gate | None:
     """Puts the gates side by side, as the sum puts the ranks of their patches.
 
     Raises:
@@ -65,7 +65,7 @@ def _gate(ordered: Sequence[Delta]) -> PromptGate | None:
             "deltas with and without a gate, or of different layers or ranks, do not make one; "
             "apply them one after the other"
         )
-    return PromptGate.joined(gates)
+    return stacked(gates)
 
 
 def _check(deltas: Sequence[Delta], factors: Sequence[float]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from efface.core.deltas import Delta, provenance_from_json, provenance_to_json
 from efface.core.files import write_atomically
-from efface.core.gates import PromptGate
+from efface.core.gates import read_gate
 from efface.core.patches import KINDS, Patch
 from efface.errors import BadDelta
 from efface.models.components import KEY_VALUE, TEXT_KEYS
@@ -70,7 +70,7 @@ def load(path: Path) -> Delta:
         delta = Delta(
             patches=patches,
             provenance=provenance_from_json(header["provenance"]),
-            gate=PromptGate.read(tensors),
+            gate=read_gate(tensors),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BadDelta(

@@ -29,7 +29,7 @@ from efface.models.components import TEXT_KEYS, find, reaches
 
 if TYPE_CHECKING:
     from efface.core.application import AppliedDelta
-    from efface.core.gates import PromptGate
+    from efface.core.gates import Gate
 
 __all__ = [
     "SKETCH_TOLERANCE",
@@ -86,7 +86,7 @@ class Delta:
 
     patches: Mapping[ParameterKey, Patch]
     provenance: Provenance
-    gate: PromptGate | None = None
+    gate: Gate | None = None
     """Opens low-rank patches by the prompt; without it they are always open."""
 
     @cached_property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +16,7 @@ from efface.core.patches import LowRankPatch, Patch
 from efface.errors import BadDelta
 from efface.models.components import component
 
-__all__ = ["PromptGate", "attach_gated"]
+__all__ = ["Gate", "PromptGate", "StackedGates", "attach_gated", "read_gate", "stacked"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +49,8 @@ class PromptGate:
     """Likeness from which it is wide open."""
     squared: Int[Tensor, ""]
     """1: the opening is squared, as in the released code, which multiplies both factors by it."""
+    shared: bool = False
+    """With guidance, whether a prompt's opening holds for the prediction without it too."""
 
     @property
     def membranes(self) -> int:
@@ -70,52 +72,95 @@ class PromptGate:
             found = torch.maximum(found, _by_owner(shares, self.name_owner, self.membranes))
         return found.clamp(max=1.0)
 
-    def openings(self, rows: Float[Tensor, "n tokens dim"]) -> Float[Tensor, "n membranes"]:
-        """Gives how far every membrane opens for every prompt, 0 to 1."""
+    def openings(
+        self, rows: Float[Tensor, "n tokens dim"], *, guided: bool = False
+    ) -> Float[Tensor, "n membranes"]:
+        """Gives how far every membrane opens for every prompt, 0 to 1.
+
+        Args:
+            rows: of the prompts.
+            guided: the second half are prompts, the first half what guidance leads away from.
+        """
         like = self.likeness(rows)
         span = (self.ceiling - self.floor).clamp(min=1e-6)
         opened = ((like - self.floor) / span).clamp(0.0, 1.0)
-        return opened**2 if int(self.squared) else opened
+        found = opened**2 if int(self.squared) else opened
+        return found[len(found) // 2 :].repeat(2, 1) if guided and self.shared else found
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Lists the tensors by the names that files use."""
-        return {f"gate::{field.name}": getattr(self, field.name) for field in fields(self)}
-
-    @classmethod
-    def read(cls, tensors: Mapping[str, Tensor]) -> PromptGate | None:
-        """Reads what `tensors` lists; None where there is no gate."""
-        if "gate::floor" not in tensors:
-            return None
-        return cls(**{field.name: tensors[f"gate::{field.name}"] for field in fields(cls)})
+    def tensors(self, prefix: str = "gate") -> dict[str, Tensor]:
+        """Lists the tensors by the names that files use; ``shared`` is there where it is true."""
+        told = {field.name: getattr(self, field.name) for field in fields(self)}
+        told |= {"shared": torch.tensor(1)} if told.pop("shared") else {}
+        return {f"{prefix}::{name}": tensor for name, tensor in told.items()}
 
     @classmethod
-    def joined(cls, gates: Sequence[PromptGate]) -> PromptGate:
-        """Puts the gates of stacked membranes after one another.
+    def read(cls, tensors: Mapping[str, Tensor], prefix: str = "gate") -> PromptGate:
+        """Reads what `tensors` lists.
 
         Raises:
-            BadDelta: they read texts of different length or width, or differ in squaring.
+            KeyError: one of them is not there.
         """
-        first = gates[0]
-        for gate in gates[1:]:
-            same = gate.prompts.shape[1] == first.prompts.shape[1]
-            if not same or int(gate.squared) != int(first.squared):
-                raise BadDelta("gates of different models or kinds cannot stand side by side")
-        shifts = torch.tensor([0, *(gate.membranes for gate in gates[:-1])]).cumsum(0).tolist()
-        names = torch.tensor([0, *(len(g.name_owner) for g in gates[:-1])]).cumsum(0).tolist()
-        return cls(
-            prompts=torch.cat([gate.prompts for gate in gates]),
-            prompt_owner=torch.cat(
-                [g.prompt_owner + s for g, s in zip(gates, shifts, strict=True)]
-            ),
-            words=torch.cat([gate.words for gate in gates]),
-            word_floor=torch.cat([gate.word_floor for gate in gates]),
-            center=torch.stack([gate.center for gate in gates]).mean(dim=0),
-            word_name=torch.cat([g.word_name + s for g, s in zip(gates, names, strict=True)]),
-            name_owner=torch.cat([g.name_owner + s for g, s in zip(gates, shifts, strict=True)]),
-            floor=torch.cat([gate.floor for gate in gates]),
-            ceiling=torch.cat([gate.ceiling for gate in gates]),
-            squared=first.squared,
-        )
+        names = [field.name for field in fields(cls) if field.name != "shared"]
+        held = {name: tensors[f"{prefix}::{name}"] for name in names}
+        return cls(**held, shared=f"{prefix}::shared" in tensors)
+
+
+@dataclass(frozen=True, eq=False)
+class StackedGates:
+    """Gates of membranes that stand side by side, each as it was made."""
+
+    gates: tuple[PromptGate, ...]
+
+    @property
+    def membranes(self) -> int:
+        """How many membranes there are."""
+        return sum(gate.membranes for gate in self.gates)
+
+    def openings(
+        self, rows: Float[Tensor, "n tokens dim"], *, guided: bool = False
+    ) -> Float[Tensor, "n membranes"]:
+        """Gives how far every membrane opens for every prompt; see `PromptGate.openings`."""
+        return torch.cat([gate.openings(rows, guided=guided) for gate in self.gates], dim=1)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Lists the tensors of all gates by the names that files use."""
+        every: dict[str, Tensor] = {}
+        for place, gate in enumerate(self.gates):
+            every |= gate.tensors(f"gate{place}")
+        return every
+
+
+Gate: TypeAlias = PromptGate | StackedGates
+"""What opens the low-rank layers of a delta."""
+
+
+def stacked(gates: Sequence[Gate]) -> Gate:
+    """Puts the gates of stacked membranes after one another.
+
+    Raises:
+        BadDelta: they read texts of different length or width.
+    """
+    every = [
+        each
+        for gate in gates
+        for each in (gate.gates if isinstance(gate, StackedGates) else (gate,))
+    ]
+    if len({(gate.prompts.shape[1], len(gate.center)) for gate in every}) > 1:
+        raise BadDelta("gates of different models cannot stand side by side")
+    return every[0] if len(every) == 1 else StackedGates(tuple(every))
+
+
+def read_gate(tensors: Mapping[str, Tensor]) -> Gate | None:
+    """Reads the gate among the tensors of a file; None where there is none.
+
+    Raises:
+        KeyError: a tensor of it is not there.
+    """
+    if "gate::floor" in tensors:
+        return PromptGate.read(tensors)
+    count = sum(name.startswith("gate") and name.endswith("::floor") for name in tensors)
+    gates = tuple(PromptGate.read(tensors, f"gate{place}") for place in range(count))
+    return StackedGates(gates) if gates else None
 
 
 def _by_owner(
@@ -127,13 +172,11 @@ def _by_owner(
     return found.scatter_reduce(1, index, likeness, reduce="amax")
 
 
-def attach_gated(
-    model: Any, patches: Mapping[str, Patch], gate: PromptGate, scale: float
-) -> list[Any]:
+def attach_gated(model: Any, patches: Mapping[str, Patch], gate: Gate, scale: float) -> list[Any]:
     """Adds gated low-rank layers to a model; removing the handles takes them off.
 
     A hook before the denoiser reads each sample's text and sets the gates, so that prompts of one
-    batch each get their own, with and without guidance.
+    batch each get their own, with and without guidance, or the prompt's where the gate is shared.
 
     Raises:
         BadDelta: a patch is not of low rank, or does not hold the same rank for every membrane.
@@ -151,9 +194,22 @@ def attach_gated(
 
     def read(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         rows = named["encoder_hidden_states"] if "encoder_hidden_states" in named else given[2]
-        now[0] = gate.openings(rows.detach().cpu()).to(rows.device)
+        latents = given[0] if given else named["sample" if "sample" in named else "hidden_states"]
+        guided = _guided(model, latents)
+        now[0] = gate.openings(rows.detach().cpu(), guided=guided).to(rows.device)
 
     return [
         network.register_forward_pre_hook(read, with_kwargs=True),
         *attach(layers, lambda: now[0]),
     ]
+
+
+def _guided(model: Any, latents: Tensor) -> bool:
+    """Says whether a batch holds every latent without its prompt first and then with it.
+
+    The pipeline says that it guides, and then every latent is there twice. Where a pipeline runs
+    the two one after the other, as FLUX's does, no batch holds both.
+    """
+    if len(latents) % 2 or not getattr(model, "do_classifier_free_guidance", False):
+        return False
+    return torch.equal(*latents.chunk(2))

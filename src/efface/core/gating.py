@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 from torch.nn import functional
 
+from efface.concepts import Concept
+from efface.concepts import wordings as prompts_of
+from efface.core.denoising import Denoiser
 from efface.core.gates import PromptGate
-from efface.core.gradient_runs import GradientRun
+from efface.core.gradient_eraser import Wording
 
-__all__ = ["GateKind", "gate_for"]
+__all__ = ["GateKind", "GateRule", "Unconditional", "gate_for"]
 
 GateKind: TypeAlias = Literal["none", "linear", "official"]
 """Always open; open as far as a prompt is like the concept; or that squared, as released."""
+Unconditional: TypeAlias = Literal["own", "same"]
+"""What opens membranes for the prediction without the prompt: its own text, or the prompt."""
 
 SHUT_FOR = 0.98
 """Share of the kept prompts that leave a calibrated membrane shut."""
@@ -25,26 +32,50 @@ WORDINGS_A_NAME = 4
 """Wordings from which a name's token rows are taken; they differ a little with what is before."""
 
 
-def gate_for(run: GradientRun, kind: GateKind, *, calibrated: bool) -> PromptGate | None:
-    """Makes the gate of a request's membranes, one for each concept.
+@dataclass(frozen=True, kw_only=True)
+class GateRule:
+    """How membranes open when drawing."""
+
+    kind: GateKind = "linear"
+    calibrated: bool = False
+    """Stay shut up to the likeness that `SHUT_FOR` of the kept prompts and the empty one do not
+    pass, and be wide open halfway from there to how alike the concept's own wordings are; else open
+    linearly from no likeness to full likeness, as in the paper."""
+    unconditional: Unconditional = "own"
+    names_alone: bool = False
+    """Whether whole prompts are compared to bare names alone, as in the released code, and not to
+    other wordings."""
+
+
+def gate_for(
+    denoiser: Denoiser,
+    wordings: Sequence[Wording],
+    owners: Int[Tensor, " wordings"],
+    keep: Sequence[Concept],
+    *,
+    rule: GateRule,
+) -> PromptGate | None:
+    """Makes the gate of membranes; None if they are always open.
 
     Args:
-        run: knows the wordings of what is erased and the kept prompts.
-        kind: how it opens.
-        calibrated: stay shut up to the likeness that `SHUT_FOR` of the kept prompts and the empty
-            one do not pass, and be wide open halfway from there to how alike the concept's own
-            wordings are; else open linearly from no likeness to full likeness, as in the paper.
+        denoiser: reads the prompts.
+        wordings: what is erased.
+        owners: which membrane each wording opens.
+        keep: what is kept; its wordings tell what all texts share.
+        rule: how they open.
     """
-    if kind == "none":
+    if rule.kind == "none":
         return None
-    rows = run.prompts.rows.float().cpu()
-    held = torch.cat([run.kept_prompts.rows, run.empty(1).rows]).float().cpu()
+    rows = denoiser.conditions([wording.prompt for wording in wordings]).rows.float().cpu()
+    kept = [prompt for concept in keep for prompt in prompts_of(concept)] or [""]
+    held = denoiser.conditions([*kept, ""]).rows.float().cpu()
     center = held.flatten(0, 1).mean(dim=0)
-    words, word_name, name_owner = _words(run, rows - center)
-    count = len(run.request.erasures)
+    words, word_name, name_owner = _words(denoiser, wordings, owners, rows - center)
+    count = int(owners.max()) + 1
+    whole = [not rule.names_alone or each.prompt == each.name for each in wordings]
     gate = PromptGate(
-        prompts=functional.normalize(rows.flatten(1), dim=1),
-        prompt_owner=run.owners,
+        prompts=functional.normalize(rows[whole].flatten(1), dim=1),
+        prompt_owner=owners[whole],
         words=words,
         center=center,
         word_floor=_nearest(held - center, words).clamp(min=SAME_WORD),
@@ -52,9 +83,10 @@ def gate_for(run: GradientRun, kind: GateKind, *, calibrated: bool) -> PromptGat
         name_owner=name_owner,
         floor=torch.zeros(count),
         ceiling=torch.ones(count),
-        squared=torch.tensor(int(kind == "official")),
+        squared=torch.tensor(int(rule.kind == "official")),
+        shared=rule.unconditional == "same",
     )
-    if not calibrated:
+    if not rule.calibrated:
         return gate
     floor = gate.likeness(held).quantile(SHUT_FOR, dim=0)
     halfway = (floor + _own(gate)) / 2
@@ -80,19 +112,21 @@ def _nearest(rows: Tensor, words: Tensor) -> Tensor:
     return found
 
 
-def _words(run: GradientRun, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _words(
+    denoiser: Denoiser, wordings: Sequence[Wording], owner_of: Tensor, rows: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """Collects the rows of names in some wordings: unit rows, their name, its membrane."""
     used: dict[tuple[int, str], int] = {}
     parts: list[Tensor] = []
     names: list[int] = []
     owners: list[int] = []
-    for place, wording in enumerate(run.wordings):
-        owner = int(run.owners[place])
+    for place, wording in enumerate(wordings):
+        owner = int(owner_of[place])
         taken = used.get((owner, wording.name), 0)
         if not wording.name or taken >= WORDINGS_A_NAME:
             continue
         used[owner, wording.name] = taken + 1
-        first, last = run.denoiser.text.span(wording.prompt, wording.name)
+        first, last = denoiser.text.span(wording.prompt, wording.name)
         parts.append(functional.normalize(rows[place, first : last + 1], dim=1))
         names += [len(owners)] * (last + 1 - first)
         owners.append(owner)

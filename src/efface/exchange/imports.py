@@ -17,11 +17,13 @@ from torch import Tensor
 from efface.concepts import ErasureRequest, described
 from efface.core.application import parents_of
 from efface.core.deltas import Delta, Provenance, base_sketch
+from efface.core.gating import GateKind, GateRule, Unconditional
 from efface.core.patches import DensePatch, LowRankPatch, Patch
 from efface.core.randomness import environment
 from efface.core.recording import model_name
 from efface.errors import BadDelta, MissingInput
 from efface.exchange.lora_keys import LoraLayers, lora_layers
+from efface.exchange.spm_files import erased_prompts, gate_from
 from efface.models.components import canonical, component
 
 __all__ = ["Imported", "import_delta"]
@@ -37,25 +39,41 @@ class Imported:
 
     delta: Delta
     layout: str
-    """What the file was: ``LoRA`` or ``edited weights``."""
+    """What the file was: ``SPM``, ``LoRA`` or ``edited weights``."""
     unused: tuple[str, ...]
     """Keys of the file that belong to nothing in the model."""
 
+    @property
+    def opens_for(self) -> tuple[str, ...]:
+        """Prompts of the file that its gate opens for; without any, it acts on every prompt."""
+        return tuple(self.delta.provenance.settings.get("opens_for", ()))
+
 
 def import_delta(
-    source: Path | str, model: Any, request: ErasureRequest, *, part: Part = "unet"
+    source: Path | str,
+    model: Any,
+    request: ErasureRequest,
+    *,
+    part: Part = "unet",
+    gate: GateKind = "linear",
+    unconditional: Unconditional = "own",
 ) -> Imported:
     """Reads an edit that another tool made as a delta against its base.
 
     Understood are LoRA files (diffusers, peft and kohya layouts), safetensors or ``.pt`` files with
     edited weights by parameter name (ESD, UCE, RECE and whole networks), and diffusers folders of
     an edited network. Pickles are read with ``weights_only`` alone, so that they can run nothing.
+    A LoRA file of a U-Net whose header names erased prompts is SPM's: its membranes get a gate.
 
     Args:
         source: file or folder.
         model: the base that the edit was made for.
         request: what it is said to erase; nothing is checked against it here.
         part: the network that edited weights belong to.
+        gate: how membranes of SPM open: for prompts like the erased ones, squared as in the
+            released code, or always.
+        unconditional: whether the prediction without the prompt opens them by its own text or, as
+            in the released code, as the prompt does.
 
     Raises:
         MissingInput: there is nothing at ``source``.
@@ -75,22 +93,36 @@ def import_delta(
         raise BadDelta(
             f"no weight in {file.name} differs from the base; give the base it was made from"
         )
-    facts = {"file": file.name, "sha256": _sha256(file), "layout": layout}
+    of_unet = layout == "LoRA" and all(key.startswith("unet/") for key in patches)
+    prompts = erased_prompts(file) if of_unet else ()
+    layout = "SPM" if prompts else layout
+    facts: dict[str, Any] = {"file": file.name, "sha256": _sha256(file), "layout": layout}
+    opening = None
+    if prompts and gate != "none":
+        rule = GateRule(kind=gate, unconditional=unconditional, names_alone=True)
+        opening = gate_from(prompts, model, request, rule)
+        facts |= {"gate": gate, "unconditional": unconditional, "opens_for": list(prompts)}
+    provenance = _provenance(facts, model, request, tuple(patches))
+    return Imported(Delta(patches=patches, provenance=provenance, gate=opening), layout, unused)
+
+
+def _provenance(
+    facts: Mapping[str, Any], model: Any, request: ErasureRequest, keys: tuple[str, ...]
+) -> Provenance:
     ran = environment()
-    provenance = Provenance(
+    return Provenance(
         method="import",
         revision=1,
         settings=facts,
         request=described(request),
         seed=0,
         base_model=model_name(model),
-        base_sketch=base_sketch(model, tuple(patches)),
+        base_sketch=base_sketch(model, keys),
         versions=ran.versions,
         commit=ran.commit,
         dirty=ran.dirty,
         parents=parents_of(model),
     )
-    return Imported(Delta(patches=patches, provenance=provenance), layout, unused)
 
 
 def _file(source: Path) -> Path:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from efface.concepts import Concept, Erasure, ErasureRequest
+from efface.core.denoising import Denoiser
 from efface.core.files import write_atomically
+from efface.core.gates import PromptGate
+from efface.core.gating import GateRule, gate_for
+from efface.core.gradient_eraser import worded
 from efface.errors import BadRequest
 from efface.exchange.low_rank import Layers
 from efface.models.components import canonical
 
-__all__ = ["write_spm"]
+__all__ = ["erased_prompts", "gate_from", "write_spm"]
 
 
 def write_spm(
@@ -62,3 +69,37 @@ def write_spm(
     header = {"rank": str(ranks[0]), "alpha": str(float(ranks[0])), "prompts": ",".join(prompts)}
     write_atomically(path, save(tensors, metadata={**facts, **header}))
     return path
+
+
+def erased_prompts(file: Path) -> tuple[str, ...]:
+    """Lists the erased prompts that a file's header names, parted by commas; none in other files.
+
+    Args:
+        file: readable, if it is a safetensors file.
+    """
+    if file.suffix != ".safetensors":
+        return ()
+    with safe_open(file, framework="pt") as opened:
+        told: str = (opened.metadata() or {}).get("prompts", "")
+    return tuple(dict.fromkeys(prompt.strip() for prompt in told.split(",") if prompt.strip()))
+
+
+def gate_from(
+    prompts: Sequence[str], model: Any, request: ErasureRequest, rule: GateRule
+) -> PromptGate | None:
+    """Makes the gate of a file's membranes with the texts of the model that they will work on.
+
+    A file is one membrane, of any rank, that opens for the likest of its prompts (section 3.4).
+
+    Args:
+        prompts: what the file erases.
+        model: a pipeline with its tokenizers and text encoders.
+        request: tells of what kind the prompts are, and what is kept.
+        rule: how it opens.
+    """
+    kinds = {erasure.concept.name: erasure.concept.kind for erasure in request.erasures}
+    usual = request.erasures[0].concept.kind
+    concepts = [Concept(name=prompt, kind=kinds.get(prompt, usual)) for prompt in prompts]
+    wordings = [each for one in concepts for each in worded(Erasure(concept=one), "anchor")]
+    owners = torch.zeros(len(wordings), dtype=torch.long)
+    return gate_for(Denoiser(model), wordings, owners, request.keep, rule=rule)

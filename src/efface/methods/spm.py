@@ -10,7 +10,7 @@ import torch
 
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
 from efface.core.denoising import Conditions
-from efface.core.gating import GateKind, gate_for
+from efface.core.gating import GateKind, GateRule, Unconditional, gate_for
 from efface.core.gradient_eraser import GradientEraser
 from efface.core.gradient_runs import GradientRun, Released
 from efface.core.losses import Ask, matched
@@ -43,8 +43,10 @@ class Spm(GradientEraser):
         The gate multiplies the membrane; the released code multiplies both factors, which squares
         it, and adds up factors across concepts, which mixes them (``gate="official"`` squares it).
         Likeness is measured on rows of text instead of token ids, and per sample, so that the
-        prediction without a prompt has its own. ``calibrated`` is ours: a membrane stays shut for
-        kept prompts, bit for bit, and is wide open for the concept's own wordings.
+        prediction without a prompt has its own; with ``unconditional="same"`` it gets the prompt's,
+        as in the released code, where a pipeline guides within one batch. FLUX.1 does not, so it
+        has no effect there. ``calibrated`` is ours: a membrane stays shut for kept prompts, bit for
+        bit, and is wide open for the concept's own wordings.
         Latents come from the frozen model with its predictions; ``latents="student"`` is the
         paper's. The query is at the sampler's own times (the released code is 33 to 42 steps off).
         Anchors are drawn without the published rejection, which at these widths rejects nothing;
@@ -73,6 +75,9 @@ class Spm(GradientEraser):
     """What is anchored: random embeddings of the concept's size, or kept prompts."""
     gate: GateKind = "linear"
     """How membranes open when drawing: for alike prompts, squared as released, or always."""
+    unconditional: Unconditional = "own"
+    """Under guidance: whether the prediction without the prompt opens them by its own text or as
+    the prompt does."""
     calibrated: bool = False
     """Whether likeness counts from that of kept prompts to that of the concept's own wordings."""
     latents: Literal["base", "student"] = "base"
@@ -104,7 +109,7 @@ class Spm(GradientEraser):
         """Gives the published settings, and those measured for the bundled model."""
         return {
             "paper-sd14": cls(latents="student"),
-            "released-sd14": cls(latents="student", gate="official"),
+            "released-sd14": cls(latents="student", gate="official", unconditional="same"),
             "emoji": cls(
                 target="prompt_without_concept",
                 sampling_steps=20,
@@ -152,7 +157,10 @@ class Spm(GradientEraser):
 
             run.train(losses, adapters.parameters, hooks=Released(adapters))
             patches = adapters.patches()
-        gate = gate_for(run, self.gate, calibrated=self.calibrated)
+        rule = GateRule(
+            kind=self.gate, calibrated=self.calibrated, unconditional=self.unconditional
+        )
+        gate = gate_for(run.denoiser, run.wordings, run.owners, request.keep, rule=rule)
         told = {} if gate is None else {"gate_floor": gate.floor.tolist()}
         return run.result(patches, gate=gate, **told)
 
