@@ -69,3 +69,12 @@ def test_a_gate_goes_along(tiny_sd1):
     assert carried.gate is delta.gate
     with carried.apply(tiny_sd1):
         pass
+
+
+def test_a_gate_that_another_text_encoder_would_shut_is_refused(tiny_sd1):
+    delta = ran("spm", tiny_sd1, anchors=0).delta
+    with torch.no_grad():
+        for weight in tiny_sd1.text_encoder.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(9)))
+    with pytest.raises(BadDelta, match="stays shut for pistol"):
+        transferred(delta, tiny_sd1)

@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from efface.concepts import request_from, wordings
 from efface.core.deltas import Delta, base_sketch, sketch_deviation
+from efface.core.denoising import Denoiser
 from efface.core.recording import model_name
 from efface.errors import BadDelta
 from efface.models.components import find
 
 __all__ = ["distance", "transferred"]
+
+OPEN = 0.5
+"""How far a gate must open for some wording of the concept."""
 
 
 def transferred(delta: Delta, model: Any) -> Delta:
@@ -25,7 +30,8 @@ def transferred(delta: Delta, model: Any) -> Delta:
         model: a pipeline of the same layout.
 
     Raises:
-        BadDelta: it was made on top of other deltas, or a weight is missing or of another shape.
+        BadDelta: it was made on top of other deltas, a weight is missing or of another shape, or
+            its gate stays shut for the concept.
     """
     if delta.provenance.parents:
         raise BadDelta(
@@ -35,6 +41,7 @@ def transferred(delta: Delta, model: Any) -> Delta:
     for key in delta.patches:
         for name, weight in find(model, key).items():
             delta.difference(name, weight)
+    _check_gate(delta, model)
     made = delta.provenance
     return replace(
         delta,
@@ -45,6 +52,20 @@ def transferred(delta: Delta, model: Any) -> Delta:
             made_on=made.made_on or made.base_model,
         ),
     )
+
+
+def _check_gate(delta: Delta, model: Any) -> None:
+    """Refuses a gate that stays shut for the concept, read by this model's text encoder."""
+    if delta.gate is None:
+        return
+    denoiser = Denoiser(model)
+    for erasure in request_from(delta.provenance.request).erasures:
+        rows = denoiser.conditions(list(wordings(erasure.concept))).rows
+        if float(delta.gate.openings(rows.float().cpu()).amax()) < OPEN:
+            raise BadDelta(
+                f"the gate of delta {delta.id} stays shut for {erasure.concept.name} as this model "
+                "reads it; its text encoder differs, so make the delta again on this model"
+            )
 
 
 def distance(delta: Delta, model: Any) -> float:
