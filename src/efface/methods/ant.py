@@ -117,7 +117,9 @@ class Ant(GradientEraser):
                 sampling_steps=20,
                 trajectories=48,
                 keep_trajectories=96,
-                steps=120,
+                before=0.05,
+                early_weight=0.1,
+                steps=240,
                 schedule="cosine",
                 batch=4,
                 keep_batch=20,
@@ -125,7 +127,7 @@ class Ant(GradientEraser):
                 parameters="key_value",
                 mask_share=1.0,
                 negative_guidance=2.0,
-                keep_weight=10.0,
+                keep_weight=30.0,
             ),
         }
 
