@@ -77,6 +77,8 @@ def test_curves_need_two_finite_points():
     (line,) = curves({"loss": [2.0, 1.0, float("nan"), 0.0]})
     assert line.path == "M4.0,4.0 L150.0,40.0 L296.0,76.0"
     assert (line.first, line.last) == ("2", "0")
+    (line,) = curves({"trce_vision: kept_noise": [2.0, 1.0]})
+    assert line.title == "trce_vision: kept noise"
 
 
 def test_numbers_read_like_numbers():

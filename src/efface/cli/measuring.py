@@ -68,8 +68,10 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
         MissingInput: a judge or metric needs a folder that was not given.
     """
     from efface import evaluation, reports
+    from efface.core.results import CURVES, read_curves
     from efface.evaluation.images import ImageStore
 
+    curves = read_curves(folder.path) if (folder.path / CURVES).exists() else {}
     run = runs.open_run(folder.path)
     recipe = runs.recipe_of(folder.path)
     suite = suite_of(plan, recipe)
@@ -81,7 +83,7 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
             pipe, run.delta, suite, judge, clip=clip, store=store, monitor=monitor
         )
     found.save(folder.path)
-    reports.write_report(folder.path, found, run.record)
+    reports.write_report(folder.path, found, {**run.record, "curves": curves})
     _tell(folder.path, found, output)
     return 1 if found.verdict == "invalid" else 0
 

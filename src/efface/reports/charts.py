@@ -150,4 +150,6 @@ def _curve(name: str, line: Sequence[float]) -> Curve:
         for place, one in enumerate(line)
     )
     path = "M" + " L".join(points)
-    return Curve(name.replace("_", " "), path, f"{line[0]:.4g}", f"{line[-1]:.4g}")
+    stage, colon, figure = name.rpartition(": ")  # methods in turn keep their names
+    title = stage + colon + figure.replace("_", " ")
+    return Curve(title, path, f"{line[0]:.4g}", f"{line[-1]:.4g}")
