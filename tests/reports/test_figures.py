@@ -86,6 +86,7 @@ def test_numbers_read_like_numbers():
     assert number(1.0, "rate") == "100 %"
     assert number(float("nan"), "rate") == "unknown"
     assert number(0.03125, "squared MMD") == "0.0312"
+    assert number(-5.1e-15, "squared MMD") == "0"
     assert change(measurement("kept", 31, 31)) == "none"
     assert chance(3e-7) == "p < 0.0001"
     assert size(1_234_000) == "1 MB"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from efface import registry
 from efface.cli import runs, smoke
-from efface.cli.hosts import BUNDLED, unknown_words
+from efface.cli.hosts import BUNDLED, quiet_loading, unknown_words
 from efface.errors import BadRequest, MissingInput
 
 if TYPE_CHECKING:
@@ -75,8 +75,9 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
     run = runs.open_run(folder.path)
     recipe = runs.recipe_of(folder.path)
     suite = suite_of(plan, recipe)
-    judge = judge_for(suite.judge, plan.judge_folder)
-    clip = _clip(plan, judge_name=suite.judge)
+    with quiet_loading():
+        judge = judge_for(suite.judge, plan.judge_folder)
+        clip = _clip(plan, judge_name=suite.judge)
     store = ImageStore(plan.pictures or folder.path.absolute().parent / ".pictures")
     with output.progress("drawing and judging") as monitor:
         found = evaluation.evaluate(

@@ -127,7 +127,7 @@ def _range(rows: Sequence[Measurement]) -> tuple[float, float]:
     low, high = min(ends), max(ends)
     if low > 0 and (low < high / 2 or rows[0].before is None):
         low = 0.0
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    return (low, high) if high - low > wording.ROUNDING else (low - 0.5, high + 0.5)
 
 
 def _bar(estimate: Estimate | None, low: float, high: float) -> Bar | None:
