@@ -94,7 +94,7 @@ def test_methods_in_turn_make_one_run_that_repeats(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("table", "told"),
-    [("[rece]\nrounds = 1\n", "one table each"), ("[uce]\nrigde = 1.0\n", "did you mean ridge")],
+    [("[rece]\nrounds = 1\n", "one table each"), ("[uce]\nrigde = 1.0\n", "did you mean --ridge")],
 )
 def test_settings_of_stages_are_checked(tmp_path, capsys, table, told):
     (tmp_path / "s.toml").write_text(table)

@@ -65,7 +65,7 @@ def run(arguments: list[str], output: Output) -> int:
     request = request_for(options.model, wanted)
     recipe = runs.Recipe(
         model=options.model,
-        method=method,
+        method=choice.name,
         preset=choice.preset,
         settings=choice.given,
         seed=options.seed,
