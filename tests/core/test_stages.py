@@ -6,8 +6,8 @@ import pytest
 
 import efface
 from efface.core.results import ErasureResult
-from efface.core.stages import stage_names
 from efface.errors import BadRequest
+from efface.registry import stage_names
 
 TOY = {"batch": 2, "sampling_steps": 3, "trajectories": 2, "keep_weight": 0.0}
 

@@ -30,6 +30,7 @@ def test_pictures_are_in_the_order_they_were_drawn(tmp_path):
     assert captions(tmp_path, "esd") == ["before", "step 25", "step 10000", "step 25"]
     named = ["before", "trce: step 25", "trce: step 10000", "trce_vision: step 25"]
     assert captions(tmp_path, "trce+trce_vision") == named
+    assert captions(tmp_path, "esd+esd")[-1] == "esd-2: step 25"
 
 
 def test_of_many_pictures_some_are_shown_with_both_ends(tmp_path):

@@ -119,11 +119,9 @@ def _several(
     names: str, tables: Mapping[str, Any], source: str, flags: list[str], base: type[Options]
 ) -> tuple[Options, Choice]:
     """Reads flags for methods in turn; their settings are one table for each stage."""
-    from efface.core.stages import stage_names
-
     early = _early(flags)
     methods = names.split("+")
-    stages = stage_names(methods)
+    stages = registry.stage_names(methods)
     for name, table in tables.items():
         if name not in stages or not isinstance(table, dict):
             raise BadRequest(

@@ -40,8 +40,6 @@ def read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
     Raises:
         BadRequest: it is not a file of such tables, or a method is missing or unknown.
     """
-    from efface.core.stages import stage_names
-
     held = read_toml(path, "recipe")
     tables = held.pop("stage", [])
     if held or not isinstance(tables, list) or not all(isinstance(one, dict) for one in tables):
@@ -56,7 +54,7 @@ def read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
     settings = [{name: table[name] for name in table if name != "method"} for table in tables]
     if len(tables) == 1:
         return methods[0], settings[0]
-    return "+".join(methods), dict(zip(stage_names(methods), settings, strict=True))
+    return "+".join(methods), dict(zip(registry.stage_names(methods), settings, strict=True))
 
 
 def as_flags(values: Mapping[str, Any]) -> list[str]:

@@ -20,12 +20,12 @@ from efface.core.deltas import sketch
 from efface.core.keep_sets import remembering
 from efface.core.recording import model_name
 from efface.core.results import ErasureResult
-from efface.core.stages import in_turn, places, stage_names
+from efface.core.stages import in_turn, places
 from efface.core.training_settings import Training
 from efface.errors import BadRequest
 from efface.models.components import parameters
 from efface.models.loading import BUNDLED, bundled
-from efface.registry import build, load
+from efface.registry import build, load, stage_names
 
 __all__ = ["erase"]
 

@@ -1,4 +1,4 @@
-"""Methods in turn: what their stages are called, where they keep state, and one result of all."""
+"""Methods in turn: where their stages keep state, and one result of all."""
 
 from __future__ import annotations
 
@@ -15,16 +15,9 @@ from efface.core.checks import inspect
 from efface.core.composition import compose
 from efface.core.results import ErasureResult
 from efface.errors import BadRequest
+from efface.registry import stage_names
 
-__all__ = ["in_turn", "places", "stage_names"]
-
-
-def stage_names(methods: Sequence[str]) -> list[str]:
-    """Names stages after their methods; the second of one method is ``esd-2``, and so on."""
-    return [
-        f"{name}-{methods[:place].count(name) + 1}" if name in methods[:place] else name
-        for place, name in enumerate(methods)
-    ]
+__all__ = ["in_turn", "places"]
 
 
 def places(

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from efface.registry import stage_names
+
 __all__ = ["BASE", "FOLDER", "Preview", "previews", "stem_of"]
 
 FOLDER = "previews"
@@ -28,7 +30,7 @@ class Preview:
         """Says when it was drawn; of several methods, like ``"uce+esd"``, also in which one."""
         if self.step == 0:
             return "before"
-        names = methods.split("+")
+        names = stage_names(methods.split("+"))
         named = f"{names[self.turn - 1]}: " if 1 < len(names) >= self.turn else ""
         return f"{named}step {self.step}"
 
