@@ -72,9 +72,9 @@ def test_a_recipe_is_the_same_stages_given_by_hand(efface, erase, written, tmp_p
 
 
 def test_a_recipe_of_one_stage_is_that_method(erase, written):
-    recipe = written(table("[[stage]]", method="rece", rounds=1))
+    recipe = written(table("[[stage]]", method="rece", rounds=1, **{"keep-scale": 0.5}))
     _, by_file = erase(recipe, "--ridge", "0.2", out="file")
-    _, by_hand = erase("rece", "--rounds", "1", "--ridge", "0.2", out="hand")
+    _, by_hand = erase("rece", "--rounds", "1", "--keep-scale", "0.5", "--ridge", "0.2", out="hand")
     assert_same(by_file, by_hand)
 
 

@@ -67,6 +67,10 @@ def test_previews_are_drawn_with_what_was_trained_so_far(tmp_path, capsys):
     assert [path.name for path in shown] == ["base.png", "step-0002.png", "step-0004.png"]
     pictures = [Image.open(path).tobytes() for path in shown]
     assert len(set(pictures)) == 3
+    plain = ["--concept", "pistol", "--no-evaluate", "--overwrite"]
+    code, _ = ran(capsys, "uce", *plain, "--out", tmp_path / "run")
+    assert code == 0
+    assert not (tmp_path / "run" / "previews").exists()  # they were of the run that is replaced
     code, told = ran(capsys, "esd", *SMALL, "--preview", "-1", "--out", tmp_path / "other")
     assert code == 2
     assert "preview is -1" in told
