@@ -23,6 +23,7 @@ efface erase esd --concept pistol --out runs/pistol                  # about a m
 efface erase spm --concept pistol --preview 25 --out runs/membrane   # draws while it trains
 efface erase esd --concept pistol --out runs/pistol --resume         # goes on after Ctrl-C
 efface erase trce+trce_vision --concept pistol --out runs/both       # closed form, then training
+efface erase recipe.toml --concept pistol --out runs/recipe          # stages that a file names
 efface export runs/membrane --as spm --out pistol.safetensors        # for other tools
 ```
 
@@ -44,7 +45,9 @@ efface export runs/membrane --as spm --out pistol.safetensors        # for other
 
 `trce_vision` and `realera_noise` are the second parts of `trce` and `realera`: alone they work on
 any model, and after a `+` on the model that the first part gave. Settings of stages stand in a TOML
-table each, `[trce]` and `[trce_vision]`, given with `--settings`. In Python:
+table each, `[trce]` and `[trce_vision]`, given with `--settings`; or the whole is a
+[recipe](guide.md#a-recipe), a file with a `[[stage]]` table for each method. Curves of all stages
+are kept, under names like `trce_vision: steer`. In Python:
 
 ```python
 result = efface.erase(pipe, "pistol", method="trce+trce_vision", trce_vision={"steps": 50})

@@ -7,7 +7,7 @@ import difflib
 import importlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -24,6 +24,7 @@ __all__ = [
     "list_methods",
     "load",
     "settings_of",
+    "stage_names",
 ]
 
 Kind: TypeAlias = Literal["methods", "attacks", "judges", "metrics"]
@@ -125,6 +126,14 @@ def build(kind: Kind, name: str, *, preset: str | None = None, **settings: Any) 
         if given not in known:
             raise BadRequest(_unknown(f"setting of {name}", given, known))
     return found(**{**base, **{key: _tuples(value) for key, value in settings.items()}})
+
+
+def stage_names(methods: Sequence[str]) -> list[str]:
+    """Names stages after their methods; the second of one method is ``esd-2``, and so on."""
+    return [
+        f"{name}-{methods[:place].count(name) + 1}" if name in methods[:place] else name
+        for place, name in enumerate(methods)
+    ]
 
 
 def settings_of(method: Any) -> dict[str, Any]:

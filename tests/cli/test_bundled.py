@@ -62,6 +62,7 @@ def test_erase_measures_with_the_bundled_judge(measured):
     assert found["verdict"] != "invalid"
     names = {path.name for path in measured.iterdir()}
     assert {"card.json", "card.md", "report.html", "before_after.png", "smoke"} <= names
+    assert "embedding cost" in (measured / "report.html").read_text(encoding="utf-8")
 
 
 def test_evaluate_again_draws_nothing_and_says_the_same(efface, measured, few_pictures):

@@ -67,6 +67,10 @@ def test_previews_are_drawn_with_what_was_trained_so_far(tmp_path, capsys):
     assert [path.name for path in shown] == ["base.png", "step-0002.png", "step-0004.png"]
     pictures = [Image.open(path).tobytes() for path in shown]
     assert len(set(pictures)) == 3
+    plain = ["--concept", "pistol", "--no-evaluate", "--overwrite"]
+    code, _ = ran(capsys, "uce", *plain, "--out", tmp_path / "run")
+    assert code == 0
+    assert not (tmp_path / "run" / "previews").exists()  # they were of the run that is replaced
     code, told = ran(capsys, "esd", *SMALL, "--preview", "-1", "--out", tmp_path / "other")
     assert code == 2
     assert "preview is -1" in told
@@ -94,7 +98,7 @@ def test_methods_in_turn_make_one_run_that_repeats(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     ("table", "told"),
-    [("[rece]\nrounds = 1\n", "one table each"), ("[uce]\nrigde = 1.0\n", "did you mean ridge")],
+    [("[rece]\nrounds = 1\n", "one table each"), ("[uce]\nrigde = 1.0\n", "did you mean --ridge")],
 )
 def test_settings_of_stages_are_checked(tmp_path, capsys, table, told):
     (tmp_path / "s.toml").write_text(table)

@@ -70,6 +70,8 @@ def test_the_python_of_the_exchange_page_runs_as_it_is(tmp_path, monkeypatch):
 def test_every_command_line_parses(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rece.toml").write_text("ridge = 0.5\n")
+    recipes = [*blocks(page, "toml"), '[[stage]]\nmethod = "uce"\n']
+    (tmp_path / "recipe.toml").write_text(recipes[0])
     from efface.cli import apply, evaluate, export, importing, ledger, rerun, verify
     from efface.cli.choosing import choose
     from efface.cli.debias import read_flags

@@ -77,6 +77,8 @@ def test_curves_need_two_finite_points():
     (line,) = curves({"loss": [2.0, 1.0, float("nan"), 0.0]})
     assert line.path == "M4.0,4.0 L150.0,40.0 L296.0,76.0"
     assert (line.first, line.last) == ("2", "0")
+    (line,) = curves({"trce_vision: kept_noise": [2.0, 1.0]})
+    assert line.title == "trce_vision: kept noise"
 
 
 def test_numbers_read_like_numbers():
@@ -84,6 +86,7 @@ def test_numbers_read_like_numbers():
     assert number(1.0, "rate") == "100 %"
     assert number(float("nan"), "rate") == "unknown"
     assert number(0.03125, "squared MMD") == "0.0312"
+    assert number(-5.1e-15, "squared MMD") == "0"
     assert change(measurement("kept", 31, 31)) == "none"
     assert chance(3e-7) == "p < 0.0001"
     assert size(1_234_000) == "1 MB"

@@ -115,6 +115,18 @@ def test_an_unedited_model_has_a_page_too(tmp_path):
     assert found.links
 
 
+def test_methods_in_turn_are_repeated_from_their_run(tmp_path):
+    turns = {**provenance(), "method": "uce+esd", "settings": {"uce": {}, "esd": {"steps": 3}}}
+    found = page(tmp_path, made(tmp_path, provenance=turns))
+    assert "efface rerun run.json --out runs/again efface evaluate" in found.text
+
+
+def test_a_delta_of_added_layers_changes_no_parameter(tmp_path):
+    found = page(tmp_path, made(tmp_path, changed=()))
+    assert "none of the model's; the delta adds layers beside them" in found.text
+    assert "0 tensors" not in found.text
+
+
 def test_missing_pictures_leave_no_broken_images(tmp_path, evaluation):
     for picture in (tmp_path / "pictures").rglob("*.png"):
         picture.unlink()

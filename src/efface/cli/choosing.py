@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from argparse import ArgumentParser
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, make_dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from efface import registry
 from efface.cli.hosts import BUNDLED
+from efface.cli.recipes import SUFFIX, as_flags, read_recipe, read_toml
 from efface.cli.shell import Repeated, Shared, parse, settings_from
 from efface.concepts import ConceptKind
 from efface.errors import BadRequest
@@ -41,46 +41,49 @@ class Choosing(Shared):
     preset: str | None = None
     """Named settings to start from; see the method's page."""
     settings: Path | None = None
-    """TOML file with settings; they replace those of the preset, flags replace them."""
+    """TOML file with settings, or a preset's name; they replace those of the preset, flags replace
+    them. Methods in turn take one table each."""
 
 
 @dataclass(frozen=True)
 class Choice:
     """The settings of a method, by where they come from."""
 
+    name: str
+    """The method's name; several are joined by ``+``."""
     method: Any
     """The method with all its settings; a tuple of them, where several run in turn."""
     preset: str | None
     given: Mapping[str, Any]
-    """Settings that came from the TOML file or a flag."""
+    """Settings that came from the TOML file or a flag; of methods in turn a table each."""
 
 
 def choose(method: str, flags: list[str], base: type[Options]) -> tuple[Options, Choice]:
     """Reads flags for one method: class default, then preset, then TOML file, then flag.
 
     Args:
-        method: its name.
+        method: its name; several joined by ``+``; or the path of a recipe, see `read_recipe`.
         flags: what was typed after it.
         base: the flags that the verb has besides the method's.
 
     Raises:
         BadRequest: an unknown method, preset, setting or flag, or a value out of range.
     """
-    if "+" in method:
-        return _several(method, flags, base)
-    found = registry.load("methods", method)
-    if not hasattr(found, "erase"):
-        raise BadRequest(f"{method} erases nothing by itself; see: efface list methods")
     early = _early(flags)
-    preset = early["preset"] or _default_preset(found, early["model"])
-    start = registry.build("methods", method, preset=preset)
-    from_file: dict[str, Any] = {}
-    if (path := early["settings"]) is not None:
-        from_file = _read_toml(Path(path))
-        start = settings_from(found, _as_flags(from_file), start, source=path)
+    source = early["settings"]
+    held = {} if source is None else read_toml(Path(source))
+    if method.endswith(SUFFIX):
+        if source is not None or early["preset"] is not None:
+            raise BadRequest(f"{method} has the presets and settings of its stages; say them there")
+        source = method
+        method, held = read_recipe(Path(method))
+    if "+" in method:
+        return _several(method, held, str(source), flags, base)
+    stage = _stage(method, held, early, str(source))
+    found = type(stage.method)
     both: type[Any] = make_dataclass(
         "EraseMethod",
-        [("method", found, field(default=start))],
+        [("method", found, field(default=stage.method))],
         bases=(base,),
         frozen=True,
         kw_only=True,
@@ -89,34 +92,53 @@ def choose(method: str, flags: list[str], base: type[Options]) -> tuple[Options,
     options = parse(
         both, flags, prog=f"efface {base.__name__.lower()} {method}", description=summary
     )
-    set_here = [f.name for f in fields(found) if f.name in from_file or _typed(f.name, flags)]
+    names = [f.name for f in fields(found) if f.name in stage.given or _typed(f.name, flags)]
     chosen: Any = vars(options)["method"]
-    return options, Choice(chosen, preset, {name: getattr(chosen, name) for name in set_here})
+    given = {name: getattr(chosen, name) for name in names}
+    return options, Choice(method, chosen, stage.preset, given)
 
 
-def _several(names: str, flags: list[str], base: type[Options]) -> tuple[Options, Choice]:
-    """Reads flags for methods in turn; their settings are tables of the TOML file."""
+def _stage(
+    name: str, table: Mapping[str, Any], early: Mapping[str, str | None], source: str
+) -> Choice:
+    """Builds one method with the settings of a table, which may name its preset too."""
+    found = registry.load("methods", name)
+    if not hasattr(found, "erase"):
+        raise BadRequest(f"{name} erases nothing by itself; see: efface list methods")
+    values = {key.replace("-", "_"): value for key, value in table.items()}
+    own = values.pop("preset", None)
+    usual = _default_preset(found, early["model"]) if own is None else str(own)
+    preset = early["preset"] or usual
+    start = registry.build("methods", name, preset=preset)
+    method = settings_from(found, as_flags(values), start, source=source)
+    given = {key: getattr(method, key) for key in values}
+    return Choice(name, method, preset, given if own is None else {"preset": preset, **given})
+
+
+def _several(
+    names: str, tables: Mapping[str, Any], source: str, flags: list[str], base: type[Options]
+) -> tuple[Options, Choice]:
+    """Reads flags for methods in turn; their settings are one table for each stage."""
     early = _early(flags)
-    tables = {} if early["settings"] is None else _read_toml(Path(early["settings"]))
-    stages = names.split("+")
+    methods = names.split("+")
+    stages = registry.stage_names(methods)
     for name, table in tables.items():
         if name not in stages or not isinstance(table, dict):
             raise BadRequest(
-                f"{early['settings']} has '{name}', and methods in turn take one table each: "
+                f"{source} has '{name}', and methods in turn take one table each: "
                 f"{', '.join(f'[{stage}]' for stage in stages)}"
             )
-    made = []
-    for stage in stages:
-        found = registry.load("methods", stage)
-        if not hasattr(found, "erase"):
-            raise BadRequest(f"{stage} erases nothing by itself; see: efface list methods")
-        preset = early["preset"] or _default_preset(found, early["model"])
-        made.append(registry.build("methods", stage, preset=preset, **tables.get(stage, {})))
+    made = {
+        stage: _stage(method, tables.get(stage, {}), early, f"{source}, stage {stage}")
+        for method, stage in zip(methods, stages, strict=True)
+    }
     description = "Runs methods in turn, each on the model that the earlier ones gave."
     options = parse(
         base, flags, prog=f"efface {base.__name__.lower()} {names}", description=description
     )
-    return options, Choice(tuple(made), early["preset"], tables)
+    given = {stage: made[stage].given for stage in tables}
+    built = tuple(stage.method for stage in made.values())
+    return options, Choice(names, built, early["preset"], given)
 
 
 def overview(verb: str, arguments: list[str], output: Output) -> int:
@@ -134,7 +156,8 @@ def overview(verb: str, arguments: list[str], output: Output) -> int:
     output.say(f"\nSettings of one method: efface {verb} METHOD --help")
     if verb == "erase":
         output.say(
-            "Several in turn: efface erase uce+esd ..., settings in a file's [uce] and [esd]"
+            "Several in turn: efface erase uce+esd ..., settings in a file's [uce] and [esd]; or "
+            "efface erase recipe.toml ..., with a [[stage]] table for each"
         )
     return 0
 
@@ -150,31 +173,6 @@ def _early(flags: list[str]) -> dict[str, str | None]:
 
 def _default_preset(found: type[Any], model: str | None) -> str | None:
     return model if model in found.presets() else None
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BadRequest(f"there is no settings file {path}; check --settings") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(
-            f"{path} is not a TOML file: {error}; write lines like: ridge = 0.1"
-        ) from None
-
-
-def _as_flags(values: Mapping[str, Any]) -> list[str]:
-    """Writes TOML values as the flags they stand for, so that one parser checks both."""
-    flags: list[str] = []
-    for name, value in values.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            flags.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, list):
-            flags += [f"--{flag}", *map(str, value)]
-        else:
-            flags += [f"--{flag}", str(value)]
-    return flags
 
 
 def _typed(name: str, flags: list[str]) -> bool:

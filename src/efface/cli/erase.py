@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from efface.cli import measuring, runs, smoke
+from efface.cli import measuring, previews, runs, smoke
 from efface.cli.choosing import Choosing, choose, overview
 from efface.cli.drawing import sampling_for
 from efface.cli.folder import RunFolder, locked
 from efface.cli.hosts import BUNDLED, Wanted, host_for, request_for
-from efface.cli.previews import checkpoint_of, previewing
 from efface.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -66,7 +65,7 @@ def run(arguments: list[str], output: Output) -> int:
     request = request_for(options.model, wanted)
     recipe = runs.Recipe(
         model=options.model,
-        method=method,
+        method=choice.name,
         preset=choice.preset,
         settings=choice.given,
         seed=options.seed,
@@ -94,7 +93,7 @@ def _fill(
     pictures = options.smoke or (options.evaluate and options.model == BUNDLED)
     pictures = pictures or options.preview > 0
     pipe = host_for(options.model, recipe.method, output, pictures=pictures)
-    place = checkpoint_of(options.out)
+    place = previews.checkpoint_of(options.out)
 
     def advice() -> str:
         if any(place.rglob("*.safetensors")):
@@ -102,11 +101,16 @@ def _fill(
         return f"nothing was written; run again: {again}"
 
     output.after_interrupt = advice
+    watch = None
+    if options.preview:
+        watch = previews.previewing(
+            folder.path, pipe, recipe, options.preview, resume=options.resume
+        )
     result = runs.erase(
         pipe,
         recipe,
         output,
-        watch=previewing(folder.path, pipe, recipe, options.preview) if options.preview else None,
+        watch=watch,
         cache=options.cache,
         checkpoint=place,
         resume=options.resume,
@@ -117,6 +121,8 @@ def _fill(
         result.save(staging)
         runs.extend_record(staging, recipe)
         measuring.forget(folder.path)
+        if not options.preview:
+            previews.forget(folder.path)
     output.after_interrupt = f"the delta is saved; go on with: efface evaluate {options.out}"
     output.say(f"erased in {result.seconds:.1f} s: {options.out / runs.DELTA}")
     output.say(*_cache_lines(result.diagnostics.get("keep_cache"), options.cache))

@@ -21,6 +21,7 @@ __all__ = [
     "folder_of_model",
     "host_for",
     "load_host",
+    "quiet_loading",
     "request_for",
     "unknown_words",
 ]
@@ -46,7 +47,7 @@ def load_host(name: str, output: Output) -> Any:
     """
     import efface
 
-    with output.progress(f"loading {name}"), _quiet_loading():
+    with output.progress(f"loading {name}"), quiet_loading():
         pipe = efface.load(name)
     pipe.set_progress_bar_config(disable=True)
     return pipe
@@ -86,7 +87,7 @@ def host_for(name: str, method: str, output: Output, *, pictures: bool) -> Any:
 
 
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
+def quiet_loading() -> Iterator[None]:
     """Silences the libraries' own bars and hints: standard error holds one bar or one error."""
     from transformers.utils import logging as transformers
 

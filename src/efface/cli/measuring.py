@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from efface import registry
 from efface.cli import runs, smoke
-from efface.cli.hosts import BUNDLED, unknown_words
+from efface.cli.hosts import BUNDLED, quiet_loading, unknown_words
 from efface.errors import BadRequest, MissingInput
 
 if TYPE_CHECKING:
@@ -68,20 +68,23 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
         MissingInput: a judge or metric needs a folder that was not given.
     """
     from efface import evaluation, reports
+    from efface.core.results import CURVES, read_curves
     from efface.evaluation.images import ImageStore
 
+    curves = read_curves(folder.path) if (folder.path / CURVES).exists() else {}
     run = runs.open_run(folder.path)
     recipe = runs.recipe_of(folder.path)
     suite = suite_of(plan, recipe)
-    judge = judge_for(suite.judge, plan.judge_folder)
-    clip = _clip(plan, judge_name=suite.judge)
+    with quiet_loading():
+        judge = judge_for(suite.judge, plan.judge_folder)
+        clip = _clip(plan, judge_name=suite.judge)
     store = ImageStore(plan.pictures or folder.path.absolute().parent / ".pictures")
     with output.progress("drawing and judging") as monitor:
         found = evaluation.evaluate(
             pipe, run.delta, suite, judge, clip=clip, store=store, monitor=monitor
         )
     found.save(folder.path)
-    reports.write_report(folder.path, found, run.record)
+    reports.write_report(folder.path, found, {**run.record, "curves": curves})
     _tell(folder.path, found, output)
     return 1 if found.verdict == "invalid" else 0
 

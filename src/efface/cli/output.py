@@ -57,23 +57,34 @@ class Output:
     def progress(self, title: str) -> Iterator[Monitor]:
         """Shows a bar on standard error while something takes its time; gone when it is done.
 
-        Without a terminal there is no bar, only a line that says what is being done.
+        It stays one line: figures of the step come last, and those for which there is no room are
+        cut. Without a terminal there is no bar, only a line that says what is being done.
         """
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
         from rich.progress import TimeRemainingColumn as Remaining
+        from rich.table import Column
 
         console = Console(stderr=True)
         hidden = self.machine or not console.is_terminal
         if hidden:
             self.say(f"{title} ...")
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Remaining())
-        with Progress(*columns, console=console, transient=True, disable=hidden) as bar:
-            task = bar.add_task(title, total=None)
+        rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(20),
+            MofNCompleteColumn(),
+            Remaining(),
+            TextColumn("[dim]{task.fields[figures]}", table_column=rest),
+        )
+        with Progress(
+            *columns, console=console, transient=True, expand=True, disable=hidden
+        ) as bar:
+            task = bar.add_task(title, total=None, figures="")
 
             def monitor(step: int, total: int, figures: Mapping[str, float]) -> None:
                 shown = " ".join(f"{name} {value:.3g}" for name, value in figures.items())
-                bar.update(task, completed=step + 1, total=total, description=f"{title} {shown}")
+                bar.update(task, completed=step + 1, total=total, figures=shown)
 
             yield monitor
 

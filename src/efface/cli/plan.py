@@ -28,9 +28,10 @@ def run(arguments: list[str], output: Output) -> int:
     if not arguments or arguments[0].startswith("-"):
         return overview("plan", arguments, output)
     method, *flags = arguments
-    if "+" in method:
-        raise BadRequest(f"plan the methods of {method} one at a time; each works on the base")
     options, choice = choose(method, flags, Plan)
+    method = choice.name
+    if isinstance(choice.method, tuple):
+        raise BadRequest(f"plan the methods of {method} one at a time; each works on the base")
     wanted = Wanted(
         concepts=options.concept, kind=options.kind, anchor=options.anchor, keep=options.keep
     )

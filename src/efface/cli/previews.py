@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any
 from efface.cli.drawing import Shot, draw, sampling_for, write_png
 from efface.cli.runs import Recipe
 from efface.concepts import wordings
+from efface.reports.previews import BASE, FOLDER, stem_of
 
 if TYPE_CHECKING:
     from efface.contracts import Monitor
 
-__all__ = ["FOLDER", "checkpoint_of", "previewing"]
-
-FOLDER = "previews"
+__all__ = ["checkpoint_of", "forget", "previewing"]
 
 
 def checkpoint_of(out: Path) -> Path:
@@ -24,12 +23,20 @@ def checkpoint_of(out: Path) -> Path:
     return out.with_name(f"{out.name}.checkpoint")
 
 
-def previewing(folder: Path, pipe: Any, recipe: Recipe, every: int) -> Callable[[Monitor], Monitor]:
+def forget(folder: Path) -> None:
+    """Removes the previews of an earlier run in the folder."""
+    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+
+
+def previewing(
+    folder: Path, pipe: Any, recipe: Recipe, every: int, *, resume: bool
+) -> Callable[[Monitor], Monitor]:
     """Makes a monitor that draws the erased concept every so many steps, before it hands on.
 
     The weights in training are in force while the monitor is called, so the pipeline draws with
     them. Pictures are ``previews/step-0025.png``, beside ``base.png`` from before training; those
-    of further methods in turn are ``method-2-step-0025.png``. Older ones in the folder go.
+    of further methods in turn are ``method-2-step-0025.png``. Older ones in the folder go,
+    unless training goes on from where they were drawn.
     """
     shot = Shot(wordings(recipe.request.erasures[0].concept)[0], recipe.seed)
     sampling = sampling_for(recipe.model)
@@ -40,19 +47,22 @@ def previewing(folder: Path, pipe: Any, recipe: Recipe, every: int) -> Callable[
         (drawn,) = draw(pipe, [shot], sampling, lambda *_: None)
         write_png(drawn, place / f"{name}.png")
 
-    shutil.rmtree(place, ignore_errors=True)
-    picture("base")
+    if not resume:
+        forget(folder)
+    if not (place / f"{BASE}.png").exists():
+        picture(BASE)
 
     def watch(monitor: Monitor) -> Monitor:
-        turn, before = 1, -1
+        turn = 1
+        awaited: tuple[int, int] | None = None  # any other step is the first of the next method
 
         def seen(step: int, total: int, figures: Mapping[str, float]) -> None:
-            nonlocal turn, before
+            nonlocal turn, awaited
             monitor(step, total, figures)
-            turn, before = turn + (step <= before), step
+            turn += awaited not in (None, (step, total))
+            awaited = (step + 1, total)
             if (step + 1) % every == 0:
-                named = f"method-{turn}-" if turn > 1 else ""
-                picture(f"{named}step-{step + 1:04}")
+                picture(stem_of(turn, step + 1))
 
         return seen
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,18 +14,18 @@ import torch
 from efface.concepts import Concept, ConceptKind, ErasureRequest, request
 from efface.contracts import Eraser, Monitor, silent
 from efface.core.application import parents_of
-from efface.core.checkpoints import FILE, Checkpointing, checkpointing, identity_of
+from efface.core.checkpoints import Checkpointing, checkpointing, identity_of
 from efface.core.checks import inspect
-from efface.core.composition import compose
 from efface.core.deltas import sketch
 from efface.core.keep_sets import remembering
 from efface.core.recording import model_name
 from efface.core.results import ErasureResult
+from efface.core.stages import in_turn, places
 from efface.core.training_settings import Training
 from efface.errors import BadRequest
 from efface.models.components import parameters
 from efface.models.loading import BUNDLED, bundled
-from efface.registry import build, load
+from efface.registry import build, load, stage_names
 
 __all__ = ["erase"]
 
@@ -68,8 +67,8 @@ def erase(  # noqa: PLR0913 - the one call that everything can be said in
             a run that was interrupted goes on from there to the same bits.
         resume: start from that checkpoint.
         monitor: called once per step, while what was trained so far is in force.
-        **settings: single settings of the method, over the preset; of several methods in turn one
-            mapping each, under the method's name.
+        **settings: single settings of the method, over the preset; of methods in turn a mapping
+            each, its preset among them, under the method's name: the second esd is ``esd-2``.
 
     Raises:
         BadRequest: an unknown name or setting, or a request that makes no sense.
@@ -82,7 +81,7 @@ def erase(  # noqa: PLR0913 - the one call that everything can be said in
     if len(stages) > 1:
         ready = _with_settings(model, stages, preset, settings)
         each = partial(erase, model, wanted, seed=seed, cache=cache, monitor=monitor)
-        return _in_turn(model, wanted, ready, each, _places(checkpoint, len(ready), resume=resume))
+        return in_turn(model, wanted, ready, each, places(checkpoint, len(ready), resume=resume))
     chosen = _method(model, stages[0], preset, settings)
     generator = torch.Generator().manual_seed(seed)
     kept = _checkpointing(model, wanted, chosen, seed, checkpoint, resume=resume)
@@ -122,39 +121,25 @@ def _stages(
 def _with_settings(
     model: Any, stages: Sequence[str | Eraser[Any]], preset: str | None, settings: dict[str, Any]
 ) -> list[Eraser[Any]]:
-    """Builds every stage, with the settings under its name."""
-    named = [stage for stage in stages if isinstance(stage, str)]
+    """Builds every stage, with the settings under its name; a preset among them is its own."""
+    names = stage_names([stage if isinstance(stage, str) else _name(stage) for stage in stages])
+    each = dict(zip(names, stages, strict=True))
+    named = [name for name, stage in each.items() if isinstance(stage, str)]
     for name, given in settings.items():
         if name not in named or not isinstance(given, Mapping):
             raise BadRequest(
                 "several methods in turn do not share settings; give each its own, as in "
                 f"{named[0] if named else 'uce'}={{...}}, not {name}={given}"
             )
-    return [
-        _method(
-            model, stage, preset, dict(settings.get(stage, {})) if isinstance(stage, str) else {}
-        )
-        for stage in stages
-    ]
+    built = []
+    for name, stage in each.items():
+        given = dict(settings.get(name, {}))
+        built.append(_method(model, stage, given.pop("preset", preset), given))
+    return built
 
 
-def _places(
-    checkpoint: Path | str | None, count: int, *, resume: bool
-) -> list[tuple[Path | None, bool]]:
-    """Gives each stage a folder; those that left a checkpoint resume, earlier ones run again.
-
-    Raises:
-        BadRequest: to resume, one of them must have left a checkpoint.
-    """
-    if checkpoint is None:
-        return [(None, resume)] * count
-    folders = [Path(checkpoint) / str(number) for number in range(count)]
-    left = [(folder / FILE).exists() for folder in folders]
-    if resume and not any(left):
-        raise BadRequest(
-            f"there is no checkpoint in {checkpoint} to resume from; start without --resume"
-        )
-    return [(folder, resume and there) for folder, there in zip(folders, left, strict=True)]
+def _name(method: Eraser[Any]) -> str:
+    return type(method).__module__.rpartition(".")[2]
 
 
 def _checkpointing(
@@ -177,8 +162,7 @@ def _checkpointing(
         return None
     if not isinstance(method, Training):
         if resume:
-            name = type(method).__module__.rpartition(".")[2]
-            raise BadRequest(f"{name} does not train, so there is nothing to resume; leave it out")
+            raise BadRequest(f"{_name(method)} does not train, so there is nothing to resume")
         return None
     identity = identity_of(_base(model), wanted, method, seed)
     return Checkpointing(Path(folder), identity, resume=resume)
@@ -190,46 +174,6 @@ def _base(model: Any) -> str:
     for key, weight in parameters(model):
         digest.update(repr((key, sketch(weight))).encode())
     return " then ".join((f"{model_name(model)} {digest.hexdigest()[:16]}", *parents_of(model)))
-
-
-def _in_turn(
-    model: Any,
-    wanted: ErasureRequest,
-    stages: Sequence[Eraser[Any]],
-    each: Callable[..., ErasureResult],
-    places: Sequence[tuple[Path | None, bool]],
-) -> ErasureResult:
-    """Runs every stage on the model with the earlier ones applied, and composes their deltas."""
-    results: list[ErasureResult] = []
-    with ExitStack() as applied:
-        for stage, (folder, resume) in zip(stages, places, strict=True):
-            results.append(each(method=stage, checkpoint=folder, resume=resume))
-            applied.enter_context(results[-1].delta.apply(model))
-    delta = compose([result.delta for result in results])
-    provenance = replace(
-        delta.provenance,
-        method="+".join(result.delta.provenance.method for result in results),
-        settings={
-            result.delta.provenance.method: dict(result.delta.provenance.settings)
-            for result in results
-        },
-        request=results[0].delta.provenance.request,
-    )
-    delta = replace(delta, provenance=provenance)
-    last = results[-1]
-    evaluations = sum(r.diagnostics.get("network_evaluations", 0) for r in results)
-    told = {r.delta.provenance.method: dict(r.diagnostics) for r in results}
-    return ErasureResult(
-        delta=delta,
-        curves=last.curves,
-        seconds=sum(result.seconds for result in results),
-        peak_bytes=max(result.peak_bytes for result in results),
-        diagnostics={
-            **inspect(model, delta, wanted),
-            "network_evaluations": evaluations,
-            "stages": told,
-        },
-    )
 
 
 def _request(

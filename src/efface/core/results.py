@@ -13,7 +13,9 @@ from efface.core.deltas import Delta
 from efface.core.files import write_atomically
 from efface.errors import BadDelta
 
-__all__ = ["ErasureResult"]
+__all__ = ["CURVES", "ErasureResult", "read_curves"]
+
+CURVES = "curves.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -22,7 +24,7 @@ class ErasureResult:
 
     delta: Delta
     curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    """Named figures, one value per step."""
+    """Named figures, one value per step; of methods in turn, under names like ``"esd: erase"``."""
     seconds: float
     peak_bytes: int
     """Most memory in use at one time: of the GPU if the model is there, else of this process."""
@@ -36,14 +38,18 @@ class ErasureResult:
             BadRequest: the folder cannot be written to; older files there survive.
         """
         folder = Path(folder)
-        steps = [dict(zip(self.curves, values, strict=True)) for values in self._rows()]
-        lines = [json.dumps({"step": step} | row) for step, row in enumerate(steps)]
+        lines = [json.dumps({"step": step} | row) for step, row in enumerate(self._rows())]
         self.delta.save(folder / FILE_NAME)
-        write_atomically(folder / "curves.jsonl", "".join(line + "\n" for line in lines).encode())
+        write_atomically(folder / CURVES, "".join(line + "\n" for line in lines).encode())
         write_atomically(folder / "run.json", self._run_json().encode())
 
-    def _rows(self) -> list[tuple[float, ...]]:
-        return list(zip(*self.curves.values(), strict=True))
+    def _rows(self) -> list[dict[str, float]]:
+        """Gives the figures of each step; those of a stage with fewer steps end before others."""
+        count = max(map(len, self.curves.values()), default=0)
+        return [
+            {name: values[step] for name, values in self.curves.items() if step < len(values)}
+            for step in range(count)
+        ]
 
     def _run_json(self) -> str:
         run = {
@@ -65,19 +71,33 @@ class ErasureResult:
         delta = Delta.load(folder)
         try:
             run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-            lines = (folder / "curves.jsonl").read_text(encoding="utf-8").splitlines()
-            steps = [json.loads(line) for line in lines]
         except (OSError, ValueError) as error:
-            raise BadDelta(
-                f"the run in {folder} is not complete ({error}); run it again"
-            ) from error
+            raise _incomplete(folder, error) from error
         if run.get("delta") != delta.id:
             raise BadDelta(f"run.json in {folder} is of another delta; run the erasure again")
-        names = [name for name in (steps[0] if steps else {}) if name != "step"]
         return cls(
             delta=delta,
-            curves={name: tuple(step[name] for step in steps) for name in names},
+            curves=read_curves(folder),
             seconds=run["seconds"],
             peak_bytes=run["peak_bytes"],
             diagnostics=run["diagnostics"],
         )
+
+
+def read_curves(folder: Path) -> dict[str, tuple[float, ...]]:
+    """Reads the curves of the run in a folder.
+
+    Raises:
+        BadDelta: their file is missing or damaged.
+    """
+    try:
+        lines = (folder / CURVES).read_text(encoding="utf-8").splitlines()
+        steps = [json.loads(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise _incomplete(folder, error) from error
+    names = [name for name in (steps[0] if steps else {}) if name != "step"]
+    return {name: tuple(step[name] for step in steps if name in step) for name in names}
+
+
+def _incomplete(folder: Path, error: Exception) -> BadDelta:
+    return BadDelta(f"the run in {folder} is not complete ({error}); run it again")

@@ -127,7 +127,7 @@ def _range(rows: Sequence[Measurement]) -> tuple[float, float]:
     low, high = min(ends), max(ends)
     if low > 0 and (low < high / 2 or rows[0].before is None):
         low = 0.0
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    return (low, high) if high - low > wording.ROUNDING else (low - 0.5, high + 0.5)
 
 
 def _bar(estimate: Estimate | None, low: float, high: float) -> Bar | None:
@@ -150,4 +150,6 @@ def _curve(name: str, line: Sequence[float]) -> Curve:
         for place, one in enumerate(line)
     )
     path = "M" + " L".join(points)
-    return Curve(name.replace("_", " "), path, f"{line[0]:.4g}", f"{line[-1]:.4g}")
+    stage, colon, figure = name.rpartition(": ")  # methods in turn keep their names
+    title = stage + colon + figure.replace("_", " ")
+    return Curve(title, path, f"{line[0]:.4g}", f"{line[-1]:.4g}")

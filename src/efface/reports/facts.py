@@ -79,6 +79,9 @@ def _run(run: ErasureResult | Mapping[str, Any] | None) -> Mapping[str, Any]:
 def _with_command(facts: RunFacts, told: Mapping[str, Any]) -> RunFacts:
     if not facts.method:
         return facts
+    if "+" in facts.method:  # settings of methods in turn are no flags
+        again = "efface rerun run.json --out runs/again"
+        return RunFacts(**{**vars(facts), "command": again})
     words = ["efface", "erase", facts.method]
     if facts.base_model:
         words += ["--model", facts.base_model]

@@ -18,6 +18,7 @@ from efface.reports import wording
 from efface.reports.charts import blocks, curves
 from efface.reports.facts import RunFacts
 from efface.reports.figures import chosen
+from efface.reports.previews import previews
 
 __all__ = ["write_page"]
 
@@ -37,6 +38,14 @@ class _Pair:
 
 
 @dataclass(frozen=True)
+class _Shot:
+    """A picture from training, as a data URI, and when it was drawn."""
+
+    caption: str
+    picture: str
+
+
+@dataclass(frozen=True)
 class _Tile:
     """One large number at the top."""
 
@@ -47,16 +56,20 @@ class _Tile:
 
 
 def write_page(path: Path, evaluation: Evaluation, facts: RunFacts) -> Path:
-    """Writes the page in one step.
+    """Writes the page in one step; previews that lie beside it are shown on it.
 
     Raises:
         BadRequest: the place cannot be written to.
     """
-    write_atomically(path, _rendered(evaluation, facts).encode())
+    shots = [
+        _Shot(shot.caption(facts.method), _embedded(shot.path)) for shot in previews(path.parent)
+    ]
+    page = _rendered({**_context(evaluation, facts), "previews": shots})
+    write_atomically(path, page.encode())
     return path
 
 
-def _rendered(evaluation: Evaluation, facts: RunFacts) -> str:
+def _rendered(context: dict[str, Any]) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     # Autoescape for every template, whatever its name: prompts and names are others' text.
@@ -68,7 +81,7 @@ def _rendered(evaluation: Evaluation, facts: RunFacts) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"size": wording.size, "json": _json}
-    return environment.get_template("report.html").render(_context(evaluation, facts))
+    return environment.get_template("report.html").render(context)
 
 
 def _context(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
@@ -138,11 +151,14 @@ def _pairs(evaluation: Evaluation, role: Role) -> list[_Pair]:
 
 
 def _picture(evaluation: Evaluation, sample: Sample, *, edited: bool) -> str:
+    path = evaluation.picture(sample, edited=edited)
+    return "" if path is None else _embedded(path)
+
+
+def _embedded(path: Path) -> str:
+    """Gives a picture as a data URI, scaled down to the page."""
     from PIL import Image
 
-    path = evaluation.picture(sample, edited=edited)
-    if path is None:
-        return ""
     buffer = io.BytesIO()
     with Image.open(path) as image:
         small = image.convert("RGB")

@@ -15,6 +15,7 @@ __all__ = [
     "NOT_TESTED",
     "ROLES",
     "ROLES_EXPLAINED",
+    "ROUNDING",
     "VERDICTS",
     "chance",
     "change",
@@ -71,6 +72,8 @@ NOT_TESTED: dict[str, str] = {
 _FEWEST_PICTURES = 4
 """Rows of single concepts with fewer pictures say nothing alone; they stay in the files."""
 _DASH = "\N{EN DASH}"
+ROUNDING = 1e-12
+"""Distances below it are what rounding leaves of equal things."""
 
 
 def named(metric: str) -> str:
@@ -79,11 +82,11 @@ def named(metric: str) -> str:
 
 
 def number(amount: float, unit: str) -> str:
-    """Writes a number: rates as percent, others with three digits."""
+    """Writes a number: rates as percent, others with three digits, or 0 if rounding made them."""
     if not math.isfinite(amount):
         return "unknown"
     if unit != "rate":
-        return f"{amount:.3g}".replace("-", "\N{MINUS SIGN}")
+        return "0" if abs(amount) < ROUNDING else f"{amount:.3g}".replace("-", "\N{MINUS SIGN}")
     text = f"{100 * amount:.1f}"
     return f"{text.removesuffix('.0')} %"
 

@@ -29,7 +29,8 @@ def write_report(
     Args:
         folder: made if it is not there.
         evaluation: what was found; its pictures are read from its store.
-        run: the erasure's result, or the content of its ``run.json``: adds time and curves.
+        run: the erasure's result, or the content of its ``run.json``: adds time and, under
+            ``curves``, those of its training. Previews in the folder are shown as well.
 
     Raises:
         BadRequest: the folder cannot be written to.
