@@ -77,5 +77,7 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
         COMMON | LAYERS | {"keep_weight": 30.0},
         COMMON | LAYERS | {"keep_weight": 10.0, "learning_rate": 5e-3},
         COMMON | LAYERS | {"keep_weight": 30.0, "learning_rate": 5e-3},
+        COMMON | LAYERS | {"keep_weight": 100.0, "learning_rate": 5e-3},
+        COMMON | LAYERS | {"keep_weight": 100.0, "learning_rate": 2e-3},
     ),
 }

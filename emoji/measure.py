@@ -114,8 +114,8 @@ def agreement(judges: list[EmojiJudge], images: Tensor) -> Estimate:
 class Sampler:
     """Generates in batches of 64 with one seed a picture, and keeps what it made."""
 
-    def __init__(self) -> None:
-        self.pipe: StableDiffusionPipeline = efface.load("emoji")
+    def __init__(self, model: str = "emoji") -> None:
+        self.pipe: StableDiffusionPipeline = efface.load(model)
         self.pipe.set_progress_bar_config(disable=True)
 
     def images(self, prompts: list[str], first_seed: int) -> Tensor:

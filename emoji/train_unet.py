@@ -77,8 +77,8 @@ class Table:
 
 
 @torch.no_grad()
-def tabulate(pictures: Pictures, rows: Tensor) -> Table:
-    vae = AutoencoderKL.from_pretrained(PIPELINE / "vae").float().eval()
+def tabulate(pictures: Pictures, rows: Tensor, vae: AutoencoderKL | None = None) -> Table:
+    vae = vae or AutoencoderKL.from_pretrained(PIPELINE / "vae").float().eval()
     text = CLIPTextModel.from_pretrained(PIPELINE / "text_encoder").float().eval()
     tokenizer = CLIPTokenizer.from_pretrained(PIPELINE / "tokenizer")
     posteriors = [vae.encode(pictures.images(part)).latent_dist for part in rows.split(64)]

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from efface.cli import measuring, runs
 from efface.cli.folder import locked
-from efface.cli.hosts import BUNDLED, load_host
+from efface.cli.hosts import BUNDLED, is_bundled, load_host
 from efface.cli.shell import Repeated, Shared, parse
 from efface.concepts import ConceptKind, request
 from efface.errors import BadRequest
+from efface.models import loading
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -131,13 +132,13 @@ def _judge_of(options: Any) -> Mapping[str, str | None]:
     Raises:
         BadRequest: another model without a judge.
     """
-    if options.judge is None and options.model != BUNDLED:
+    if options.judge is None and not is_bundled(options.model):
         raise BadRequest(
             "somebody must tell the attributes apart: give --judge zero_shot --judge-folder FOLDER "
             "with a CLIP model, or another judge; see: efface list judges"
         )
     folder = options.judge_folder
-    name = options.judge or measuring.BUNDLED_JUDGES[0]
+    name = options.judge or loading.bundled(options.model).JUDGE
     return {"judge": name, "judge_folder": None if folder is None else str(folder)}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from efface.cli.hosts import BUNDLED
+from efface.cli.hosts import is_bundled
 from efface.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def sampling_for(
     Raises:
         BadRequest: fewer than one step.
     """
-    usual = _bundled() if model == BUNDLED else Sampling(50, 7.5)
+    usual = _bundled() if is_bundled(model) else Sampling(50, 7.5)
     if steps is not None and steps < 1:
         raise BadRequest(f"steps is {steps}; a picture needs at least one")
     return Sampling(

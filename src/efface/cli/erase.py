@@ -12,7 +12,7 @@ from efface.cli import measuring, previews, runs, smoke
 from efface.cli.choosing import Choosing, choose, overview
 from efface.cli.drawing import sampling_for
 from efface.cli.folder import RunFolder, locked
-from efface.cli.hosts import BUNDLED, Wanted, host_for, request_for
+from efface.cli.hosts import Wanted, host_for, is_bundled, request_for
 from efface.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _fill(
     folder: RunFolder, recipe: runs.Recipe, options: Erase, output: Output, again: str
 ) -> Any:
     """Writes the run; gives the model."""
-    pictures = options.smoke or (options.evaluate and options.model == BUNDLED)
+    pictures = options.smoke or (options.evaluate and is_bundled(options.model))
     pictures = pictures or options.preview > 0
     pipe = host_for(options.model, recipe.method, output, pictures=pictures)
     place = previews.checkpoint_of(options.out)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from efface import registry
 from efface.concepts import ConceptKind, ErasureRequest, request
 from efface.errors import BadRequest
+from efface.models import loading
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -20,6 +21,7 @@ __all__ = [
     "Wanted",
     "folder_of_model",
     "host_for",
+    "is_bundled",
     "load_host",
     "quiet_loading",
     "request_for",
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 BUNDLED = "emoji"
+"""The model that commands take when none is named."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,11 @@ class Wanted:
     kind: ConceptKind | None = None
     anchor: str | None = None
     keep: tuple[str, ...] = ()
+
+
+def is_bundled(model: str) -> bool:
+    """Says whether a model comes with the package."""
+    return model in loading.BUNDLED
 
 
 def load_host(name: str, output: Output) -> Any:
@@ -65,7 +73,7 @@ def host_for(name: str, method: str, output: Output, *, pictures: bool) -> Any:
     Raises:
         BadModel: no such model, or its files are missing, cut short or of the wrong shape.
     """
-    folder = name != BUNDLED and Path(name).is_dir()
+    folder = not is_bundled(name) and Path(name).is_dir()
     known = {entry.name for entry in registry.entries("methods")}
     streams = all(
         stage in known and getattr(registry.load("methods", stage), "streams", False)
@@ -116,7 +124,7 @@ def request_for(model: str, wanted: Wanted) -> ErasureRequest:
     made = request(
         wanted.concepts, anchor=wanted.anchor, keep=wanted.keep, kind=wanted.kind or "object"
     )
-    if model != BUNDLED:
+    if not is_bundled(model):
         return made
     from efface.emoji import understood
 
@@ -139,13 +147,11 @@ def folder_of_model(model: str) -> Path:
     Raises:
         BadRequest: it is a hub id or nothing at all.
     """
-    if model == BUNDLED:
-        from efface.models.loading import bundled
-
-        return Path(bundled(model).pipeline_folder())
+    if is_bundled(model) and not hasattr(loading.bundled(model), "finish"):
+        return Path(loading.bundled(model).pipeline_folder())
     if Path(model).is_dir():
         return Path(model)
     raise BadRequest(
-        f"{model} is not a folder here, and a copy is made from a folder's files; "
-        "give --model FOLDER with the base model"
+        f"{model} is not a folder here, and this reads a folder's files; give --model FOLDER with "
+        "the base model"
     )

@@ -11,10 +11,11 @@ import tyro
 
 from efface.cli import runs
 from efface.cli.folder import locked
-from efface.cli.hosts import BUNDLED, Wanted, load_host, request_for
+from efface.cli.hosts import BUNDLED, Wanted, is_bundled, load_host, request_for
 from efface.cli.shell import Repeated, Shared, parse
 from efface.concepts import Concept, ConceptKind, described, names
 from efface.errors import BadRequest, MissingInput
+from efface.models import loading
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -152,10 +153,10 @@ def _add(options: Add, output: Output) -> int:
 
 def _start(options: Add, pipe: Any) -> Ledger:
     from efface.ledger import Ledger
-    from efface.registry import build, load
+    from efface.registry import build
 
-    own = (options.model or BUNDLED) if not options.preset else options.preset
-    preset = own if options.preset or own in load("methods", "uce").presets() else None
+    model = options.model or BUNDLED
+    preset = options.preset or (loading.bundled(model).PRESET if is_bundled(model) else None)
     keep = [Concept(name=name, kind=options.kind or "object") for name in options.keep]
     return Ledger.create(
         options.ledger, pipe, method=build("methods", "uce", preset=preset), keep=keep
@@ -250,7 +251,7 @@ def _base(options: Add | Erase, book: Ledger) -> str:
     """Names the base to load; a ledger knows the name of a folder, not its place."""
     if options.model is not None:
         return options.model
-    if book.base_model == BUNDLED or "/" in book.base_model:
+    if is_bundled(book.base_model) or "/" in book.base_model:
         return book.base_model
     raise MissingInput(f"the ledger was made on {book.base_model}; say where it is: --model FOLDER")
 

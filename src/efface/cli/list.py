@@ -79,6 +79,7 @@ def _table(rows: Rows) -> Any:
 def _models() -> Rows:
     return [
         {"name": "emoji", "summary": "the bundled model: 64 x 64 icons of 64 things in 8 styles"},
+        {"name": "emoji-remix", "summary": "a fine-tune of it: mirrored, on dark grounds"},
         {
             "name": "FOLDER",
             "summary": "any folder in diffusers' layout of a family in docs/families.md",

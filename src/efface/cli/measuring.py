@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from efface import registry
 from efface.cli import runs, smoke
-from efface.cli.hosts import BUNDLED, quiet_loading, unknown_words
+from efface.cli.hosts import is_bundled, quiet_loading, unknown_words
 from efface.errors import BadRequest, MissingInput
+from efface.models import loading
 
 if TYPE_CHECKING:
     from efface.cli.folder import RunFolder
@@ -30,7 +31,7 @@ __all__ = [
     "unmeasurable",
 ]
 
-BUNDLED_JUDGES = ("emoji", "emoji-second")
+BUNDLED_JUDGES = ("emoji", "emoji-second", "emoji-remix")
 REPORT = ("report.html", "before_after.png", "intervals.png", "card.md", "card.json")
 _EVALUATION = "evaluation.json"
 
@@ -50,7 +51,7 @@ class Plan:
 
 def unmeasurable(recipe: runs.Recipe) -> str | None:
     """Says why a run cannot be measured without naming instruments; None when it can."""
-    if recipe.model != BUNDLED:
+    if not is_bundled(recipe.model):
         return "not measured: that needs a judge for this model"
     unknown = unknown_words(recipe.request)
     return (
@@ -132,10 +133,10 @@ def suite_of(plan: Plan, recipe: runs.Recipe) -> Suite:
     """
     from efface.evaluation.suites import suite_for
 
-    usual = "emoji" if recipe.model == BUNDLED else "basic"
+    usual = "emoji" if is_bundled(recipe.model) else "basic"
     suite = suite_for(plan.suite or usual, recipe.request, size=plan.size)
-    if plan.judge is not None:
-        suite = replace(suite, judge=plan.judge)
+    own = loading.bundled(recipe.model).JUDGE if suite.judge == usual == "emoji" else suite.judge
+    suite = replace(suite, judge=plan.judge or own)
     if not plan.metrics:
         return suite
     found = {name: registry.load("metrics", name) for name in plan.metrics}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efface.cli.choosing import Choosing, choose, overview
-from efface.cli.hosts import BUNDLED, Wanted, request_for
+from efface.cli.hosts import Wanted, folder_of_model, request_for
 from efface.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -40,7 +39,7 @@ def run(arguments: list[str], output: Output) -> int:
     from efface.core.planning import plan_work
     from efface.models.survey import survey
 
-    found = survey(_folder(options.model))
+    found = survey(folder_of_model(options.model))
     refuse_family(method, choice.method.families, found.family)
     plan = plan_work(found, choice.method, request)
     output.say(*_lines(method, found, plan))
@@ -56,16 +55,6 @@ def run(arguments: list[str], output: Output) -> int:
         }
     )
     return 0
-
-
-def _folder(model: str) -> Path:
-    if model == BUNDLED:
-        from efface.models.loading import bundled
-
-        return Path(bundled(model).pipeline_folder())
-    if Path(model).is_dir():
-        return Path(model)
-    raise BadRequest(f"{model} is no folder here; a plan is read from the files of a model folder")
 
 
 def _lines(method: str, found: FolderSurvey, plan: WorkPlan) -> list[Any]:

@@ -204,11 +204,12 @@ def _method(
 
 
 def _own_preset(model: Any, method: str | Eraser[Any]) -> str | None:
-    """Finds the preset named after a bundled model."""
+    """Finds the preset that was measured on a bundled model."""
     name = model_name(model)
     if not isinstance(method, str) or name not in BUNDLED:
         return None
-    return name if name in load("methods", method).presets() else None
+    preset: str = bundled(name).PRESET
+    return preset if preset in load("methods", method).presets() else None
 
 
 def _understood(model: Any, wanted: ErasureRequest) -> ErasureRequest:

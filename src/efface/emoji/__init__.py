@@ -9,7 +9,20 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from efface.concepts import Concept, ErasureRequest
 
-__all__ = ["keep_concepts", "pipeline_folder", "plainly_understood", "understood", "weights_folder"]
+__all__ = [
+    "JUDGE",
+    "PRESET",
+    "keep_concepts",
+    "pipeline_folder",
+    "plainly_understood",
+    "understood",
+    "weights_folder",
+]
+
+JUDGE = "emoji"
+"""Which bundled judge looks at this model's pictures."""
+PRESET = "emoji"
+"""The presets of methods that were measured on it."""
 
 
 def weights_folder() -> Path:

@@ -13,15 +13,17 @@ from torch import Tensor
 from efface.concepts import Concept
 from efface.contracts import Estimate, JudgeCard
 from efface.emoji import weights_folder
+from efface.emoji.remix import turned
 from efface.emoji.vision import load_network
 from efface.emoji.vocabulary import NOUNS, STYLES, canonical
 from efface.errors import BadRequest, MissingInput
 
 __all__ = ["FILES", "EmojiJudge", "JudgeName"]
 
-JudgeName: TypeAlias = Literal["emoji", "emoji-second"]
+JudgeName: TypeAlias = Literal["emoji", "emoji-second", "emoji-remix"]
 FILES: dict[JudgeName, str] = {"emoji": "judge", "emoji-second": "second_judge"}
-"""Weights and card of each judge; the second is of another build and seed, for agreement."""
+"""Weights and card of each judge; the second is of another build and seed, for agreement. The judge
+of emoji-remix is the first, shown its pictures turned back."""
 
 _PART = 128
 """Images judged at once."""
@@ -35,12 +37,16 @@ class EmojiJudge:
     64; others are resized.
 
     Args:
-        name: ``emoji``, or ``emoji-second`` for a network of another build and seed.
+        name: ``emoji``, or ``emoji-second`` for a network of another build and seed, or
+            ``emoji-remix`` for pictures of that model. Turning them back is exact, so the rates of
+            the first judge's card are its rates on turned real pictures too.
     """
 
     def __init__(self, name: JudgeName = "emoji") -> None:
-        self._network = load_network(weights_folder() / f"{FILES[name]}.safetensors")
-        self.card = _card(weights_folder() / f"{FILES[name]}.json", name)
+        file = FILES["emoji" if name == "emoji-remix" else name]
+        self._network = load_network(weights_folder() / f"{file}.safetensors")
+        self.card = _card(weights_folder() / f"{file}.json", name)
+        self._turns = name == "emoji-remix"
 
     def knows(self, concept: Concept) -> bool:
         """Says whether the concept is a noun or style of the vocabulary, under any of its names."""
@@ -69,13 +75,19 @@ class EmojiJudge:
         self, images: Float[Tensor, "n 3 h w"]
     ) -> tuple[Float[Tensor, "n nouns"], Float[Tensor, "n styles"]]:
         """Gives a probability for every noun on its own, and a distribution over styles."""
-        output = torch.cat([self._network(part) for part in _resized(images).split(_PART)])
+        output = torch.cat([self._network(part) for part in self._parts(images)])
         return output[:, : len(NOUNS)].sigmoid(), output[:, len(NOUNS) :].softmax(dim=1)
 
     @torch.no_grad()
     def features(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
         """Gives the vectors under the read-out, for distances between pictures and sets of them."""
-        return torch.cat([self._network.features(part) for part in _resized(images).split(_PART)])
+        return torch.cat([self._network.features(part) for part in self._parts(images)])
+
+    def _parts(self, images: Float[Tensor, "n 3 h w"]) -> tuple[Tensor, ...]:
+        """Gives pictures as the network takes them, some at a time."""
+        sized = _resized(images)
+        seen = turned(sized) if self._turns else sized
+        return tuple(seen.split(_PART))
 
 
 def _resized(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 64 64"]:

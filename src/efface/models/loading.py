@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["BUNDLED", "bundled", "load"]
 
-BUNDLED = {"emoji": "efface.emoji"}
-"""Models that come with the package, by the module whose ``pipeline_folder()`` says where."""
+BUNDLED = {"emoji": "efface.emoji", "emoji-remix": "efface.emoji.remix"}
+"""Models that come with the package, by the module whose ``pipeline_folder()`` says where. A
+``finish()`` of that module completes what the folder holds."""
 
 
 def load(
@@ -28,8 +29,8 @@ def load(
     """Loads a text-to-image pipeline of diffusers, as it is.
 
     Args:
-        name_or_folder: ``emoji`` for the bundled model, a folder in diffusers' layout, or a hub id
-            such as ``owner/name``; only a hub id may download.
+        name_or_folder: ``emoji`` or ``emoji-remix`` for a bundled model, a folder in diffusers'
+            layout, or a hub id such as ``owner/name``; only a hub id may download.
         dtype: of the networks; float32 when left out, whatever the files hold.
         device: where to put it; the CPU when left out.
 
@@ -50,7 +51,9 @@ def load(
 
 def _found(name: str, dtype: torch.dtype) -> Any:
     if name in BUNDLED:
-        pipeline = _from_folder(Path(bundled(name).pipeline_folder()), dtype)
+        module = bundled(name)
+        pipeline = _from_folder(Path(module.pipeline_folder()), dtype)
+        getattr(module, "finish", lambda _: None)(pipeline)
         pipeline.register_to_config(_name_or_path=name)
         return pipeline
     if Path(name).is_dir():
