@@ -55,7 +55,7 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], Authors]] = {
     ),
     "doco": (
         "paper-sd14-object",
-        {},
+        {"draws": 4},
         Authors(1000 * 25 * 2 + 2000 * 24, 2, "1000 pictures of 25 steps, 2000 x (16 + 8)"),
     ),
     "ant": (

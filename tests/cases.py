@@ -207,6 +207,17 @@ CASES = (
         warm_up=10,
         surgery="each",
     ),
+    trained(
+        "doco",
+        anchor="lamp",
+        change=0.030039101,
+        keep_weight=100.0,
+        retain_weight=1.0,
+        discriminator_rate=0.001,
+        warm_up=10,
+        norm="group",
+        draws=2,
+    ),
     trained("ant", change=0.029651410, before=0.3, maps=2, map_batches=2),
     trained(
         "ant",
