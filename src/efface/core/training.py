@@ -118,8 +118,9 @@ def train(
     loop = _Loop(
         settings, parameters, generator, hooks or Plain(), _optimiser(settings, parameters)
     )
-    checkpoint = active(parameters, dict(beside or {}))
     scaler = torch.amp.GradScaler(_device(parameters), enabled=settings.precision == "float16")
+    scaling = {"gradient_scaler": scaler} if scaler.is_enabled() else {}
+    checkpoint = active(parameters, {**(beside or {}), **scaling})
     salient = Masked(parameters, _masks(losses, loop)) if settings.saliency < 1 else Plain()
     checkpoint.resume(loop)
     recording.resume(loop.rows)

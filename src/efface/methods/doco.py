@@ -80,8 +80,8 @@ class Doco(GradientEraser):
     """Share of the noise levels that are used, from clean on; high noise blows differences up."""
     draws: int = 0
     """Pairs of noise and time that every picture has, with the frozen model's predictions made
-    once; 0: fresh ones in every step, as in the paper, which asks the network three times as
-    often."""
+    once; 0: fresh ones in every step, as in the paper, which with its settings takes 1.8 times the
+    network evaluations of 4 draws."""
     steps: int = 1000
     """Optimiser steps. More erase deeper and disturb the rest more."""
     learning_rate: float = 4.8e-5
