@@ -229,7 +229,14 @@ CASES = (
         parameters="key_value",
     ),
     trained(
-        "ant", "sdxl", change=0.035861360, before=0.3, maps=2, map_batches=2, mask_keeps="bottom"
+        "ant",
+        "sdxl",
+        change=0.035861360,
+        before=0.3,
+        maps=2,
+        map_batches=2,
+        mask_keeps="bottom",
+        originals="disk",
     ),
     trained("trce_vision", anchor="lamp", change=0.020982834, hold_trajectories=2, steering=2.0),
     trained(

@@ -22,7 +22,7 @@ from efface.core.denoising import SAMPLES_A_PASS, Conditions, Denoiser
 from efface.core.gates import PromptGate
 from efface.core.gradient_eraser import GradientEraser, worded
 from efface.core.losses import Ask
-from efface.core.parameters import Trained, chosen, training
+from efface.core.parameters import Originals, Trained, chosen, training
 from efface.core.patches import Patch
 from efface.core.randomness import split
 from efface.core.recomputing import recomputing
@@ -254,9 +254,11 @@ class GradientRun:
             clean=latents,
         )
 
-    def training(self, *roles: str) -> AbstractContextManager[Trained]:
+    def training(
+        self, *roles: str, originals: Originals = "memory"
+    ) -> AbstractContextManager[Trained]:
         """Trains the parameters of roles in place until the ``with`` block ends."""
-        return training(self.model, chosen(self.model, *roles))
+        return training(self.model, chosen(self.model, *roles), originals=originals)
 
     def train(
         self,
