@@ -207,6 +207,17 @@ CASES = (
         warm_up=10,
         surgery="each",
     ),
+    trained(
+        "doco",
+        anchor="lamp",
+        change=0.030039101,
+        keep_weight=100.0,
+        retain_weight=1.0,
+        discriminator_rate=0.001,
+        warm_up=10,
+        norm="group",
+        draws=2,
+    ),
     trained("ant", change=0.029651410, before=0.3, maps=2, map_batches=2),
     trained(
         "ant",
@@ -218,7 +229,14 @@ CASES = (
         parameters="key_value",
     ),
     trained(
-        "ant", "sdxl", change=0.035861360, before=0.3, maps=2, map_batches=2, mask_keeps="bottom"
+        "ant",
+        "sdxl",
+        change=0.035861360,
+        before=0.3,
+        maps=2,
+        map_batches=2,
+        mask_keeps="bottom",
+        originals="disk",
     ),
     trained("trce_vision", anchor="lamp", change=0.020982834, hold_trajectories=2, steering=2.0),
     trained(

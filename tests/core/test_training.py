@@ -270,10 +270,11 @@ def test_settings_out_of_range_are_refused(bad):
         Settings(**bad)
 
 
-def test_the_teacher_is_the_unedited_network_to_the_bit(tiny_sd1):
+@pytest.mark.parametrize("originals", ["memory", "disk"])
+def test_the_teacher_is_the_unedited_network_to_the_bit(tiny_sd1, originals):
     weights = chosen(tiny_sd1, "key_value")
     before = {key: weight.detach().clone() for key, weight in weights.items()}
-    with training(tiny_sd1, weights) as edit:
+    with training(tiny_sd1, weights, originals=originals) as edit:
         assert all(weight.requires_grad for weight in weights.values())
         rest = set(tiny_sd1.unet.parameters()) - set(weights.values())
         assert not any(weight.requires_grad for weight in rest)

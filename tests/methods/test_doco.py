@@ -6,9 +6,12 @@ import pytest
 import torch
 
 from efface.concepts import Concept, request
+from efface.contracts import silent
 from efface.core.discriminators import ANCHOR, CONCEPT, PatchDiscriminator
-from efface.methods.doco import _official
-from tests.methods.trained import TO_LAMP, one_step, ran
+from efface.core.gradient_runs import GradientRun
+from efface.errors import BadRequest
+from efface.methods.doco import _Game, _official
+from tests.methods.trained import TO_LAMP, made, one_step, ran
 
 TOY = {"warm_up": 2, "norm": "group"}
 
@@ -88,3 +91,48 @@ def test_surgery_changes_the_step_only_where_there_is_conflict(tiny_sd1):
     assert 0 <= bent.diagnostics["conflict_rate"] <= 1
     same = bent.delta.id == plain.delta.id
     assert same == (bent.diagnostics["conflict_rate"] == 0)
+
+
+def played(pipe, **settings):
+    """Sets the game up as a run does, with the pictures of a toy pipeline."""
+    generator = torch.Generator().manual_seed(0)
+    method = made("doco", **(TOY | {"keep_weight": 0.0} | settings))
+    run = GradientRun(method, pipe, TO_LAMP, generator=generator, monitor=silent)
+    clean, wordings = run.drawn(run.anchors)
+    return run, clean, wordings
+
+
+def test_the_table_holds_what_the_unedited_model_says_of_its_rows(tiny_sd1):
+    """Every picture has its rows, at fresh noise and times, and both answers are those of now."""
+    run, clean, wordings = played(tiny_sd1, draws=3)
+    judge = discriminator(edge=clean.shape[2], norm="group")
+    with run.training("key_value") as edit:
+        table = _Game(run.method, run, edit, judge, clean, wordings).table
+    assert table.rows.prompts.tolist() == wordings.repeat_interleave(3).tolist()
+    assert len(table.rows.times.unique()) > 6
+    some = torch.tensor([7, 0, 7, 4])
+    told = table[some]
+    asked = told.rows.prompts
+    for prompts, found in ((run.prompts, told.concept), (run.anchors, told.anchor)):
+        with run.denoiser.still():
+            answer = run.denoiser.predict(told.rows.latents, told.rows.times, prompts[asked])
+        fresh = run.denoiser.process.clean(told.rows.latents, answer, told.rows.times)
+        assert torch.allclose(found, fresh, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(table.concept, table.anchor, atol=1e-3)
+
+
+@pytest.mark.parametrize("draws", [0, 3])
+def test_a_table_replaces_the_frozen_model_in_warm_up_and_in_every_step(tiny_sd1, draws):
+    settings = {"warm_up": 7, "norm": "group", "draws": draws, "keep_weight": 0.0}
+    found = ran("doco", tiny_sd1, TO_LAMP, **settings, steps=5, batch=4, trajectories=6)
+    sampling = 6 * 4 * 2
+    if draws:
+        expected = sampling + 6 * draws * 2 + 5 * (4 + 4)
+    else:
+        expected = sampling + 7 * (4 + 4) + 5 * (4 + 4 + 4)
+    assert found.diagnostics["network_evaluations"] == expected
+
+
+def test_draws_are_not_negative():
+    with pytest.raises(BadRequest, match="draws"):
+        made("doco", draws=-1)

@@ -4,6 +4,7 @@ import torch
 
 from efface import registry
 from efface.concepts import request
+from efface.contracts import silent
 from tests.cases import TRAINED
 
 PISTOL = request("pistol", keep=["cat"])
@@ -15,10 +16,11 @@ def made(method, **settings):
     return registry.build("methods", method, **(TRAINED | settings))
 
 
-def ran(method, pipe, wanted=PISTOL, *, seed=0, **settings):
+def ran(method, pipe, wanted=PISTOL, *, seed=0, monitor=silent, **settings):
     """Erases from a toy pipeline; gives the result."""
     generator = torch.Generator().manual_seed(seed)
-    return made(method, **settings).erase(pipe, wanted, generator=generator)
+    eraser = made(method, **settings)
+    return eraser.erase(pipe, wanted, generator=generator, monitor=monitor)
 
 
 def first(result, term):

@@ -137,7 +137,9 @@ class _Keeper:
             weight.data.copy_(tensors[f"parameter/{key}"])
         loop.optimiser.load_state_dict(states["optimiser"])
         for name, part in self._beside.items():
-            part.load_state_dict(states[f"beside/{name}"])
+            # A run that resumes in another precision may begin or end to scale its gradients.
+            if f"beside/{name}" in states:
+                part.load_state_dict(states[f"beside/{name}"])
         loop.generator.set_state(tensors["generator"])
         for held in ("average", "best"):
             getattr(loop, held).update(

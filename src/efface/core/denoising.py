@@ -19,7 +19,10 @@ from efface.core.text import evaluating
 from efface.errors import BadModel
 from efface.models.architectures import FAMILIES, layout
 
-__all__ = ["Conditions", "Denoiser"]
+__all__ = ["SAMPLES_A_PASS", "Conditions", "Denoiser"]
+
+SAMPLES_A_PASS = 64
+"""Samples that go through the network together where no gradient is asked."""
 
 DISTILLED_GUIDANCE = 3.5
 """What FLUX's guidance embedding is told; its pipeline's own default."""
@@ -182,6 +185,29 @@ class Denoiser:
             case _:
                 found = self._flux(latents, times, conditions)
         return found
+
+    def answered(
+        self,
+        conditions: Conditions,
+        followed: Int[Tensor, " n"],
+        *,
+        latents: Float[Tensor, "n c h w"],
+        times: Float[Tensor, " n"],
+    ) -> Float[Tensor, "n c h w"]:
+        """Predicts without gradients and without dropout, some samples at a time.
+
+        Args:
+            conditions: one a prompt; a sample gets that of the prompt it follows.
+            followed: which of them each sample follows.
+            latents: where.
+            times: when, one a sample.
+        """
+        parts = []
+        with self.still():
+            for some in torch.arange(len(latents)).split(SAMPLES_A_PASS):
+                asked = conditions[followed[some]]
+                parts.append(self.predict(latents[some], times[some], asked))
+        return torch.cat(parts)
 
     @contextmanager
     def still(self) -> Iterator[None]:

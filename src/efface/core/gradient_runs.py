@@ -18,18 +18,18 @@ from efface.contracts import Monitor
 from efface.core.adapters import Adapters, adapting
 from efface.core.branches import check_family
 from efface.core.checks import require
-from efface.core.denoising import Conditions, Denoiser
+from efface.core.denoising import SAMPLES_A_PASS, Conditions, Denoiser
 from efface.core.gates import PromptGate
 from efface.core.gradient_eraser import GradientEraser, worded
 from efface.core.losses import Ask
-from efface.core.parameters import Trained, chosen, training
+from efface.core.parameters import Originals, Trained, chosen, training
 from efface.core.patches import Patch
 from efface.core.randomness import split
 from efface.core.recomputing import recomputing
 from efface.core.recording import Recording
 from efface.core.results import ErasureResult
 from efface.core.training import Hooks, Losses, Plain, train
-from efface.core.trajectories import SAMPLES_A_PASS, Pool, drawn_latents, sampled_pool, stopped
+from efface.core.trajectories import Pool, drawn_latents, sampled_pool, stopped
 from efface.errors import BadModel, BadRequest
 
 __all__ = ["GradientRun", "Released"]
@@ -216,13 +216,9 @@ class GradientRun:
             pool: where.
             conditions: one a wording; an entry gets that of the wording it followed.
         """
-        parts = []
-        with self.denoiser.still():
-            for some in torch.arange(len(pool)).split(SAMPLES_A_PASS):
-                visits = pool[some]
-                asked = conditions[visits.prompts]
-                parts.append(self.denoiser.predict(visits.latents, visits.times, asked))
-        return torch.cat(parts)
+        return self.denoiser.answered(
+            conditions, pool.prompts, latents=pool.latents, times=pool.times
+        )
 
     def fresh(self, edit: Trained | Adapters, count: int, generator: torch.Generator) -> Pool:
         """Samples latents with the model in training, and asks the frozen one about them."""
@@ -258,9 +254,11 @@ class GradientRun:
             clean=latents,
         )
 
-    def training(self, *roles: str) -> AbstractContextManager[Trained]:
+    def training(
+        self, *roles: str, originals: Originals = "memory"
+    ) -> AbstractContextManager[Trained]:
         """Trains the parameters of roles in place until the ``with`` block ends."""
-        return training(self.model, chosen(self.model, *roles))
+        return training(self.model, chosen(self.model, *roles), originals=originals)
 
     def train(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 import torch
@@ -64,20 +64,23 @@ def saliency_masks(
     return {key: mark.reshape(gradients[key].shape) for key, mark in marks.items()}
 
 
-def intersected(masks: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def intersected(masks: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """Marks what every mask marks (ANT's augmented saliency).
+
+    Args:
+        masks: at least one; an iterator's are held one at a time.
 
     Raises:
         BadRequest: no weight is in all of them.
     """
-    first, *others = masks
-    both = {key: mark.clone() for key, mark in first.items()}
-    for other in others:
-        for key, mark in both.items():
-            mark &= other[key]
+    both: dict[str, Tensor] = {}
+    count = 0
+    for mask in masks:
+        both = {key: mark & both.get(key, mark) for key, mark in mask.items()}
+        count += 1
     if not any(bool(mark.any()) for mark in both.values()):
         raise BadRequest(
-            f"the saliency mask is all zero: no weight is in all {len(masks)} maps; raise their "
+            f"the saliency mask is all zero: no weight is in all {count} maps; raise their "
             "share or make fewer of them"
         )
     return both

@@ -56,11 +56,17 @@ class Masked(Plain):
     Args:
         parameters: as they are to stay where they are not marked.
         masks: True where a weight may change, by parameter.
+        originals: the same values, if someone holds them already; left out, they are copied.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], masks: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, nn.Parameter],
+        masks: Mapping[str, Tensor],
+        originals: Mapping[str, Tensor] | None = None,
+    ) -> None:
         self._parameters, self._masks = parameters, masks
-        self._originals = {key: parameters[key].detach().clone() for key in masks}
+        self._originals = originals or {key: parameters[key].detach().clone() for key in masks}
 
     def after_step(self) -> None:
         """Puts the unmarked weights back."""
@@ -118,8 +124,9 @@ def train(
     loop = _Loop(
         settings, parameters, generator, hooks or Plain(), _optimiser(settings, parameters)
     )
-    checkpoint = active(parameters, dict(beside or {}))
     scaler = torch.amp.GradScaler(_device(parameters), enabled=settings.precision == "float16")
+    scaling = {"gradient_scaler": scaler} if scaler.is_enabled() else {}
+    checkpoint = active(parameters, {**(beside or {}), **scaling})
     salient = Masked(parameters, _masks(losses, loop)) if settings.saliency < 1 else Plain()
     checkpoint.resume(loop)
     recording.resume(loop.rows)

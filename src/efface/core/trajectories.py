@@ -17,13 +17,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from efface.core.denoising import Conditions, Denoiser
+from efface.core.denoising import SAMPLES_A_PASS, Conditions, Denoiser
 from efface.core.noise import guided
 
-__all__ = ["SAMPLES_A_PASS", "Pool", "drawn_latents", "sampled_pool", "sharing_pools", "stopped"]
-
-SAMPLES_A_PASS = 64
-"""Samples that go through the network together while sampling."""
+__all__ = ["Pool", "drawn_latents", "sampled_pool", "sharing_pools", "stopped"]
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -15,6 +15,7 @@ from efface.core.gradient_runs import GradientRun, Released
 from efface.core.gradients import intersected, saliency_masks
 from efface.core.losses import Ask, matched
 from efface.core.noise import guided, negated
+from efface.core.parameters import Originals
 from efface.core.randomness import derive
 from efface.core.training import Masked
 from efface.errors import BadRequest
@@ -90,6 +91,9 @@ class Ant(GradientEraser):
     """Share of each tensor that every map keeps; 1: no mask."""
     mask_keeps: Literal["top", "bottom"] = "top"
     """Whether a map keeps the most salient weights, or the least, as the released code does."""
+    originals: Originals = "memory"
+    """Where the unedited weights wait while trained ones take their place; on disk they are
+    temporary files, which saves a copy of them in memory and which every step with a mask reads."""
     steps: int = 250
     """Optimiser steps. More erase deeper and disturb the rest more."""
     learning_rate: float = 5e-4
@@ -145,14 +149,15 @@ class Ant(GradientEraser):
             return self._fused(run)
         pool = run.pool()
         early, late = self._sides(pool)
-        with run.training(self.parameters) as edit:
+        with run.training(self.parameters, originals=self.originals) as edit:
 
             def losses(generator: torch.Generator) -> dict[str, Tensor]:
                 asks = self._asks(run, early, late, generator)
                 return matched(run.denoiser, [*asks, *run.keep(self.batch, generator)])
 
-            masks = self._masks(run, edit, early, late) if self.mask_share < 1 else None
-            hooks = Masked(edit.parameters, masks) if masks else None
+            maps = self._maps(run, edit, early, late)
+            masks = intersected(maps) if self.mask_share < 1 else None
+            hooks = Masked(edit.parameters, masks, edit.originals) if masks else None
             run.train(losses, edit.parameters, hooks=hooks)
             patches = edit.patches()
         marked = sum(int(mask.sum()) for mask in (masks or {}).values())
@@ -221,10 +226,11 @@ class Ant(GradientEraser):
         asked, own = run.prompts[at.prompts], run.owners[at.prompts]
         return Ask(name, 1.0, at.latents, at.times, asked, wanted, own)
 
-    def _masks(self, run: GradientRun, edit: Trained, early: Pool, late: Pool) -> dict[str, Tensor]:
-        """Marks, tensor by tensor, what every map finds salient; no step is taken."""
+    def _maps(
+        self, run: GradientRun, edit: Trained, early: Pool, late: Pool
+    ) -> Iterator[dict[str, Tensor]]:
+        """Marks, tensor by tensor, what each map finds salient; no step is taken."""
         seed = run.draws["saliency"].initial_seed()
-        found = []
         for number in range(self.maps):
             total = {key: torch.zeros_like(weight) for key, weight in edit.parameters.items()}
             draws = derive(seed, "map", number)
@@ -238,5 +244,4 @@ class Ant(GradientEraser):
                 for key, gradient in zip(total, gradients, strict=True):
                     total[key] += gradient
             bottom = self.mask_keeps == "bottom"
-            found.append(saliency_masks(total, self.mask_share, scope="tensor", least=bottom))
-        return intersected(found)
+            yield saliency_masks(total, self.mask_share, scope="tensor", least=bottom)
