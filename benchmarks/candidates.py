@@ -4,22 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["AFTER", "TRAINED"]
+from efface.core.gradient_eraser import SMALL as COMMON
 
-COMMON: dict[str, Any] = {
-    "target": "prompt_without_concept",
-    "sampling_steps": 20,
-    "sampling_guidance": 3.0,
-    "trajectories": 48,
-    "keep_trajectories": 96,
-    "steps": 120,
-    "schedule": "cosine",
-    "batch": 6,
-    "keep_batch": 20,
-    "learning_rate": 2e-3,
-    "optimiser": "adam",
-}
-"""What all share: pools of 48 and 96 trajectories, 120 steps of 6 latents and 20 kept ones."""
+__all__ = ["AFTER", "TRAINED"]
 
 AFTER: dict[str, str] = {"trce_vision": "trce", "realera_noise": "realera"}
 """Second stages are chosen on top of their first, with the first one's preset."""

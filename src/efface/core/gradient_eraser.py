@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from efface.concepts import Erasure
 from efface.contracts import Eraser, TextToImage
@@ -12,7 +12,23 @@ from efface.core.token_rules import TargetRule, mentions, replaced
 from efface.core.training_settings import Training
 from efface.errors import BadRequest, require_positive
 
-__all__ = ["GradientEraser", "Wording", "worded"]
+__all__ = ["SMALL", "GradientEraser", "Wording", "worded"]
+
+SMALL: dict[str, Any] = {
+    "target": "prompt_without_concept",
+    "sampling_steps": 20,
+    "sampling_guidance": 3.0,
+    "trajectories": 48,
+    "keep_trajectories": 96,
+    "steps": 120,
+    "schedule": "cosine",
+    "batch": 6,
+    "keep_batch": 20,
+    "learning_rate": 2e-3,
+    "optimiser": "adam",
+}
+"""Settings that fit a small model, such as the bundled one, whose presets start from them: pools of
+48 and 96 trajectories, 120 steps of 6 latents and 20 kept ones."""
 
 
 @dataclass(frozen=True, kw_only=True)

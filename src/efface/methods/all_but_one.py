@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
-from efface.core.gradient_eraser import GradientEraser
+from efface.core.gradient_eraser import SMALL, GradientEraser
 from efface.core.gradient_runs import GradientRun
 from efface.core.gradients import orthonormal_rows, without_directions
 from efface.core.losses import Ask, predicted
@@ -94,18 +94,7 @@ class AllButOne(GradientEraser):
         return {
             "reconstructed-sd14-object": cls(),
             "reconstructed-sd14-content": cls(parameters="not_cross_attention_paper", steps=1000),
-            "emoji": cls(
-                target="prompt_without_concept",
-                sampling_steps=20,
-                trajectories=48,
-                keep_trajectories=96,
-                steps=120,
-                schedule="cosine",
-                batch=6,
-                keep_batch=20,
-                learning_rate=2e-3,
-                keep_weight=15.0,
-            ),
+            "emoji": cls(**SMALL | {"keep_weight": 15.0}),
         }
 
     def erase(

@@ -10,7 +10,7 @@ import torch
 
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
 from efface.core.fusion import fused
-from efface.core.gradient_eraser import GradientEraser
+from efface.core.gradient_eraser import SMALL, GradientEraser
 from efface.core.gradient_runs import GradientRun, Released
 from efface.core.gradients import intersected, saliency_masks
 from efface.core.losses import Ask, matched
@@ -117,21 +117,17 @@ class Ant(GradientEraser):
             "paper-sd14-content": cls(maps=20),
             "released-sd14-content": cls(maps=20, preserve_side="late", mask_keeps="bottom"),
             "emoji": cls(
-                target="prompt_without_concept",
-                sampling_steps=20,
-                trajectories=48,
-                keep_trajectories=96,
-                before=0.05,
-                early_weight=0.1,
-                steps=240,
-                schedule="cosine",
-                batch=4,
-                keep_batch=20,
-                learning_rate=2e-3,
-                parameters="key_value",
-                mask_share=1.0,
-                negative_guidance=2.0,
-                keep_weight=30.0,
+                **SMALL
+                | {
+                    "before": 0.05,
+                    "early_weight": 0.1,
+                    "steps": 240,
+                    "batch": 4,
+                    "parameters": "key_value",
+                    "mask_share": 1.0,
+                    "negative_guidance": 2.0,
+                    "keep_weight": 30.0,
+                }
             ),
         }
 

@@ -10,7 +10,7 @@ import torch
 
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
 from efface.core.denoising import Conditions
-from efface.core.gradient_eraser import GradientEraser
+from efface.core.gradient_eraser import SMALL, GradientEraser
 from efface.core.gradient_runs import GradientRun
 from efface.core.losses import Ask, matched
 from efface.core.randomness import noise_like
@@ -94,21 +94,7 @@ class ConceptAblation(GradientEraser):
                 batch=4,
                 learning_rate=4e-6,
             ),
-            "emoji": cls(
-                target="prompt_without_concept",
-                sampling_steps=20,
-                trajectories=48,
-                keep_trajectories=96,
-                steps=120,
-                schedule="cosine",
-                batch=6,
-                keep_batch=20,
-                learning_rate=2e-3,
-                sampling_guidance=3.0,
-                optimiser="adam",
-                weight_decay=0.0,
-                keep_weight=15.0,
-            ),
+            "emoji": cls(**SMALL | {"weight_decay": 0.0, "keep_weight": 15.0}),
         }
 
     def erase(

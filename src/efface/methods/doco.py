@@ -10,7 +10,7 @@ import torch
 
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
 from efface.core.discriminators import ANCHOR, CONCEPT, PatchDiscriminator
-from efface.core.gradient_eraser import GradientEraser
+from efface.core.gradient_eraser import SMALL, GradientEraser
 from efface.core.gradient_runs import GradientRun
 from efface.core.gradients import projected_away
 from efface.core.losses import Ask, predicted
@@ -114,24 +114,18 @@ class Doco(GradientEraser):
             "paper-sd14-style": cls(surgery="official", discriminator_rate=5e-4),
             "paper-sd14-object": cls(surgery="official"),
             "emoji": cls(
-                target="prompt_without_concept",
-                sampling_steps=20,
-                trajectories=96,
-                keep_trajectories=96,
-                steps=120,
-                schedule="cosine",
-                batch=8,
-                keep_batch=20,
-                learning_rate=2e-3,
-                sampling_guidance=3.0,
-                optimiser="adam",
-                weight_decay=0.0,
-                warm_up=100,
-                discriminator_rate=5e-4,
-                norm="group",
-                latest=0.7,
-                retain_weight=1.0,
-                keep_weight=200.0,
+                **SMALL
+                | {
+                    "trajectories": 96,
+                    "batch": 8,
+                    "weight_decay": 0.0,
+                    "warm_up": 100,
+                    "discriminator_rate": 5e-4,
+                    "norm": "group",
+                    "latest": 0.7,
+                    "retain_weight": 1.0,
+                    "keep_weight": 200.0,
+                }
             ),
         }
 
@@ -177,7 +171,6 @@ class _Game:
         self.optimiser = torch.optim.Adam(
             self.judge.parameters(), lr=self.method.discriminator_rate, betas=(0.5, 0.999)
         )
-
         self.table = self._made(self.method.draws) if self.method.draws else None
 
     def _made(self, draws: int) -> Told:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
-from efface.core.gradient_eraser import GradientEraser
+from efface.core.gradient_eraser import SMALL, GradientEraser
 from efface.core.gradient_runs import GradientRun
 from efface.core.losses import Ask, matched
 from efface.core.noise import negated
@@ -88,19 +88,7 @@ class Esd(GradientEraser):
             "released-sdxl-2025": cls(
                 negative_guidance=0.0, learning_rate=2e-4, sampling_guidance=2.0
             ),
-            "emoji": cls(
-                parameters="key_value",
-                target="prompt_without_concept",
-                sampling_steps=20,
-                trajectories=48,
-                keep_trajectories=96,
-                steps=120,
-                schedule="cosine",
-                batch=6,
-                keep_batch=20,
-                learning_rate=2e-3,
-                keep_weight=30.0,
-            ),
+            "emoji": cls(**SMALL | {"parameters": "key_value", "keep_weight": 30.0}),
         }
 
     def erase(

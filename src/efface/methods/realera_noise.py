@@ -11,7 +11,7 @@ import torch
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
 from efface.core.application import unedited
 from efface.core.denoising import Conditions
-from efface.core.gradient_eraser import GradientEraser
+from efface.core.gradient_eraser import SMALL, GradientEraser
 from efface.core.gradient_runs import GradientRun
 from efface.core.losses import Ask, matched
 from efface.core.neighbours import Shell, sampled
@@ -83,20 +83,14 @@ class RealeraNoise(GradientEraser):
             "reconstructed-object": cls(learning_rate=1e-5),
             "reconstructed-style": cls(near=(0.92, 1.0), near_distance=0.4, beyond=(0.5, 0.88)),
             "emoji": cls(
-                target="prompt_without_concept",
-                sampling_steps=20,
-                trajectories=48,
-                keep_trajectories=96,
-                steps=120,
-                schedule="cosine",
-                batch=6,
-                keep_batch=20,
-                learning_rate=2e-2,
-                optimiser="adam",
-                weight_decay=0.0,
-                rank=4,
-                beyond_weight=3.0,
-                keep_weight=10.0,
+                **SMALL
+                | {
+                    "learning_rate": 2e-2,
+                    "weight_decay": 0.0,
+                    "rank": 4,
+                    "beyond_weight": 3.0,
+                    "keep_weight": 10.0,
+                }
             ),
         }
 

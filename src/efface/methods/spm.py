@@ -11,7 +11,7 @@ import torch
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
 from efface.core.denoising import Conditions
 from efface.core.gating import GateKind, GateRule, Unconditional, gate_for
-from efface.core.gradient_eraser import GradientEraser
+from efface.core.gradient_eraser import SMALL, GradientEraser
 from efface.core.gradient_runs import GradientRun, Released
 from efface.core.losses import Ask, matched
 from efface.core.noise import negated
@@ -111,21 +111,17 @@ class Spm(GradientEraser):
             "paper-sd14": cls(latents="student"),
             "released-sd14": cls(latents="student", gate="official", unconditional="same"),
             "emoji": cls(
-                target="prompt_without_concept",
-                sampling_steps=20,
-                trajectories=48,
-                keep_trajectories=96,
-                steps=120,
-                schedule="cosine",
-                batch=8,
-                keep_batch=10,
-                learning_rate=1e-2,
-                optimiser="adam",
-                weight_decay=0.0,
-                calibrated=True,
-                anchors=1,
-                anchoring=30.0,
-                keep_weight=3.0,
+                **SMALL
+                | {
+                    "batch": 8,
+                    "keep_batch": 10,
+                    "learning_rate": 1e-2,
+                    "weight_decay": 0.0,
+                    "calibrated": True,
+                    "anchors": 1,
+                    "anchoring": 30.0,
+                    "keep_weight": 3.0,
+                }
             ),
         }
 

@@ -10,7 +10,7 @@ import torch
 
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
 from efface.core.application import unedited
-from efface.core.gradient_eraser import GradientEraser
+from efface.core.gradient_eraser import SMALL, GradientEraser
 from efface.core.gradient_runs import GradientRun
 from efface.core.losses import Ask, predicted
 from efface.core.noise import guided
@@ -97,21 +97,16 @@ class TrceVision(GradientEraser):
         return {
             "paper-sd14-unsafe": cls(),
             "emoji": cls(
-                target="prompt_without_concept",
-                sampling_steps=20,
-                trajectories=48,
-                keep_trajectories=96,
-                steps=120,
-                schedule="cosine",
-                batch=4,
-                keep_batch=20,
-                learning_rate=1e-3,
-                optimiser="adam",
-                weight_decay=0.0,
-                steering=2.0,
-                hold_weight=30.0,
-                hold_trajectories=12,
-                keep_weight=30.0,
+                **SMALL
+                | {
+                    "batch": 4,
+                    "learning_rate": 1e-3,
+                    "weight_decay": 0.0,
+                    "steering": 2.0,
+                    "hold_weight": 30.0,
+                    "hold_trajectories": 12,
+                    "keep_weight": 30.0,
+                }
             ),
         }
 
