@@ -85,11 +85,11 @@ class RealeraNoise(GradientEraser):
             "emoji": cls(
                 **SMALL
                 | {
-                    "learning_rate": 2e-2,
+                    "learning_rate": 5e-3,
                     "weight_decay": 0.0,
                     "rank": 4,
                     "beyond_weight": 3.0,
-                    "keep_weight": 10.0,
+                    "keep_weight": 100.0,
                 }
             ),
         }
