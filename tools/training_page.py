@@ -93,7 +93,7 @@ of emoji-remix:
 """
 PRESETS = """
 Candidates of the presets (`python -m benchmarks presets`), on three other nouns; the one that its
-rule chooses is bold. Candidates that are not measured yet are not in the table.
+rule chooses is bold. Settings are those in which the candidates of a method differ.
 
 """
 COST = """
@@ -129,23 +129,25 @@ def _presets(folder: Path) -> str:
     for path in sorted(folder.glob("*.json")):
         record = json.loads(path.read_text("utf-8"))
         if any("cost" in row for row in record["rows"]):
-            rows += [_candidate(path.stem, row, record["chosen"]) for row in record["rows"]]
+            varied = _varied([row["settings"] for row in record["rows"]])
+            rows += [_candidate(path.stem, row, record["chosen"], varied) for row in record["rows"]]
     if not rows:
         return ""
     names = ["method", "settings", "erased ↓", "synonyms ↓", "neighbours", "kept", "evaluations"]
     return PRESETS + table(names, rows) + "\n"
 
 
-def _candidate(method: str, row: dict[str, Any], chosen: dict[str, Any] | None) -> list[str]:
-    shown = (
-        "keep_weight",
-        "learning_rate",
-        "mode",
-        "constraint",
-        "negative_guidance",
-        "mask_share",
-    )
-    told = ", ".join(f"{name} {row['settings'][name]}" for name in shown if name in row["settings"])
+def _varied(every: list[dict[str, Any]]) -> list[str]:
+    """Names the settings in which candidates differ."""
+    names = dict.fromkeys(name for settings in every for name in settings)
+    return [name for name in names if any(one.get(name) != every[0].get(name) for one in every)]
+
+
+def _candidate(
+    method: str, row: dict[str, Any], chosen: dict[str, Any] | None, varied: list[str]
+) -> list[str]:
+    settings = row["settings"]
+    told = ", ".join(f"{name} {settings[name]}" for name in varied if name in settings)
     name = f"**{method}**" if row["settings"] == chosen else method
     rates = [
         f"{100 * row['before'][role]['rate']:.0f} → {100 * row['after'][role]['rate']:.1f}"
