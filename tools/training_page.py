@@ -93,7 +93,9 @@ of emoji-remix:
 """
 PRESETS = """
 Candidates of the presets (`python -m benchmarks presets`), on three other nouns; the one that its
-rule chooses is bold. Settings are those in which the candidates of a method differ.
+rule chooses is bold. Settings are those in which the candidates of a method differ. A
+refused noun is one whose edit the checks after an erasure took for a wrecked model; it is left out
+of that row, and such a candidate is not chosen.
 
 """
 COST = """
@@ -143,11 +145,17 @@ def _varied(every: list[dict[str, Any]]) -> list[str]:
     return [name for name in names if any(one.get(name) != every[0].get(name) for one in every)]
 
 
+def _noun(failure: str) -> str:
+    """The noun of a failure, which is its text's beginning."""
+    return failure.partition(":")[0]
+
+
 def _candidate(
     method: str, row: dict[str, Any], chosen: dict[str, Any] | None, varied: list[str]
 ) -> list[str]:
     settings = row["settings"]
     told = ", ".join(f"{name} {settings[name]}" for name in varied if name in settings)
+    told += f" (refused: {', '.join(map(_noun, row['failures']))})" if row["failures"] else ""
     name = f"**{method}**" if row["settings"] == chosen else method
     rates = [
         f"{100 * row['before'][role]['rate']:.0f} → {100 * row['after'][role]['rate']:.1f}"
