@@ -114,9 +114,9 @@ class Bench:
         self.store = ImageStore(PICTURES, batch_size=64)
 
     def score(
-        self, method: str, settings: dict[str, Any], concepts: Sequence[str]
+        self, method: str, settings: dict[str, Any], concepts: Sequence[str | list[str]]
     ) -> dict[str, Any]:
-        """Erases every tuning concept with some settings and adds up what was measured."""
+        """Erases every tuning concept, or several at once, and adds up what was measured."""
         before = {name: Tally() for name in COLUMNS}
         after = {name: Tally() for name in COLUMNS}
         failures = []

@@ -4,11 +4,17 @@
 
 Presets are those of one concept; pools and steps grow, since they are shared by five. uce stands
 beside. What has a result is not run again; delete a file to measure it anew.
+
+    python -m benchmarks.together sweep     writes results/presets/ant_fused.json
+
+ant trains layers of each concept and fuses them; how is chosen on the tuning nouns, by the rule of
+`benchmarks.presets`.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +22,14 @@ from typing import Any
 import torch
 
 import efface
-from benchmarks.concepts import TRAINED_NOUNS
+from benchmarks import presets
+from benchmarks.candidates import TRAINED
+from benchmarks.concepts import TRAINED_NOUNS, TUNING
 from benchmarks.erasure import PICTURES, slim, summary
 from benchmarks.training import SEEDS, told
 from efface.core.files import write_atomically
 from efface.core.trajectories import sharing_pools
-from efface.emoji import understood
+from efface.emoji import understood, vocabulary
 from efface.emoji.clip import EmojiClip
 from efface.emoji.judge import EmojiJudge
 from efface.emoji.suites import emoji_suite
@@ -38,6 +46,31 @@ METHODS: dict[str, dict[str, Any]] = {
     "realera+realera_noise": {"realera_noise": MORE},
     "uce": {},
 }
+
+
+FUSIONS: tuple[dict[str, Any], ...] = (
+    {"fusion_scale": 4.3, "fusion_keep": 1.0},
+    {"fusion_scale": 2.0, "fusion_keep": 3.0},
+    {"fusion_scale": 2.0, "fusion_keep": 10.0},
+)
+"""How ant's layers are fused; the first as published."""
+
+
+def sweep() -> None:
+    """Erases three tuning nouns at once, fused in every way, and says which one is chosen."""
+    torch.set_num_threads(1)
+    bench, rows = presets.Bench(), []
+    nouns = [one for one in TUNING if one in vocabulary.NOUNS]
+    with sharing_pools():
+        for fusion in FUSIONS:
+            settings = TRAINED["ant"][-1] | METHODS["ant"] | fusion
+            rows.append(bench.score("ant", settings, [nouns]))
+            print(fusion, {name: cell["rate"] for name, cell in rows[-1]["after"].items()})
+    best = presets.chosen(rows)
+    record = {"command": "python -m benchmarks.together sweep", "concepts": nouns, "rows": rows}
+    record["chosen"] = best["settings"] if best else None
+    path = presets.RESULTS / "ant_fused.json"
+    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def missing() -> Iterator[tuple[str, int, Path]]:
@@ -65,3 +98,9 @@ def run() -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
             print(f"{method:22} {seed} {found.verdict:12} {summary(found)}", flush=True)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["sweep"]:
+        raise SystemExit("python -m benchmarks.together sweep, or python -m benchmarks together")
+    sweep()

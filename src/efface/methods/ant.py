@@ -127,6 +127,8 @@ class Ant(GradientEraser):
                     "mask_share": 1.0,
                     "negative_guidance": 2.0,
                     "keep_weight": 30.0,
+                    "fusion_scale": 2.0,
+                    "fusion_keep": 10.0,
                 }
             ),
         }
