@@ -248,7 +248,7 @@ def test_plans_that_make_no_sense(efface, model, tmp_path):
     refused(efface("plan"), "name a method first: efface plan METHOD")
     refused(efface("plan", "uce", "--model", model), "nothing to erase")
     elsewhere = ("plan", "uce", "--concept", "cat", "--model", tmp_path / "none")
-    refused(efface(*elsewhere), "is no folder here")
+    refused(efface(*elsewhere), "is not a folder here")
     assert efface("plan", "--help").code == 0
 
 

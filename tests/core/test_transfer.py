@@ -6,6 +6,7 @@ import torch
 from efface.core.deltas import Delta
 from efface.core.transfer import distance, transferred
 from efface.errors import BadDelta
+from tests.conftest import host
 from tests.core import toys
 from tests.methods.trained import ran
 
@@ -62,19 +63,21 @@ def test_what_does_not_fit_is_refused():
 
 def test_a_gate_goes_along(tiny_sd1):
     delta = ran("spm", tiny_sd1, anchors=0).delta
+    tuned = host("tiny_sd1")
     with torch.no_grad():
-        for weight in tiny_sd1.unet.parameters():
+        for weight in tuned.unet.parameters():
             weight.mul_(1.1)
-    carried = transferred(delta, tiny_sd1)
+    carried = transferred(delta, tuned)
     assert carried.gate is delta.gate
-    with carried.apply(tiny_sd1):
+    with carried.apply(tuned):
         pass
 
 
 def test_a_gate_that_another_text_encoder_would_shut_is_refused(tiny_sd1):
     delta = ran("spm", tiny_sd1, anchors=0).delta
+    other = host("tiny_sd1", seed=9)
     with torch.no_grad():
-        for weight in tiny_sd1.text_encoder.parameters():
+        for weight in other.text_encoder.parameters():
             weight.copy_(torch.randn(weight.shape, generator=torch.Generator().manual_seed(9)))
     with pytest.raises(BadDelta, match="stays shut for pistol"):
-        transferred(delta, tiny_sd1)
+        transferred(delta, other)

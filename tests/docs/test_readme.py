@@ -72,7 +72,7 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
     (tmp_path / "rece.toml").write_text("ridge = 0.5\n")
     recipes = [*blocks(page, "toml"), '[[stage]]\nmethod = "uce"\n']
     (tmp_path / "recipe.toml").write_text(recipes[0])
-    from efface.cli import apply, evaluate, export, importing, ledger, rerun, verify
+    from efface.cli import apply, evaluate, export, importing, ledger, rerun, transfer, verify
     from efface.cli.choosing import choose
     from efface.cli.debias import read_flags
     from efface.cli.erase import Erase
@@ -90,6 +90,7 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
         "list": List,
         "export": export.Export,
         "import": importing.Import,
+        "transfer": transfer.Transfer,
     }
     kinds = {"erase": Erase, "plan": Plan}
     lines = [line for block in blocks(page, "") for line in block.splitlines()]
