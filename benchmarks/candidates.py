@@ -28,7 +28,6 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
     "esd": (
         COMMON | KEYS | {"keep_weight": 30.0},
         COMMON | KEYS | {"keep_weight": 100.0},
-        COMMON | KEYS | {"keep_weight": 60.0, "steps": 240},
     ),
     "spm": (
         COMMON | MEMBRANES | {"keep_weight": 3.0, "anchoring": 30.0},
@@ -37,7 +36,6 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
     "concept_ablation": (
         COMMON | PLAIN | {"keep_weight": 15.0},
         COMMON | PLAIN | {"keep_weight": 30.0},
-        COMMON | PLAIN | {"keep_weight": 40.0, "steps": 240},
     ),
     "all_but_one": (
         COMMON | {"keep_weight": 15.0},
