@@ -46,6 +46,7 @@ def assert_same(first, second):
     assert records[0]["recipe"] == records[1]["recipe"]
 
 
+@pytest.mark.slow
 def test_a_recipe_is_the_same_stages_given_by_hand(efface, erase, written, tmp_path):
     recipe = written(
         table("[[stage]]", method="uce", ridge=1),
@@ -78,6 +79,7 @@ def test_a_recipe_of_one_stage_is_that_method(erase, written):
     assert_same(by_file, by_hand)
 
 
+@pytest.mark.slow
 def test_an_interrupted_recipe_goes_on_to_the_same_bits(erase, written, tmp_path, monkeypatch):
     recipe = written(table("[[stage]]", method="uce"), table("[[stage]]", method="esd", **SMALL))
     _, whole = erase(recipe, out="whole")

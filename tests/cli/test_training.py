@@ -76,6 +76,7 @@ def test_previews_are_drawn_with_what_was_trained_so_far(tmp_path, capsys):
     assert "preview is -1" in told
 
 
+@pytest.mark.slow
 def test_methods_in_turn_make_one_run_that_repeats(tmp_path, capsys):
     settings = tmp_path / "stages.toml"
     settings.write_text(

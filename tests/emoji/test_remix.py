@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import efface
+from efface.cli import measuring, runs
 from efface.cli.main import main
 from efface.core.transfer import distance, transferred
 from efface.emoji.judge import EmojiJudge
@@ -93,19 +94,32 @@ def test_an_edit_of_the_base_works_on_it_when_it_is_transferred(remix):
     assert any(changed)
 
 
-def test_the_verb_writes_a_run_that_is_measured_like_any_other(tmp_path, capsys):
-    first, second = tmp_path / "base", tmp_path / "remix"
-    erase = ["erase", "uce", "--concept", "pizza", "--no-evaluate", "--out", str(first)]
-    assert main(erase) == 0
+@pytest.fixture(scope="module")
+def carried(tmp_path_factory):
+    """A run on the base and one made of it for emoji-remix."""
+    folder = tmp_path_factory.mktemp("transfer")
+    first, second = folder / "base", folder / "remix"
+    erase = ["erase", "uce", "--concept", "pizza", "--no-evaluate", "--no-smoke"]
+    assert main([*erase, "--out", str(first)]) == 0
     assert main(["transfer", str(first), "--model", "emoji-remix", "--out", str(second)]) == 0
-    assert "% from those of emoji" in capsys.readouterr().out
-    record = json.loads((second / "run.json").read_text())
-    assert record["recipe"]["model"] == "emoji-remix"
+    return first, second
+
+
+def test_the_verb_writes_a_run_of_the_fine_tune(carried, capsys):
+    first, second = carried
+    recipe = runs.recipe_of(second)
+    assert recipe.model == "emoji-remix"
+    assert measuring.suite_of(measuring.Plan(), recipe).judge == "emoji-remix"
+    assert main(["transfer", str(first), "--model", "emoji-remix", "--out", str(second)]) == 2
+    assert "already holds a run" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_carried_run_is_measured_like_any_other(carried):
+    _, second = carried
     assert main(["evaluate", str(second), "--size", "smoke"]) == 0
     found = json.loads((second / "evaluation.json").read_text())
     assert found["judge"]["name"] == "emoji-remix-judge"
-    assert main(["transfer", str(first), "--model", "emoji-remix", "--out", str(second)]) == 2
-    assert "already holds a run" in capsys.readouterr().err
 
 
 def test_an_erasure_on_it_takes_the_presets_of_the_base(remix):
