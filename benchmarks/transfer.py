@@ -2,7 +2,7 @@
 
     python -m benchmarks transfer     writes results/transfer/<method>/<concept>.json
 
-Membranes are made to be carried over (SPM, section 3.5); two edits of other methods go beside them.
+Membranes are made to be carried over (SPM); two edits of other methods go beside them.
 Before and after are both pictures of emoji-remix, looked at by its own judge.
 """
 

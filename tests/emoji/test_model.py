@@ -13,9 +13,9 @@ from efface.concepts import Concept
 from efface.emoji import pipeline_folder, weights_folder
 from efface.emoji.clip import EmojiClip
 from efface.emoji.judge import FILES, EmojiJudge
-from efface.emoji.suites import GUIDANCE, STEPS
 from efface.emoji.vocabulary import NOUNS, concept
 from efface.errors import BadRequest
+from tests.emoji.pictures import drawn
 
 PROMPTS = (
     "a pistol, twemoji style",
@@ -34,15 +34,7 @@ def pipe():
 
 @pytest.fixture(scope="module")
 def pictures(pipe):
-    generators = [torch.Generator().manual_seed(seed) for seed in range(len(PROMPTS))]
-    drawn = pipe(
-        list(PROMPTS),
-        num_inference_steps=STEPS,
-        guidance_scale=GUIDANCE,
-        generator=generators,
-        output_type="pt",
-    )
-    return drawn.images
+    return drawn(pipe, PROMPTS)
 
 
 def test_plain_diffusers_loads_it():

@@ -6,14 +6,16 @@ import pytest
 import torch
 
 import efface
+from efface import registry
 from efface.cli import measuring, runs
+from efface.cli.choosing import Choosing, choose
 from efface.cli.main import main
 from efface.core.transfer import distance, transferred
 from efface.emoji.judge import EmojiJudge
 from efface.emoji.remix import turned
-from efface.emoji.suites import GUIDANCE, STEPS
 from efface.emoji.vocabulary import concept
 from efface.errors import BadDelta
+from tests.emoji.pictures import drawn
 
 NOUNS = ("cat", "pizza", "car", "umbrella", "crown", "frog", "apple", "rocket")
 
@@ -27,14 +29,7 @@ def remix():
 
 @pytest.fixture(scope="module")
 def pictures(remix):
-    drawn = remix(
-        [f"a {noun}, twemoji style" for noun in NOUNS],
-        num_inference_steps=STEPS,
-        guidance_scale=GUIDANCE,
-        generator=[torch.Generator().manual_seed(seed) for seed in range(len(NOUNS))],
-        output_type="pt",
-    )
-    return drawn.images
+    return drawn(remix, [f"a {noun}, twemoji style" for noun in NOUNS])
 
 
 def test_turning_twice_changes_nothing_and_once_makes_white_black():
@@ -126,6 +121,9 @@ def test_an_erasure_on_it_takes_the_presets_of_the_base(remix):
     delta = efface.erase(remix, "pizza", method="uce").delta
     assert delta.provenance.preset == "emoji"
     assert delta.provenance.base_model == "emoji-remix"
+    _, choice = choose("uce", ["--concept", "pizza", "--model", "emoji-remix"], Choosing)
+    assert choice.preset == "emoji"
+    assert choice.method == registry.build("methods", "uce", preset="emoji")
 
 
 def test_it_has_no_folder_of_its_own(capsys, tmp_path):

@@ -14,6 +14,7 @@ from efface.cli.recipes import SUFFIX, as_flags, read_recipe, read_toml
 from efface.cli.shell import Repeated, Shared, parse, settings_from
 from efface.concepts import ConceptKind
 from efface.errors import BadRequest
+from efface.models.loading import measured_preset
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -172,7 +173,8 @@ def _early(flags: list[str]) -> dict[str, str | None]:
 
 
 def _default_preset(found: type[Any], model: str | None) -> str | None:
-    return model if model in found.presets() else None
+    preset = measured_preset(model)
+    return preset if preset in found.presets() else None
 
 
 def _typed(name: str, flags: list[str]) -> bool:

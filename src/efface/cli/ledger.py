@@ -155,8 +155,7 @@ def _start(options: Add, pipe: Any) -> Ledger:
     from efface.ledger import Ledger
     from efface.registry import build
 
-    model = options.model or BUNDLED
-    preset = options.preset or (loading.bundled(model).PRESET if is_bundled(model) else None)
+    preset = options.preset or loading.measured_preset(options.model or BUNDLED)
     keep = [Concept(name=name, kind=options.kind or "object") for name in options.keep]
     return Ledger.create(
         options.ledger, pipe, method=build("methods", "uce", preset=preset), keep=keep

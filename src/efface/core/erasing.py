@@ -24,7 +24,7 @@ from efface.core.stages import in_turn, places
 from efface.core.training_settings import Training
 from efface.errors import BadRequest
 from efface.models.components import parameters
-from efface.models.loading import BUNDLED, bundled
+from efface.models.loading import BUNDLED, bundled, measured_preset
 from efface.registry import build, load, stage_names
 
 __all__ = ["erase"]
@@ -205,10 +205,9 @@ def _method(
 
 def _own_preset(model: Any, method: str | Eraser[Any]) -> str | None:
     """Finds the preset that was measured on a bundled model."""
-    name = model_name(model)
-    if not isinstance(method, str) or name not in BUNDLED:
+    if not isinstance(method, str):
         return None
-    preset: str = bundled(name).PRESET
+    preset = measured_preset(model_name(model))
     return preset if preset in load("methods", method).presets() else None
 
 

@@ -1,4 +1,4 @@
-"""A delta of one model, made to fit a fine-tune of it (SPM, section 3.5)."""
+"""A delta of one model, made to fit a fine-tune of it, as SPM does with its membranes."""
 
 from __future__ import annotations
 

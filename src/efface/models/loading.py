@@ -14,7 +14,7 @@ from efface.errors import BadModel
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BUNDLED", "bundled", "load"]
+__all__ = ["BUNDLED", "bundled", "load", "measured_preset"]
 
 BUNDLED = {"emoji": "efface.emoji", "emoji-remix": "efface.emoji.remix"}
 """Models that come with the package, by the module whose ``pipeline_folder()`` says where. A
@@ -71,6 +71,11 @@ def _found(name: str, dtype: torch.dtype) -> Any:
 def bundled(name: str) -> Any:
     """Imports the module of a bundled model."""
     return importlib.import_module(BUNDLED[name])
+
+
+def measured_preset(name: str | None) -> str | None:
+    """Names the preset of methods that was measured on a bundled model; None for other models."""
+    return str(bundled(name).PRESET) if name in BUNDLED else None
 
 
 def _from_folder(folder: Path, dtype: torch.dtype) -> Any:
