@@ -147,7 +147,12 @@ def folder_of_model(model: str) -> Path:
     Raises:
         BadRequest: it is a hub id or nothing at all.
     """
-    if is_bundled(model) and not hasattr(loading.bundled(model), "finish"):
+    if is_bundled(model):
+        if hasattr(loading.bundled(model), "finish"):
+            raise BadRequest(
+                f"{model} is not a folder: it is completed when it is loaded; write one with "
+                f"efface.load('{model}').save_pretrained(FOLDER) and give that as --model"
+            )
         return Path(loading.bundled(model).pipeline_folder())
     if Path(model).is_dir():
         return Path(model)
