@@ -172,26 +172,32 @@ class GradientRun:
         )
 
     @cached_property
-    def kept_prompts(self) -> Conditions:
-        """Encodes every wording of what is kept, or the empty prompt if there is none."""
-        kept = [prompt for concept in self.request.keep for prompt in wordings(concept)]
-        return self.denoiser.conditions(kept or [""])
+    def kept_wordings(self) -> tuple[str, ...]:
+        """Lists every wording of what is kept, or the empty prompt if there is none."""
+        kept = (prompt for concept in self.request.keep for prompt in wordings(concept))
+        return tuple(kept) or ("",)
+
+    def kept_prompts(self, which: Int[Tensor, " n"]) -> Conditions:
+        """Encodes some of the kept wordings, those that were not asked for before."""
+        return self.denoiser.conditions([self.kept_wordings[place] for place in which.tolist()])
 
     @cached_property
     def kept(self) -> Pool | None:
-        """Samples trajectories of kept prompts, if the settings give them weight."""
+        """Samples trajectories of kept wordings, if the settings give them weight."""
         if self.method.keep_weight == 0:
             return None
-        order = torch.randperm(len(self.kept_prompts), generator=self.draws["kept"])
+        order = torch.randperm(len(self.kept_wordings), generator=self.draws["kept"])
         runs = torch.arange(self.method.keep_trajectories)
-        return self._sampled(self.kept_prompts, order[runs % len(order)], "kept")
+        followed = order[runs % len(order)]
+        pool = self._sampled(self.kept_prompts(followed), runs, "kept")
+        return replace(pool, prompts=followed[pool.runs])
 
     def keep(self, count: int, generator: torch.Generator) -> list[Ask]:
         """Asks that kept prompts give what they gave; nothing if they have no weight."""
         if self.kept is None:
             return []
         some = self.kept.drawn(self.method.keep_batch or count, generator)
-        asked = self.kept_prompts[some.prompts]
+        asked = self.kept_prompts(some.prompts)
         weight = self.method.keep_weight
         return [Ask("keep", weight, some.latents, some.times, asked, some.conditional)]
 

@@ -180,8 +180,8 @@ class Spm(GradientEraser):
         which = torch.arange(len(some)).repeat_interleave(self.anchors)
         latents, times = some.latents[which], some.times[which]
         if self.anchors_from == "kept":
-            count = len(run.kept_prompts)
-            asked = run.kept_prompts[torch.randint(count, (len(which),), generator=generator)]
+            count = len(run.kept_wordings)
+            asked = run.kept_prompts(torch.randint(count, (len(which),), generator=generator))
         else:
             asked = _noises(run.prompts[some.prompts[which]], generator)
         with adapters.teacher():

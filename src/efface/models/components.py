@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from torch import nn
@@ -104,7 +105,11 @@ def find(model: Any, key: str) -> dict[str, nn.Parameter]:
         BadDelta: the model has no such parameter.
     """
     name, _, path = key.partition("/")
-    named = {canonical(each): weight for each, weight in component(model, name).named_parameters()}
+    module = component(model, name)
+    if key not in TEXT_KEYS and canonical(path) == path:
+        with suppress(AttributeError):  # here its path has other levels
+            return {key: module.get_parameter(path)}
+    named = {canonical(each): weight for each, weight in module.named_parameters()}
     if key in TEXT_KEYS:
         found = {f"{name}/{each}": w for each, w in named.items() if TEXT_KEYS[key].search(each)}
     else:
