@@ -7,7 +7,7 @@ from efface.concepts import request
 from efface.core.fusion import fused
 from efface.core.patches import DensePatch, LowRankPatch
 from efface.errors import BadDelta, BadRequest
-from tests.methods.trained import made, one_step, ran
+from tests.methods.trained import TO_LAMP, made, one_step, ran
 
 PLAIN = {"mask_share": 1.0, "before": 0.5}
 
@@ -22,6 +22,21 @@ def test_the_first_loss_is_that_of_esd_at_late_latents(tiny_sd1):
     # With eta other than 1 the preserved side asks for more guidance than there was.
     more = one_step("ant", tiny_sd1, **PLAIN, parameters="key_value", negative_guidance=5.0)
     assert more.curves["preserve"][0] == pytest.approx(4 * other.curves["preserve"][0], rel=1e-4)
+
+
+def test_the_guidance_can_be_turned_around_from_the_anchor(tiny_sd1):
+    settings = PLAIN | {"parameters": "key_value", "target": "anchor"}
+
+    def loss(*wanted, **more):
+        curves = one_step("ant", tiny_sd1, *wanted, **settings, **more).curves
+        return curves["reverse"][0]
+
+    plain, anchored = loss(TO_LAMP), loss(TO_LAMP, turned_from="anchor")
+    assert anchored != pytest.approx(plain, rel=1e-3)
+    stronger = loss(TO_LAMP, turned_from="anchor", negative_guidance=3.0)
+    assert stronger == pytest.approx(4 * anchored, rel=1e-4)
+    # Without an anchor that is the prediction for the empty prompt, as published.
+    assert loss(turned_from="anchor") == pytest.approx(loss(), rel=1e-4)
 
 
 def test_unconditional_terms_have_gradients(tiny_sd1):

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from efface.concepts import ErasureRequest
+    from efface.core.adapters import Adapters
     from efface.core.parameters import Trained
     from efface.core.results import ErasureResult
     from efface.core.trajectories import Pool
@@ -48,9 +49,9 @@ class Ant(GradientEraser):
         keeps the most salient, of the unedited network, and those terms work.
         Both latents are stops of one trajectory of the frozen model, whose sampling gives all
         targets. Maps differ in the concept's wordings and in what is drawn.
-        ``keep_weight`` is ours. ``several="fused"`` trains its low-rank layers on keys and values
-        alone, which is all that the published fusion uses of them, on plain predictions instead of
-        guided ones, and fuses in float64 with a ridge.
+        ``turned_from="anchor"`` and ``keep_weight`` are ours. ``several="fused"`` trains its
+        low-rank layers on keys and values alone, which is all that the published fusion uses of
+        them, on plain predictions instead of guided ones, and fuses in float64 with a ridge.
     """
 
     paper: ClassVar[Paper] = Paper(
@@ -79,6 +80,9 @@ class Ant(GradientEraser):
     """Which side of that point is kept; ``late`` is the released code's reading."""
     negative_guidance: float = 1.0
     """eta: how far the guidance is turned around."""
+    turned_from: Literal["unconditional", "anchor"] = "unconditional"
+    """From where: from what is predicted without a prompt, so all that the prompt names is turned
+    away from, or for the anchor (see ``target``), so that what both name stays."""
     early_weight: float = 1.0
     """a: weight of what must stay at the preserved steps."""
     unconditional_weight: float = 0.5
@@ -150,7 +154,7 @@ class Ant(GradientEraser):
         with run.training(self.parameters, originals=self.originals) as edit:
 
             def losses(generator: torch.Generator) -> dict[str, Tensor]:
-                asks = self._asks(run, early, late, generator)
+                asks = self._asks(run, edit, early, late, generator)
                 return matched(run.denoiser, [*asks, *run.keep(self.batch, generator)])
 
             maps = self._maps(run, edit, early, late)
@@ -174,7 +178,7 @@ class Ant(GradientEraser):
         with run.adapting("key_value", **options) as adapters:
 
             def losses(generator: torch.Generator) -> dict[str, Tensor]:
-                asks = self._asks(run, early, late, generator)
+                asks = self._asks(run, adapters, early, late, generator)
                 asks += run.keep(self.batch, generator)
                 run.open_membranes(adapters, asks, generator)
                 return matched(run.denoiser, asks)
@@ -182,11 +186,11 @@ class Ant(GradientEraser):
             run.train(losses, adapters.parameters, hooks=Released(adapters))
             apart = adapters.patches()
         read = [run.prompts.rows[run.owners == each] for each in range(len(run.request.erasures))]
-        kept = torch.cat([run.kept_prompts.rows, run.empty(1).rows])
+        kept = run.kept_prompts(torch.arange(len(run.kept_wordings)))
         patches = fused(
             apart,
             read,
-            kept,
+            torch.cat([kept.rows, run.empty(1).rows]),
             scale=self.fusion_scale,
             keep=self.fusion_keep,
             ridge=self.fusion_ridge,
@@ -194,14 +198,22 @@ class Ant(GradientEraser):
         return run.result(patches)
 
     def _asks(
-        self, run: GradientRun, early: Pool, late: Pool, generator: torch.Generator
+        self,
+        run: GradientRun,
+        edit: Trained | Adapters,
+        early: Pool,
+        late: Pool,
+        generator: torch.Generator,
     ) -> list[Ask]:
         """Asks for both sides, with the prompt and without."""
         kept, turned = (each.drawn(self.batch, generator) for each in (early, late))
         stay = guided(kept.unconditional, kept.conditional, self.negative_guidance)
-        away = negated(
-            turned.unconditional, turned.unconditional, turned.conditional, self.negative_guidance
-        )
+        base = turned.unconditional
+        if self.turned_from == "anchor":
+            with edit.teacher():
+                anchors = run.anchors[turned.prompts]
+                base = run.denoiser.predict(turned.latents, turned.times, anchors)
+        away = negated(base, base, turned.conditional, self.negative_guidance)
         a, b = self.early_weight, self.unconditional_weight
         return [
             self._ask(run, "reverse", turned, away),
@@ -235,7 +247,7 @@ class Ant(GradientEraser):
             own = [each[each.prompts % self.maps == number] for each in (early, late)]
             sides = own if all(len(each) for each in own) else [early, late]
             for _ in range(self.map_batches):
-                terms = matched(run.denoiser, self._asks(run, sides[0], sides[1], draws))
+                terms = matched(run.denoiser, self._asks(run, edit, sides[0], sides[1], draws))
                 gradients = torch.autograd.grad(
                     torch.stack([*terms.values()]).sum(), [*edit.parameters.values()]
                 )
