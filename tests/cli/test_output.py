@@ -1,6 +1,7 @@
 """The live progress bar on a terminal."""
 
 import re
+import time
 
 import pytest
 
@@ -14,6 +15,8 @@ def test_the_bar_is_one_line_that_goes_away(capsys, monkeypatch, width):
     figures = {"loss": 0.0456, "erase": 3.0625e-12, "anchor": 0.00333, "keep": 0.000185}
     output = Output(machine=False, traceback=False)
     with output.progress("erasing with spm") as monitor:
+        monitor.before("sampling trajectories", 2, 40)
+        time.sleep(0.3)  # it is drawn ten times a second
         for step in range(3):
             monitor(step, 3, figures)
     written = capsys.readouterr().err
@@ -21,6 +24,8 @@ def test_the_bar_is_one_line_that_goes_away(capsys, monkeypatch, width):
     lines = [line for line in re.split(r"[\r\n]", shown) if line.strip()]
     assert lines
     assert all(len(line) <= width for line in lines)
+    assert "2/40" in shown
+    assert "sampling trajectories" in shown
     assert "erasing with spm" in lines[-1]
     assert "3/3" in lines[-1]
     assert ("keep 0.000185" in lines[-1]) == (width == 160)

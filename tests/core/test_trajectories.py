@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from efface.core import trajectories
 from efface.core.denoising import Denoiser
 from efface.core.noise import guided
-from efface.core.trajectories import sampled_pool, sharing_pools, stopped
+from efface.core.trajectories import sampled_pool, sharing_pools, stopped, watching_pools
 from efface.errors import BadModel, BadRequest
 from tests.conftest import host
 
@@ -118,6 +119,16 @@ def test_sd3_without_t5_reads_zeros_in_its_place():
     clip = whole.rows.shape[1] - 256
     assert torch.equal(bare.rows[:, :clip], whole.rows[:, :clip])
     assert not bare.rows[:, clip:].any()
+
+
+def test_sampling_tells_how_far_it_is(tiny_sd1, monkeypatch):
+    monkeypatch.setattr(trajectories, "SAMPLES_A_PASS", 4)  # two trajectories a pass
+    seen = []
+    with watching_pools(lambda done, total: seen.append((done, total))):
+        pool_of(tiny_sd1)
+    assert seen == [(done, 8) for done in range(1, 9)]
+    pool_of(tiny_sd1)
+    assert len(seen) == 8
 
 
 def test_equal_pools_are_shared_where_that_is_asked_for(tiny_sd1):

@@ -6,14 +6,35 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.progress import Progress, TaskID
 
-    from efface.contracts import Monitor
+__all__ = ["Bar", "Output"]
 
-__all__ = ["Output"]
+
+@dataclass(frozen=True)
+class Bar:
+    """A bar on the terminal; a `Monitor`."""
+
+    _shown: Progress
+    _task: TaskID
+    _title: str
+
+    def __call__(self, step: int, total: int, figures: Mapping[str, float]) -> None:
+        """Shows that a step is done, with its figures."""
+        told = " ".join(f"{name} {value:.3g}" for name, value in figures.items())
+        self._update(step + 1, total, description=self._title, figures=told)
+
+    def before(self, what: str, done: int, total: int) -> None:
+        """Shows how far something is that comes before the steps, instead of the title."""
+        self._update(done, total, description=what, figures="")
+
+    def _update(self, done: int, total: int, **shown: Any) -> None:
+        self._shown.update(self._task, completed=done, total=total, **shown)
 
 
 class Output:
@@ -54,7 +75,7 @@ class Output:
         self.result({"error": {"kind": kind, "message": line}})
 
     @contextmanager
-    def progress(self, title: str) -> Iterator[Monitor]:
+    def progress(self, title: str) -> Iterator[Bar]:
         """Shows a bar on standard error while something takes its time; gone when it is done.
 
         It stays one line: figures of the step come last, and those for which there is no room are
@@ -80,13 +101,7 @@ class Output:
         with Progress(
             *columns, console=console, transient=True, expand=True, disable=hidden
         ) as bar:
-            task = bar.add_task(title, total=None, figures="")
-
-            def monitor(step: int, total: int, figures: Mapping[str, float]) -> None:
-                shown = " ".join(f"{name} {value:.3g}" for name, value in figures.items())
-                bar.update(task, completed=step + 1, total=total, figures=shown)
-
-            yield monitor
+            yield Bar(bar, bar.add_task(title, total=None, figures=""), title)
 
     def _console(self) -> Console:
         from rich.console import Console

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -77,15 +78,19 @@ def erase(
         **places: ``cache``, ``checkpoint`` and ``resume`` of `efface.erase`.
     """
     import efface
+    from efface.core.trajectories import watching_pools
 
-    with output.progress(f"erasing with {recipe.method}") as monitor:
+    with (
+        output.progress(f"erasing with {recipe.method}") as bar,
+        watching_pools(partial(bar.before, "sampling trajectories")),
+    ):
         return efface.erase(
             pipe,
             recipe.request,
             method=recipe.method,
             preset=recipe.preset,
             seed=recipe.seed,
-            monitor=monitor if watch is None else watch(monitor),
+            monitor=bar if watch is None else watch(bar),
             **places,
             **recipe.settings,
         )

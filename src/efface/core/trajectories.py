@@ -8,7 +8,7 @@ unedited model needs no teacher and no sampling of its own.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from torch import Tensor
 from efface.core.denoising import SAMPLES_A_PASS, Conditions, Denoiser
 from efface.core.noise import guided
 
-__all__ = ["Pool", "drawn_latents", "sampled_pool", "sharing_pools", "stopped"]
+__all__ = ["Pool", "drawn_latents", "sampled_pool", "sharing_pools", "stopped", "watching_pools"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,10 +118,12 @@ def _made(
     guidance: float,
 ) -> Pool:
     """Samples trajectories from given noise, some at a time."""
-    parts = []
+    parts: list[Pool] = []
+    batches = torch.arange(len(followed)).split(SAMPLES_A_PASS // 2)
     with denoiser.still():
-        for some in torch.arange(len(followed)).split(SAMPLES_A_PASS // 2):
-            visits = _visited(denoiser, conditions[followed[some]], start[some], length, guidance)
+        for number, some in enumerate(batches):
+            batch, own = (number, len(batches)), conditions[followed[some]]
+            visits = _visited(denoiser, own, start[some], length, guidance, batch)
             clean = visits.pop()[0]
             for place, (latents, time, without, with_prompt) in enumerate(visits):
                 parts.append(
@@ -153,6 +155,17 @@ def sharing_pools() -> Iterator[None]:
         _shared.reset(token)
 
 
+@contextmanager
+def watching_pools(watch: Callable[[int, int], None]) -> Iterator[None]:
+    """Tells how far the sampling of a pool is, in passes through the network, done and in all."""
+    token = _watch.set(watch)
+    try:
+        yield
+    finally:
+        _watch.reset(token)
+
+
+_watch: ContextVar[Callable[[int, int], None] | None] = ContextVar("watching", default=None)
 _shared: ContextVar[dict[tuple[str, int | None], Pool] | None] = ContextVar("pools", default=None)
 
 
@@ -175,17 +188,24 @@ def _visited(
     latents: Tensor,
     length: tuple[int, int | None],
     guidance: float,
+    batch: tuple[int, int],
 ) -> list[tuple[Tensor, ...]]:
-    """Runs one batch to its end; the last entry holds the clean latents alone."""
+    """Runs one batch, told by its number and how many there are, to its end.
+
+    The last entry holds the clean latents alone.
+    """
     steps, last = length
     scheduler = denoiser.ready(steps)
     empty = denoiser.conditions([""]).repeated(len(latents))
     found: list[tuple[Tensor, ...]] = []
-    for time in scheduler.timesteps[:last]:
+    times, watch = scheduler.timesteps[:last], _watch.get()
+    for place, time in enumerate(times):
         without, with_prompt = _both(denoiser, latents, time, empty, conditions)
         found.append((latents, time, without, with_prompt))
         steered = guided(without, with_prompt, guidance)
         latents = scheduler.step(steered, time, latents).prev_sample
+        if watch is not None:
+            watch(batch[0] * len(times) + place + 1, batch[1] * len(times))
     return [*found, (latents,)]
 
 
