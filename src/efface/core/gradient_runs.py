@@ -120,6 +120,7 @@ class GradientRun:
         followed = self._in_turn()
         start = drawn_latents(self.denoiser, len(followed), self.draws["pool"])
         steps, guidance = self.method.sampling_steps, self.method.sampling_guidance
+        half = SAMPLES_A_PASS // 2
         parts = [
             stopped(
                 self.denoiser,
@@ -129,9 +130,7 @@ class GradientRun:
                 steps=steps,
                 guidance=guidance,
             )
-            for which, noise in zip(
-                followed.split(SAMPLES_A_PASS // 2), start.split(SAMPLES_A_PASS // 2), strict=True
-            )
+            for which, noise in zip(followed.split(half), start.split(half), strict=True)
         ]
         return torch.cat(parts), followed
 
@@ -174,8 +173,7 @@ class GradientRun:
     @cached_property
     def kept_wordings(self) -> tuple[str, ...]:
         """Lists every wording of what is kept, or the empty prompt if there is none."""
-        kept = (prompt for concept in self.request.keep for prompt in wordings(concept))
-        return tuple(kept) or ("",)
+        return tuple(each for kept in self.request.keep for each in wordings(kept)) or ("",)
 
     def kept_prompts(self, which: Int[Tensor, " n"]) -> Conditions:
         """Encodes some of the kept wordings, those that were not asked for before."""
@@ -186,9 +184,8 @@ class GradientRun:
         """Samples trajectories of kept wordings, if the settings give them weight."""
         if self.method.keep_weight == 0:
             return None
-        order = torch.randperm(len(self.kept_wordings), generator=self.draws["kept"])
-        runs = torch.arange(self.method.keep_trajectories)
-        followed = order[runs % len(order)]
+        runs, count = torch.arange(self.method.keep_trajectories), len(self.kept_wordings)
+        followed = torch.randperm(count, generator=self.draws["kept"])[runs % count]
         pool = self._sampled(self.kept_prompts(followed), runs, "kept")
         return replace(pool, prompts=followed[pool.runs])
 
@@ -197,8 +194,7 @@ class GradientRun:
         if self.kept is None:
             return []
         some = self.kept.drawn(self.method.keep_batch or count, generator)
-        asked = self.kept_prompts(some.prompts)
-        weight = self.method.keep_weight
+        asked, weight = self.kept_prompts(some.prompts), self.method.keep_weight
         return [Ask("keep", weight, some.latents, some.times, asked, some.conditional)]
 
     def open_membranes(
