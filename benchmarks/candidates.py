@@ -18,9 +18,11 @@ ADVERSARIAL |= {"discriminator_rate": 5e-4, "latest": 0.7, "retain_weight": 1.0,
 TURNED: dict[str, Any] = {"negative_guidance": 2.0, "batch": 4}
 UNMASKED: dict[str, Any] = KEYS | {"mask_share": 1.0}
 LONGER: dict[str, Any] = {"before": 0.05, "steps": 240}
+FROM_ANCHOR: dict[str, Any] = {"early_weight": 0.1, "turned_from": "anchor"}
 STEERED: dict[str, Any] = PLAIN | {"steering": 2.0, "hold_weight": 30.0, "hold_trajectories": 12}
 STEERED |= {"batch": 4}
 LAYERS: dict[str, Any] = PLAIN | {"rank": 4, "beyond_weight": 3.0, "learning_rate": 2e-2}
+LOOSER: dict[str, Any] = {"beyond_weight": 0.3, "learning_rate": 5e-3}
 MEMBRANES: dict[str, Any] = PLAIN | {"calibrated": True, "anchors": 1, "learning_rate": 1e-2}
 MEMBRANES |= {"keep_batch": 10, "batch": 8}
 
@@ -28,6 +30,8 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
     "esd": (
         COMMON | KEYS | {"keep_weight": 30.0},
         COMMON | KEYS | {"keep_weight": 100.0},
+        COMMON | KEYS | {"keep_weight": 60.0, "steps": 240},
+        COMMON | KEYS | {"keep_weight": 100.0, "steps": 240},
     ),
     "spm": (
         COMMON | MEMBRANES | {"keep_weight": 3.0, "anchoring": 30.0},
@@ -36,6 +40,10 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
     "concept_ablation": (
         COMMON | PLAIN | {"keep_weight": 15.0},
         COMMON | PLAIN | {"keep_weight": 30.0},
+        COMMON | PLAIN | {"keep_weight": 30.0, "steps": 240},
+        COMMON | PLAIN | {"keep_weight": 60.0, "steps": 240},
+        COMMON | PLAIN | {"keep_weight": 15.0, "steps": 240},
+        COMMON | PLAIN | {"keep_weight": 30.0, "steps": 240, "learning_rate": 4e-3},
     ),
     "all_but_one": (
         COMMON | {"keep_weight": 15.0},
@@ -46,6 +54,8 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
     "doco": (
         COMMON | ADVERSARIAL | {"keep_weight": 60.0},
         COMMON | ADVERSARIAL | {"keep_weight": 200.0},
+        COMMON | ADVERSARIAL | {"keep_weight": 200.0, "draws": 4},
+        COMMON | ADVERSARIAL | {"keep_weight": 200.0, "draws": 4, "steps": 240},
     ),
     "ant": (
         COMMON | TURNED | UNMASKED | {"keep_weight": 10.0},
@@ -54,6 +64,8 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
         COMMON | TURNED | {"keep_weight": 10.0, "before": 0.05, "maps": 2, "map_batches": 3},
         COMMON | TURNED | UNMASKED | {"keep_weight": 30.0, "before": 0.05, "early_weight": 0.1},
         COMMON | TURNED | UNMASKED | LONGER | {"keep_weight": 30.0, "early_weight": 0.1},
+        COMMON | TURNED | UNMASKED | LONGER | FROM_ANCHOR | {"keep_weight": 30.0},
+        COMMON | TURNED | UNMASKED | LONGER | FROM_ANCHOR | {"keep_weight": 60.0},
     ),
     "trce_vision": (
         COMMON | STEERED | {"keep_weight": 30.0, "learning_rate": 1e-3},
@@ -66,5 +78,7 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
         COMMON | LAYERS | {"keep_weight": 30.0, "learning_rate": 5e-3},
         COMMON | LAYERS | {"keep_weight": 100.0, "learning_rate": 5e-3},
         COMMON | LAYERS | {"keep_weight": 100.0, "learning_rate": 2e-3},
+        COMMON | LAYERS | LOOSER | {"keep_weight": 100.0},
+        COMMON | LAYERS | LOOSER | {"keep_weight": 30.0},
     ),
 }

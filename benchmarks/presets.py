@@ -7,7 +7,9 @@ Presence of the erased concept and its synonyms (lower is better) and of kept no
 (higher is better) is added up over the tuning concepts; results are reported on other concepts. The
 rule: of the candidates that lose at most five points of kept nouns and three of kept styles, the
 one with the lowest presence of the erased concept and its synonyms; ties go to the smaller loss.
-Methods that train are tuned on the nouns among the concepts; second stages follow their first.
+Methods that train are tuned on the nouns among the concepts; a candidate that qualifies there, and
+leaves at most a tenth, erases the style too, into another style, and both parts are added up.
+Second stages follow their first.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from typing import Any
 
 import efface
 from benchmarks.candidates import AFTER, TRAINED
-from benchmarks.concepts import TUNING
+from benchmarks.concepts import STYLE_ANCHOR, TUNING
 from benchmarks.erasure import PICTURES
 from efface.contracts import Suite
 from efface.core.files import write_atomically
@@ -38,6 +40,8 @@ from efface.registry import build
 RESULTS = Path(__file__).parent / "results" / "presets"
 ALLOWED = {"kept": 0.05, "kept style": 0.03}
 """How much of kept nouns and of kept styles a preset may lose."""
+LEFT = 0.1
+"""What a method that trains may leave of the nouns for its candidate to be tried on a style."""
 WITHOUT = {"target": "prompt_without_concept", "weighting": "mean"}
 
 RECE_OURS = WITHOUT | {"rows": "erased", "strength_unit": "relative", "strength": 0.1}
@@ -114,7 +118,12 @@ class Bench:
         self.store = ImageStore(PICTURES, batch_size=64)
 
     def score(
-        self, method: str, settings: dict[str, Any], concepts: Sequence[str | list[str]]
+        self,
+        method: str,
+        settings: dict[str, Any],
+        concepts: Sequence[str | list[str]],
+        *,
+        anchor: str | None = None,
     ) -> dict[str, Any]:
         """Erases every tuning concept, or several at once, and adds up what was measured."""
         before = {name: Tally() for name in COLUMNS}
@@ -122,7 +131,7 @@ class Bench:
         failures = []
         evaluations, seconds = [], []
         for concept in concepts:
-            request = understood(efface.request(concept))
+            request = understood(efface.request(concept, anchor=anchor))
             stages = [build("methods", method, **settings)]
             if method in AFTER:
                 stages.insert(0, build("methods", AFTER[method], preset="emoji"))
@@ -160,22 +169,34 @@ def suite(request: efface.ErasureRequest) -> Suite:
     return replace(small, image_metrics=("presence", "style_presence"), set_metrics=())
 
 
+def hits(row: dict[str, Any], side: str, *names: str) -> float:
+    """Gives the share of hits among those cells, over nouns and, where it was tried, the style."""
+    cells = [part[side][name] for part in (row, row.get("style")) if part for name in names]
+    return float(sum(cell["hits"] for cell in cells) / sum(cell["count"] for cell in cells))
+
+
+def lost(row: dict[str, Any], name: str) -> float:
+    """Gives how much less there is of what should stay."""
+    return hits(row, "before", name) - hits(row, "after", name)
+
+
+def left(row: dict[str, Any]) -> float:
+    """Gives how much there still is of what should be gone."""
+    return hits(row, "after", "erased", "synonym")
+
+
+def allowed(row: dict[str, Any]) -> bool:
+    """Says whether a candidate loses too little to matter, and always made an edit."""
+    failures = row["failures"] + row.get("style", {"failures": []})["failures"]
+    return not failures and all(lost(row, name) <= ALLOWED[name] for name in ALLOWED)
+
+
 def chosen(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Applies the rule of this module's docstring; None when no candidate qualifies."""
-
-    def lost(row: dict[str, Any], name: str) -> float:
-        return float(row["before"][name]["rate"] - row["after"][name]["rate"])
-
-    def left(row: dict[str, Any]) -> float:
-        hits = sum(row["after"][name]["hits"] for name in ("erased", "synonym"))
-        return float(hits / sum(row["after"][name]["count"] for name in ("erased", "synonym")))
-
-    def allowed(row: dict[str, Any]) -> bool:
-        return not row["failures"] and all(lost(row, name) <= ALLOWED[name] for name in ALLOWED)
-
+    tried = [row for row in rows if "style" in row]
     return min(
-        filter(allowed, rows),
-        key=lambda row: (left(row), sum(lost(row, n) for n in ALLOWED)),
+        filter(allowed, tried or rows),
+        key=lambda row: (left(row), sum(lost(row, name) for name in ALLOWED)),
         default=None,
     )
 
@@ -193,17 +214,23 @@ def run(methods: Sequence[str] = ()) -> None:
 
 
 def _choose(bench: Bench, method: str, candidates: tuple[dict[str, Any], ...]) -> None:
-    concepts = [one for one in TUNING if method not in TRAINED or one in NOUNS]
+    trains = method in TRAINED
+    concepts = [one for one in TUNING if not trains or one in NOUNS]
     path = RESULTS / f"{method}.json"
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    known = [json.dumps(row["settings"], sort_keys=True) for row in rows]
-    missing = [one for one in candidates if json.dumps(one, sort_keys=True) not in known]
-    if not missing:
-        return
-    for settings in missing:
-        rows.append(bench.score(method, settings, concepts))
-        rates = {name: round(cell["rate"], 3) for name, cell in rows[-1]["after"].items()}
-        print(method, settings, rates, rows[-1]["failures"], flush=True)
+    known = {json.dumps(row["settings"], sort_keys=True): row for row in rows}
+    for settings in candidates:
+        row = known.get(json.dumps(settings, sort_keys=True))
+        if row is not None and ("style" in row or not _styled(row, trains=trains)):
+            continue
+        if row is None:
+            rows.append(row := bench.score(method, settings, concepts))
+        if _styled(row, trains=trains):
+            styles = [one for one in TUNING if one not in NOUNS]
+            row["style"] = bench.score(method, settings, styles, anchor=STYLE_ANCHOR)
+            del row["style"]["settings"]
+        told = {name: round(hits(row, "after", name), 3) for name in ("erased", "synonym", "kept")}
+        print(method, settings, told, row["failures"], flush=True)
         best = chosen(rows)
         record = {
             "command": "python -m benchmarks presets",
@@ -214,4 +241,9 @@ def _choose(bench: Bench, method: str, candidates: tuple[dict[str, Any], ...]) -
         }
         RESULTS.mkdir(parents=True, exist_ok=True)
         write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
-    print(f"{method}: chosen {record['chosen']}")
+        print(f"{method}: chosen {record['chosen']}", flush=True)
+
+
+def _styled(row: dict[str, Any], *, trains: bool) -> bool:
+    """Says whether the candidate is to be tried on a style."""
+    return trains and allowed(row) and left(row) <= LEFT

@@ -99,10 +99,10 @@ style; `concept_ablation` and `esd` lose more kept nouns than allowed. On this m
 paraphrase is drawn before, so that column says nothing.
 """
 PRESETS = """
-Candidates of the presets (`python -m benchmarks presets`), on three other nouns; the one that its
-rule chooses is bold. Settings are those in which the candidates of a method differ. A
-refused noun is one whose edit the checks after an erasure took for a wrecked model; it is left out
-of that row, and such a candidate is not chosen.
+Candidates of the presets (`python -m benchmarks presets`), on three other nouns and, where these
+qualify, on another style; the one that its rule chooses is bold. Settings are those in which the
+candidates of a method differ. A refused noun is one whose edit the checks after an erasure took for
+a wrecked model; it is left out of that row, and such a candidate is not chosen.
 
 """
 COST = """
@@ -142,7 +142,8 @@ def _presets(folder: Path) -> str:
             rows += [_candidate(path.stem, row, record["chosen"], varied) for row in record["rows"]]
     if not rows:
         return ""
-    names = ["method", "settings", "erased ↓", "synonyms ↓", "neighbours", "kept", "evaluations"]
+    names = ["method", "settings", "erased ↓", "synonyms ↓", "neighbours", "kept", "style ↓"]
+    names.append("evaluations")
     return PRESETS + table(names, rows) + "\n"
 
 
@@ -168,7 +169,8 @@ def _candidate(
         f"{100 * row['before'][role]['rate']:.0f} → {100 * row['after'][role]['rate']:.1f}"
         for role in ("erased", "synonym", "neighbour", "kept")
     ]
-    return [name, told, *rates, f"{row['cost']['network_evaluations']:,}"]
+    style = f"{100 * row['style']['after']['erased']['rate']:.1f}" if "style" in row else "-"
+    return [name, told, *rates, style, f"{row['cost']['network_evaluations']:,}"]
 
 
 def _cost(rows: dict[str, dict[str, Any]]) -> str:
