@@ -87,7 +87,7 @@ def run() -> None:
         method = build("methods", name, preset=preset, **pool)
         once, each = _counted(method)
         ours = once + each * method.steps
-        copies = _copies(name, method, sizes)
+        copies = _copies(method, sizes)
         rows[name] = {
             "preset": preset,
             "steps": method.steps,
@@ -130,14 +130,15 @@ def _sd15() -> Any:
         return SimpleNamespace(unet=UNet2DConditionModel(sample_size=64, cross_attention_dim=768))
 
 
-def _copies(name: str, method: Any, model: Any) -> float:
+def _copies(method: Any, model: Any) -> float:
     """Gives the U-Net and what is kept or trained beside it, in U-Nets."""
     whole = sum(weight.numel() for weight in model.unet.parameters())
-    if name == "spm":
-        layers = members(model, "attention_blocks").values()
-        beside = sum(method.rank * (len(weight) + weight[0].numel()) for weight in layers)
+    role, rank = method.trained()
+    layers = members(model, role).values()
+    if rank:
+        beside = sum(rank * (len(weight) + weight[0].numel()) for weight in layers)
     elif getattr(method, "originals", "memory") == "disk":
         beside = 0
     else:
-        beside = sum(weight.numel() for weight in members(model, method.parameters).values())
+        beside = sum(weight.numel() for weight in layers)
     return float(1 + beside / whole)

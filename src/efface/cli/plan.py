@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from efface.cli.choosing import Choosing, choose, overview
 from efface.cli.hosts import Wanted, folder_of_model, request_for
-from efface.errors import BadRequest
+from efface.registry import stage_names
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
+    from efface.concepts import ErasureRequest
+    from efface.contracts import Eraser
+    from efface.core.gradient_eraser import GradientEraser
     from efface.core.planning import WorkPlan
+    from efface.core.training_plan import TrainingPlan
     from efface.models.survey import FolderSurvey
 
 __all__ = ["Plan", "run"]
@@ -26,48 +30,86 @@ def run(arguments: list[str], output: Output) -> int:
     """Prints the plan; reads configs and file headers only."""
     if not arguments or arguments[0].startswith("-"):
         return overview("plan", arguments, output)
-    method, *flags = arguments
-    options, choice = choose(method, flags, Plan)
-    method = choice.name
-    if isinstance(choice.method, tuple):
-        raise BadRequest(f"plan the methods of {method} one at a time; each works on the base")
+    named, *flags = arguments
+    options, choice = choose(named, flags, Plan)
     wanted = Wanted(
         concepts=options.concept, kind=options.kind, anchor=options.anchor, keep=options.keep
     )
     request = request_for(options.model, wanted)
     from efface.core.branches import refuse_family
-    from efface.core.planning import plan_work
     from efface.models.survey import survey
 
     found = survey(folder_of_model(options.model))
-    refuse_family(method, choice.method.families, found.family)
-    plan = plan_work(found, choice.method, request)
-    output.say(*_lines(method, found, plan))
+    stages: dict[str, Any] = {choice.name: choice.method}
+    if isinstance(choice.method, tuple):
+        stages = dict(zip(stage_names(choice.name.split("+")), choice.method, strict=True))
+    for name, method in stages.items():
+        refuse_family(name, method.families, found.family)
+    plans, lines = {}, []
+    for name, method in stages.items():
+        plans[name], told = _stage(found, method, request)
+        lines += [f"method    {name}", *told]
+    output.say(
+        f"model     {found.folder}: {found.pipeline}, family {found.family}",
+        *lines,
+        f"copy      {next(iter(plans.values())).copy_bytes / 1e9:.2f} GB for an edited model",
+        *(f"licence   {line}" for line in found.licence),
+    )
+    every = {name: asdict(plan) for name, plan in plans.items()}
     output.result(
         {
             "model": options.model,
             "pipeline": found.pipeline,
             "family": found.family,
-            "method": method,
+            "method": choice.name,
             "preset": choice.preset,
             "licence": found.licence,
-            **asdict(plan),
+            **every.get(choice.name, {"stages": every}),
         }
     )
     return 0
 
 
-def _lines(method: str, found: FolderSurvey, plan: WorkPlan) -> list[Any]:
+def _stage(
+    found: FolderSurvey, method: Eraser[Any], request: ErasureRequest
+) -> tuple[WorkPlan | TrainingPlan, list[str]]:
+    """Plans one method, and says it in lines."""
+    from efface.core.gradient_eraser import GradientEraser
+    from efface.core.planning import plan_work
+    from efface.core.training_plan import plan_training
+
+    plan: WorkPlan | TrainingPlan
+    if isinstance(method, GradientEraser):
+        told = _training(method, plan := plan_training(found, method, request))
+    else:
+        told = _closed(found, plan := plan_work(found, method, request))
+    touched = (
+        f"touches   {plan.parameters:,} values in {plan.tensors} tensors, "
+        f"{plan.share:.1%} of the {found.denoiser}"
+    )
+    return plan, [
+        touched,
+        *told,
+        f"disk      at most {plan.delta_bytes / 1e6:.1f} MB for the delta",
+    ]
+
+
+def _closed(found: FolderSurvey, plan: WorkPlan) -> list[str]:
     encoders = ", ".join(f"{one.name} ({one.width} wide)" for one in found.encoders)
     return [
-        f"model     {found.folder}: {found.pipeline}, family {found.family}",
-        f"method    {method}",
-        f"touches   {plan.parameters:,} values in {plan.tensors} tensors, "
-        f"{plan.share:.1%} of the {found.denoiser}",
         f"reads     {plan.prompts} prompts through {encoders}: {plan.encoder_passes} passes",
         f"time      about {plan.seconds:.0f} s with one thread",
         f"memory    about {plan.peak_bytes / 1e9:.1f} GB; the {found.denoiser} is not loaded",
-        f"disk      at most {plan.delta_bytes / 1e6:.1f} MB for the delta, "
-        f"{plan.copy_bytes / 1e9:.2f} GB for an edited copy of the model",
-        *(f"licence   {line}" for line in found.licence),
+    ]
+
+
+def _training(method: GradientEraser, plan: TrainingPlan) -> list[str]:
+    kept = method.keep_weight > 0
+    beside = f" and {method.keep_trajectories} of kept prompts" if kept else ""
+    added = f"; {plan.added:,} values are added beside them" if plan.added else ""
+    return [
+        f"trains    {method.steps} steps, batch {method.batch}{added}",
+        f"samples   {method.trajectories} trajectories{beside}, {method.sampling_steps} steps each",
+        f"memory    {(plan.model_bytes + plan.training_bytes) / 1e9:.1f} GB for weights, gradients "
+        "and averages in float32; what a step computes comes on top (--recompute needs less)",
     ]

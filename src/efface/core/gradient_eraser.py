@@ -60,6 +60,14 @@ class GradientEraser(Training, Eraser[TextToImage]):
             if getattr(self, name) < 0:
                 raise BadRequest(f"{name} is {getattr(self, name)}; it must not be negative")
 
+    def trained(self, concepts: int = 1) -> tuple[str, int]:  # noqa: ARG002
+        """Names the role of what is trained, and the rank of the layers beside it, or 0.
+
+        Args:
+            concepts: how many are erased; some methods have layers for each.
+        """
+        return str(vars(self)["parameters"]), 0
+
 
 @dataclass(frozen=True)
 class Wording:

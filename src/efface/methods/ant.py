@@ -137,6 +137,11 @@ class Ant(GradientEraser):
             ),
         }
 
+    def trained(self, concepts: int = 1) -> tuple[str, int]:
+        """The chosen weights, or layers beside keys and values that are fused afterwards."""
+        fused_layers = ("key_value", self.rank * concepts)
+        return fused_layers if self.several == "fused" else (self.parameters, 0)
+
     def erase(
         self,
         model: TextToImage,
@@ -174,8 +179,8 @@ class Ant(GradientEraser):
     def _fused(self, run: GradientRun) -> ErasureResult:
         """Trains low-rank layers of every concept, then fuses them into one edit."""
         early, late = self._sides(run.pool())
-        options = {"rank": self.rank, "membranes": len(run.request.erasures)}
-        with run.adapting("key_value", **options) as adapters:
+        role, rank = self.trained()
+        with run.adapting(role, rank=rank, membranes=len(run.request.erasures)) as adapters:
 
             def losses(generator: torch.Generator) -> dict[str, Tensor]:
                 asks = self._asks(run, adapters, early, late, generator)

@@ -94,6 +94,10 @@ class RealeraNoise(GradientEraser):
             ),
         }
 
+    def trained(self, concepts: int = 1) -> tuple[str, int]:  # noqa: ARG002
+        """Layers beside the chosen ones."""
+        return self.parameters, self.rank
+
     def erase(
         self,
         model: TextToImage,
@@ -108,7 +112,8 @@ class RealeraNoise(GradientEraser):
         with unedited(model):
             pool = run.pool()
             anchored = run.answered(pool, run.anchors)
-        with run.adapting(self.parameters, rank=self.rank) as adapters:
+        role, rank = self.trained()
+        with run.adapting(role, rank=rank) as adapters:
 
             def losses(generator: torch.Generator) -> dict[str, Tensor]:
                 some = torch.randint(len(pool), (self.batch,), generator=generator)

@@ -125,6 +125,10 @@ class Spm(GradientEraser):
             ),
         }
 
+    def trained(self, concepts: int = 1) -> tuple[str, int]:
+        """Layers beside every layer of the attention blocks."""
+        return "attention_blocks", self.rank * concepts
+
     def erase(
         self,
         model: TextToImage,
@@ -136,8 +140,8 @@ class Spm(GradientEraser):
         """Samples the pool with the frozen model, then trains all membranes at once."""
         run = GradientRun(self, model, request, generator=generator, monitor=monitor)
         pool = run.pool() if self.latents == "base" else None
-        options = {"rank": self.rank, "membranes": len(request.erasures)}
-        with run.adapting("attention_blocks", **options) as adapters:
+        role, rank = self.trained()
+        with run.adapting(role, rank=rank, membranes=len(request.erasures)) as adapters:
 
             def losses(generator: torch.Generator) -> dict[str, Tensor]:
                 if pool is None:
