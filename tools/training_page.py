@@ -76,7 +76,10 @@ the command goes on with the others. Presence by the bundled judge before → af
 up over concepts and seeds, with the interval of the latter. Seconds are of one
 thread on a busy machine, and leave out pools that an earlier run had made. *Moved* is how far kept
 pictures are from those of the same prompt and seed before, by features of the judge (1 - cosine)
-and by SSIM (1 - SSIM, layout); two pictures that have nothing to do with each other are near 1.
+and by SSIM (1 - SSIM, layout); two pictures that have nothing to do with each other are near 1. KID
+is the distance between the sets of kept pictures before and after, by the same features; it has no
+bias, so that of equal sets is below 0 as often as above. Evaluations are passes of one sample
+through the network; GB is the largest memory of the process, which held the judge, too.
 
 """
 TOGETHER = """
