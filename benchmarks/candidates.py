@@ -18,7 +18,7 @@ ADVERSARIAL |= {"discriminator_rate": 5e-4, "latest": 0.7, "retain_weight": 1.0,
 TURNED: dict[str, Any] = {"negative_guidance": 2.0, "batch": 4}
 UNMASKED: dict[str, Any] = KEYS | {"mask_share": 1.0}
 LONGER: dict[str, Any] = {"before": 0.05, "steps": 240}
-FROM_ANCHOR: dict[str, Any] = {"early_weight": 0.1, "turned_from": "anchor"}
+FROM_ANCHOR: dict[str, Any] = {"early_weight": 0.1, "turned_from": "anchor", "keep_weight": 30.0}
 STEERED: dict[str, Any] = PLAIN | {"steering": 2.0, "hold_weight": 30.0, "hold_trajectories": 12}
 STEERED |= {"batch": 4}
 LAYERS: dict[str, Any] = PLAIN | {"rank": 4, "beyond_weight": 3.0, "learning_rate": 2e-2}
@@ -64,8 +64,8 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
         COMMON | TURNED | {"keep_weight": 10.0, "before": 0.05, "maps": 2, "map_batches": 3},
         COMMON | TURNED | UNMASKED | {"keep_weight": 30.0, "before": 0.05, "early_weight": 0.1},
         COMMON | TURNED | UNMASKED | LONGER | {"keep_weight": 30.0, "early_weight": 0.1},
-        COMMON | TURNED | UNMASKED | LONGER | FROM_ANCHOR | {"keep_weight": 30.0},
-        COMMON | TURNED | UNMASKED | LONGER | FROM_ANCHOR | {"keep_weight": 60.0},
+        COMMON | TURNED | UNMASKED | LONGER | FROM_ANCHOR | {"target": "anchor"},
+        COMMON | TURNED | UNMASKED | LONGER | FROM_ANCHOR,
     ),
     "trce_vision": (
         COMMON | STEERED | {"keep_weight": 30.0, "learning_rate": 1e-3},
