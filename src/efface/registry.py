@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -158,6 +159,12 @@ def _unknown(what: str, name: str, known: Mapping[str, Any] | list[str]) -> str:
 def _read(kind: Kind, module: str, path: Path, *, name: str | None = None) -> Entry | None:
     if path.stem.startswith("_"):
         return None
+    return _parsed(kind, module, path, name, path.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=256)
+def _parsed(kind: Kind, module: str, path: Path, name: str | None, _written: int) -> Entry | None:
+    """Reads a file once, until it is written anew."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     classes = [
         node for node in tree.body if isinstance(node, ast.ClassDef) and _has_verb(node, kind)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -91,14 +92,20 @@ def attach(
     layers: Mapping[nn.Module, LowRankLayer], gates: Callable[[], Tensor | None]
 ) -> list[Any]:
     """Adds low-rank layers for good; removing the handles takes them off."""
+    return [
+        layer.register_forward_hook(partial(_beside, added, gates))
+        for layer, added in layers.items()
+    ]
 
-    def hook(added: LowRankLayer) -> Any:
-        def run(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            return output + added.on(module, inputs[0], gates())
 
-        return run
-
-    return [layer.register_forward_hook(hook(added)) for layer, added in layers.items()]
+def _beside(
+    added: LowRankLayer,
+    gates: Callable[[], Tensor | None],
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    output: Tensor,
+) -> Tensor:
+    return output + added.on(module, inputs[0], gates())
 
 
 def layer_behind(model: Any, key: str) -> nn.Module:
