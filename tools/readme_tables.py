@@ -162,8 +162,10 @@ def _cells(found: Sequence[Record]) -> list[str]:
     return [_cell(found, metric, role) for _, metric, role in COLUMNS]
 
 
-def _cell(found: Sequence[Record], metric: str, role: str) -> str:
-    """Adds up hits and counts; the interval takes pictures as independent."""
+def _added_up(
+    found: Sequence[Record], metric: str, role: str
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Gives hits and counts before and after, over all runs."""
     rows = [
         row
         for one in found
@@ -172,7 +174,33 @@ def _cell(found: Sequence[Record], metric: str, role: str) -> str:
         and row["before"]
         and row["after"]
     ]
-    before, after = (_total([row[side] for row in rows]) for side in ("before", "after"))
+    return _total([row["before"] for row in rows]), _total([row["after"] for row in rows])
+
+
+def missed(evaluations: Iterable[Record], *, left: float, lost: float) -> str:
+    """Names the methods that leave or lose more than allowed, in shares of pictures.
+
+    Only valid evaluations count.
+    """
+    groups: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for one in evaluations:
+        if one["verdict"] == "valid":
+            groups[_method(one), _kind(one)].append(one)
+    told = []
+    for (method, kind), found in sorted(groups.items()):
+        _, gone = _added_up(found, "presence", "erased")
+        before, after = _added_up(found, "presence", "kept")
+        if gone[0] > left * gone[1]:
+            told.append(f"`{method}` leaves {gone[0] / gone[1]:.1%} of {kind}s")
+        less = before[0] / before[1] - after[0] / after[1]
+        if less > lost:
+            told.append(f"`{method}` loses {100 * less:.1f} points of kept nouns beside {kind}s")
+    return "; ".join(told) or "nobody"
+
+
+def _cell(found: Sequence[Record], metric: str, role: str) -> str:
+    """Shows the shares of hits; the interval takes pictures as independent."""
+    before, after = _added_up(found, metric, role)
     if not before[1] or not after[1]:
         return "-"
     low, high = wilson(after[0] / after[1], after[1])

@@ -67,6 +67,17 @@ def test_the_page_of_results_has_every_concept_and_no_number_of_an_invalid_one(t
     assert "| pistol | invalid | - | - | - | - | - | - |" in rows
 
 
+def test_methods_that_leave_or_lose_too_much_are_named():
+    cats = [evaluation(hits=4, names=("cat",)), evaluation("invalid")]
+    assert readme_tables.missed(cats, left=0.4, lost=0.0) == "nobody"
+    told = "`uce` leaves 40.0% of objects"
+    assert readme_tables.missed(cats, left=0.3, lost=0.0) == told
+    less = evaluation(hits=8)
+    less["measurements"][1] = less["measurements"][1] | {"after": {"count": 10, "hits": 6}}
+    lost = "`uce` loses 20.0 points of kept nouns beside objects"
+    assert readme_tables.missed([less], left=0.9, lost=0.1) == lost
+
+
 def test_without_results_the_table_says_so(tmp_path):
     assert readme_tables.summary(readme_tables.read(tmp_path)) == readme_tables.NO_RESULTS
 
