@@ -23,7 +23,6 @@ import torch
 
 import efface
 from benchmarks import presets
-from benchmarks.candidates import TRAINED
 from benchmarks.concepts import TRAINED_NOUNS, TUNING
 from benchmarks.erasure import PICTURES, slim, summary
 from benchmarks.training import SEEDS, told
@@ -61,9 +60,10 @@ def sweep() -> None:
     torch.set_num_threads(1)
     bench, rows = presets.Bench(), []
     nouns = [one for one in TUNING if one in vocabulary.NOUNS]
+    alone = json.loads((presets.RESULTS / "ant.json").read_text())["chosen"]
     with sharing_pools():
         for fusion in FUSIONS:
-            settings = TRAINED["ant"][-1] | METHODS["ant"] | fusion
+            settings = alone | METHODS["ant"] | fusion
             rows.append(bench.score("ant", settings, [nouns]))
             print(fusion, {name: cell["rate"] for name, cell in rows[-1]["after"].items()})
     best = presets.chosen(rows)
