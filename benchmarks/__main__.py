@@ -1,7 +1,7 @@
 """Runs the experiments that have no result yet.
 
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
-                     [transfer] [cost]
+                     [transfer] [cost] [true_size]
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from benchmarks import (
     together,
     training,
     transfer,
+    true_size,
 )
 
 EXPERIMENTS = {
@@ -30,6 +31,7 @@ EXPERIMENTS = {
     "together": together.run,
     "transfer": transfer.run,
     "cost": cost.run,
+    "true_size": true_size.run,
 }
 
 

@@ -2,22 +2,33 @@
 
 python -m benchmarks.true_size esd              prints seconds and peak bytes as JSON
 python -m benchmarks.true_size esd --recompute  the same, computing activations twice
+python -m benchmarks true_size                  all methods, both ways: results/true_size.json
+
+Each run is a process of its own with one thread. What has a result is not run again.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
+import subprocess
 import sys
 import time
+from itertools import product
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from efface.concepts import request
+from efface.core.files import write_atomically
 from efface.models.tiny import autoencoder, tiny_tokenizer
 from efface.registry import build
 
+RESULTS = Path(__file__).parent / "results" / "true_size.json"
+METHODS = ("esd", "concept_ablation", "all_but_one", "doco", "ant", "trce_vision")
+METHODS += ("realera_noise", "spm")
 SMALL: dict[str, Any] = {"steps": 1, "trajectories": 1, "sampling_steps": 2, "batch": 1}
 EXTRA: dict[str, dict[str, Any]] = {
     "doco": {"warm_up": 1},
@@ -55,6 +66,28 @@ def pipeline() -> Any:
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+def run() -> None:
+    """Measures what has no result yet, each in a process of its own."""
+    record: dict[str, Any] = {"command": "python -m benchmarks true_size", "rows": []}
+    if RESULTS.exists():
+        record = json.loads(RESULTS.read_text())
+    known = {(row["method"], row["recompute"]) for row in record["rows"]}
+    for name, recompute in product(METHODS, (False, True)):
+        if (name, recompute) not in known:
+            record["rows"].append(took(name, *(["--recompute"] if recompute else [])))
+            print(record["rows"][-1], flush=True)
+            write_atomically(RESULTS, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def took(*arguments: str) -> dict[str, Any]:
+    """Runs one step in another process."""
+    command = [sys.executable, "-m", "benchmarks.true_size", *arguments]
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, env=one_thread)
+    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
+    return found
 
 
 def main() -> None:

@@ -120,6 +120,13 @@ but One and RealEra published none. Memory is that of weights while training, in
 of SD 1.5. DoCo's is counted with `--draws 4`, ANT's with `--originals disk`.
 
 """
+TRUE_SIZE = """
+One optimiser step at the true size of SD 1.5, with random weights, batch 1, one trajectory of two
+steps (`python -m benchmarks true_size`). Seconds are of one thread of a processor; GB is the most
+that the process held, of which {model:.1f} GB are the model in float32. `--recompute` computes
+activations twice.
+
+"""
 
 
 def page(results: Path) -> str:
@@ -137,7 +144,24 @@ def page(results: Path) -> str:
     cost = results / "cost.json"
     if cost.exists():
         text += COST + _cost(json.loads(cost.read_text("utf-8"))["rows"])
+    true_size = results / "true_size.json"
+    if true_size.exists():
+        text += _true_size(json.loads(true_size.read_text("utf-8"))["rows"])
     return text
+
+
+def _true_size(rows: list[dict[str, Any]]) -> str:
+    held = {(row["method"], row["recompute"]): row for row in rows}
+    lines = []
+    for name in dict.fromkeys(row["method"] for row in rows):
+        pair = [held.get((name, twice)) for twice in (False, True)]
+        seconds = [f"{row['seconds']:.0f}" if row else "-" for row in pair]
+        memory = [f"{row['peak_bytes'] / 1e9:.1f}" if row else "-" for row in pair]
+        evaluations = next(str(row["evaluations"]) for row in pair if row)
+        lines.append([name, evaluations, *seconds, *memory])
+    names = ["method", "evaluations", "seconds", "with `--recompute`", "GB", "with `--recompute`"]
+    model = max(row["model_bytes"] for row in rows) / 1e9
+    return TRUE_SIZE.format(model=model) + table(names, lines) + "\n"
 
 
 def _presets(folder: Path) -> str:
