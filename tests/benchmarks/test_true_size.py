@@ -1,7 +1,6 @@
 """One step of training at the true size of Stable Diffusion 1.5, with what it takes on record."""
 
 import pytest
-
 from benchmarks.true_size import METHODS, took
 
 
