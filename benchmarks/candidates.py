@@ -66,7 +66,6 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
         COMMON | TURNED | UNMASKED | {"keep_weight": 30.0, "before": 0.05, "early_weight": 0.1},
         COMMON | TURNED | UNMASKED | LONGER | {"keep_weight": 30.0, "early_weight": 0.1},
         COMMON | TURNED | UNMASKED | LONGER | FROM_ANCHOR | {"target": "anchor"},
-        COMMON | TURNED | UNMASKED | LONGER | FROM_ANCHOR,
     ),
     "trce_vision": (
         COMMON | STEERED | {"keep_weight": 30.0, "learning_rate": 1e-3},

@@ -123,6 +123,8 @@ class Ant(GradientEraser):
             "emoji": cls(
                 **SMALL
                 | {
+                    "target": "anchor",
+                    "turned_from": "anchor",
                     "before": 0.05,
                     "early_weight": 0.1,
                     "steps": 240,

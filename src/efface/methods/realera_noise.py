@@ -88,7 +88,7 @@ class RealeraNoise(GradientEraser):
                     "learning_rate": 5e-3,
                     "weight_decay": 0.0,
                     "rank": 4,
-                    "beyond_weight": 3.0,
+                    "beyond_weight": 0.3,
                     "keep_weight": 100.0,
                 }
             ),
