@@ -4,7 +4,6 @@ import json
 import math
 import resource
 import signal
-import subprocess
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +16,7 @@ from efface.cli.folder import locked
 from efface.contracts import Estimate, JudgeCard
 from efface.core.deltas import Delta
 from efface.evaluation import suites
+from tests.processes import started
 
 SLOW_SAVE = """
 import os, sys, time
@@ -47,14 +47,9 @@ sys.exit(shell.guarded(verb, []))
 def saving(run):
     """A process in the middle of replacing a run's delta."""
     command = [sys.executable, "-c", SLOW_SAVE, str(run)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            assert process.stdout.readline() == "saving\n", process.stderr.read()
-            yield process
-        finally:
-            process.kill()
+    with started(command) as process:
+        assert process.stdout.readline() == "saving\n", process.stderr.read()
+        yield process
 
 
 def test_ctrl_c_during_a_save_keeps_the_old_delta(a_run):

@@ -19,6 +19,7 @@ from efface.models.streaming import stream
 from efface.models.survey import survey
 from tests.cli.test_bad_input import refused
 from tests.cli.test_faults import files_of_at_most
+from tests.processes import started
 
 
 @pytest.fixture
@@ -107,9 +108,7 @@ def test_ctrl_c_in_mid_copy_leaves_nothing_and_a_second_copy_waits(
 ):
     out = tmp_path / "deep" / "copy"
     command = [sys.executable, "-c", SLOW_COPY, str(model), str(plain_run), str(out)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with started(command) as process:
         assert process.stdout.readline() == "copying\n", process.stderr.read()
         assert any((out.parent / ".copy.partial").iterdir())
         refused(efface("apply", plain_run, "--in-place-copy", out), "another process is writing")

@@ -2,7 +2,6 @@
 
 import json
 import signal
-import subprocess
 import sys
 import time
 
@@ -10,6 +9,7 @@ import pytest
 from PIL import Image
 
 from efface.cli.main import main
+from tests.processes import started
 
 SMALL = ["--steps", "4", "--trajectories", "4", "--keep-trajectories", "4", "--sampling-steps", "4"]
 SMALL += ["--batch", "2", "--keep-batch", "2", "--no-evaluate", "--concept", "pistol"]
@@ -29,13 +29,13 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path, capsys):
     out = tmp_path / "run"
     long = [*SMALL, "--steps", "100000"]
     command = [sys.executable, "-m", "efface.cli.main", "erase", "esd", *long, "--out", str(out)]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     checkpoint = tmp_path / "run.checkpoint" / "checkpoint.safetensors"
     deadline = time.monotonic() + 120
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    with started(command) as process:
+        while not checkpoint.exists() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, told = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "--resume" in told
     assert "efface erase esd" in told
