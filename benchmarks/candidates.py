@@ -32,7 +32,6 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
         COMMON | KEYS | {"keep_weight": 100.0},
         COMMON | KEYS | {"keep_weight": 60.0, "steps": 240},
         COMMON | KEYS | {"keep_weight": 100.0, "steps": 240},
-        COMMON | KEYS | {"keep_weight": 100.0, "steps": 400},
     ),
     "spm": (
         COMMON | MEMBRANES | {"keep_weight": 3.0, "anchoring": 30.0},
