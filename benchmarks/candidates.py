@@ -55,7 +55,6 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
         COMMON | ADVERSARIAL | {"keep_weight": 60.0},
         COMMON | ADVERSARIAL | {"keep_weight": 200.0},
         COMMON | ADVERSARIAL | {"keep_weight": 200.0, "draws": 4},
-        COMMON | ADVERSARIAL | {"keep_weight": 200.0, "draws": 4, "steps": 240},
     ),
     "ant": (
         COMMON | TURNED | UNMASKED | {"keep_weight": 10.0},
