@@ -4,6 +4,8 @@ import pytest
 import torch
 
 from efface.concepts import Concept, request, wordings
+from efface.core.branches import text_branches
+from efface.core.reweighting import nearness
 from efface.errors import BadRequest, NothingChanged
 from efface.methods.rece import Rece
 from efface.methods.uce import Uce
@@ -214,6 +216,26 @@ def test_uce_in_the_null_space_leaves_the_keys_and_values_of_kept_prompts(pipe):
         ]
     assert moved[1e-12][0] < 1e-8 < moved[0.0][0]
     assert moved[1e-12][1] > 0.1
+
+
+def test_uce_with_rounds_moves_the_row_that_moved_least_farther(pipe):
+    """Much is held, so that the concepts compete for what is left."""
+    wanted = request([PISTOL, "church", "lamp", "boat"], keep=["cat", "tree"])
+    (branch,) = text_branches(pipe)
+    pairs = branch.erased(wanted.erasures, tokens="new", target="anchor")
+    kept = branch.kept(wanted.keep, tokens="new")
+    least = [
+        float(nearness(pairs, Uce(keep_scale=30.0, **more).solve(pairs, kept)[0].map).min())
+        for more in ({}, {"reweightings": 4})
+    ]
+    assert least[1] > least[0]
+
+
+def test_rounds_and_reach_out_of_range_are_refused():
+    with pytest.raises(BadRequest, match="reweightings is -1"):
+        Uce(reweightings=-1)
+    with pytest.raises(BadRequest, match="reach is 0"):
+        Uce(reach=0.0)
 
 
 def test_a_share_that_is_none_is_refused():

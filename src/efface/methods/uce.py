@@ -12,7 +12,8 @@ from efface.core.checks import require
 from efface.core.edit_report import residual, stored
 from efface.core.patches import Patch
 from efface.core.recording import Recording
-from efface.core.text_space import Solution, Weighting, free_directions, ridge_edit
+from efface.core.reweighting import balanced_edit
+from efface.core.text_space import Solution, Weighting, free_directions
 from efface.core.token_rules import TargetRule, TokenRule
 from efface.errors import BadRequest, require_positive
 from efface.models.architectures import FAMILIES
@@ -49,6 +50,8 @@ class Uce(Eraser[TextToImage]):
         empty prompt wipes the style too, so the wording around the concept is kept in the target.
         ``weighting="mean"`` is ours too. ``null_space`` is the idea of SPEED (arXiv 2503.07392
         [recalled]), written from the idea: erase many concepts within what is left free.
+        ``reweightings`` and ``reach`` are ours: many concepts compete for the directions of one
+        map, and equal weights erase most of them far more than needed and some too little.
     """
 
     paper: ClassVar[Paper] = Paper(
@@ -75,11 +78,17 @@ class Uce(Eraser[TextToImage]):
     """Whether the erased and the kept side count by number of tokens (sum) or as one (mean)."""
     null_space: float = 0.0
     """Edit only directions that the keep set uses at most this share of its main one; 0: all."""
+    reweightings: int = 0
+    """Further solves, each with more weight on rows that are left near their source; 0: none."""
+    reach: float = 1.0
+    """Share of the way to the targets that is asked for; above 1 goes past them."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "ridge", "erase_scale")
+        require_positive(self, "ridge", "erase_scale", "reach")
         if self.keep_scale < 0:
             raise BadRequest(f"keep_scale is {self.keep_scale}; it must not be negative")
+        if self.reweightings < 0:
+            raise BadRequest(f"reweightings is {self.reweightings}; it must not be negative")
         if not 0 <= self.null_space <= 1:
             raise BadRequest(f"null_space is {self.null_space}; it must be between 0 and 1")
 
@@ -134,11 +143,13 @@ class Uce(Eraser[TextToImage]):
         """
         erase, keep = kept.factors(float(pairs.weights.sum()), self.weighting)
         held = kept.weighted(keep)
-        solution = ridge_edit(
+        solution = balanced_edit(
             pairs.scaled(self.erase_scale * erase),
             self.keep_scale * held,
             ridge=self.ridge,
             free=free_directions(held, share=self.null_space) if self.null_space else None,
+            rounds=self.reweightings,
+            reach=self.reach,
         )
         left = {"residual": residual(solution.map, pairs)}
         return solution, left | {"interference": kept.interference(solution.map)}
