@@ -146,4 +146,5 @@ def test_a_recipe_stands_alone(efface, erase, written):
     for flag in ("--preset", "--settings"):
         outcome, _ = erase(recipe, flag, recipe, out="run")
         refused(outcome, "has the presets and settings of its stages; say them there")
-    refused(efface("plan", recipe, "--concept", "cat"), "plan the methods of uce+esd one at a time")
+    planned = efface("plan", recipe, "--concept", "cat", "--json").json
+    assert [*planned["stages"]] == ["uce", "esd"]

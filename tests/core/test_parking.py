@@ -113,6 +113,7 @@ def test_a_full_disk_is_told_before_anything_changes(tiny_sd1, monkeypatch):
     assert all(torch.equal(weight, before[key]) for key, weight in weights.items())
 
 
+@pytest.mark.slow
 def test_ant_gives_the_same_delta_with_a_copy_less(tiny_sd1):
     """Beside the weights a step needs gradients, two states of Adam and a byte a weight of mask."""
     whole = size(chosen(tiny_sd1, "unet"))
