@@ -71,15 +71,15 @@ RESULT = """
 ## What it does to the bundled model
 
 `python -m benchmarks training`: one concept at a time with the bundled model's presets; {done} of
-the {whole} runs of the experiment (8 nouns, 2 styles, 2 seeds, {methods} methods) are measured, and
-the command goes on with the others. Presence by the bundled judge before → after in per cent, added
-up over concepts and seeds, with the interval of the latter. Seconds are of one
-thread on a busy machine, and leave out pools that an earlier run had made. *Moved* is how far kept
-pictures are from those of the same prompt and seed before, by features of the judge (1 - cosine)
-and by SSIM (1 - SSIM, layout); two pictures that have nothing to do with each other are near 1. KID
-is the distance between the sets of kept pictures before and after, by the same features; it has no
-bias, so that of equal sets is below 0 as often as above. Evaluations are passes of one sample
-through the network; GB is the largest memory of the process, which held the judge, too.
+the {whole} runs of the experiment (8 nouns, 2 styles, 2 seeds, {methods} methods) are measured; the
+command makes those that are missing. Presence by the bundled judge before → after in per cent,
+added up over concepts and seeds, with the interval of the latter. Seconds are of one thread on a
+busy machine, and leave out pools that an earlier run had made. *Moved* is how far kept pictures are
+from those of the same prompt and seed before, by features of the judge (1 minus cosine) and by SSIM
+(1 minus SSIM, layout); two pictures that have nothing to do with each other are near 1. KID is the
+distance between the sets of kept pictures before and after, by the same features; it has no bias,
+so that of equal sets is below 0 as often as above. Evaluations are passes of one sample through the
+network; GB is the largest memory of the process, which held the judge, too.
 
 """
 TOGETHER = """
@@ -97,13 +97,13 @@ READ = """
 The bars that were set are at most 10 % left of the erased and at most 5 points lost of kept nouns.
 They are missed by: {missed}.
 
-`concept_ablation` trades one bar for the other: among its candidates below, more weight on what is
-kept loses less and leaves more. `doco` and `realera_noise` were chosen on three nouns and the style
-watercolor, of which they leave 4 and 0 %; of blueprint, which colours the whole picture, they leave
-more. `ant` turns a style away from the anchor that the request names; without one it turns away
-from no prompt at all, which leaves the style, see the candidates. A style that is erased without an
-anchor becomes one of eight by chance, whatever the method. On this model no held-out paraphrase is
-drawn before, so that column says nothing.
+`concept_ablation` and `doco` trade one bar for the other: among their candidates below, more weight
+on what is kept loses less and leaves more. `doco` and `realera_noise` were chosen on three nouns
+and the style watercolor, of which they leave 4 and 0 %; of blueprint, which colours the whole
+picture, they leave more. `ant` turns a style away from the anchor that the request names; without
+one it turns away from no prompt at all, which leaves the style, see the candidates. A style that is
+erased without an anchor becomes one of eight by chance, whatever the method. On this model no
+held-out paraphrase is drawn before, so that column says nothing.
 """
 PRESETS = """
 Candidates of the presets (`python -m benchmarks presets`), on three other nouns and, where these
