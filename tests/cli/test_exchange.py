@@ -32,6 +32,7 @@ def test_a_lora_goes_out_and_comes_back(efface, a_run, model, tmp_path, name, fi
     assert all(tensor.isfinite().all() for tensor in header.values())
 
 
+@pytest.mark.slow
 def test_a_membrane_comes_back_with_a_gate(efface, model, tmp_path):
     erase = ("erase", "spm", "--concept", "pistol", "--keep", "cat", "--smoke", "--steps", "2")
     told = ("--learning-rate", "0.02", "--optimiser", "adam", "--out", tmp_path / "ours")
