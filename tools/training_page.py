@@ -97,13 +97,14 @@ READ = """
 The bars that were set are at most 10 % left of the erased and at most 5 points lost of kept nouns.
 They are missed by: {missed}.
 
-`concept_ablation` and `doco` trade one bar for the other: among their candidates below, more weight
-on what is kept loses less and leaves more. `doco` and `realera_noise` were chosen on three nouns
-and the style watercolor, of which they leave 4 and 0 %; of blueprint, which colours the whole
-picture, they leave more. `ant` turns a style away from the anchor that the request names; without
-one it turns away from no prompt at all, which leaves the style, see the candidates. A style that is
-erased without an anchor becomes one of eight by chance, whatever the method. On this model no
-held-out paraphrase is drawn before, so that column says nothing.
+`concept_ablation` trades one bar for the other: among its candidates below, more weight on what is
+kept loses less and leaves more. `doco` loses 4 points of the tuning nouns already, and its other
+candidates lose more. `doco` and `realera_noise` were chosen on three nouns and the style
+watercolor, of which they leave 4 and 0 %; of blueprint, which colours the whole picture, they leave
+more. `ant` turns a style away from the anchor that the request names; without one it turns away
+from no prompt at all, which leaves the style, see the candidates. A style that is erased without an
+anchor becomes one of eight by chance, whatever the method. On this model no held-out paraphrase is
+drawn before, so that column says nothing.
 """
 PRESETS = """
 Candidates of the presets (`python -m benchmarks presets`), on three other nouns and, where these

@@ -84,7 +84,7 @@ def plan_work(found: FolderSurvey, method: Any, request: ErasureRequest) -> Work
         + reading / READ_RATE,
         peak_bytes=START_BYTES + touched_bytes + max(layer, dense),
         delta_bytes=_delta_bytes(found.width, rows),
-        copy_bytes=sum(f.stat().st_size for f in found.folder.rglob("*") if f.is_file()),
+        copy_bytes=found.bytes,
     )
 
 
@@ -92,7 +92,8 @@ def _solver(found: FolderSurvey, method: Any, parameters: int) -> tuple[float, i
     """Gives the operations of the solves, and how many squares of the width are held."""
     rounds = getattr(method, "rounds", None)
     if rounds is None:
-        return float(SOLVE_CUBES * found.width**3), SOLVE_SQUARES
+        solves = 1 + getattr(method, "reweightings", 0)
+        return float(solves * SOLVE_CUBES * found.width**3), SOLVE_SQUARES
     root = parameters * found.width
     return float((SOLVE_CUBES + ROUND_CUBES * (rounds + 1)) * found.width**3 + root), ROUND_SQUARES
 

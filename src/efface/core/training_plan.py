@@ -69,7 +69,7 @@ def plan_training(
         model_bytes=FLOAT * _values(found),
         training_bytes=FLOAT * (HELD_BESIDE * added if added else copies * parameters),
         delta_bytes=FLOAT * (added or parameters) + (1 << 14) + (len(shapes) << 9),
-        copy_bytes=sum(f.stat().st_size for f in found.folder.rglob("*") if f.is_file()),
+        copy_bytes=found.bytes,
     )
 
 

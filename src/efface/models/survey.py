@@ -63,6 +63,11 @@ class FolderSurvey:
             read[tensor.shape[1]] += tensor.numel
         return read.most_common(1)[0][0]
 
+    @property
+    def bytes(self) -> int:
+        """Size of all files in the folder."""
+        return sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+
 
 def survey(folder: Path | str) -> FolderSurvey:
     """Reads what there is to edit; no weight is read.
