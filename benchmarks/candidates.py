@@ -44,6 +44,8 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
         COMMON | PLAIN | {"keep_weight": 60.0, "steps": 240},
         COMMON | PLAIN | {"keep_weight": 15.0, "steps": 240},
         COMMON | PLAIN | {"keep_weight": 30.0, "steps": 240, "learning_rate": 4e-3},
+        COMMON | PLAIN | {"keep_weight": 20.0, "steps": 240},
+        COMMON | PLAIN | {"keep_weight": 30.0, "steps": 360},
     ),
     "all_but_one": (
         COMMON | {"keep_weight": 15.0},
@@ -55,6 +57,8 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
         COMMON | ADVERSARIAL | {"keep_weight": 60.0},
         COMMON | ADVERSARIAL | {"keep_weight": 200.0},
         COMMON | ADVERSARIAL | {"keep_weight": 200.0, "draws": 4},
+        COMMON | ADVERSARIAL | {"keep_weight": 400.0, "steps": 240},
+        COMMON | ADVERSARIAL | {"keep_weight": 200.0, "steps": 240},
     ),
     "ant": (
         COMMON | TURNED | UNMASKED | {"keep_weight": 10.0},
@@ -78,5 +82,7 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
         COMMON | LAYERS | {"keep_weight": 100.0, "learning_rate": 2e-3},
         COMMON | LAYERS | LOOSER | {"keep_weight": 100.0},
         COMMON | LAYERS | LOOSER | {"keep_weight": 30.0},
+        COMMON | LAYERS | LOOSER | {"keep_weight": 100.0, "beyond_weight": 0.1},
+        COMMON | LAYERS | LOOSER | {"keep_weight": 100.0, "learning_rate": 2e-3},
     ),
 }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 TUNING: tuple[str, ...] = ("dog", "swords", "mage", "watercolor")
 """Three nouns of different categories and a style; presets are chosen on these alone."""
+TUNING_STYLES: tuple[str, ...] = ("watercolor", "sepia")
+"""Styles that presets of methods that train are chosen on; the second colours the whole picture."""
 
 MEASURED_NOUNS: tuple[str, ...] = (
     "pistol",

@@ -175,7 +175,7 @@ def _presets(folder: Path) -> str:
             rows += [_candidate(path.stem, row, record["chosen"], varied) for row in record["rows"]]
     if not rows:
         return ""
-    names = ["method", "settings", "erased ↓", "synonyms ↓", "neighbours", "kept", "style ↓"]
+    names = ["method", "settings", "erased ↓", "synonyms ↓", "neighbours", "kept", "styles ↓"]
     names.append("evaluations")
     return PRESETS + table(names, rows) + "\n"
 
@@ -202,8 +202,9 @@ def _candidate(
         f"{100 * row['before'][role]['rate']:.0f} → {100 * row['after'][role]['rate']:.1f}"
         for role in ("erased", "synonym", "neighbour", "kept")
     ]
-    style = f"{100 * row['style']['after']['erased']['rate']:.1f}" if "style" in row else "-"
-    return [name, told, *rates, style, f"{row['cost']['network_evaluations']:,}"]
+    styles = [part["after"]["erased"]["rate"] for part in row.get("styles", {}).values()]
+    left = " / ".join(f"{100 * rate:.1f}" for rate in styles) or "-"
+    return [name, told, *rates, left, f"{row['cost']['network_evaluations']:,}"]
 
 
 def _cost(rows: dict[str, dict[str, Any]]) -> str:
