@@ -9,21 +9,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface.concepts import ErasureRequest
-from efface.core.streams import TextStream
+from efface.core.branches import TextBranch
 from efface.errors import BadRequest
 
 __all__ = ["toward_nearest"]
 
 
-def toward_nearest(request: ErasureRequest, stream: TextStream) -> ErasureRequest:
-    """Gives every erasure without an anchor the kept concept whose name is nearest to its own.
+def toward_nearest(request: ErasureRequest, branch: TextBranch) -> ErasureRequest:
+    """Gives every erasure without an anchor the kept concept that is nearest to it.
 
     One map of the text moves less when it has less far to go: with many concepts at once that
     spares the others more than steering to the empty prompt or to the words around them. Ours.
 
     Args:
         request: what is erased and kept.
-        stream: turns names into rows; distances are between all rows of two names.
+        branch: distances are between the values that its layers make of the rows of two names, in
+            the first of its streams.
 
     Raises:
         BadRequest: an erasure has no anchor, and nothing is kept.
@@ -36,8 +37,9 @@ def toward_nearest(request: ErasureRequest, stream: TextStream) -> ErasureReques
             f"the anchor of '{unnamed[0].concept.name}' is to be the nearest kept concept, and "
             "none is kept; name an anchor or concepts to keep"
         )
-    kept = _rows(stream, [concept.name for concept in request.keep])
-    erased = _rows(stream, [erasure.concept.name for erasure in unnamed])
+    seen = branch.seen()
+    kept = _seen(branch, seen, [concept.name for concept in request.keep])
+    erased = _seen(branch, seen, [erasure.concept.name for erasure in unnamed])
     places = iter(torch.cdist(erased, kept).argmin(dim=1).tolist())
     erasures = tuple(
         erasure
@@ -48,6 +50,8 @@ def toward_nearest(request: ErasureRequest, stream: TextStream) -> ErasureReques
     return replace(request, erasures=erasures)
 
 
-def _rows(stream: TextStream, names: list[str]) -> Float[Tensor, "n values"]:
-    """Gives the rows of each name in one long row."""
-    return stream.embedded(names).flatten(1)
+def _seen(
+    branch: TextBranch, seen: Float[Tensor, "_ dim"], names: list[str]
+) -> Float[Tensor, "n values"]:
+    """Gives what the network makes of the rows of each name, in one long row."""
+    return (branch.streams[0].embedded(names) @ seen.T).flatten(1)

@@ -11,16 +11,25 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface import registry
-from efface.concepts import Concept, Erasure
+from efface.concepts import Concept, Erasure, wordings
 from efface.contracts import Eraser
-from efface.core.attention import key_value_weights
+from efface.core.attention import joint_factor, key_value_weights
 from efface.core.captions import Captions
 from efface.core.keep_sets import KeepSet, kept_set
 from efface.core.patches import TextMapPatch
+from efface.core.reweighting import Erased, Kept
 from efface.core.streams import Padded, Pooled, SideBySide, TextStream, Weighted
 from efface.core.text import Embedder
 from efface.core.text_space import TokenPairs, joined
-from efface.core.token_rules import TargetRule, TokenRule, erased_pairs, every_pair
+from efface.core.token_rules import (
+    TargetRule,
+    TokenRule,
+    embedded_pairs,
+    erased_pairs,
+    erased_rows,
+    every_pair,
+    kept_rows,
+)
 from efface.errors import BadDelta, BadModel, BadRequest
 from efface.models.architectures import FAMILIES, layout
 from efface.models.components import TEXT_KEYS, find
@@ -82,6 +91,43 @@ class TextBranch:
         return KeepSet.together(
             kept_set(stream, keep, tokens=tokens, always=always) for stream in self.streams
         )
+
+    def erased_prompts(
+        self, erasures: Sequence[Erasure], *, tokens: TokenRule, target: TargetRule
+    ) -> Erased:
+        """Gives the rows of `erased`, told apart by prompt."""
+        return Erased.of(
+            [
+                erased_rows(stream, pair, tokens)
+                for stream in self.streams
+                for pair in embedded_pairs(stream, erasures, target)
+            ]
+        )
+
+    def kept_prompts(
+        self, keep: Sequence[Concept], *, tokens: TokenRule, always: Sequence[str] = ()
+    ) -> Kept:
+        """Gives the rows that `kept` adds up, told apart by prompt; those of ``always`` are one."""
+        concepts = dict.fromkeys(always, 0)
+        for number, concept in enumerate(keep, start=1):
+            concepts |= {text: concepts.get(text, number) for text in wordings(concept)}
+        return Kept.of(
+            [
+                (number, kept_rows(stream, text, tokens, states))
+                for stream in self.streams
+                for (text, number), states in zip(
+                    concepts.items(), stream.embedded(list(concepts), afresh=True), strict=True
+                )
+            ]
+        )
+
+    def seen(self) -> Float[Tensor, "_ dim"]:
+        """Gives an F such that ``|F x|`` is the length of all values that a row x becomes.
+
+        Values are what is drawn; keys say where. A layer that makes both counts whole.
+        """
+        values = {path: one for path, one in self.weights.items() if path.endswith("to_v.weight")}
+        return joint_factor(values or self.weights)
 
     def patch(self, stored: TextMapPatch) -> TextMapPatch:
         """Widens a map of the text columns to all columns; the others stay."""

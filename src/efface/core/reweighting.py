@@ -1,82 +1,164 @@
-"""Rounds of ridge edits in which rows that hardly moved get more weight: many concepts, one map."""
+"""Rounds of ridge edits that weigh prompts anew: many concepts share one map of the text."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from efface.core.text_space import Solution, TextMap, TokenPairs, ridge_edit
 
-__all__ = ["balanced_edit", "nearness", "reweighted"]
+__all__ = ["Erased", "Kept", "balanced_edit"]
 
 ENOUGH = 1.5
-"""A row that is this many times farther from its source than from its target keeps its weight."""
+"""A prompt that is this many times farther from its source than from its target keeps its
+weight."""
 LARGEST_STEP = 0.5
 """A round changes the logarithm of a weight by at most this."""
 
 
+@dataclass(frozen=True)
+class Erased:
+    """The rows to move, of prompts that are told apart."""
+
+    pairs: TokenPairs
+    prompts: Int[Tensor, " n"]
+    """The prompt of each row, counted from 0."""
+
+    @classmethod
+    def of(cls, blocks: Sequence[TokenPairs]) -> Erased:
+        """Stacks one block a prompt."""
+        stacked = TokenPairs(
+            torch.cat([block.sources for block in blocks]),
+            torch.cat([block.targets for block in blocks]),
+            torch.cat([block.weights for block in blocks]),
+        )
+        return cls(stacked, _numbered([len(block.weights) for block in blocks]))
+
+    def nearness(self, edit: TextMap, seen: Float[Tensor, "dim dim"]) -> Float[Tensor, " prompts"]:
+        """Gives the distance of every mapped prompt from itself over that from its target.
+
+        0 is not moved, 1 halfway, infinity there. A prompt that is its own target is where it
+        should be, which counts as `ENOUGH`.
+
+        Args:
+            edit: the map.
+            seen: the factor F; distances are between ``F x``.
+        """
+        mapped = edit.of(self.pairs.sources)
+        moved = _lengths((mapped - self.pairs.sources) @ seen.T, self.prompts)
+        missing = _lengths((mapped - self.pairs.targets) @ seen.T, self.prompts)
+        way = _lengths(self.pairs.sources - self.pairs.targets, self.prompts)
+        return torch.where(way > 0, moved / missing, ENOUGH)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The rows to hold, of prompts that are told apart."""
+
+    rows: Float[Tensor, "n dim"]
+    prompts: Int[Tensor, " n"]
+    """The prompt of each row, counted from 0."""
+    concepts: Int[Tensor, " prompts"]
+    """The concept of each prompt."""
+    weight: float = 1.0
+    """Of a row."""
+
+    @classmethod
+    def of(cls, blocks: Sequence[tuple[int, Float[Tensor, "_ dim"]]]) -> Kept:
+        """Stacks one block a prompt, each with the number of its concept."""
+        rows = torch.cat([rows for _, rows in blocks]).to(torch.float64)
+        concepts = torch.tensor([concept for concept, _ in blocks])
+        return cls(rows, _numbered([len(rows) for _, rows in blocks]), concepts)
+
+    def apart(self, seen: Float[Tensor, "dim dim"]) -> Float[Tensor, " prompts"]:
+        """Gives the distance of every prompt from the nearest one of another concept.
+
+        Rows are compared place by place, which tells concepts in equal wordings apart. Without
+        another concept it is the prompt's own length.
+        """
+        counts = torch.bincount(self.prompts)
+        places = torch.arange(len(self.rows)) - (counts.cumsum(0) - counts)[self.prompts]
+        wide = torch.zeros(len(counts), int(counts.max()), self.rows.shape[1])
+        wide[self.prompts, places] = (self.rows @ seen.T).to(wide.dtype)
+        flat = wide.flatten(1)
+        between = torch.cdist(flat, flat)
+        between[self.concepts[:, None] == self.concepts] = float("inf")
+        nearest = between.min(dim=1).values.to(torch.float64)
+        own = _lengths(self.rows @ seen.T, self.prompts)
+        return torch.where(nearest.isfinite() & (nearest > 0), nearest, own)
+
+
 def balanced_edit(
-    pairs: TokenPairs,
-    kept: Float[Tensor, "dim dim"],
+    erased: Erased,
+    kept: Kept,
+    seen: Float[Tensor, "dim dim"],
     *,
     ridge: float,
     free: Float[Tensor, "dim rank"] | None = None,
     rounds: int,
     reach: float,
 ) -> Solution:
-    """Solves a ridge edit again and again, until what is left is shared out among the rows.
+    """Solves a ridge edit again and again, until what is left and what is lost is shared out.
 
-    Whether a concept is still seen is decided by which of two pictures its rows are nearer to, and
-    a squared error does not know that: it is paid as much for moving a row that is long gone as
-    for one that is not. Multiplicative weights take from the first and give to the second. Ours.
+    Whether a concept is still seen is decided by which of two pictures its prompt is nearer to, and
+    a squared error does not know that: it is paid as much for moving a prompt that is long gone as
+    for one that is not, and for nudging one kept prompt as for taking another half the way to its
+    neighbour. Multiplicative weights take from the first and give to the second, on both sides;
+    the sum of a side stays. Ours.
 
     Args:
-        pairs: see `ridge_edit`.
-        kept: see `ridge_edit`.
+        erased: what moves, with a weight a row.
+        kept: what is held, with the weight of a row.
+        seen: F such that ``F x`` is what the network makes of a row; distances are between those.
         ridge: see `ridge_edit`.
         free: see `ridge_edit`.
-        rounds: how often the weights change, and solves beside the first; 0 is `ridge_edit`.
+        rounds: how often the weights change, and solves beside the first.
         reach: share of the way from sources to targets that is asked for; 1 is all of it.
 
     Raises:
         BadRequest: see `ridge_edit`.
     """
-    weighted = pairs
-    solution = ridge_edit(_reaching(weighted, reach), kept, ridge=ridge, free=free)
-    for _ in range(rounds):
-        weighted = reweighted(weighted, solution.map)
-        solution = ridge_edit(_reaching(weighted, reach), kept, ridge=ridge, free=free)
+    start = erased.pairs
+    aimed = start.sources + reach * (start.targets - start.sources)
+    apart = kept.apart(seen)
+    moving = torch.ones(int(erased.prompts.max()) + 1, dtype=torch.float64)
+    holding = torch.ones(len(apart), dtype=torch.float64)
+    each = torch.full((len(kept.rows),), kept.weight, dtype=torch.float64)
+    for number in range(rounds + 1):
+        weights = _shared(start.weights, moving[erased.prompts])
+        held = _shared(each, holding[kept.prompts])
+        gram = kept.rows.T @ (held[:, None] * kept.rows)
+        pairs = TokenPairs(start.sources, aimed, weights)
+        solution = ridge_edit(pairs, gram, ridge=ridge, free=free)
+        if number < rounds:
+            near = erased.nearness(solution.map, seen)
+            moving = moving * _step(1.0 - near / ENOUGH)
+            moved = (solution.map.of(kept.rows) - kept.rows) @ seen.T
+            share = _lengths(moved, kept.prompts) / apart
+            usual = share.square().mean().sqrt().clamp(min=1e-300)
+            holding = holding * _step(share / usual - 1.0)
     return solution
 
 
-def reweighted(pairs: TokenPairs, edit: TextMap) -> TokenPairs:
-    """Moves weight from rows that an edit has brought over to those that it has not.
-
-    Their sum stays, so that the kept side counts as much as before.
-    """
-    step = (1.0 - nearness(pairs, edit) / ENOUGH).clamp(-LARGEST_STEP, LARGEST_STEP)
-    raised = pairs.weights * step.exp()
-    total = raised.sum().clamp(min=1e-300)
-    return TokenPairs(pairs.sources, pairs.targets, raised * (pairs.weights.sum() / total))
+def _step(wanted: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    return wanted.clamp(-LARGEST_STEP, LARGEST_STEP).exp()
 
 
-def nearness(pairs: TokenPairs, edit: TextMap) -> Float[Tensor, " n"]:
-    """Gives the distance of every mapped row from its source over that from its target.
-
-    0 is not moved, 1 halfway, infinity there. A row that is its own target is where it should be,
-    which counts as `ENOUGH`.
-    """
-    mapped = edit.of(pairs.sources)
-    moved = torch.linalg.vector_norm(mapped - pairs.sources, dim=1)
-    missing = torch.linalg.vector_norm(mapped - pairs.targets, dim=1)
-    apart = (pairs.sources != pairs.targets).any(dim=1)
-    return torch.where(apart, moved / missing, ENOUGH)
+def _shared(weights: Float[Tensor, " n"], factors: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Multiplies weights so that their sum stays."""
+    raised = weights * factors
+    return raised * (weights.sum() / raised.sum().clamp(min=1e-300))
 
 
-def _reaching(pairs: TokenPairs, reach: float) -> TokenPairs:
-    """Puts targets at a share of the way to them."""
-    if reach == 1.0:
-        return pairs
-    way = pairs.targets - pairs.sources
-    return TokenPairs(pairs.sources, pairs.sources + reach * way, pairs.weights)
+def _lengths(rows: Float[Tensor, "n dim"], prompts: Int[Tensor, " n"]) -> Float[Tensor, " prompts"]:
+    """Gives the length of the rows of each prompt, as one vector."""
+    total = torch.zeros(int(prompts.max()) + 1, dtype=torch.float64)
+    return total.index_add(0, prompts, rows.square().sum(dim=1).to(torch.float64)).sqrt()
+
+
+def _numbered(counts: Sequence[int]) -> Int[Tensor, " n"]:
+    return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))

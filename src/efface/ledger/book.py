@@ -66,9 +66,15 @@ class Ledger:
         """Starts an empty ledger for a base model, with the settings of all its solves.
 
         Raises:
-            BadRequest: the folder holds a ledger already, or cannot be written to.
+            BadRequest: the folder holds a ledger already, or cannot be written to; or the settings
+                look at all entries together, whose contributions would not add up.
         """
         folder = Path(folder)
+        if method.reweightings or method.anchors == "nearest":
+            raise BadRequest(
+                "a ledger adds up entries, each for itself; reweightings and anchors='nearest' "
+                "look at prompts of all entries together: leave them out, or erase without one"
+            )
         if (folder / storage.FILE).exists():
             raise BadRequest(
                 f"{folder} holds a ledger already; add to it, or choose another folder"

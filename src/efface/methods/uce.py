@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
+from efface.core.anchors import toward_nearest
 from efface.core.branches import text_branches
 from efface.core.checks import require
 from efface.core.edit_report import residual, stored
 from efface.core.patches import Patch
 from efface.core.recording import Recording
 from efface.core.reweighting import balanced_edit
-from efface.core.text_space import Solution, Weighting, free_directions
+from efface.core.text_space import Solution, Weighting, free_directions, ridge_edit
 from efface.core.token_rules import TargetRule, TokenRule
 from efface.errors import BadRequest, require_positive
 from efface.models.architectures import FAMILIES
 
 if TYPE_CHECKING:
     import torch
+    from jaxtyping import Float
+    from torch import Tensor
 
     from efface.concepts import ErasureRequest
+    from efface.core.branches import TextBranch
     from efface.core.keep_sets import KeepSet
     from efface.core.results import ErasureResult
     from efface.core.text_space import TokenPairs
@@ -50,8 +54,9 @@ class Uce(Eraser[TextToImage]):
         empty prompt wipes the style too, so the wording around the concept is kept in the target.
         ``weighting="mean"`` is ours too. ``null_space`` is the idea of SPEED (arXiv 2503.07392
         [recalled]), written from the idea: erase many concepts within what is left free.
-        ``reweightings`` and ``reach`` are ours: many concepts compete for the directions of one
-        map, and equal weights erase most of them far more than needed and some too little.
+        ``reweightings``, ``reach`` and ``anchors`` are ours: many concepts compete for the
+        directions of one map, and equal weights erase most of them far more than needed and some
+        too little; steered to what is nearest, they have less far to go.
     """
 
     paper: ClassVar[Paper] = Paper(
@@ -79,9 +84,12 @@ class Uce(Eraser[TextToImage]):
     null_space: float = 0.0
     """Edit only directions that the keep set uses at most this share of its main one; 0: all."""
     reweightings: int = 0
-    """Further solves, each with more weight on rows that are left near their source; 0: none."""
+    """Further solves, each with more weight on erased prompts that are left near what they were
+    and on kept ones that moved most, for many concepts at once; 0: none."""
     reach: float = 1.0
     """Share of the way to the targets that is asked for; above 1 goes past them."""
+    anchors: Literal["named", "nearest"] = "named"
+    """Where a concept goes that has no anchor: as ``target`` says, or to the nearest kept one."""
 
     def __post_init__(self) -> None:
         require_positive(self, "ridge", "erase_scale", "reach")
@@ -116,13 +124,18 @@ class Uce(Eraser[TextToImage]):
         """Solves for the edit; draws nothing, so seeds do not matter."""
         require(self, request)
         branches = text_branches(model, self)
+        if self.anchors == "nearest":
+            request = toward_nearest(request, branches[0])
         recording = Recording(model, generator=generator, monitor=monitor, steps=1)
         patches: dict[str, Patch] = {}
         figures: dict[str, dict[str, Any]] = {}
         for branch in branches:
             pairs = branch.erased(request.erasures, tokens=self.tokens, target=self.target)
             kept = branch.kept(request.keep, tokens=self.tokens, always=self.always_keep)
-            solution, moved = self.solve(pairs, kept)
+            if self.reweightings:
+                solution, moved = self._balanced(branch, request, pairs, kept)
+            else:
+                solution, moved = self.solve(pairs, kept)
             patch = branch.patch(stored(solution.map, branch.weights))
             patches[branch.key] = patch
             figures[branch.key] = asdict(solution.conditioning) | moved | {"rank": patch.rank}
@@ -143,13 +156,41 @@ class Uce(Eraser[TextToImage]):
         """
         erase, keep = kept.factors(float(pairs.weights.sum()), self.weighting)
         held = kept.weighted(keep)
-        solution = balanced_edit(
-            pairs.scaled(self.erase_scale * erase),
+        if self.reach != 1.0:
+            farther = pairs.sources + self.reach * (pairs.targets - pairs.sources)
+            aimed = replace(pairs, targets=farther)
+        else:
+            aimed = pairs
+        solution = ridge_edit(
+            aimed.scaled(self.erase_scale * erase),
             self.keep_scale * held,
             ridge=self.ridge,
-            free=free_directions(held, share=self.null_space) if self.null_space else None,
+            free=self._free(held),
+        )
+        return solution, _moved(solution, pairs, kept)
+
+    def _balanced(
+        self, branch: TextBranch, request: ErasureRequest, pairs: TokenPairs, kept: KeepSet
+    ) -> tuple[Solution, dict[str, float]]:
+        """Does the same in rounds, between which prompts are weighed anew."""
+        erase, keep = kept.factors(float(pairs.weights.sum()), self.weighting)
+        moving = branch.erased_prompts(request.erasures, tokens=self.tokens, target=self.target)
+        holding = branch.kept_prompts(request.keep, tokens=self.tokens, always=self.always_keep)
+        solution = balanced_edit(
+            replace(moving, pairs=moving.pairs.scaled(self.erase_scale * erase)),
+            replace(holding, weight=self.keep_scale * keep),
+            branch.seen(),
+            ridge=self.ridge,
+            free=self._free(kept.weighted(keep)),
             rounds=self.reweightings,
             reach=self.reach,
         )
-        left = {"residual": residual(solution.map, pairs)}
-        return solution, left | {"interference": kept.interference(solution.map)}
+        return solution, _moved(solution, pairs, kept)
+
+    def _free(self, held: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim rank"] | None:
+        return free_directions(held, share=self.null_space) if self.null_space else None
+
+
+def _moved(solution: Solution, pairs: TokenPairs, kept: KeepSet) -> dict[str, float]:
+    left = {"residual": residual(solution.map, pairs)}
+    return left | {"interference": kept.interference(solution.map)}
