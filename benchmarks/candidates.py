@@ -46,6 +46,7 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
         COMMON | PLAIN | {"keep_weight": 30.0, "steps": 240, "learning_rate": 4e-3},
         COMMON | PLAIN | {"keep_weight": 20.0, "steps": 240},
         COMMON | PLAIN | {"keep_weight": 30.0, "steps": 360},
+        COMMON | PLAIN | {"keep_weight": 15.0, "steps": 240, "keep_trajectories": 192},
     ),
     "all_but_one": (
         COMMON | {"keep_weight": 15.0},
@@ -59,6 +60,7 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
         COMMON | ADVERSARIAL | {"keep_weight": 200.0, "draws": 4},
         COMMON | ADVERSARIAL | {"keep_weight": 400.0, "steps": 240},
         COMMON | ADVERSARIAL | {"keep_weight": 200.0, "steps": 240},
+        COMMON | ADVERSARIAL | {"keep_weight": 200.0, "keep_trajectories": 192},
     ),
     "ant": (
         COMMON | TURNED | UNMASKED | {"keep_weight": 10.0},
@@ -84,5 +86,7 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
         COMMON | LAYERS | LOOSER | {"keep_weight": 30.0},
         COMMON | LAYERS | LOOSER | {"keep_weight": 100.0, "beyond_weight": 0.1},
         COMMON | LAYERS | LOOSER | {"keep_weight": 100.0, "learning_rate": 2e-3},
+        COMMON | LAYERS | LOOSER | {"keep_weight": 100.0, "learning_rate": 1e-3},
+        COMMON | LAYERS | {"keep_weight": 100.0, "learning_rate": 2e-3, "beyond_weight": 0.1},
     ),
 }

@@ -1,12 +1,15 @@
-"""Rounds of ridge edits that share out what is left of the erased rows."""
+"""Rounds of ridge edits that share out what is left of the erased and lost of the kept prompts."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 
-from efface.core.reweighting import balanced_edit, nearness, reweighted
+from efface.core.reweighting import ENOUGH, Erased, Kept, balanced_edit
 from efface.core.text_space import TextMap, TokenPairs, ridge_edit
 
 WIDTH = 6
+SEEN = torch.eye(WIDTH).double()
 
 
 def drawn(seed, *shape):
@@ -14,11 +17,20 @@ def drawn(seed, *shape):
     return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
-def many(seed=0, rows=24):
-    """Four times as many rows as dimensions, so that they compete."""
-    pairs = TokenPairs(drawn(seed, rows, WIDTH), drawn(seed + 1, rows, WIDTH), drawn(2, rows).abs())
-    kept = drawn(seed + 3, 9, WIDTH)
-    return pairs, kept.T @ kept
+def many(seed=0, prompts=8):
+    """More than twice as many rows as dimensions on either side, so that prompts compete."""
+    blocks = [
+        TokenPairs(
+            drawn(seed + n, 2, WIDTH), drawn(seed + 50 + n, 2, WIDTH), torch.ones(2).double()
+        )
+        for n in range(prompts)
+    ]
+    kept = Kept.of([(n, drawn(seed + 100 + n, 2, WIDTH)) for n in range(prompts)])
+    return Erased.of(blocks), replace(kept, weight=0.1)
+
+
+def balanced(erased, kept, *, rounds, reach=1.0):
+    return balanced_edit(erased, kept, SEEN, ridge=0.1, rounds=rounds, reach=reach).map
 
 
 def zeros(*values):
@@ -26,59 +38,113 @@ def zeros(*values):
     return TextMap(torch.diag(torch.tensor(values).double() - 1), torch.eye(2).double())
 
 
-def test_no_rounds_are_the_plain_edit_to_the_bit():
-    pairs, kept = many()
-    plain = ridge_edit(pairs, kept, ridge=0.1).map
-    found = balanced_edit(pairs, kept, ridge=0.1, rounds=0, reach=1.0).map
-    assert torch.equal(found.left, plain.left)
-    assert torch.equal(found.right, plain.right)
+def one_row_each(sources, targets):
+    return Erased.of(
+        [
+            TokenPairs(
+                torch.tensor([c]).double(), torch.tensor([t]).double(), torch.ones(1).double()
+            )
+            for c, t in zip(sources, targets, strict=True)
+        ]
+    )
 
 
-def test_nearness_of_rows_that_stay_come_halfway_and_arrive():
+def test_no_rounds_are_the_plain_edit():
+    erased, kept = many()
+    gram = 3.0 * kept.rows.T @ kept.rows
+    plain = ridge_edit(erased.pairs, gram, ridge=0.1).map.matrix()
+    found = balanced(erased, replace(kept, weight=3.0), rounds=0).matrix()
+    assert torch.allclose(found, plain, atol=1e-12)
+
+
+def test_nearness_of_prompts_that_stay_come_halfway_and_arrive():
     """The map halves the first value and leaves the second: (2, 0) comes to (1, 0), (0, 2) stays.
 
-    From (2, 0) to the target (0, 0) that is halfway; to the target (1, 0) it is there; a row that
-    is its own target counts as one that is far enough.
+    From (2, 0) to the target (0, 0) that is halfway; to the target (1, 0) it is there; a prompt
+    that is its own target counts as one that is far enough.
     """
-    sources = torch.tensor([[2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 2.0]]).double()
-    targets = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 2.0]]).double()
-    pairs = TokenPairs(sources, targets, torch.ones(4).double())
-    assert nearness(pairs, zeros(0.5, 1.0)).tolist() == [1.0, float("inf"), 0.0, 1.5]
+    erased = one_row_each(
+        [[2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 2.0]],
+        [[0.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 2.0]],
+    )
+    near = erased.nearness(zeros(0.5, 1.0), torch.eye(2).double())
+    assert near.tolist() == [1.0, float("inf"), 0.0, ENOUGH]
 
 
-def test_weight_goes_from_rows_that_arrived_to_those_that_stayed():
-    """One row arrives, one stays: their weights change by exp(-1/2) and exp(1/2), the sum not."""
-    sources = torch.tensor([[2.0, 0.0], [0.0, 2.0]]).double()
-    pairs = TokenPairs(sources, torch.zeros(2, 2).double(), torch.tensor([3.0, 3.0]).double())
-    arrived, stayed = reweighted(pairs, zeros(0.0, 1.0)).weights
-    assert float(arrived + stayed) == pytest.approx(6.0)
-    assert float(stayed / arrived) == pytest.approx(float(torch.tensor(1.0).exp()))
+def test_nearness_is_of_all_rows_of_a_prompt_and_of_what_is_seen_of_them():
+    """One prompt of two rows: (3, 0) moves to (0, 0), (0, 4) stays; both aim at (0, 0).
+
+    Moved by 3 and 4 short, unless the second value is not seen.
+    """
+    block = TokenPairs(
+        torch.tensor([[3.0, 0.0], [0.0, 4.0]]).double(),
+        torch.zeros(2, 2).double(),
+        torch.ones(2).double(),
+    )
+    erased, edit = Erased.of([block]), zeros(0.0, 1.0)
+    assert erased.nearness(edit, torch.eye(2).double()).tolist() == [3 / 4]
+    assert erased.nearness(edit, torch.tensor([[1.0, 0.0]]).double()).tolist() == [float("inf")]
+
+
+def test_prompts_are_apart_from_the_nearest_of_another_concept():
+    rows = {"cat": [(0.0, 0.0), (0.0, 1.0)], "dog": [(3.0, 0.0)], "sun": [(0.0, 10.0)]}
+    kept = Kept.of(
+        [
+            (number, torch.tensor([row]).double())
+            for number, every in enumerate(rows.values())
+            for row in every
+        ]
+    )
+    found = kept.apart(torch.eye(2).double()).tolist()
+    assert found == pytest.approx([3.0, 10**0.5, 3.0, 9.0], rel=1e-5)
+
+
+def test_a_kept_concept_alone_is_measured_by_its_own_length():
+    kept = Kept.of([(0, torch.tensor([[3.0, 4.0]]).double())])
+    assert kept.apart(torch.eye(2).double()).tolist() == [5.0]
+
+
+def test_prompts_with_different_numbers_of_rows_can_be_compared():
+    kept = Kept.of([(0, torch.ones(3, 2).double()), (1, torch.ones(1, 2).double())])
+    assert kept.apart(torch.eye(2).double()).tolist() == pytest.approx([2.0, 2.0])
 
 
 def test_rows_without_weight_stay_without():
-    pairs, kept = many()
-    pairs.weights[:5] = 0.0
-    weights = reweighted(pairs, ridge_edit(pairs, kept, ridge=0.1).map).weights
-    assert (weights[:5] == 0).all()
-    assert (weights[5:] > 0).all()
+    erased, kept = many()
+    erased.pairs.weights[:2] = 0.0
+    changed = replace(erased.pairs, targets=erased.pairs.targets.clone())
+    changed.targets[:2] += 5.0
+    first, second = (
+        balanced(replace(erased, pairs=pairs), kept, rounds=0).matrix()
+        for pairs in (erased.pairs, changed)
+    )
+    assert torch.allclose(first, second)
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_row_that_moved_least_moves_farther_with_rounds(seed):
-    pairs, kept = many(seed)
-    least = [
-        float(nearness(pairs, balanced_edit(pairs, kept, ridge=0.1, rounds=n, reach=1.0).map).min())
-        for n in (0, 8)
-    ]
+def test_the_prompt_that_moved_least_moves_farther_with_rounds(seed):
+    erased, kept = many(seed)
+    least = [float(erased.nearness(balanced(erased, kept, rounds=n), SEEN).min()) for n in (0, 8)]
     assert least[1] > least[0]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_kept_prompt_that_moved_most_moves_less_with_rounds(seed):
+    erased, kept = many(seed)
+    apart = kept.apart(SEEN)
+    most = []
+    for rounds in (0, 8):
+        moved = balanced(erased, kept, rounds=rounds).of(kept.rows) - kept.rows
+        lengths = moved.reshape(-1, 2 * WIDTH).norm(dim=1)
+        most.append(float((lengths / apart).max()))
+    assert most[1] < most[0]
 
 
 def test_reach_is_the_share_of_the_way_that_is_asked_for():
     """The change is linear in the way to go, so that one and a half of it is one and a half."""
-    pairs, kept = many()
+    erased, kept = many()
     identity = torch.eye(WIDTH).double()
     whole, farther = (
-        balanced_edit(pairs, kept, ridge=0.1, rounds=0, reach=reach).map.matrix() - identity
-        for reach in (1.0, 1.5)
+        balanced(erased, kept, rounds=0, reach=reach).matrix() - identity for reach in (1.0, 1.5)
     )
     assert torch.allclose(farther, 1.5 * whole, atol=1e-10)

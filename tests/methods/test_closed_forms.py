@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from efface.concepts import Concept, request, wordings
+from efface.concepts import Concept, described, request, wordings
+from efface.core.anchors import toward_nearest
 from efface.core.branches import text_branches
-from efface.core.reweighting import nearness
+from efface.core.text_space import TextMap
 from efface.errors import BadRequest, NothingChanged
 from efface.methods.rece import Rece
 from efface.methods.uce import Uce
@@ -218,17 +219,31 @@ def test_uce_in_the_null_space_leaves_the_keys_and_values_of_kept_prompts(pipe):
     assert moved[1e-12][1] > 0.1
 
 
-def test_uce_with_rounds_moves_the_row_that_moved_least_farther(pipe):
-    """Much is held, so that the concepts compete for what is left."""
+def test_uce_with_rounds_moves_the_prompt_that_moved_least_farther(pipe):
     wanted = request([PISTOL, "church", "lamp", "boat"], keep=["cat", "tree"])
     (branch,) = text_branches(pipe)
-    pairs = branch.erased(wanted.erasures, tokens="new", target="anchor")
-    kept = branch.kept(wanted.keep, tokens="new")
-    least = [
-        float(nearness(pairs, Uce(keep_scale=30.0, **more).solve(pairs, kept)[0].map).min())
-        for more in ({}, {"reweightings": 4})
-    ]
+    moving = branch.erased_prompts(wanted.erasures, tokens="legacy", target="anchor")
+    least = []
+    for more in ({}, {"reweightings": 6}):
+        patch = Uce(keep_scale=0.1, **more).erase(pipe, wanted, generator=generator())
+        (edit,) = patch.delta.patches.values()
+        edited = TextMap(edit.left.double(), edit.right.double())
+        least.append(float(moving.nearness(edited, branch.seen()).min()))
     assert least[1] > least[0]
+
+
+def test_uce_to_the_nearest_kept_concept_is_uce_to_that_anchor(pipe):
+    wanted = request(["pistol", "church"], keep=["cat", "tree"])
+    named = toward_nearest(wanted, text_branches(pipe)[0])
+    assert all(erasure.anchor for erasure in named.erasures)
+    found, asked = (
+        Uce(**more).erase(pipe, each, generator=generator())
+        for more, each in (({"anchors": "nearest"}, wanted), ({}, named))
+    )
+    assert found.delta.provenance.request == described(named)
+    assert found.delta.id != Uce().erase(pipe, wanted, generator=generator()).delta.id
+    for key, patch in asked.delta.patches.items():
+        assert torch.equal(found.delta.patches[key].left, patch.left)
 
 
 def test_rounds_and_reach_out_of_range_are_refused():

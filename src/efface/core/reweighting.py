@@ -38,7 +38,7 @@ class Erased:
         )
         return cls(stacked, _numbered([len(block.weights) for block in blocks]))
 
-    def nearness(self, edit: TextMap, seen: Float[Tensor, "dim dim"]) -> Float[Tensor, " prompts"]:
+    def nearness(self, edit: TextMap, seen: Float[Tensor, "_ dim"]) -> Float[Tensor, " prompts"]:
         """Gives the distance of every mapped prompt from itself over that from its target.
 
         0 is not moved, 1 halfway, infinity there. A prompt that is its own target is where it
@@ -74,7 +74,7 @@ class Kept:
         concepts = torch.tensor([concept for concept, _ in blocks])
         return cls(rows, _numbered([len(rows) for _, rows in blocks]), concepts)
 
-    def apart(self, seen: Float[Tensor, "dim dim"]) -> Float[Tensor, " prompts"]:
+    def apart(self, seen: Float[Tensor, "_ dim"]) -> Float[Tensor, " prompts"]:
         """Gives the distance of every prompt from the nearest one of another concept.
 
         Rows are compared place by place, which tells concepts in equal wordings apart. Without
@@ -95,7 +95,7 @@ class Kept:
 def balanced_edit(
     erased: Erased,
     kept: Kept,
-    seen: Float[Tensor, "dim dim"],
+    seen: Float[Tensor, "_ dim"],
     *,
     ridge: float,
     free: Float[Tensor, "dim rank"] | None = None,
