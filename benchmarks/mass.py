@@ -54,9 +54,9 @@ CANDIDATES: dict[str, tuple[dict[str, Any], ...]] = {
         ),
         *(
             WITHOUT
-            | {"keep_scale": keep, "ridge": 1e-4, "reweightings": 8, "reach": 1.6}
-            | {"anchors": "nearest"}
-            for keep in (2.2, 2.6, 3.0)
+            | {"keep_scale": 2.2, "ridge": 1e-4, "reweightings": 8, "reach": 1.6}
+            | {"anchors": "nearest", "enough": enough}
+            for enough in (1.3, 1.4, 1.5)
         ),
     ),
     "rece": tuple(

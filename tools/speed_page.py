@@ -28,23 +28,23 @@ MASS = """
 
 `python -m benchmarks mass`: nouns of the bundled model erased together, of 64, with the
 settings that its sweep chose; presence before → after with the 95 % interval of the latter, in
-per cent. The aim was 25 nouns at most 5 % present while the others lose at most 8 points; no
-method reaches it on this model, whose token embeddings have 128 values for 64 nouns in three
-wordings each. Erasing many is gentler toward the nearest kept concepts than toward nothing, and
-with rounds that give more weight to what is left:
+per cent. The aim was 25 nouns at most 5 % present while the others lose at most 8 points: {met}.
+The model's token embeddings have 128 values for 64 nouns in three wordings each, so that nouns
+compete for the directions of one map. Three settings of `uce` are for that, and ours: the
+nearest kept concepts as anchors, going past them, and rounds that give more weight to erased
+prompts that are left near what they were and to kept ones that moved most (`--anchors nearest`,
+`--reach`, `--reweightings`). The bundled model has a preset of them, as its sweep chose:
 
-```python
-from efface.core.anchors import toward_nearest
-from efface.core.text import Embedder
-
-near = toward_nearest(efface.request(nouns, keep=others), Embedder(pipe))
-efface.erase(pipe, near, method="uce", reweightings=6, reach=1.3)
+```
+efface erase uce --concept cat --concept frog --concept owl --preset emoji-many
 ```
 
 How many rounds, and how far past the anchors, was tried on the wordings that the pictures are drawn
-for, so the curve with them flatters a little; its seeds are others.
+for, so the curve with them flatters a little; its seeds are others. A ledger refuses the rounds and
+nearest anchors: both look at all concepts together, and a ledger's entries add up one by one.
 
 """
+AIM = {"nouns": 25, "erased": 0.05, "lost": 0.08}
 
 
 def page(results: Path) -> str:
@@ -88,7 +88,24 @@ def _mass(found: dict[str, Any]) -> str:
         for row in points
     ]
     columns = ["method", "nouns at once", "erased ↓", "remaining"]
-    return MASS + table(columns, rows) + "\n"
+    return MASS.format(met=_met(found["curve"])) + table(columns, rows) + "\n"
+
+
+def _met(curve: dict[str, list[dict[str, Any]]]) -> str:
+    """Says which methods reach the aim, as far as the pictures tell."""
+
+    def reaches(row: dict[str, Any]) -> bool:
+        before, after = (row["remaining"][side]["value"] for side in ("before", "after"))
+        enough = row["erased"]["after"]["value"] <= AIM["erased"]
+        return bool(enough and before - after <= AIM["lost"])
+
+    points = ((method, row) for method, rows in curve.items() for row in rows)
+    found = [
+        f"`{method}`"
+        for method, row in points
+        if row["erased_nouns"] == AIM["nouns"] and "erased" in row and reaches(row)
+    ]
+    return f"{' and '.join(found)} reaches it" if found else "no method reaches it"
 
 
 def _side(row: dict[str, Any], name: str) -> str:

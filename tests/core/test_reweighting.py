@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from efface.core.reweighting import ENOUGH, Erased, Kept, balanced_edit
+from efface.core.reweighting import Erased, Kept, Rounds, balanced_edit
 from efface.core.text_space import TextMap, TokenPairs, ridge_edit
 
 WIDTH = 6
@@ -29,8 +29,14 @@ def many(seed=0, prompts=8):
     return Erased.of(blocks), replace(kept, weight=0.1)
 
 
-def balanced(erased, kept, *, rounds, reach=1.0):
-    return balanced_edit(erased, kept, SEEN, ridge=0.1, rounds=rounds, reach=reach).map
+def balanced(erased, kept, *, rounds, **more):
+    return balanced_edit(erased, kept, SEEN, Rounds(rounds, **more), ridge=0.1).map
+
+
+def shares(erased, kept, **more):
+    """How far kept prompts move, in distances to the nearest other one."""
+    moved = balanced(erased, kept, **more).of(kept.rows) - kept.rows
+    return moved.reshape(-1, 2 * WIDTH).norm(dim=1) / kept.apart(SEEN)
 
 
 def zeros(*values):
@@ -61,14 +67,14 @@ def test_nearness_of_prompts_that_stay_come_halfway_and_arrive():
     """The map halves the first value and leaves the second: (2, 0) comes to (1, 0), (0, 2) stays.
 
     From (2, 0) to the target (0, 0) that is halfway; to the target (1, 0) it is there; a prompt
-    that is its own target counts as one that is far enough.
+    that is its own target is there as well.
     """
     erased = one_row_each(
         [[2.0, 0.0], [2.0, 0.0], [0.0, 2.0], [0.0, 2.0]],
         [[0.0, 0.0], [1.0, 0.0], [0.0, 0.0], [0.0, 2.0]],
     )
     near = erased.nearness(zeros(0.5, 1.0), torch.eye(2).double())
-    assert near.tolist() == [1.0, float("inf"), 0.0, ENOUGH]
+    assert near.tolist() == [1.0, float("inf"), 0.0, float("inf")]
 
 
 def test_nearness_is_of_all_rows_of_a_prompt_and_of_what_is_seen_of_them():
@@ -129,15 +135,23 @@ def test_the_prompt_that_moved_least_moves_farther_with_rounds(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_the_kept_prompt_that_moved_most_moves_less_with_rounds(seed):
+def test_what_kept_prompts_lose_is_shared_out_by_rounds(seed):
     erased, kept = many(seed)
-    apart = kept.apart(SEEN)
-    most = []
-    for rounds in (0, 8):
-        moved = balanced(erased, kept, rounds=rounds).of(kept.rows) - kept.rows
-        lengths = moved.reshape(-1, 2 * WIDTH).norm(dim=1)
-        most.append(float((lengths / apart).max()))
-    assert most[1] < most[0]
+    first, last = (shares(erased, kept, rounds=n) for n in (0, 8))
+    assert float(last.max() / last.mean()) < float(first.max() / first.mean())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_prompts_are_erased_as_far_as_is_enough_and_kept_ones_lose_no_more_than_that_takes(seed):
+    """With few prompts, every one can come where it should, and none needs to go farther."""
+    erased, kept = many(seed, prompts=2)
+    near, lost = {}, {}
+    for enough in (1.2, 3.0):
+        edit = balanced(erased, kept, rounds=40, reach=1.0, enough=enough)
+        near[enough] = erased.nearness(edit, SEEN)
+        lost[enough] = float(shares(erased, kept, rounds=40, enough=enough).max())
+        assert near[enough].tolist() == pytest.approx([enough] * 2, rel=0.05)
+    assert lost[1.2] < lost[3.0]
 
 
 def test_reach_is_the_share_of_the_way_that_is_asked_for():

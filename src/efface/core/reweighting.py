@@ -11,11 +11,8 @@ from torch import Tensor
 
 from efface.core.text_space import Solution, TextMap, TokenPairs, ridge_edit
 
-__all__ = ["Erased", "Kept", "balanced_edit"]
+__all__ = ["Erased", "Kept", "Rounds", "balanced_edit"]
 
-ENOUGH = 1.5
-"""A prompt that is this many times farther from its source than from its target keeps its
-weight."""
 LARGEST_STEP = 0.5
 """A round changes the logarithm of a weight by at most this."""
 
@@ -41,8 +38,7 @@ class Erased:
     def nearness(self, edit: TextMap, seen: Float[Tensor, "_ dim"]) -> Float[Tensor, " prompts"]:
         """Gives the distance of every mapped prompt from itself over that from its target.
 
-        0 is not moved, 1 halfway, infinity there. A prompt that is its own target is where it
-        should be, which counts as `ENOUGH`.
+        0 is not moved, 1 halfway, infinity there, as is a prompt that is its own target.
 
         Args:
             edit: the map.
@@ -52,7 +48,7 @@ class Erased:
         moved = _lengths((mapped - self.pairs.sources) @ seen.T, self.prompts)
         missing = _lengths((mapped - self.pairs.targets) @ seen.T, self.prompts)
         way = _lengths(self.pairs.sources - self.pairs.targets, self.prompts)
-        return torch.where(way > 0, moved / missing, ENOUGH)
+        return torch.where(way > 0, moved / missing, torch.inf)
 
 
 @dataclass(frozen=True)
@@ -92,51 +88,62 @@ class Kept:
         return torch.where(nearest.isfinite() & (nearest > 0), nearest, own)
 
 
+@dataclass(frozen=True)
+class Rounds:
+    """How often prompts are weighed anew, and what is asked of them."""
+
+    count: int
+    """How often the weights change, and solves beside the first."""
+    reach: float = 1.0
+    """Share of the way from sources to targets that is asked for; 1 is all of it."""
+    enough: float = 1.3
+    """An erased prompt that is so many times farther from its source than from its target keeps its
+    weight; one that is nearer gains."""
+
+
 def balanced_edit(
     erased: Erased,
     kept: Kept,
     seen: Float[Tensor, "_ dim"],
+    rounds: Rounds,
     *,
     ridge: float,
     free: Float[Tensor, "dim rank"] | None = None,
-    rounds: int,
-    reach: float,
 ) -> Solution:
-    """Solves a ridge edit again and again, until what is left and what is lost is shared out.
+    """Solves a ridge edit again and again, until every prompt is erased enough and none too much.
 
     Whether a concept is still seen is decided by which of two pictures its prompt is nearer to, and
     a squared error does not know that: it is paid as much for moving a prompt that is long gone as
     for one that is not, and for nudging one kept prompt as for taking another half the way to its
-    neighbour. Multiplicative weights take from the first and give to the second, on both sides;
-    the sum of a side stays. Ours.
+    neighbour. Multiplicative weights take from the first and give to the second, on both sides. The
+    sum of the kept ones stays, so that little is erased with little force and much with more. Ours.
 
     Args:
         erased: what moves, with a weight a row.
         kept: what is held, with the weight of a row.
         seen: F such that ``F x`` is what the network makes of a row; distances are between those.
+        rounds: how often, and how far prompts are to move.
         ridge: see `ridge_edit`.
         free: see `ridge_edit`.
-        rounds: how often the weights change, and solves beside the first.
-        reach: share of the way from sources to targets that is asked for; 1 is all of it.
 
     Raises:
         BadRequest: see `ridge_edit`.
     """
     start = erased.pairs
-    aimed = start.sources + reach * (start.targets - start.sources)
+    aimed = start.sources + rounds.reach * (start.targets - start.sources)
     apart = kept.apart(seen)
     moving = torch.ones(int(erased.prompts.max()) + 1, dtype=torch.float64)
     holding = torch.ones(len(apart), dtype=torch.float64)
     each = torch.full((len(kept.rows),), kept.weight, dtype=torch.float64)
-    for number in range(rounds + 1):
-        weights = _shared(start.weights, moving[erased.prompts])
+    for number in range(rounds.count + 1):
+        weights = start.weights * moving[erased.prompts]
         held = _shared(each, holding[kept.prompts])
         gram = kept.rows.T @ (held[:, None] * kept.rows)
         pairs = TokenPairs(start.sources, aimed, weights)
         solution = ridge_edit(pairs, gram, ridge=ridge, free=free)
-        if number < rounds:
+        if number < rounds.count:
             near = erased.nearness(solution.map, seen)
-            moving = moving * _step(1.0 - near / ENOUGH)
+            moving = moving * _step(1.0 - near / rounds.enough)
             moved = (solution.map.of(kept.rows) - kept.rows) @ seen.T
             share = _lengths(moved, kept.prompts) / apart
             usual = share.square().mean().sqrt().clamp(min=1e-300)

@@ -13,7 +13,7 @@ from efface.core.checks import require
 from efface.core.edit_report import residual, stored
 from efface.core.patches import Patch
 from efface.core.recording import Recording
-from efface.core.reweighting import balanced_edit
+from efface.core.reweighting import Rounds, balanced_edit
 from efface.core.text_space import Solution, Weighting, free_directions, ridge_edit
 from efface.core.token_rules import TargetRule, TokenRule
 from efface.errors import BadRequest, require_positive
@@ -86,13 +86,16 @@ class Uce(Eraser[TextToImage]):
     reweightings: int = 0
     """Further solves, each with more weight on erased prompts that are left near what they were
     and on kept ones that moved most, for many concepts at once; 0: none."""
+    enough: float = 1.3
+    """A prompt that is so many times nearer its target than what it was gets no more weight in
+    these. Higher erases deeper and disturbs other concepts more."""
     reach: float = 1.0
     """Share of the way to the targets that is asked for; above 1 goes past them."""
     anchors: Literal["named", "nearest"] = "named"
     """Where a concept goes that has no anchor: as ``target`` says, or to the nearest kept one."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "ridge", "erase_scale", "reach")
+        require_positive(self, "ridge", "erase_scale", "reach", "enough")
         if self.keep_scale < 0:
             raise BadRequest(f"keep_scale is {self.keep_scale}; it must not be negative")
         if self.reweightings < 0:
@@ -180,10 +183,9 @@ class Uce(Eraser[TextToImage]):
             replace(moving, pairs=moving.pairs.scaled(self.erase_scale * erase)),
             replace(holding, weight=self.keep_scale * keep),
             branch.seen(),
+            Rounds(self.reweightings, self.reach, self.enough),
             ridge=self.ridge,
             free=self._free(kept.weighted(keep)),
-            rounds=self.reweightings,
-            reach=self.reach,
         )
         return solution, _moved(solution, pairs, kept)
 
