@@ -32,7 +32,7 @@ per cent. The aim was 25 nouns at most 5 % present while the others lose at most
 The model's token embeddings have 128 values for 64 nouns in three wordings each, so that nouns
 compete for the directions of one map. Three settings of `uce` are for that, and ours: the
 nearest kept concepts as anchors, going past them, and rounds that give more weight to erased
-prompts that are left near what they were and to kept ones that moved most (`--anchors nearest`,
+prompts that are left near what they were and to kept ones that moved most (`--unanchored nearest`,
 `--reach`, `--reweightings`). The bundled model has a preset of them, as its sweep chose:
 
 ```

@@ -196,7 +196,7 @@ def test_newer_missing_and_broken_ledgers(tiny_sd1, tmp_path):
         Ledger.open(tmp_path / "book")
 
 
-@pytest.mark.parametrize("more", [{"reweightings": 2}, {"anchors": "nearest"}])
+@pytest.mark.parametrize("more", [{"reweightings": 2}, {"unanchored": "nearest"}])
 def test_settings_that_look_at_all_entries_together_are_refused(tiny_sd1, tmp_path, more):
     with pytest.raises(BadRequest, match="a ledger adds up entries, each for itself"):
         Ledger.create(tmp_path / "book", tiny_sd1, method=Uce(**more), keep=KEEP)

@@ -239,7 +239,7 @@ def test_uce_to_the_nearest_kept_concept_is_uce_to_that_anchor(pipe):
     assert all(erasure.anchor for erasure in named.erasures)
     found, asked = (
         Uce(**more).erase(pipe, each, generator=generator())
-        for more, each in (({"anchors": "nearest"}, wanted), ({}, named))
+        for more, each in (({"unanchored": "nearest"}, wanted), ({}, named))
     )
     assert found.delta.provenance.request == described(named)
     assert found.delta.id != Uce().erase(pipe, wanted, generator=generator()).delta.id

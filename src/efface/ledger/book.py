@@ -70,9 +70,9 @@ class Ledger:
                 look at all entries together, whose contributions would not add up.
         """
         folder = Path(folder)
-        if method.reweightings or method.anchors == "nearest":
+        if method.reweightings or method.unanchored == "nearest":
             raise BadRequest(
-                "a ledger adds up entries, each for itself; reweightings and anchors='nearest' "
+                "a ledger adds up entries, each for itself; reweightings and unanchored='nearest' "
                 "look at prompts of all entries together: leave them out, or erase without one"
             )
         if (folder / storage.FILE).exists():

@@ -54,7 +54,7 @@ class Uce(Eraser[TextToImage]):
         empty prompt wipes the style too, so the wording around the concept is kept in the target.
         ``weighting="mean"`` is ours too. ``null_space`` is the idea of SPEED (arXiv 2503.07392
         [recalled]), written from the idea: erase many concepts within what is left free.
-        ``reweightings``, ``reach`` and ``anchors`` are ours: many concepts compete for the
+        ``reweightings``, ``reach`` and ``unanchored`` are ours: many concepts compete for the
         directions of one map, and equal weights erase most of them far more than needed and some
         too little; steered to what is nearest, they have less far to go.
     """
@@ -91,7 +91,7 @@ class Uce(Eraser[TextToImage]):
     these. Higher erases deeper and disturbs other concepts more."""
     reach: float = 1.0
     """Share of the way to the targets that is asked for; above 1 goes past them."""
-    anchors: Literal["named", "nearest"] = "named"
+    unanchored: Literal["target", "nearest"] = "target"
     """Where a concept goes that has no anchor: as ``target`` says, or to the nearest kept one."""
 
     def __post_init__(self) -> None:
@@ -127,7 +127,7 @@ class Uce(Eraser[TextToImage]):
         """Solves for the edit; draws nothing, so seeds do not matter."""
         require(self, request)
         branches = text_branches(model, self)
-        if self.anchors == "nearest":
+        if self.unanchored == "nearest":
             request = toward_nearest(request, branches[0])
         recording = Recording(model, generator=generator, monitor=monitor, steps=1)
         patches: dict[str, Patch] = {}
