@@ -85,7 +85,7 @@ class RealeraNoise(GradientEraser):
             "emoji": cls(
                 **SMALL
                 | {
-                    "learning_rate": 5e-3,
+                    "learning_rate": 1e-3,
                     "weight_decay": 0.0,
                     "rank": 4,
                     "beyond_weight": 0.3,
