@@ -67,6 +67,12 @@ CANDIDATES: dict[str, tuple[dict[str, Any], ...]] = {
             | {"unanchored": "nearest", "enough": enough, "keep set": "every wording"}
             for enough in (1.2, 1.3)
         ),
+        *(
+            WITHOUT
+            | {"keep_scale": 2.2, "ridge": 1e-4, "reweightings": 8, "reach": 2.0}
+            | {"unanchored": "nearest", "enough": enough}
+            for enough in (1.25, 1.3)
+        ),
     ),
     "rece": tuple(
         WITHOUT
