@@ -114,6 +114,15 @@ class Uce(Eraser[TextToImage]):
             "emoji": cls(
                 target="prompt_without_concept", weighting="mean", keep_scale=3.0, ridge=1e-3
             ),
+            "emoji-many": cls(
+                target="prompt_without_concept",
+                weighting="mean",
+                keep_scale=2.2,
+                ridge=1e-4,
+                reweightings=8,
+                reach=1.6,
+                unanchored="nearest",
+            ),
         }
 
     def erase(
