@@ -59,7 +59,7 @@ CANDIDATES: dict[str, tuple[dict[str, Any], ...]] = {
             WITHOUT
             | {"keep_scale": 2.2, "ridge": 1e-4, "reweightings": 8, "reach": 1.6}
             | {"unanchored": "nearest", "enough": enough}
-            for enough in (1.3, 1.4, 1.5)
+            for enough in (1.2, 1.25, 1.3, 1.4, 1.5)
         ),
         *(
             WITHOUT
