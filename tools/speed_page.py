@@ -92,20 +92,23 @@ def _mass(found: dict[str, Any]) -> str:
 
 
 def _met(curve: dict[str, list[dict[str, Any]]]) -> str:
-    """Says which methods reach the aim, as far as the pictures tell."""
+    """Says which method comes nearest to the aim, and whether it reaches it."""
+    found = {}
+    for method, rows in curve.items():
+        for row in rows:
+            if row["erased_nouns"] == AIM["nouns"] and "erased" in row:
+                before, after = (row["remaining"][side]["value"] for side in ("before", "after"))
+                found[method] = (row["erased"]["after"]["value"], before - after)
 
-    def reaches(row: dict[str, Any]) -> bool:
-        before, after = (row["remaining"][side]["value"] for side in ("before", "after"))
-        enough = row["erased"]["after"]["value"] <= AIM["erased"]
-        return bool(enough and before - after <= AIM["lost"])
+    def over(method: str) -> float:
+        left, lost = found[method]
+        return max(left / AIM["erased"], lost / AIM["lost"])
 
-    points = ((method, row) for method, rows in curve.items() for row in rows)
-    found = [
-        f"`{method}`"
-        for method, row in points
-        if row["erased_nouns"] == AIM["nouns"] and "erased" in row and reaches(row)
-    ]
-    return f"{' and '.join(found)} reaches it" if found else "no method reaches it"
+    best = min(found, key=over)
+    told = "`{}` leaves {:.1%} and takes {:.1f} points".format(
+        best, found[best][0], 100 * found[best][1]
+    )
+    return told if over(best) <= 1 else f"no method reaches it; nearest, {told}"
 
 
 def _side(row: dict[str, Any], name: str) -> str:
