@@ -105,9 +105,7 @@ def _met(curve: dict[str, list[dict[str, Any]]]) -> str:
         return max(left / AIM["erased"], lost / AIM["lost"])
 
     best = min(found, key=over)
-    told = "`{}` leaves {:.1%} and takes {:.1f} points".format(
-        best, found[best][0], 100 * found[best][1]
-    )
+    told = f"`{best}` leaves {found[best][0]:.1%} and takes {100 * found[best][1]:.1f} points"
     return told if over(best) <= 1 else f"no method reaches it; nearest, {told}"
 
 
