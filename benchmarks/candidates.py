@@ -60,7 +60,6 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
         COMMON | ADVERSARIAL | {"keep_weight": 200.0, "draws": 4},
         COMMON | ADVERSARIAL | {"keep_weight": 400.0, "steps": 240},
         COMMON | ADVERSARIAL | {"keep_weight": 200.0, "steps": 240},
-        COMMON | ADVERSARIAL | {"keep_weight": 200.0, "keep_trajectories": 192},
     ),
     "ant": (
         COMMON | TURNED | UNMASKED | {"keep_weight": 10.0},
