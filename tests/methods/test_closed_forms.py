@@ -3,10 +3,7 @@
 import pytest
 import torch
 
-from efface.concepts import Concept, described, request, wordings
-from efface.core.anchors import toward_nearest
-from efface.core.branches import text_branches
-from efface.core.text_space import TextMap
+from efface.concepts import Concept, request, wordings
 from efface.errors import BadRequest, NothingChanged
 from efface.methods.rece import Rece
 from efface.methods.uce import Uce
@@ -217,43 +214,6 @@ def test_uce_in_the_null_space_leaves_the_keys_and_values_of_kept_prompts(pipe):
         ]
     assert moved[1e-12][0] < 1e-8 < moved[0.0][0]
     assert moved[1e-12][1] > 0.1
-
-
-def test_uce_with_rounds_brings_prompts_as_far_as_is_enough(pipe):
-    wanted = request([PISTOL, "church", "lamp", "boat"], keep=["cat", "tree"])
-    (branch,) = text_branches(pipe)
-    moving = branch.erased_prompts(wanted.erasures, tokens="legacy", target="anchor")
-    worst = []
-    for more in ({}, {"reweightings": 6}):
-        result = Uce(keep_scale=0.1, enough=1.2, **more).erase(pipe, wanted, generator=generator())
-        (edit,) = result.delta.patches.values()
-        edited = TextMap(edit.left.double(), edit.right.double())
-        near = moving.nearness(edited, branch.seen())
-        worst.append(float((near / 1.2).log().abs().max()))
-    assert worst[1] < worst[0]
-
-
-def test_uce_to_the_nearest_kept_concept_is_uce_to_that_anchor(pipe):
-    wanted = request(["pistol", "church"], keep=["cat", "tree"])
-    named = toward_nearest(wanted, text_branches(pipe)[0])
-    assert all(erasure.anchor for erasure in named.erasures)
-    found, asked = (
-        Uce(**more).erase(pipe, each, generator=generator())
-        for more, each in (({"unanchored": "nearest"}, wanted), ({}, named))
-    )
-    assert found.delta.provenance.request == described(named)
-    assert found.delta.id != Uce().erase(pipe, wanted, generator=generator()).delta.id
-    for key, patch in asked.delta.patches.items():
-        assert torch.equal(found.delta.patches[key].left, patch.left)
-
-
-def test_rounds_and_reach_out_of_range_are_refused():
-    with pytest.raises(BadRequest, match="reweightings is -1"):
-        Uce(reweightings=-1)
-    with pytest.raises(BadRequest, match="reach is 0"):
-        Uce(reach=0.0)
-    with pytest.raises(BadRequest, match="enough is 0"):
-        Uce(enough=0.0)
 
 
 def test_a_share_that_is_none_is_refused():
