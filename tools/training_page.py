@@ -99,18 +99,18 @@ They are missed by: {missed}.
 
 `concept_ablation` trades one bar for the other: among its candidates below, more weight on what is
 kept loses less and leaves more. `doco` loses 4 points of the tuning nouns already, and its other
-candidates lose more. `doco` and `realera_noise` were chosen on three nouns and the style
-watercolor, of which they leave 4 and 0 %; of blueprint, which colours the whole picture, they leave
-more. `ant` turns a style away from the anchor that the request names; without one it turns away
-from no prompt at all, which leaves the style, see the candidates. A style that is erased without an
-anchor becomes one of eight by chance, whatever the method. On this model no held-out paraphrase is
-drawn before, so that column says nothing.
+candidates lose more; of blueprint, which colours the whole picture, it leaves more than of the two
+styles that it was chosen on. `ant` turns a style away from the anchor that the request names;
+without one it turns away from no prompt at all, which leaves the style, see the candidates. A style
+that is erased without an anchor becomes one of eight by chance, whatever the method. On this model
+no held-out paraphrase is drawn before, so that column says nothing.
 """
 PRESETS = """
 Candidates of the presets (`python -m benchmarks presets`), on three other nouns and, where these
-qualify, on another style; the one that its rule chooses is bold. Settings are those in which the
-candidates of a method differ. A refused noun is one whose edit the checks after an erasure took for
-a wrecked model; it is left out of that row, and such a candidate is not chosen.
+qualify, on two other styles (watercolor / sepia); the one that its rule chooses is bold. Settings
+are those in which the candidates of a method differ. A refused noun is one whose edit the checks
+after an erasure took for a wrecked model; it is left out of that row, and such a candidate is not
+chosen.
 
 """
 COST = """
