@@ -24,7 +24,8 @@ from tests.conftest import host
 
 FILES = Path(__file__).parent / "files"
 """Ledgers of Stable Diffusion 1.x and 2.x with the delta they gave, of before other families."""
-FAMILIES = ("sdxl", pytest.param("sd3", marks=pytest.mark.slow), "flux", "pixart")
+SLOW = pytest.mark.slow
+FAMILIES = ("sdxl", *(pytest.param(each, marks=SLOW) for each in ("sd3", "flux")), "pixart")
 BRANCHES = {
     "sdxl": {"unet/key_value", "unet/pooled_text"},
     "sd3": {"transformer/text_tokens", "transformer/pooled_text"},

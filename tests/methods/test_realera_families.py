@@ -10,7 +10,7 @@ from efface.methods.realera import Realera
 from tests.conftest import host
 from tests.reference import families as reference
 
-FAMILIES = ("sdxl", "sd3", "flux", "pixart")
+FAMILIES = ("sdxl", "sd3", pytest.param("flux", marks=pytest.mark.slow), "pixart")
 CAT = Concept(name="cat", prompts=("a cat",))
 ERASE = request(Concept(name="pistol", prompts=("a pistol",)), anchor="lamp", keep=[CAT])
 

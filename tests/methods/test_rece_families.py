@@ -11,7 +11,7 @@ from tests.conftest import host
 from tests.reference import families as reference
 
 ERASE = request("pistol", anchor="lamp", keep=["cat"])
-FAMILIES = ("sdxl", "sd3", "flux", "pixart")
+FAMILIES = ("sdxl", "sd3", pytest.param("flux", marks=pytest.mark.slow), "pixart")
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
