@@ -227,6 +227,23 @@ def test_a_plan_counts_the_prompts_that_are_embedded(model):
         assert plan_work(survey(model), method, wanted).prompts == len(seen)
 
 
+def test_a_plan_of_rounds_counts_every_round_and_the_rows_that_are_held(model):
+    from efface.concepts import request
+    from efface.registry import build
+
+    wanted = request("pistol", keep=[f"tree {number}" for number in range(200)])
+    found = survey(model)
+    plain, once, twice = (
+        plan_work(found, build("methods", "uce", reweightings=rounds), wanted)
+        for rounds in (0, 1, 2)
+    )
+    assert twice.seconds - once.seconds == pytest.approx(once.seconds - plain.seconds, rel=1e-3)
+    assert once.seconds > plain.seconds
+    rows = plain.prompts * sum(encoder.length for encoder in found.encoders)
+    assert once.peak_bytes == twice.peak_bytes
+    assert twice.peak_bytes - plain.peak_bytes == 3 * rows * found.width * 8
+
+
 def test_a_plan_for_people_and_its_licence_notes(efface, broken_model):
     card = "---\nlicense: creativeml-openrail-m\nlicense_name: rail\ntags: [a]\n---\nlicense: no\n"
     (broken_model / "README.md").write_text(card)
