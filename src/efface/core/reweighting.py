@@ -129,17 +129,16 @@ def balanced_edit(
     Raises:
         BadRequest: see `ridge_edit`.
     """
-    start = erased.pairs
-    aimed = start.sources + rounds.reach * (start.targets - start.sources)
+    aimed = erased.pairs.reaching(rounds.reach)
     apart = kept.apart(seen)
     moving = torch.ones(int(erased.prompts.max()) + 1, dtype=torch.float64)
     holding = torch.ones(len(apart), dtype=torch.float64)
     each = torch.full((len(kept.rows),), kept.weight, dtype=torch.float64)
     for number in range(rounds.count + 1):
-        weights = start.weights * moving[erased.prompts]
+        weights = aimed.weights * moving[erased.prompts]
         held = _shared(each, holding[kept.prompts])
         gram = kept.rows.T @ (held[:, None] * kept.rows)
-        pairs = TokenPairs(start.sources, aimed, weights)
+        pairs = TokenPairs(aimed.sources, aimed.targets, weights)
         solution = ridge_edit(pairs, gram, ridge=ridge, free=free)
         if number < rounds.count:
             near = erased.nearness(solution.map, seen)

@@ -56,6 +56,13 @@ class TokenPairs:
         """Multiplies all weights by a number."""
         return TokenPairs(self.sources, self.targets, self.weights * factor)
 
+    def reaching(self, share: float) -> TokenPairs:
+        """Puts targets at a share of the way to them; above 1 is past them."""
+        if share == 1.0:
+            return self
+        farther = self.sources + share * (self.targets - self.sources)
+        return TokenPairs(self.sources, farther, self.weights)
+
 
 @dataclass(frozen=True)
 class TextMap:

@@ -11,6 +11,7 @@ from efface.core.anchors import toward_nearest
 from efface.core.branches import text_branches
 from efface.core.checks import require
 from efface.core.edit_report import residual, stored
+from efface.core.keep_sets import KeepSet
 from efface.core.patches import Patch
 from efface.core.recording import Recording
 from efface.core.reweighting import Rounds, balanced_edit
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from efface.concepts import ErasureRequest
     from efface.core.branches import TextBranch
-    from efface.core.keep_sets import KeepSet
     from efface.core.results import ErasureResult
     from efface.core.text_space import TokenPairs
 
@@ -142,11 +142,11 @@ class Uce(Eraser[TextToImage]):
         patches: dict[str, Patch] = {}
         figures: dict[str, dict[str, Any]] = {}
         for branch in branches:
-            pairs = branch.erased(request.erasures, tokens=self.tokens, target=self.target)
-            kept = branch.kept(request.keep, tokens=self.tokens, always=self.always_keep)
             if self.reweightings:
-                solution, moved = self._balanced(branch, request, pairs, kept)
+                solution, moved = self._balanced(branch, request)
             else:
+                pairs = branch.erased(request.erasures, tokens=self.tokens, target=self.target)
+                kept = branch.kept(request.keep, tokens=self.tokens, always=self.always_keep)
                 solution, moved = self.solve(pairs, kept)
             patch = branch.patch(stored(solution.map, branch.weights))
             patches[branch.key] = patch
@@ -168,13 +168,8 @@ class Uce(Eraser[TextToImage]):
         """
         erase, keep = kept.factors(float(pairs.weights.sum()), self.weighting)
         held = kept.weighted(keep)
-        if self.reach != 1.0:
-            farther = pairs.sources + self.reach * (pairs.targets - pairs.sources)
-            aimed = replace(pairs, targets=farther)
-        else:
-            aimed = pairs
         solution = ridge_edit(
-            aimed.scaled(self.erase_scale * erase),
+            pairs.reaching(self.reach).scaled(self.erase_scale * erase),
             self.keep_scale * held,
             ridge=self.ridge,
             free=self._free(held),
@@ -182,14 +177,15 @@ class Uce(Eraser[TextToImage]):
         return solution, _moved(solution, pairs, kept)
 
     def _balanced(
-        self, branch: TextBranch, request: ErasureRequest, pairs: TokenPairs, kept: KeepSet
+        self, branch: TextBranch, request: ErasureRequest
     ) -> tuple[Solution, dict[str, float]]:
         """Does the same in rounds, between which prompts are weighed anew."""
-        erase, keep = kept.factors(float(pairs.weights.sum()), self.weighting)
         moving = branch.erased_prompts(request.erasures, tokens=self.tokens, target=self.target)
         holding = branch.kept_prompts(request.keep, tokens=self.tokens, always=self.always_keep)
+        pairs, kept = moving.pairs, KeepSet(holding.rows.T @ holding.rows, len(holding.rows))
+        erase, keep = kept.factors(float(pairs.weights.sum()), self.weighting)
         solution = balanced_edit(
-            replace(moving, pairs=moving.pairs.scaled(self.erase_scale * erase)),
+            replace(moving, pairs=pairs.scaled(self.erase_scale * erase)),
             replace(holding, weight=self.keep_scale * keep),
             branch.seen(),
             Rounds(self.reweightings, self.reach, self.enough),
