@@ -15,6 +15,8 @@ from typing import Any
 
 import efface
 from benchmarks.concepts import MEASURED_NOUNS, MEASURED_STYLES, STYLE_ANCHOR
+from efface.contracts import Suite
+from efface.core.deltas import Delta
 from efface.core.files import write_atomically
 from efface.emoji import understood
 from efface.emoji.clip import EmojiClip
@@ -23,6 +25,7 @@ from efface.emoji.suites import emoji_suite
 from efface.evaluation.encoding import encoded
 from efface.evaluation.images import ImageStore
 from efface.evaluation.record import Evaluation
+from efface.models.loading import bundled
 
 RESULTS = Path(__file__).parent / "results" / "erasure"
 PICTURES = Path("runs") / ".benchmark-pictures"
@@ -38,21 +41,38 @@ def missing() -> Iterator[tuple[str, str, Path]]:
                 yield method, concept, path
 
 
+class Bench:
+    """What the runs of an experiment share: a bundled model, its judge, pictures made before."""
+
+    def __init__(self, model: str = "emoji") -> None:
+        self.pipe = efface.load(model)
+        self.pipe.set_progress_bar_config(disable=True)
+        self.judge, self.clip = EmojiJudge(bundled(model).JUDGE), EmojiClip()
+        self.store = ImageStore(PICTURES, batch_size=64)
+
+    def measured(self, delta: Delta, suite: Suite) -> Evaluation:
+        """Draws a suite's pictures before and after an edit and looks at them."""
+        return efface.evaluate(
+            self.pipe, delta, suite, self.judge, store=self.store, clip=self.clip
+        )
+
+
 def run() -> None:
     """Measures what is missing, one line of output a result."""
-    pipe, judge, clip = efface.load("emoji"), EmojiJudge(), EmojiClip()
-    pipe.set_progress_bar_config(disable=True)
-    store = ImageStore(PICTURES, batch_size=64)
+    bench = Bench()
     for method, concept, path in missing():
         anchor = STYLE_ANCHOR if concept in MEASURED_STYLES else None
         request = understood(efface.request(concept, anchor=anchor))
-        result = efface.erase(pipe, request, method=method)
-        suite = emoji_suite(request, size="benchmark")
-        found = efface.evaluate(pipe, result.delta, suite, judge, store=store, clip=clip)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        record = slim(found) | {"erase_seconds": result.seconds, "diagnostics": result.diagnostics}
-        write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+        result = efface.erase(bench.pipe, request, method=method)
+        found = bench.measured(result.delta, emoji_suite(request, size="benchmark"))
+        write(path, found, {"erase_seconds": result.seconds, "diagnostics": result.diagnostics})
         print(f"{method:6} {concept:16} {found.verdict:12} {summary(found)}", flush=True)
+
+
+def write(path: Path, found: Evaluation, more: dict[str, Any]) -> None:
+    """Writes an evaluation without its samples, and what else an experiment knows."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(slim(found) | more, indent=1) + "\n").encode())
 
 
 def slim(found: Evaluation) -> dict[str, Any]:
@@ -75,7 +95,7 @@ def slim(found: Evaluation) -> dict[str, Any]:
 def summary(found: Evaluation) -> str:
     """Presence before and after, by role."""
     parts = []
-    for role in ("erased", "synonym", "neighbour", "kept"):
+    for role in ("erased", "synonym", "paraphrase", "neighbour", "kept"):
         for metric in ("presence", "style_presence"):
             one = found.find(metric, role)
             if one is not None and one.before is not None and one.after is not None:

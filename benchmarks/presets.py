@@ -23,17 +23,14 @@ from typing import Any
 import efface
 from benchmarks.candidates import AFTER, TRAINED
 from benchmarks.concepts import STYLE_ANCHOR, TUNING, TUNING_STYLES
-from benchmarks.erasure import PICTURES
+from benchmarks.erasure import Bench
 from efface.contracts import Suite
 from efface.core.files import write_atomically
 from efface.core.trajectories import sharing_pools
 from efface.emoji import understood
-from efface.emoji.clip import EmojiClip
-from efface.emoji.judge import EmojiJudge
 from efface.emoji.suites import emoji_suite
 from efface.emoji.vocabulary import NOUNS
 from efface.errors import MeasurementFailed
-from efface.evaluation.images import ImageStore
 from efface.evaluation.record import Evaluation
 from efface.registry import build
 
@@ -108,14 +105,8 @@ COLUMNS = {
 }
 
 
-class Bench:
-    """What all candidates share: model, instruments and pictures."""
-
-    def __init__(self) -> None:
-        self.pipe = efface.load("emoji")
-        self.pipe.set_progress_bar_config(disable=True)
-        self.judge, self.clip = EmojiJudge(), EmojiClip()
-        self.store = ImageStore(PICTURES, batch_size=64)
+class Tuner(Bench):
+    """Measures candidates."""
 
     def score(
         self,
@@ -142,14 +133,7 @@ class Bench:
                 continue
             evaluations.append(result.diagnostics.get("network_evaluations", 0))
             seconds.append(result.seconds)
-            found = efface.evaluate(
-                self.pipe,
-                result.delta,
-                suite(request),
-                self.judge,
-                store=self.store,
-                clip=self.clip,
-            )
+            found = self.measured(result.delta, suite(request))
             if found.verdict == "invalid":
                 failures.append(f"{concept}: {'; '.join(found.reasons)}")
             for name, (metric, role) in COLUMNS.items():
@@ -211,14 +195,14 @@ def run(methods: Sequence[str] = ()) -> None:
 
     Pools that candidates have in common are made once; what they took is counted every time.
     """
-    bench = Bench()
+    bench = Tuner()
     every = CANDIDATES | TRAINED
     with sharing_pools():
         for method in methods or every:
             _choose(bench, method, every[method])
 
 
-def _choose(bench: Bench, method: str, candidates: tuple[dict[str, Any], ...]) -> None:
+def _choose(bench: Tuner, method: str, candidates: tuple[dict[str, Any], ...]) -> None:
     trains = method in TRAINED
     concepts = [one for one in TUNING if not trains or one in NOUNS]
     path = RESULTS / f"{method}.json"

@@ -24,15 +24,12 @@ import torch
 import efface
 from benchmarks import presets
 from benchmarks.concepts import TRAINED_NOUNS, TUNING
-from benchmarks.erasure import PICTURES, slim, summary
+from benchmarks.erasure import Bench, summary, write
 from benchmarks.training import SEEDS, told
 from efface.core.files import write_atomically
 from efface.core.trajectories import sharing_pools
 from efface.emoji import understood, vocabulary
-from efface.emoji.clip import EmojiClip
-from efface.emoji.judge import EmojiJudge
 from efface.emoji.suites import emoji_suite
-from efface.evaluation.images import ImageStore
 
 RESULTS = Path(__file__).parent / "results" / "together"
 NOUNS = TRAINED_NOUNS[:5]
@@ -58,7 +55,7 @@ FUSIONS: tuple[dict[str, Any], ...] = (
 def sweep() -> None:
     """Erases three tuning nouns at once, fused in every way, and says which one is chosen."""
     torch.set_num_threads(1)
-    bench, rows = presets.Bench(), []
+    bench, rows = presets.Tuner(), []
     nouns = [one for one in TUNING if one in vocabulary.NOUNS]
     alone = json.loads((presets.RESULTS / "ant.json").read_text())["chosen"]
     with sharing_pools():
@@ -85,18 +82,14 @@ def missing() -> Iterator[tuple[str, int, Path]]:
 def run() -> None:
     """Measures what is missing, one line of output a result."""
     torch.set_num_threads(1)
-    pipe, judge, clip = efface.load("emoji"), EmojiJudge(), EmojiClip()
-    pipe.set_progress_bar_config(disable=True)
-    store = ImageStore(PICTURES, batch_size=64)
+    bench = Bench()
     request = understood(efface.request(NOUNS))
     suite = emoji_suite(request, size="benchmark")
     with sharing_pools():
         for method, seed, path in missing():
-            result = efface.erase(pipe, request, method=method, seed=seed, **METHODS[method])
-            found = efface.evaluate(pipe, result.delta, suite, judge, store=store, clip=clip)
-            record = slim(found) | told(result) | {"command": "python -m benchmarks together"}
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+            result = efface.erase(bench.pipe, request, method=method, seed=seed, **METHODS[method])
+            found = bench.measured(result.delta, suite)
+            write(path, found, told(result) | {"command": "python -m benchmarks together"})
             print(f"{method:22} {seed} {found.verdict:12} {summary(found)}", flush=True)
 
 

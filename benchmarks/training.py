@@ -10,7 +10,6 @@ What has a result is not run again; delete a file to measure it anew.
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,14 +19,10 @@ import torch
 
 import efface
 from benchmarks.concepts import STYLE_ANCHOR, TRAINED_NOUNS, TRAINED_STYLES
-from benchmarks.erasure import PICTURES, slim, summary
-from efface.core.files import write_atomically
+from benchmarks.erasure import Bench, summary, write
 from efface.core.trajectories import sharing_pools
 from efface.emoji import understood
-from efface.emoji.clip import EmojiClip
-from efface.emoji.judge import EmojiJudge
 from efface.emoji.suites import emoji_suite
-from efface.evaluation.images import ImageStore
 
 RESULTS = Path(__file__).parent / "results" / "training"
 METHODS = (
@@ -58,21 +53,16 @@ def missing() -> Iterator[tuple[str, str, int, Path]]:
 def run(methods: tuple[str, ...] = METHODS) -> None:
     """Measures what is missing, one line of output a result."""
     torch.set_num_threads(1)
-    pipe, judge, clip = efface.load("emoji"), EmojiJudge(), EmojiClip()
-    pipe.set_progress_bar_config(disable=True)
-    store = ImageStore(PICTURES, batch_size=64)
+    bench = Bench()
     with sharing_pools():
         for method, concept, seed, path in missing():
             if method not in methods:
                 continue
             anchor = STYLE_ANCHOR if concept in TRAINED_STYLES else None
             request = understood(efface.request(concept, anchor=anchor))
-            result = efface.erase(pipe, request, method=method, seed=seed)
-            suite = emoji_suite(request, size="benchmark")
-            found = efface.evaluate(pipe, result.delta, suite, judge, store=store, clip=clip)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            record = slim(found) | told(result) | {"command": "python -m benchmarks training"}
-            write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+            result = efface.erase(bench.pipe, request, method=method, seed=seed)
+            found = bench.measured(result.delta, emoji_suite(request, size="benchmark"))
+            write(path, found, told(result) | {"command": "python -m benchmarks training"})
             print(f"{method:22} {concept:16} {seed} {summary(found)}", flush=True)
 
 

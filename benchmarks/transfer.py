@@ -8,7 +8,6 @@ Before and after are both pictures of emoji-remix, looked at by its own judge.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,15 +15,11 @@ import torch
 
 import efface
 from benchmarks.concepts import TRAINED_NOUNS
-from benchmarks.erasure import PICTURES, slim, summary
-from efface.core.files import write_atomically
+from benchmarks.erasure import Bench, summary, write
 from efface.core.trajectories import sharing_pools
 from efface.core.transfer import distance, transferred
 from efface.emoji import understood
-from efface.emoji.clip import EmojiClip
-from efface.emoji.judge import EmojiJudge
 from efface.emoji.suites import emoji_suite
-from efface.evaluation.images import ImageStore
 
 RESULTS = Path(__file__).parent / "results" / "transfer"
 METHODS = ("spm", "esd", "uce")
@@ -42,22 +37,14 @@ def missing() -> Iterator[tuple[str, str, Path]]:
 def run() -> None:
     """Measures what is missing, one line of output a result."""
     torch.set_num_threads(1)
-    base, remix = efface.load("emoji"), efface.load("emoji-remix")
+    base, bench = efface.load("emoji"), Bench("emoji-remix")
     base.set_progress_bar_config(disable=True)
-    remix.set_progress_bar_config(disable=True)
-    judge, clip = EmojiJudge("emoji-remix"), EmojiClip()
-    store = ImageStore(PICTURES, batch_size=64)
     with sharing_pools():
         for method, concept, path in missing():
             request = understood(efface.request(concept))
             result = efface.erase(base, request, method=method)
-            delta = transferred(result.delta, remix)
-            suite = emoji_suite(request, size="benchmark")
-            found = efface.evaluate(remix, delta, suite, judge, store=store, clip=clip)
-            record = slim(found) | {
-                "command": "python -m benchmarks transfer",
-                "base_distance": distance(result.delta, remix),
-            }
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+            delta = transferred(result.delta, bench.pipe)
+            found = bench.measured(delta, emoji_suite(request, size="benchmark"))
+            apart = {"base_distance": distance(result.delta, bench.pipe)}
+            write(path, found, apart | {"command": "python -m benchmarks transfer"})
             print(f"{method:6} {concept:16} {found.verdict:12} {summary(found)}", flush=True)
