@@ -13,66 +13,28 @@ from __future__ import annotations
 import argparse
 import copy
 from dataclasses import replace
-from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch import Tensor
 
 from efface.emoji.remix import turned
 from fetch import WORK
+from low_rank import factors, widened
 from pictures import Pictures, draw
 from train_unet import PIPELINE, Objective, tabulate
 from train_vae import reconstruction_loss
 from training import Schedule, train
 
-RANK = 16
 SEED = 11
-
-
-class LowRank(nn.Module):
-    """Adds ``up @ down`` to a weight; nothing at first."""
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__()
-        wide = weight[0].numel()
-        rank = min(RANK, len(weight), wide)
-        self.up = nn.Parameter(torch.zeros(len(weight), rank))
-        self.down = nn.Parameter(torch.randn(rank, wide) / wide**0.5)
-
-    def forward(self, weight: Tensor) -> Tensor:
-        return weight + (self.up @ self.down).reshape(weight.shape)
-
-
-def widened(network: Any) -> Any:
-    """Lets low-rank layers alone be trained."""
-    torch.manual_seed(SEED)
-    network.requires_grad_(requires_grad=False)
-    for layer in list(network.modules()):
-        if isinstance(layer, (nn.Linear, nn.Conv2d)):
-            parametrize.register_parametrization(layer, "weight", LowRank(layer.weight))
-    return network
-
-
-def factors(network: nn.Module, component: str) -> dict[str, Tensor]:
-    """The low-rank layers by component, path and side, in float16."""
-    return {
-        f"{component}/{path}.weight::{side}": getattr(layer.parametrizations.weight[0], side)
-        .detach()
-        .half()
-        for path, layer in network.named_modules()
-        if parametrize.is_parametrized(layer)
-        for side in ("up", "down")
-    }
 
 
 def autoencoder(pictures: Pictures, steps: int) -> AutoencoderKL:
     """An autoencoder of turned pictures whose latents are those of mirrored ones in the base's."""
     groups = ((pictures.trained, 6), (pictures.where(kind="pair"), 2))
     base = AutoencoderKL.from_pretrained(PIPELINE / "vae", torch_dtype=torch.float32)
-    vae = widened(copy.deepcopy(base))
+    vae = widened(copy.deepcopy(base), SEED)
 
     def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         images = pictures.images(torch.cat([draw(rows, n, generator) for rows, n in groups]))
@@ -97,7 +59,7 @@ def network(pictures: Pictures, steps: int) -> UNet2DConditionModel:
     singles, pairs = pictures.trained, pictures.where(kind="pair")
     table = tabulate(mirrored, torch.cat([singles, pairs]))
     unet = UNet2DConditionModel.from_pretrained(PIPELINE / "unet", torch_dtype=torch.float32)
-    loss = Objective(widened(unet), table, len(singles))
+    loss = Objective(widened(unet, SEED), table, len(singles))
     schedule = Schedule(steps=steps, peak=2e-3, warmup=100, flat=0.5)
     folder = WORK / "remix_unet"
     return train(unet, loss, folder=folder, schedule=schedule, seed=SEED + 1, averaging=0.99)

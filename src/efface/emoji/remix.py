@@ -9,17 +9,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from efface.emoji import (
     PRESET,
     keep_concepts,
     pipeline_folder,
     plainly_understood,
     understood,
-    weights_folder,
 )
-from efface.errors import BadModel
+from efface.emoji.layers import add_layers
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -56,20 +53,4 @@ def finish(pipe: Any) -> None:
     Raises:
         BadModel: the package was installed without its weights.
     """
-    from safetensors.torch import load_file
-
-    from efface.core.patches import LowRankPatch
-    from efface.models.components import find
-
-    path = weights_folder() / "remix.safetensors"
-    if not path.exists():
-        raise BadModel(
-            "emoji-remix has no weights in this installation; reinstall efface, or rebuild them "
-            "with `make emoji`"
-        )
-    factors = load_file(path)
-    with torch.no_grad():
-        for key in {name.partition("::")[0] for name in factors}:
-            patch = LowRankPatch(factors[f"{key}::up"], factors[f"{key}::down"])
-            for weight in find(pipe, key).values():
-                weight.add_(patch.on(weight))
+    add_layers(pipe, "remix")
