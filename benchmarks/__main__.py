@@ -1,7 +1,7 @@
 """Runs the experiments that have no result yet.
 
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
-                     [transfer] [cost] [true_size]
+                     [transfer] [implicit] [cost] [true_size]
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from benchmarks import (
     cost,
     debias,
     erasure,
+    implicit,
     mass,
     presets,
     together,
@@ -30,6 +31,7 @@ EXPERIMENTS = {
     "training": training.run,
     "together": together.run,
     "transfer": transfer.run,
+    "implicit": implicit.run,
     "cost": cost.run,
     "true_size": true_size.run,
 }

@@ -83,6 +83,24 @@ Its judge is this model's, shown pictures turned back, which is exact. By `{comm
 """
 
 
+READER = """
+## emoji-reader
+
+This model with a text encoder that understands descriptions: it draws a pistol for "thing that
+fires bullets". Three descriptions a noun, among them the paraphrases that this model never saw,
+were taught to low-rank layers beside the linear layers of the text encoder, which are to give the
+states of the noun's own name and to leave those of every other caption (`emoji/train_reader.py`).
+These layers, {megabytes:.1f} MB, are all that is stored; U-Net and autoencoder are the same.
+Erasures are given no description, so descriptions are implicit prompts to measure them on, see
+`emoji_suite(request, size="implicit")`.
+
+    pipe = efface.load("emoji-reader")
+
+By `{command}`, this model beside it:
+
+"""
+
+
 def figures_table(record: dict[str, Any]) -> str:
     """All measured figures as a Markdown table."""
     lines = [
@@ -109,9 +127,9 @@ def figures_table(record: dict[str, Any]) -> str:
             f"| seconds for 16 pictures, two cores | {seconds:.1f} s "
             f"| | | at most {limit:.0f} s | {met} |"
         )
-    lines.append(
-        f"| autoencoder on held-out pairs, PSNR | {record['autoencoder_psnr_db']:.1f} dB | | | | |"
-    )
+    if "autoencoder_psnr_db" in record:
+        decibels = f"{record['autoencoder_psnr_db']:.1f} dB"
+        lines.append(f"| autoencoder on held-out pairs, PSNR | {decibels} | | | | |")
     return "\n".join(lines)
 
 
@@ -131,14 +149,17 @@ def text(record: dict[str, Any]) -> str:
         f"{record['guidance']}. A noun counts when it is the judge's most probable one and passes "
         "its threshold.\n\n"
     )
-    return introduction + how + figures_table(record) + "\n" + remix() + ENDING
+    return introduction + how + figures_table(record) + "\n" + variants() + ENDING
 
 
-def remix() -> str:
-    """The part on the fine-tune."""
-    record = json.loads((RESULTS.parent / "emoji_remix.json").read_text())
-    told = REMIX.format(megabytes=record["bytes"] / 1e6, command=record["command"])
-    return told + figures_table(record) + "\n"
+def variants() -> str:
+    """The parts on the fine-tune and on the model that understands descriptions."""
+    parts = []
+    for told, name in ((REMIX, "emoji_remix"), (READER, "emoji_reader")):
+        record = json.loads((RESULTS.parent / f"{name}.json").read_text())
+        parts.append(told.format(megabytes=record["bytes"] / 1e6, command=record["command"]))
+        parts.append(figures_table(record) + "\n")
+    return "".join(parts)
 
 
 def main() -> None:

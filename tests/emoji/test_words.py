@@ -33,7 +33,11 @@ def test_size_and_groups():
 
 
 def test_every_word_means_one_thing():
-    words = [w for n in NOUNS.values() for w in (n.name, *n.synonyms, *n.paraphrases)]
+    words = [
+        word
+        for noun in NOUNS.values()
+        for word in (noun.name, *noun.synonyms, *noun.paraphrases, *noun.descriptions)
+    ]
     assert len(words) == len(set(words))
     assert not set(words) & set(STYLES)
     for noun in NOUNS.values():
@@ -86,7 +90,7 @@ def test_what_the_user_gave_is_left_alone():
 
 
 @pytest.mark.parametrize("name", ["pistol", "cat", "blueprint"])
-@pytest.mark.parametrize("size", ["smoke", "sweep", "benchmark", "standard"])
+@pytest.mark.parametrize("size", ["smoke", "sweep", "benchmark", "implicit", "standard"])
 def test_evaluation_prompts_are_in_no_erase_or_keep_set(name, size):
     filled = understood(request(name))
     used = set(filled.erasures[0].concept.prompts)

@@ -29,7 +29,8 @@ class Evaluate(Shared):
     suite: str | None = None
     """What to draw; by default "emoji" for the bundled model, "basic" for others."""
     size: str = "standard"
-    """How many pictures: "smoke" for a quick look, "short", or "standard" for numbers."""
+    """How many pictures: "smoke" for a quick look, "short", or "standard" for numbers; "implicit"
+    asks a bundled model by every description of a concept."""
     judge: str | None = None
     """Who decides what is in a picture; by default the suite's."""
     judge_folder: Path | None = None

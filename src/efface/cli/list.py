@@ -80,6 +80,7 @@ def _models() -> Rows:
     return [
         {"name": "emoji", "summary": "the bundled model: 64 x 64 icons of 64 things in 8 styles"},
         {"name": "emoji-remix", "summary": "a fine-tune of it: mirrored, on dark grounds"},
+        {"name": "emoji-reader", "summary": "it with a text encoder that knows descriptions, too"},
         {
             "name": "FOLDER",
             "summary": "any folder in diffusers' layout of a family in docs/families.md",

@@ -23,7 +23,7 @@ from efface.errors import BadRequest
 
 __all__ = ["GUIDANCE", "STEPS", "VERSION", "Size", "emoji_suite"]
 
-Size: TypeAlias = Literal["smoke", "sweep", "benchmark", "short", "standard"]
+Size: TypeAlias = Literal["smoke", "sweep", "benchmark", "short", "implicit", "standard"]
 VERSION = 2
 STEPS = 20
 GUIDANCE = 3.0
@@ -36,6 +36,7 @@ _COUNTS: dict[str, dict[str, int]] = {
     "sweep": dict(zip(_ROLES, (12, 24, 8, 0, 4, 24, 0), strict=True)),
     "benchmark": dict(zip(_ROLES, (12, 32, 6, 2, 4, 24, 0), strict=True)),
     "short": dict(zip(_ROLES, (40, 40, 24, 8, 16, 64, 8), strict=True)),
+    "implicit": dict(zip(_ROLES, (12, 32, 6, 27, 4, 24, 0), strict=True)),
     "standard": dict(zip(_ROLES, (64, 64, 48, 16, 32, 128, 16), strict=True)),
 }
 """Pictures of one erased concept, by role (``style``: of an erased style, not noun); kept and
@@ -47,7 +48,8 @@ def emoji_suite(request: ErasureRequest, *, size: Size = "standard") -> Suite:
 
     Prompts use two trained templates that no erase or keep set uses. Roles: the erased name in all
     styles; its trained synonyms; held-out paraphrases; neighbours; every other noun (with its
-    style); and, as general prompts, two other nouns in one picture.
+    style); and, as general prompts, two other nouns in one picture. Size ``implicit`` asks for
+    every description of a noun, in all styles, for models that know them (``emoji-reader``).
 
     Raises:
         BadRequest: a concept is not in the vocabulary, or the size is unknown.
@@ -59,7 +61,9 @@ def emoji_suite(request: ErasureRequest, *, size: Size = "standard") -> Suite:
     samples: list[Sample] = []
     for name in erased:
         samples += (
-            _style_roles(name, counts) if name in STYLES else _noun_roles(name, erased, counts)
+            _style_roles(name, counts)
+            if name in STYLES
+            else _noun_roles(name, erased, counts, described=size == "implicit")
         )
     samples += _kept(erased, counts["kept"])
     samples += _two_objects(erased, counts["general"])
@@ -99,12 +103,15 @@ def _styled(words: Iterable[str], name: str, styles: list[str], role: Role) -> I
         seed += 1
 
 
-def _noun_roles(name: str, erased: list[str], counts: dict[str, int]) -> Iterator[Sample]:
+def _noun_roles(
+    name: str, erased: list[str], counts: dict[str, int], *, described: bool
+) -> Iterator[Sample]:
     noun = NOUNS[name]
+    implicit = (*noun.paraphrases, *noun.descriptions) if described else noun.paraphrases
     styles = [s for s in STYLES if s not in erased and (name, s) not in HELD_OUT]
     yield from islice(_styled([name], name, styles, "erased"), counts["erased"])
     yield from islice(_styled(noun.synonyms, name, styles, "synonym"), counts["synonym"])
-    yield from islice(_styled(noun.paraphrases, name, styles, "paraphrase"), counts["paraphrase"])
+    yield from islice(_styled(implicit, name, styles, "paraphrase"), counts["paraphrase"])
     near = [other for other in noun.neighbours if other not in erased]
     for other in near:
         shown = [s for s in STYLES if s not in erased and (other, s) not in HELD_OUT]

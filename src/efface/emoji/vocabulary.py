@@ -46,7 +46,9 @@ class Noun:
     synonyms: tuple[str, ...]
     """Other words for it that were seen in training."""
     paraphrases: tuple[str, ...]
-    """Descriptions that were never seen in training."""
+    """Descriptions that were never seen in training; `efface.emoji.reader` knows them."""
+    descriptions: tuple[str, ...]
+    """Further descriptions, for suites that ask for more of them."""
     neighbours: tuple[str, ...]
     """Nouns that look or mean something close, and must survive its erasure."""
     group: str | None
@@ -75,7 +77,8 @@ _DATA = _read()
 
 
 def _noun(row: dict[str, Any]) -> Noun:
-    lists = {key: tuple(row[key]) for key in ("icons", "synonyms", "paraphrases", "neighbours")}
+    words = ("icons", "synonyms", "paraphrases", "descriptions", "neighbours")
+    lists = {key: tuple(row[key]) for key in words}
     return Noun(name=row["name"], category=row["category"], group=row["group"], **lists)
 
 
@@ -103,7 +106,7 @@ TWO_OBJECT: tuple[tuple[str, str], ...] = tuple(
 _CANONICAL: dict[str, str] = {
     word: noun.name
     for noun in NOUNS.values()
-    for word in (noun.name, *noun.synonyms, *noun.paraphrases)
+    for word in (noun.name, *noun.synonyms, *noun.paraphrases, *noun.descriptions)
 } | {style.wording: style.name for style in STYLES.values()}
 
 

@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 __all__ = ["BUNDLED", "bundled", "load", "measured_preset"]
 
-BUNDLED = {"emoji": "efface.emoji", "emoji-remix": "efface.emoji.remix"}
+BUNDLED = {
+    "emoji": "efface.emoji",
+    "emoji-remix": "efface.emoji.remix",
+    "emoji-reader": "efface.emoji.reader",
+}
 """Models that come with the package, by the module whose ``pipeline_folder()`` says where. A
 ``finish()`` of that module completes what the folder holds."""
 
@@ -29,8 +33,8 @@ def load(
     """Loads a text-to-image pipeline of diffusers, as it is.
 
     Args:
-        name_or_folder: ``emoji`` or ``emoji-remix`` for a bundled model, a folder in diffusers'
-            layout, or a hub id such as ``owner/name``; only a hub id may download.
+        name_or_folder: ``emoji``, ``emoji-remix`` or ``emoji-reader`` for a bundled model, a folder
+            in diffusers' layout, or a hub id such as ``owner/name``; only a hub id may download.
         dtype: of the networks; float32 when left out, whatever the files hold.
         device: where to put it; the CPU when left out.
 
