@@ -52,6 +52,9 @@ class GradientEraser(Training, Eraser[TextToImage]):
     """Latents of kept prompts per step; 0: as many as of the concept."""
     keep_trajectories: int = 24
     """Trajectories of kept prompts in the pool, where they have weight."""
+    keep_unconditional: float = 0.0
+    """Share of kept latents at which the prediction without a prompt is held instead of the
+    prompt's; classifier-free guidance reads both."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,6 +62,10 @@ class GradientEraser(Training, Eraser[TextToImage]):
         for name in ("keep_weight", "keep_batch"):
             if getattr(self, name) < 0:
                 raise BadRequest(f"{name} is {getattr(self, name)}; it must not be negative")
+        if not 0 <= self.keep_unconditional <= 1:
+            raise BadRequest(
+                f"keep_unconditional is {self.keep_unconditional}; it is a share, of 0 to 1"
+            )
 
     def trained(self, concepts: int = 1) -> tuple[str, int]:  # noqa: ARG002
         """Names the role of what is trained, and the rank of the layers beside it, or 0.

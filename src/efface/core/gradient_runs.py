@@ -190,12 +190,18 @@ class GradientRun:
         return replace(pool, prompts=followed[pool.runs])
 
     def keep(self, count: int, generator: torch.Generator) -> list[Ask]:
-        """Asks that kept prompts give what they gave; nothing if they have no weight."""
+        """Asks that kept prompts, and at some latents none, give what they gave.
+
+        Nothing if they have no weight.
+        """
         if self.kept is None:
             return []
         some = self.kept.drawn(self.method.keep_batch or count, generator)
-        asked, weight = self.kept_prompts(some.prompts), self.method.keep_weight
-        return [Ask("keep", weight, some.latents, some.times, asked, some.conditional)]
+        asked, wanted = self.kept_prompts(some.prompts), some.conditional
+        if without := round(self.method.keep_unconditional * len(some)):
+            asked = Conditions.joined([self.empty(without), asked[without:]])
+            wanted = torch.cat([some.unconditional[:without], wanted[without:]])
+        return [Ask("keep", self.method.keep_weight, some.latents, some.times, asked, wanted)]
 
     def open_membranes(
         self, adapters: Adapters, asks: Sequence[Ask], generator: torch.Generator
