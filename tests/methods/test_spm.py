@@ -9,7 +9,6 @@ from efface.concepts import request
 from efface.core.composition import compose
 from efface.core.deltas import Delta
 from efface.core.denoising import Denoiser
-from efface.errors import BadDelta
 from efface.methods.spm import _noises
 from tests.conformance.snapshots import differences, snapshot
 from tests.conftest import host
@@ -117,13 +116,6 @@ def test_gated_deltas_compose_exactly_in_any_order(tiny_sd1):
     with one.apply(tiny_sd1), other.apply(tiny_sd1):
         in_turn = predictions(tiny_sd1, prompts)
     assert torch.allclose(together, in_turn, atol=1e-4)
-
-
-def test_a_mix_of_gated_and_ungated_is_refused_with_advice(tiny_sd1):
-    gated = ran("spm", tiny_sd1, steps=2, **FREE).delta
-    plain = ran("spm", tiny_sd1, HOUSE, steps=2, **FREE, gate="none").delta
-    with pytest.raises(BadDelta, match="one after the other"):
-        compose([gated, plain])
 
 
 def test_several_concepts_have_membranes_of_their_own(tiny_sd1):

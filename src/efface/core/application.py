@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any
 
@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.core.deltas import SKETCH_TOLERANCE, Delta, sketch, sketch_deviation
-from efface.core.gates import attach_gated
+from efface.core.gates import attach_gated, gates_shut
 from efface.errors import BadDelta
 from efface.models.components import components, find
 
@@ -92,7 +92,8 @@ def applied_to(model: Any) -> tuple[AppliedDelta, ...]:
 def unedited(model: Any) -> Iterator[None]:
     """Runs the body with the base's weights, whatever is applied; merged deltas stay.
 
-    Parameters point to what they were before the first delta, and back afterwards.
+    Gates are shut meanwhile. Parameters point to what they were before the first delta, and back
+    afterwards.
     """
     first: dict[str, Tensor] = {}
     for record in applied_to(model):
@@ -104,7 +105,8 @@ def unedited(model: Any) -> Iterator[None]:
     try:
         for key, parameter in touched.items():
             parameter.data = first[key].to(parameter.device)
-        yield
+        with gates_shut():
+            yield
     finally:
         for key, parameter in touched.items():
             parameter.data = held[key]
@@ -117,19 +119,24 @@ def parents_of(model: Any) -> tuple[str, ...]:
 
 def apply(delta: Delta, model: Any, *, scale: float = 1.0) -> AppliedDelta:
     """Puts a delta in force; see `Delta.apply`."""
+    always, handles = _ungated(delta), list[Any]()
     if delta.gate is not None:
         references(delta, model)
-        handles = attach_gated(model, delta.patches, delta.gate, scale)
-        record = AppliedDelta(delta, scale, model, {}, _next_order(model), handles=tuple(handles))
-        _mark(record)
-        return record
-    values = _new_values(delta, model, scale)
-    targets = _targets(delta, model)
+    values, targets = _new_values(always, model, scale), _targets(always, model)
     saved = {key: targets[key].detach().to("cpu", copy=True) for key in values}
-    record = AppliedDelta(delta, scale, model, saved, _next_order(model))
+    if delta.gate is not None:
+        handles = attach_gated(model, delta.patches, delta.gate, scale)
+    record = AppliedDelta(delta, scale, model, saved, _next_order(model), handles=tuple(handles))
     _write(targets, values)
     _mark(record)
     return record
+
+
+def _ungated(delta: Delta) -> Delta:
+    """Gives what of a delta changes weights when it is applied."""
+    if delta.gate is None:
+        return delta
+    return replace(delta, patches=delta.ungated, ungated={}, gate=None)
 
 
 def merge_into(delta: Delta, model: Any, *, scale: float = 1.0) -> None:
@@ -173,7 +180,7 @@ def _new_values(delta: Delta, model: Any, scale: float) -> dict[str, Tensor]:
 
 
 def _targets(delta: Delta, model: Any) -> dict[str, nn.Parameter]:
-    return {name: found for key in delta.patches for name, found in find(model, key).items()}
+    return {name: found for key in delta.keys for name, found in find(model, key).items()}
 
 
 def _write(targets: dict[str, nn.Parameter], values: dict[str, Tensor]) -> None:
@@ -210,7 +217,7 @@ def _state(key: str, touching: list[AppliedDelta], chosen: set[str]) -> Float[Te
     for record in touching:
         if record.ids() & chosen:
             reference = _state(key, touching, set(record.delta.provenance.parents))
-            total = total + record.scale * record.delta.difference(key, reference)
+            total = total + record.scale * _ungated(record.delta).difference(key, reference)
     return total
 
 
@@ -244,7 +251,7 @@ def _next_order(model: Any) -> int:
 
 def _touched(record: AppliedDelta) -> list[nn.Module]:
     named = components(record.model)
-    return [named[name] for name in {key.partition("/")[0] for key in record.delta.patches}]
+    return [named[name] for name in {key.partition("/")[0] for key in record.delta.keys}]
 
 
 def _mark(record: AppliedDelta) -> None:

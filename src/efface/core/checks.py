@@ -97,7 +97,7 @@ def inspect(model: Any, delta: Delta, request: ErasureRequest) -> Mapping[str, A
 def _weight_change(model: Any, delta: Delta) -> float:
     """Sizes the change itself, before it is applied."""
     change, size = 0.0, 0.0
-    for key in delta.patches:
+    for key in delta.keys:
         for name, parameter in find(model, key).items():
             weight, share = _outputs(delta, name, parameter)
             change += share * float((delta.difference(name, weight) ** 2).sum())
@@ -119,7 +119,7 @@ def _probe(model: Any, delta: Delta) -> str:
     """Chooses the cheapest comparison that sees every change."""
     if layout(model) not in FAMILIES or getattr(model, "text_encoder", None) is None:
         return "weights"
-    names = {name for key in delta.patches for name in find(model, key)}
+    names = {name for key in delta.keys for name in find(model, key)}
     readers = {name for each in text_branches(model) for name in find(model, each.key)}
     if all(name.startswith("text_encoder") or name in readers for name in names):
         attention = all(each.key.endswith("/key_value") for each in text_branches(model))
@@ -149,7 +149,7 @@ def _moved_projections(model: Any, delta: Delta, prompts: Sequence[str]) -> Floa
     branches = text_branches(model)
     before = [stream.embedded(prompts) for each in branches for stream in each.streams]
     after = list(before)
-    if any(key.startswith("text_encoder") for key in delta.patches):
+    if any(key.startswith("text_encoder") for key in delta.keys):
         with delta.apply(model):
             again = [stream for each in text_branches(model) for stream in each.streams]
             after = [stream.embedded(prompts) for stream in again]

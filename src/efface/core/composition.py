@@ -20,7 +20,7 @@ def compose(deltas: Sequence[Delta], *, scales: Sequence[float] | None = None) -
 
     The order does not matter, except that a delta follows its parents. Dense patches add, low-rank
     patches are put side by side, a mix becomes dense, and a text map made on top of other changes
-    also acts on those.
+    also acts on those. Patches with a gate keep it; those without stand beside them, ungated.
 
     Args:
         deltas: at least one; made on the same base or on one another.
@@ -35,37 +35,43 @@ def compose(deltas: Sequence[Delta], *, scales: Sequence[float] | None = None) -
     factor_of = {delta.id: factor for delta, factor in zip(deltas, factors, strict=True)}
     ordered = _ordered(deltas)
     _check_bases(ordered)
-    changes: dict[str, dict[str, Patch]] = {}
+    always: dict[str, Mapping[str, Patch]] = {}
+    gated: list[Mapping[str, Patch]] = []
     for delta in ordered:
-        beneath = [changes[name] for name in _parents_among(delta, ordered)]
-        changes[delta.id] = _on_top(delta.scaled(factor_of[delta.id]), beneath)
-    patches = _sum(list(changes.values()))
-    return Delta(patches=patches, provenance=_provenance(ordered, factor_of), gate=_gate(ordered))
+        scaled = delta.scaled(factor_of[delta.id])
+        if delta.gate is not None:
+            gated.append(scaled.patches)
+        plain = scaled.patches if delta.gate is None else scaled.ungated
+        beneath = [always[name] for name in _parents_among(delta, ordered)]
+        always[delta.id] = _on_top(plain, beneath)
+    told, gate = _provenance(ordered, factor_of), _gate(ordered)
+    whole = _sum(list(always.values()))
+    if gate is None:
+        return Delta(patches=whole, provenance=told)
+    return Delta(patches=_sum(gated), provenance=told, gate=gate, ungated=whole)
 
 
 def _gate(ordered: Sequence[Delta]) -> Gate | None:
     """Puts the gates side by side, as the sum puts the ranks of their patches.
 
     Raises:
-        BadDelta: some have a gate and some have none, or their layers or ranks differ.
+        BadDelta: the layers or ranks of those with a gate differ.
     """
-    gates = [delta.gate for delta in ordered if delta.gate is not None]
-    if not gates:
+    held = [(delta.gate, delta.patches) for delta in ordered if delta.gate is not None]
+    if not held:
         return None
     shapes = {
-        (key, len(patch.down) // delta.gate.membranes)
-        for delta in ordered
-        if delta.gate is not None
-        for key, patch in delta.patches.items()
+        (key, len(patch.down) // gate.membranes)
+        for gate, patches in held
+        for key, patch in patches.items()
         if isinstance(patch, LowRankPatch)
     }
-    whole = all(len(delta.patches) == len(shapes) for delta in ordered)
-    if len(gates) < len(ordered) or not whole:
+    if any(len(patches) != len(shapes) for _, patches in held):
         raise BadDelta(
-            "deltas with and without a gate, or of different layers or ranks, do not make one; "
+            "gated deltas of different layers or ranks do not make one; "
             "apply them one after the other"
         )
-    return stacked(gates)
+    return stacked([gate for gate, _ in held])
 
 
 def _check(deltas: Sequence[Delta], factors: Sequence[float]) -> None:
@@ -132,7 +138,9 @@ def _check_bases(ordered: Sequence[Delta]) -> None:
                 )
 
 
-def _on_top(patches: dict[str, Patch], beneath: list[dict[str, Patch]]) -> dict[str, Patch]:
+def _on_top(
+    patches: Mapping[str, Patch], beneath: Sequence[Mapping[str, Patch]]
+) -> dict[str, Patch]:
     """Writes a change made on top of others relative to the bare base.
 
     Only a text map depends on the weight it meets: on changes D beneath it adds ``D left right``.

@@ -57,7 +57,7 @@ def plan_copy(folder: Path, delta: Delta) -> CopyPlan:
     _check_history(folder, delta)
     edits: dict[str, dict[str, StoredTensor]] = {}
     kept: set[Path] = set()
-    parts = {key.partition("/")[0] for key in delta.patches}
+    parts = {key.partition("/")[0] for key in delta.keys}
     for name in sorted(parts):
         for weights, changes in _edited_sets(folder / name, delta):
             kept |= {*weights.files, *([weights.index] if weights.index else [])}
@@ -76,7 +76,7 @@ def plan_copy(folder: Path, delta: Delta) -> CopyPlan:
 
 def _check_all_found(delta: Delta, part: str, changes: Mapping[str, StoredTensor]) -> None:
     """Sees to it that no patch is passed over because its key names nothing here."""
-    own = [key for key in delta.patches if key.startswith(f"{part}/")]
+    own = [key for key in delta.keys if key.startswith(f"{part}/")]
     if lost := [key for key in own if not any(reaches(key, found) for found in changes)]:
         raise BadDelta(
             f"this model has nothing under '{lost[0]}'; delta {delta.id} is for another model"

@@ -10,7 +10,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from efface.core.deltas import Delta, provenance_from_json, provenance_to_json
+from efface.core.deltas import UNGATED, Delta, provenance_from_json, provenance_to_json
 from efface.core.files import write_atomically
 from efface.core.gates import read_gate
 from efface.core.patches import KINDS, Patch
@@ -20,10 +20,10 @@ from efface.models.components import KEY_VALUE, TEXT_KEYS
 __all__ = ["FILE_NAME", "FORMAT", "FORMAT_VERSION", "load", "save"]
 
 FORMAT = "efface-delta"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """The newest that is read. Files are written as the oldest that holds all they have, as older
 versions would pass over the rest in silence: 2 brought the keys of `TEXT_KEYS` beyond Stable
-Diffusion 1 and 2, and 3 gates."""
+Diffusion 1 and 2, 3 gates, and 4 ungated patches beside a gate."""
 FILE_NAME = "delta.safetensors"
 
 
@@ -41,6 +41,8 @@ def save(delta: Delta, path: Path) -> None:
 
 
 def _needed(delta: Delta) -> int:
+    if delta.ungated:
+        return 4
     if delta.gate is not None:
         return 3
     return 2 if delta.patches.keys() & (TEXT_KEYS.keys() - {KEY_VALUE}) else 1
@@ -66,11 +68,16 @@ def load(path: Path) -> Delta:
     _check_format(file, header)
     try:
         kinds: dict[str, str] = json.loads(header["kinds"])
-        patches = {key: _patch(key, kind, tensors) for key, kind in kinds.items()}
+        every = {key: _patch(key, kind, tensors) for key, kind in kinds.items()}
         delta = Delta(
-            patches=patches,
+            patches={key: patch for key, patch in every.items() if not key.startswith(UNGATED)},
             provenance=provenance_from_json(header["provenance"]),
             gate=read_gate(tensors),
+            ungated={
+                key.removeprefix(UNGATED): patch
+                for key, patch in every.items()
+                if key.startswith(UNGATED)
+            },
         )
     except (KeyError, TypeError, ValueError) as error:
         raise BadDelta(

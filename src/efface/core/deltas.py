@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SKETCH_TOLERANCE",
+    "UNGATED",
     "Delta",
     "DensePatch",
     "LowRankPatch",
@@ -49,6 +50,8 @@ __all__ = [
 ParameterKey: TypeAlias = str
 """``<component>/<canonical parameter path>``, or a role such as ``unet/key_value``."""
 
+UNGATED = "ungated::"
+"""Before the names of ungated patches in files."""
 SKETCH_VALUES = 16
 SKETCH_TOLERANCE = 1e-2
 """Relative deviation that is still the same base: bf16 copies reach 5e-3, edits of 1 % 2e-2."""
@@ -88,6 +91,8 @@ class Delta:
     provenance: Provenance
     gate: Gate | None = None
     """Opens low-rank patches by the prompt; without it they are always open."""
+    ungated: Mapping[ParameterKey, Patch] = field(default_factory=dict)
+    """Beside patches with a gate, those that hold for every prompt; none without a gate."""
 
     @cached_property
     def id(self) -> str:
@@ -108,24 +113,36 @@ class Delta:
             )
         return digest.hexdigest()[:16]
 
+    @property
+    def keys(self) -> tuple[ParameterKey, ...]:
+        """Lists what is changed, with a gate or without, each once."""
+        return tuple(dict.fromkeys([*self.patches, *self.ungated]))
+
     def tensors(self) -> dict[str, Tensor]:
         """Lists every tensor as ``<key>::<field>``, the names used in the file."""
+        every = {"": self.patches, UNGATED: self.ungated}
         held = {
-            f"{key}::{field}": getattr(patch, field)
-            for key, patch in self.patches.items()
-            for field in type(patch).__dataclass_fields__
+            f"{prefix}{key}::{name}": getattr(patch, name)
+            for prefix, patches in every.items()
+            for key, patch in patches.items()
+            for name in type(patch).__dataclass_fields__
         }
         return held | (self.gate.tensors() if self.gate else {})
 
-    def kinds(self) -> dict[ParameterKey, str]:
-        """Names the kind of patch behind each key."""
+    def kinds(self) -> dict[str, str]:
+        """Names the kind of patch behind each key, as the file calls them."""
         names = {kind: name for name, kind in KINDS.items()}
-        return {key: names[type(patch)] for key, patch in self.patches.items()}
+        every = [*self.patches.items(), *((UNGATED + k, p) for k, p in self.ungated.items())]
+        return {key: names[type(patch)] for key, patch in every}
 
     def covering(self, key: ParameterKey) -> tuple[Patch, ...]:
-        """Gives the patches that act on one parameter: its own and the map of what it reads."""
+        """Gives the patches that act on one parameter: its own and the map of what it reads.
+
+        With a gate, these are what it would let through at most.
+        """
         keys = (key, *(each for each in TEXT_KEYS if reaches(each, key)))
-        return tuple(self.patches[each] for each in keys if each in self.patches)
+        both = (self.patches, self.ungated)
+        return tuple(held[each] for held in both for each in keys if each in held)
 
     def difference(
         self, key: ParameterKey, weight: Float[Tensor, "*shape"]
@@ -147,9 +164,11 @@ class Delta:
                 ) from error
         return total
 
-    def scaled(self, scale: float) -> dict[ParameterKey, Patch]:
-        """Multiplies every patch by a number."""
-        return {key: scaled(patch, scale) for key, patch in self.patches.items()}
+    def scaled(self, scale: float) -> Delta:
+        """Multiplies every patch by a number; provenance stays as it is."""
+        both = (self.patches, self.ungated)
+        one, other = ({key: scaled(patch, scale) for key, patch in held.items()} for held in both)
+        return replace(self, patches=one, ungated=other)
 
     def save(self, path: Path | str) -> None:
         """Writes one safetensors file with the provenance in its header, in one step.
@@ -175,8 +194,8 @@ class Delta:
     def apply(self, model: Any, *, scale: float = 1.0) -> AppliedDelta:
         """Changes the model until the returned object is reverted or its ``with`` block ends.
 
-        A delta with a gate changes no weight: its low-rank layers are added beside them, and open
-        for each prompt by its own.
+        Patches with a gate change no weight: they become low-rank layers beside them, which open
+        for each prompt by its own. What is ungated changes the weights.
 
         Args:
             model: a pipeline or a network; checked against the sketch of the base.

@@ -17,7 +17,7 @@ def expanded(delta: Delta, model: Any) -> Delta:
     """Replaces a delta's text maps by a low-rank patch of the same rank for every layer it reaches.
 
     The effect is the same up to rounding; the result has an id of its own and fits where parameters
-    are addressed one by one.
+    are addressed one by one. A gate is dropped, and what is ungated joins what it opened.
 
     Args:
         delta: with or without text maps; without one it comes back as it is.
@@ -26,11 +26,14 @@ def expanded(delta: Delta, model: Any) -> Delta:
     Raises:
         BadDelta: the model is another base, or lacks a parent of the delta.
     """
-    maps = {key: patch for key, patch in delta.patches.items() if isinstance(patch, TextMapPatch)}
-    if not maps:
+    every = dict(delta.patches)
+    for key, patch in delta.ungated.items():
+        every[key] = added(every[key], patch) if key in every else patch
+    maps = {key: patch for key, patch in every.items() if isinstance(patch, TextMapPatch)}
+    if not maps and delta.gate is None:
         return delta
-    weights = references(delta, model)
-    patches: dict[str, Patch] = {k: p for k, p in delta.patches.items() if k not in maps}
+    weights = references(delta, model) if maps else {}
+    patches: dict[str, Patch] = {k: p for k, p in every.items() if k not in maps}
     for group, text_map in maps.items():
         for key in find(model, group):
             layer = text_map.for_layer(weights[key])

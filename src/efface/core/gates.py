@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
@@ -16,7 +18,15 @@ from efface.core.patches import LowRankPatch, Patch
 from efface.errors import BadDelta
 from efface.models.components import component
 
-__all__ = ["Gate", "PromptGate", "StackedGates", "attach_gated", "read_gate", "stacked"]
+__all__ = [
+    "Gate",
+    "PromptGate",
+    "StackedGates",
+    "attach_gated",
+    "gates_shut",
+    "read_gate",
+    "stacked",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +182,19 @@ def _by_owner(
     return found.scatter_reduce(1, index, likeness, reduce="amax")
 
 
+_shut: ContextVar[bool] = ContextVar("shut", default=False)
+
+
+@contextmanager
+def gates_shut() -> Iterator[None]:
+    """Keeps every gate shut inside the body, whatever the prompt."""
+    token = _shut.set(True)
+    try:
+        yield
+    finally:
+        _shut.reset(token)
+
+
 def attach_gated(model: Any, patches: Mapping[str, Patch], gate: Gate, scale: float) -> list[Any]:
     """Adds gated low-rank layers to a model; removing the handles takes them off.
 
@@ -196,7 +219,8 @@ def attach_gated(model: Any, patches: Mapping[str, Patch], gate: Gate, scale: fl
         rows = named["encoder_hidden_states"] if "encoder_hidden_states" in named else given[2]
         latents = given[0] if given else named["sample" if "sample" in named else "hidden_states"]
         guided = _guided(model, latents)
-        now[0] = gate.openings(rows.detach().cpu(), guided=guided).to(rows.device)
+        opened = gate.openings(rows.detach().cpu(), guided=guided).to(rows.device)
+        now[0] = torch.zeros_like(opened) if _shut.get() else opened
 
     return [
         network.register_forward_pre_hook(read, with_kwargs=True),

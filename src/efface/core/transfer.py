@@ -38,7 +38,7 @@ def transferred(delta: Delta, model: Any) -> Delta:
             f"delta {delta.id} was made on top of {', '.join(delta.provenance.parents)}; compose "
             "them and transfer the result"
         )
-    for key in delta.patches:
+    for key in delta.keys:
         for name, weight in find(model, key).items():
             delta.difference(name, weight)
     _check_gate(delta, model)
@@ -48,7 +48,7 @@ def transferred(delta: Delta, model: Any) -> Delta:
         provenance=replace(
             made,
             base_model=model_name(model),
-            base_sketch=base_sketch(model, tuple(delta.patches)),
+            base_sketch=base_sketch(model, delta.keys),
             made_on=made.made_on or made.base_model,
         ),
     )
@@ -73,7 +73,7 @@ def distance(delta: Delta, model: Any) -> float:
 
     It is taken from sixteen values of every weight that the delta changes.
     """
-    here = base_sketch(model, tuple(delta.patches))
+    here = base_sketch(model, delta.keys)
     return max(
         sketch_deviation(here[key], expected)
         for key, expected in delta.provenance.base_sketch.items()

@@ -76,7 +76,7 @@ def write_component(
     shutil.rmtree(staging, ignore_errors=True)
     try:
         copy(staging)
-        parts = tuple(sorted({key.partition("/")[0] for key in delta.patches}))
+        parts = tuple(sorted({key.partition("/")[0] for key in delta.keys}))
         out.mkdir(parents=True, exist_ok=True)
         for part in parts:
             (staging / part).replace(out / part)
