@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from efface.core.checkpoints import Checkpointing, checkpointing
-from efface.core.training import Training
+from efface.core.training_settings import Training
 from tests.conformance.conftest import PARAMETERS, run
 
 STOP = 7

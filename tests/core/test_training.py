@@ -10,7 +10,8 @@ from torch import nn
 from efface.core.checkpoints import Checkpointing, checkpointing, identity_of
 from efface.core.parameters import chosen, training
 from efface.core.recording import Recording
-from efface.core.training import Training, train
+from efface.core.training import train
+from efface.core.training_settings import Training
 from efface.errors import BadModel, BadRequest, ModelCollapsed
 from tests.conftest import host
 
@@ -104,6 +105,49 @@ def test_a_term_that_is_not_finite_is_named():
         ran(Settings(), weight=weight, terms=terms)
 
 
+def breaking(weight, at, kind):
+    """The terms of a run that goes wrong at a step: in a term, or in its gradient alone."""
+    calls = []
+
+    def terms(generator):
+        calls.append(1)
+        found = losses(weight)(generator)
+        if len(calls) <= at:
+            return found
+        wrong = {"term": math.inf, "gradient": (weight[0] * 0).sqrt()}[kind]
+        return {**found, "odd": found["small"] * 0 + wrong}
+
+    return terms
+
+
+@pytest.mark.parametrize(
+    ("kind", "match"), [("term", "term 'odd'"), ("gradient", "gradient of model/weight")]
+)
+def test_the_last_good_state_is_kept_and_resumed_from(tmp_path, kind, match):
+    """At step 10 a checkpoint is due, but it is there that the loss breaks; that of 5 stays."""
+    settings, weight = Settings(steps=12), nn.Parameter(torch.zeros(4))
+    kept = Checkpointing(tmp_path, identity="{}", every=5)
+    with pytest.raises(ModelCollapsed, match=f"{match}.* good state"), checkpointing(kept):
+        ran(settings, weight=weight, terms=breaking(weight, 10, kind))
+    again = nn.Parameter(torch.full((4,), 9.0))
+    with checkpointing(replace(kept, resume=True)):
+        found, rows, _ = ran(settings, weight=again)
+    whole, every, _ = ran(settings)
+    assert rows == every[5:]
+    assert torch.equal(found, whole)
+
+
+def test_a_run_that_breaks_before_its_first_checkpoint_says_so(tmp_path):
+    weight = nn.Parameter(torch.zeros(4))
+    kept = Checkpointing(tmp_path, identity="{}", every=5)
+    with (
+        pytest.raises(ModelCollapsed, match=r"nothing is left .* before step 5"),
+        checkpointing(kept),
+    ):
+        ran(Settings(), weight=weight, terms=breaking(weight, 3, "term"))
+    assert not kept.file.exists()
+
+
 def test_running_out_of_memory_says_what_would_fit():
     def terms(_):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -142,6 +186,30 @@ def test_masked_weights_stay_bit_for_bit_whatever_the_optimiser():
     assert same.tolist() == [True, False, False, True]
     whole, _, _ = ran(replace(settings, saliency=1.0), weight=nn.Parameter(start.clone()))
     assert not (whole == start).any()
+
+
+def test_an_average_of_masked_weights_leaves_the_others_alone():
+    start = torch.tensor([0.3, 0.7, -0.4, 0.1])
+    settings = Settings(saliency=0.5, ema=0.9)
+    trained, _, _ = ran(settings, weight=nn.Parameter(start.clone()))
+    assert (trained == start).tolist() == [True, False, False, True]
+
+
+def test_a_tensor_without_a_gradient_at_the_start_stays_free_under_a_mask():
+    """As the inner factor of low-rank layers, whose outer one begins at zero."""
+    up, down = nn.Parameter(torch.zeros(4)), nn.Parameter(torch.ones(1))
+    recording = Recording(
+        host("tiny_sd1"), generator=torch.Generator(), monitor=lambda *_: None, steps=20
+    )
+    train(
+        lambda _: {"near": ((up * down - GOAL) ** 2).mean()},
+        {"model/up": up, "model/down": down},
+        Settings(steps=20, saliency=0.5),
+        generator=torch.Generator().manual_seed(3),
+        recording=recording,
+    )
+    assert (up.detach() == 0).tolist() == [True, False, False, True]
+    assert float(down.detach()) != 1.0
 
 
 class Stopped(nn.Module):
@@ -247,6 +315,8 @@ def test_checkpoints_of_other_runs_and_damaged_ones_are_refused(tmp_path):
         ran(Settings(), weight=weight, terms=stops)
     other = replace(kept, identity='{"method": "b", "seed": 1}', resume=True)
     with pytest.raises(BadRequest, match="method a; this one: method b"), checkpointing(other):
+        ran(Settings())
+    with pytest.raises(BadRequest, match="--resume, or delete it"), checkpointing(kept):
         ran(Settings())
     kept.file.write_bytes(kept.file.read_bytes()[:40])
     with pytest.raises(BadRequest, match="damaged"), checkpointing(replace(kept, resume=True)):

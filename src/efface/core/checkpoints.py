@@ -62,7 +62,16 @@ _wanted: ContextVar[Checkpointing | None] = ContextVar("checkpointing", default=
 
 @contextmanager
 def checkpointing(wanted: Checkpointing | None) -> Iterator[None]:
-    """Lets training inside the body write checkpoints, and resume from them if asked."""
+    """Lets training inside the body write checkpoints, and resume from them if asked.
+
+    Raises:
+        BadRequest: there is a checkpoint already and it is not asked for; it would be overwritten.
+    """
+    if wanted is not None and not wanted.resume and wanted.file.exists():
+        raise BadRequest(
+            f"an interrupted run left {wanted.file}: go on from it with --resume, or delete it to "
+            "begin anew"
+        )
     token = _wanted.set(wanted)
     try:
         yield
@@ -99,8 +108,8 @@ class _Keeper:
             }
 
     def keep(self, loop: Any) -> None:
-        """Writes every so many steps."""
-        if self._wanted is not None and loop.step % self._wanted.every == 0:
+        """Writes every so many steps, once the next loss is known to be finite."""
+        if self._wanted is not None and loop.step > 0 and loop.step % self._wanted.every == 0:
             self._write(loop)
 
     def leave(self, loop: Any) -> None:
@@ -111,8 +120,10 @@ class _Keeper:
     @property
     def told(self) -> str:
         """Says what is left of a run that failed."""
-        if self._wanted is None or not self._wanted.file.exists():
+        if self._wanted is None:
             return ""
+        if not self._wanted.file.exists():
+            return f"; nothing is left to resume, as that was before step {self._wanted.every}"
         return f"; the last good state is in {self._wanted.file}, and --resume goes on from it"
 
     def done(self) -> None:
@@ -226,7 +237,7 @@ def _read(wanted: Checkpointing) -> tuple[dict[str, Tensor], dict[str, Any]]:
         theirs, ours = _differing(told.get("identity", "{}"), wanted.identity)
         raise BadRequest(
             f"the checkpoint in {wanted.folder} is of another run ({theirs}; this one: {ours}); "
-            "give the same command again, or start without --resume"
+            "give the same command again, or delete it and start without --resume"
         )
     return tensors, told
 
@@ -234,6 +245,8 @@ def _read(wanted: Checkpointing) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _differing(theirs: str, ours: str) -> tuple[str, str]:
     """Names what differs between two identities."""
     first, second = (dict(json.loads(each)) for each in (theirs, ours))
+    if first.get("method") != second.get("method"):
+        first, second = ({"method": each.get("method")} for each in (first, second))
     names = [name for name in second if first.get(name) != second[name]] or ["format"]
     return tuple(  # type: ignore[return-value]
         ", ".join(f"{name} {str(each.get(name))[:80]}" for name in names)

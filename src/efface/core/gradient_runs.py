@@ -21,6 +21,7 @@ from efface.core.checks import require
 from efface.core.denoising import SAMPLES_A_PASS, Conditions, Denoiser
 from efface.core.gates import PromptGate
 from efface.core.gradient_eraser import GradientEraser, worded
+from efface.core.hooks import Hooks, Plain
 from efface.core.losses import Ask
 from efface.core.parameters import Originals, Trained, chosen, training
 from efface.core.patches import Patch
@@ -28,7 +29,7 @@ from efface.core.randomness import split
 from efface.core.recomputing import recomputing
 from efface.core.recording import Recording
 from efface.core.results import ErasureResult
-from efface.core.training import Hooks, Losses, Plain, train
+from efface.core.training import Losses, train
 from efface.core.trajectories import Pool, drawn_latents, sampled_pool, stopped
 from efface.errors import BadModel, BadRequest
 

@@ -11,68 +11,22 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from efface.core.checkpoints import Stateful, active
 from efface.core.gradients import saliency_masks
+from efface.core.hooks import Hooks, Masked, Plain
 from efface.core.recording import Recording
 from efface.core.training_settings import Training
 from efface.errors import BadRequest, ModelCollapsed
 
-__all__ = ["Hooks", "Losses", "Masked", "Plain", "Training", "train"]
+__all__ = ["Losses", "train"]
 
 Losses: TypeAlias = Callable[[torch.Generator], Mapping[str, Tensor]]
 """Gives the weighted terms of one step's loss by name; all randomness from the generator."""
-
-
-@runtime_checkable
-class Hooks(Protocol):
-    """What a method may change of a step; the defaults change nothing."""
-
-    def gradients(self, terms: Mapping[str, Tensor], parameters: Mapping[str, Tensor], /) -> None:
-        """Fills the parameters' ``grad`` from the terms."""
-
-    def after_step(self) -> None:
-        """Bends the parameters back to where they are allowed to be."""
-
-
-class Plain:
-    """Descends the sum of all terms, without a constraint; the hooks that `train` takes if none."""
-
-    def gradients(self, terms: Mapping[str, Tensor], _: Mapping[str, Tensor], /) -> None:
-        """Fills every ``grad`` in one backward pass."""
-        torch.stack([*terms.values()]).sum().backward()
-
-    def after_step(self) -> None:
-        """Leaves the step as it is."""
-
-
-class Masked(Plain):
-    """Lets only marked weights change; the others keep their bits whatever the optimiser does.
-
-    Args:
-        parameters: as they are to stay where they are not marked.
-        masks: True where a weight may change, by parameter.
-        originals: the same values, if someone holds them already; left out, they are copied.
-    """
-
-    def __init__(
-        self,
-        parameters: Mapping[str, nn.Parameter],
-        masks: Mapping[str, Tensor],
-        originals: Mapping[str, Tensor] | None = None,
-    ) -> None:
-        self._parameters, self._masks = parameters, masks
-        self._originals = originals or {key: parameters[key].detach().clone() for key in masks}
-
-    def after_step(self) -> None:
-        """Puts the unmarked weights back."""
-        for key, mask in self._masks.items():
-            weight = self._parameters[key]
-            weight.data.copy_(torch.where(mask, weight, self._originals[key]))
 
 
 @dataclass
@@ -117,8 +71,8 @@ def train(
         beside: whatever else a checkpoint must hold, such as a discriminator and its optimiser.
 
     Raises:
-        ModelCollapsed: a term became infinite or not a number; names it. The last checkpoint
-            stays.
+        ModelCollapsed: a term or a gradient became infinite or not a number; names it. The last
+            checkpoint stays, which is of weights whose terms and gradients were finite.
         BadRequest: memory ran out; says what would need less. Or a checkpoint is of another run.
     """
     loop = _Loop(
@@ -133,12 +87,12 @@ def train(
     try:
         while loop.step < settings.steps and not _settled(loop):
             checkpoint.begin(loop)
-            figures = _one_step(losses, loop, scaler)
-            salient.after_step()
-            _count(loop, figures)
-            checkpoint.begin(loop)
-            recording.step(figures)
+            terms = _gradients(losses, loop, scaler)
             checkpoint.keep(loop)
+            _step(loop, scaler, salient)
+            _count(loop, {"loss": sum(terms.values()), **terms})
+            checkpoint.begin(loop)
+            recording.step(loop.rows[-1])
     except ModelCollapsed as error:
         raise ModelCollapsed(f"{error}{checkpoint.told}") from None
     except BaseException:
@@ -165,17 +119,19 @@ def _masks(losses: Losses, loop: _Loop) -> dict[str, Tensor]:
     total = {key: torch.zeros_like(weight) for key, weight in loop.parameters.items()}
     draws = torch.Generator().manual_seed(loop.generator.initial_seed() ^ 1)
     for _ in range(2 * loop.settings.accumulate):
-        terms = losses(draws)
-        sum(terms.values(), torch.zeros(())).backward()
+        with _fitting(loop.settings):
+            terms = losses(draws)
+            sum(terms.values(), torch.zeros(())).backward()
         for key, weight in loop.parameters.items():
             if weight.grad is not None:
                 total[key] += weight.grad
             weight.grad = None
-    return saliency_masks(total, loop.settings.saliency, scope=loop.settings.saliency_scope)
+    ranked = {key: gradient for key, gradient in total.items() if gradient.any()} or total
+    return saliency_masks(ranked, loop.settings.saliency, scope=loop.settings.saliency_scope)
 
 
-def _one_step(losses: Losses, loop: _Loop, scaler: Any) -> dict[str, float]:
-    """Averages the gradients of some batches, checks every term, and steps."""
+def _gradients(losses: Losses, loop: _Loop, scaler: Any) -> dict[str, float]:
+    """Averages the gradients of some batches and checks every term; gives the terms' values."""
     settings, parameters = loop.settings, loop.parameters
     loop.optimiser.zero_grad(set_to_none=True)
     for group in loop.optimiser.param_groups:
@@ -198,15 +154,23 @@ def _one_step(losses: Losses, loop: _Loop, scaler: Any) -> dict[str, float]:
                 weight.grad = None
     for key, gradient in gathered.items():
         parameters[key].grad = gradient
-    scaler.unscale_(loop.optimiser) if settings.precision == "float16" else None
+    if not scaler.is_enabled():  # A scaler passes over steps whose gradients overflow.
+        _require_finite_gradients(gathered, loop)
+    return told
+
+
+def _step(loop: _Loop, scaler: Any, salient: Plain) -> None:
+    """Moves the parameters, and bends them back to where they are allowed to be."""
+    settings = loop.settings
+    scaler.unscale_(loop.optimiser) if scaler.is_enabled() else None
     if settings.clip > 0:
-        nn.utils.clip_grad_norm_(parameters.values(), settings.clip)
+        nn.utils.clip_grad_norm_(loop.parameters.values(), settings.clip)
     loop.moving = True
     scaler.step(loop.optimiser)
     scaler.update()
     loop.hooks.after_step()
+    salient.after_step()
     _average(loop)
-    return {"loss": sum(told.values()), **told}
 
 
 def _factor(settings: Training, step: int) -> float:
@@ -224,6 +188,15 @@ def _require_finite(values: Mapping[str, float], loop: _Loop) -> None:
         f"the term '{broken[0]}' of the loss became {values[broken[0]]} at step {loop.step}; "
         f"lower learning_rate (it is {loop.settings.learning_rate}) or set clip"
     )
+
+
+def _require_finite_gradients(gradients: Mapping[str, Tensor], loop: _Loop) -> None:
+    for key, gradient in gradients.items():
+        if not torch.isfinite(gradient).all():
+            raise ModelCollapsed(
+                f"the gradient of {key} is not finite at step {loop.step}, though the loss is; "
+                f"lower learning_rate (it is {loop.settings.learning_rate}) or batch"
+            )
 
 
 @contextlib.contextmanager

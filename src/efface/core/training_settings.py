@@ -36,7 +36,8 @@ class Training:
     patience: int = 0
     """Steps without a new lowest smoothed loss after which training stops; 0: never."""
     saliency: float = 1.0
-    """Share of the weights that may change: those where the loss is steepest (SalUn). 1: all."""
+    """Share of the weights that may change: those where the loss is steepest (SalUn). 1: all.
+    Tensors without a gradient at the start, as the inner factors of low-rank layers, stay free."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """What the network computes in; weights and steps stay in float32."""
     recompute: bool = False

@@ -12,8 +12,8 @@ from efface.contracts import Monitor, Need, Paper, TextToImage, silent
 from efface.core.gradient_eraser import SMALL, GradientEraser
 from efface.core.gradient_runs import GradientRun
 from efface.core.gradients import orthonormal_rows, without_directions
+from efface.core.hooks import Plain
 from efface.core.losses import Ask, predicted
-from efface.core.training import Plain
 from efface.errors import BadRequest
 
 if TYPE_CHECKING:

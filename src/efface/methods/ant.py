@@ -13,11 +13,11 @@ from efface.core.fusion import fused
 from efface.core.gradient_eraser import SMALL, GradientEraser
 from efface.core.gradient_runs import GradientRun, Released
 from efface.core.gradients import intersected, saliency_masks
+from efface.core.hooks import Masked
 from efface.core.losses import Ask, matched
 from efface.core.noise import guided, negated
 from efface.core.parameters import Originals
 from efface.core.randomness import derive
-from efface.core.training import Masked
 from efface.errors import BadRequest
 
 if TYPE_CHECKING:
