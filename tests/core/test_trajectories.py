@@ -3,11 +3,14 @@
 import pytest
 import torch
 
+from efface import registry
+from efface.concepts import Concept, request
 from efface.core import trajectories
 from efface.core.denoising import Denoiser
 from efface.core.noise import guided
 from efface.core.trajectories import sampled_pool, sharing_pools, stopped, watching_pools
 from efface.errors import BadModel, BadRequest
+from tests.cases import TRAINED
 from tests.conftest import host
 
 PROMPTS = ["a cat", "pistol"]
@@ -108,6 +111,33 @@ def test_long_prompts_and_unknown_models_are_refused(tiny_sd1):
         Denoiser(tiny_sd1).conditions(["cat " * 40])
     with pytest.raises(BadModel, match="cannot be trained"):
         Denoiser(host("tiny_pixart"))
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl", "sd3", "flux"])
+def test_long_kept_prompts_are_refused_before_any_work(family, monkeypatch):
+    method = registry.build("methods", "esd", **(TRAINED | {"keep_weight": 0.0}))
+    wanted = request("pistol", keep=[Concept(name="cat", prompts=("a cat", "cat " * 700))])
+    monkeypatch.setattr(Denoiser, "predict", lambda *_: pytest.fail("something was predicted"))
+    with pytest.raises(BadRequest, match="more tokens"):
+        method.erase(host(f"tiny_{family}"), wanted, generator=torch.Generator())
+
+
+@pytest.mark.parametrize("name", ["EulerDiscreteScheduler", "UniPCMultistepScheduler"])
+def test_other_schedulers_do_not_make_trajectories_clip(tiny_sd1, name):
+    """DDIM clips by default; settings that do not name it must not bring that in."""
+    import diffusers
+
+    held = tiny_sd1.scheduler
+    schedule = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    tiny_sd1.scheduler = getattr(diffusers, name)(**schedule)
+    try:
+        made = Denoiser(tiny_sd1).scheduler()
+        assert not made.config.clip_sample
+        pool = pool_of(tiny_sd1)[2]
+    finally:
+        tiny_sd1.scheduler = held
+    assert pool.clean.abs().max() > 1.0
+    assert held.config.get("clip_sample") == Denoiser(tiny_sd1).scheduler().config.clip_sample
 
 
 def test_sd3_without_t5_reads_zeros_in_its_place():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,12 +109,19 @@ class Denoiser:
         return int(config.in_channels), int(config.sample_size), int(config.sample_size)
 
     def scheduler(self) -> Any:
-        """Makes a fresh deterministic scheduler with the pipeline's own noise schedule."""
+        """Makes a fresh deterministic scheduler with the pipeline's own noise schedule.
+
+        Latents are clipped only if the pipeline's own scheduler says so: DDIM's default, for other
+        schedulers' settings, would clip them to -1 to 1.
+        """
         from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
         config = self._model.scheduler.config
-        flow = "Flow" in type(self._model.scheduler).__name__
-        made: Any = (FlowMatchEulerDiscreteScheduler if flow else DDIMScheduler).from_config(config)
+        if "Flow" in type(self._model.scheduler).__name__:
+            flow: Any = FlowMatchEulerDiscreteScheduler.from_config(config)
+            return flow
+        clips = bool(config.get("clip_sample", False))
+        made: Any = DDIMScheduler.from_config(config, clip_sample=clips)
         return made
 
     def timesteps(self, steps: int) -> Float[Tensor, " steps"]:
@@ -151,6 +158,17 @@ class Denoiser:
             if prompt not in self._known:
                 self._known[prompt] = self._encoded(prompt)
         return Conditions.joined([self._known[prompt] for prompt in prompts])
+
+    def check_lengths(self, prompts: Iterable[str]) -> None:
+        """Tokenises prompts for every encoder, so that a long one is refused before any work.
+
+        Raises:
+            BadRequest: a prompt is longer than an encoder reads.
+        """
+        for prompt in dict.fromkeys(prompts):
+            for branch in self._branches:
+                for stream in branch.streams:
+                    stream.tokenised(prompt)
 
     def predict(
         self,

@@ -81,6 +81,8 @@ class GradientRun:
         self.wordings = tuple(
             each for erasure in request.erasures for each in worded(erasure, method.target)
         )
+        asked = [text for each in self.wordings for text in (each.prompt, each.anchor)]
+        self.denoiser.check_lengths([*asked, *self.kept_wordings])
 
     @cached_property
     def prompts(self) -> Conditions:

@@ -94,7 +94,15 @@ class ConceptAblation(GradientEraser):
                 batch=4,
                 learning_rate=4e-6,
             ),
-            "emoji": cls(**SMALL | {"weight_decay": 0.0, "keep_weight": 15.0, "steps": 240}),
+            "emoji": cls(
+                **SMALL
+                | {
+                    "weight_decay": 0.0,
+                    "keep_weight": 15.0,
+                    "keep_unconditional": 0.25,
+                    "steps": 240,
+                }
+            ),
         }
 
     def erase(
