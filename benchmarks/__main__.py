@@ -1,7 +1,8 @@
 """Runs the experiments that have no result yet.
 
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
-                     [transfer] [implicit] [cost] [true_size]
+                     [transfer] [implicit] [cost] [alone] [true_size]
+                     [tradeoff]
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks import (
+    alone,
     closed_form,
     cost,
     debias,
@@ -17,6 +19,7 @@ from benchmarks import (
     mass,
     presets,
     together,
+    tradeoff,
     training,
     transfer,
     true_size,
@@ -33,7 +36,9 @@ EXPERIMENTS = {
     "transfer": transfer.run,
     "implicit": implicit.run,
     "cost": cost.run,
+    "alone": alone.run,
     "true_size": true_size.run,
+    "tradeoff": tradeoff.run,
 }
 
 

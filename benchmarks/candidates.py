@@ -47,6 +47,9 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
         COMMON | PLAIN | {"keep_weight": 20.0, "steps": 240},
         COMMON | PLAIN | {"keep_weight": 30.0, "steps": 360},
         COMMON | PLAIN | {"keep_weight": 15.0, "steps": 240, "keep_trajectories": 192},
+        COMMON | PLAIN | {"keep_weight": 15.0, "steps": 360, "keep_trajectories": 192},
+        COMMON | PLAIN | {"keep_weight": 15.0, "steps": 240, "keep_unconditional": 0.25},
+        COMMON | PLAIN | {"keep_weight": 30.0, "steps": 240, "keep_unconditional": 0.25},
     ),
     "all_but_one": (
         COMMON | {"keep_weight": 15.0},
@@ -60,6 +63,7 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
         COMMON | ADVERSARIAL | {"keep_weight": 200.0, "draws": 4},
         COMMON | ADVERSARIAL | {"keep_weight": 400.0, "steps": 240},
         COMMON | ADVERSARIAL | {"keep_weight": 200.0, "steps": 240},
+        COMMON | ADVERSARIAL | {"keep_weight": 200.0, "keep_trajectories": 192},
     ),
     "ant": (
         COMMON | TURNED | UNMASKED | {"keep_weight": 10.0},

@@ -4,7 +4,7 @@
 
 Nouns go without an anchor, styles become another style; two seeds each, the first of all concepts
 first. Closed forms are measured alike, to stand beside them. Pools that runs have in common are
-made once, and what they took is counted every time; ``cost`` measures the time of whole runs.
+made once, and what they took is counted every time; ``alone`` measures time and memory.
 What has a result is not run again; delete a file to measure it anew.
 """
 

@@ -10,9 +10,6 @@ Each run is a process of its own with one thread. What has a result is not run a
 from __future__ import annotations
 
 import json
-import os
-import resource
-import subprocess
 import sys
 import time
 from itertools import product
@@ -21,6 +18,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.processes import held, took
 from efface.concepts import request
 from efface.core.files import write_atomically
 from efface.models.tiny import autoencoder, tiny_tokenizer
@@ -76,25 +74,17 @@ def run() -> None:
     known = {(row["method"], row["recompute"]) for row in record["rows"]}
     for name, recompute in product(METHODS, (False, True)):
         if (name, recompute) not in known:
-            record["rows"].append(took(name, *(["--recompute"] if recompute else [])))
+            twice = ["--recompute"] if recompute else []
+            record["rows"].append(took("benchmarks.true_size", name, *twice, threads=1))
             print(record["rows"][-1], flush=True)
             write_atomically(RESULTS, (json.dumps(record, indent=1) + "\n").encode())
-
-
-def took(*arguments: str) -> dict[str, Any]:
-    """Runs one step in another process."""
-    command = [sys.executable, "-m", "benchmarks.true_size", *arguments]
-    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
-    ran = subprocess.run(command, capture_output=True, text=True, check=True, env=one_thread)
-    found: dict[str, Any] = json.loads(ran.stdout.splitlines()[-1])
-    return found
 
 
 def main() -> None:
     """Runs one step and prints what it took."""
     name, recompute = sys.argv[1], "--recompute" in sys.argv[2:]
     pipe = pipeline()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    before = held()
     method = build("methods", name, recompute=recompute, **(SMALL | EXTRA.get(name, {})))
     started = time.perf_counter()
     wanted = request("pistol", anchor="lamp", keep=["cat"])
@@ -104,7 +94,7 @@ def main() -> None:
         "recompute": recompute,
         "seconds": round(time.perf_counter() - started, 1),
         "model_bytes": before,
-        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_bytes": held(),
         "evaluations": found.diagnostics["network_evaluations"],
         "changed": len(found.delta.patches),
     }

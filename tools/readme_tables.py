@@ -29,6 +29,8 @@ EXPERIMENTS = {
     "training": "One concept at a time, beside the others that train (`python -m benchmarks "
     "training`):",
     "together": "Several at once (`python -m benchmarks together`):",
+    "implicit": "On a model that understands descriptions, which the erasure is not given (the "
+    "paraphrases; `python -m benchmarks implicit`):",
     "transfer": "Made on the bundled model, applied to its fine-tune emoji-remix (`python -m "
     "benchmarks transfer`):",
 }

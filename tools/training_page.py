@@ -9,6 +9,8 @@ from typing import Any
 from readme_tables import missed, read, summary, table
 
 METHODS = 10
+BAR = 180
+"""Seconds that one erasure may take."""
 RUNS = (8 + 2) * 2
 """What `benchmarks.training` measures: methods, and runs of each."""
 HEAD = """# Methods that train
@@ -37,9 +39,11 @@ efface export runs/membrane --as spm --out pistol.safetensors        # for other
 2. **Training in place.** The chosen weights are trained; their originals stay at hand. Where a
    method needs the unedited network, the originals are put back for that moment, which is exact
    and costs nothing. Methods with low-rank layers switch these off instead.
-3. **One batch a step.** Everything a step asks goes through the network together.
+3. **One batch a pass.** Everything a step asks of the model in training goes through the network
+   together; what it asks of the unedited model, where the pool does not hold it, in another pass.
 4. **Kept prompts.** `--keep-weight` adds a second pool, of prompts that must stay, whose
-   predictions are held. No paper has it, and the bundled model's presets all use it: without it
+   predictions are held; with `--keep-unconditional` also those without a prompt, which guidance
+   reads as well. Few papers hold other prompts, and the bundled model's presets all do: without it
    other concepts fall with the erased one.
 5. **The result** is a delta like any other. The model is left bit for bit as it was.
 
@@ -57,13 +61,15 @@ result = efface.erase(pipe, "pistol", method="trce+trce_vision", trce_vision={"s
 
 - **Ctrl-C** or a crash leaves a checkpoint beside the run's folder; the same command with
   `--resume` goes on to the same bits. Steps, step size and precision may be changed. A checkpoint
-  of another method, model, request or seed is refused.
-- **A loss that is not finite** stops training; the message names the term and the checkpoint.
-- **Memory**: the message says which batch would fit. `--recompute` and `--precision bfloat16` need
-  less; `--saliency 0.5` trains the steepest half of the weights only. `ant --originals disk` holds
-  the network once: the unedited weights wait in temporary files (in `TMPDIR`, which must be a disk
-  and have room for them; they are removed however the run ends), and with a mask they are read in
-  every step. The delta is one more copy of what was trained, made when gradients' states are gone.
+  of another method, model, request or seed is refused, and without `--resume` none is overwritten.
+- **A loss or gradient that is not finite** stops training; the message names the term or the weight
+  and the checkpoint, which is of a state whose loss was seen to be finite.
+- **Memory**: the message says what to try, half the batch first. `--recompute` and `--precision
+  bfloat16` need less; `--saliency 0.5` trains the steepest half of the weights only. `ant
+  --originals disk` holds the network once: the unedited weights wait in temporary files (in
+  `TMPDIR`, which must be a disk and have room for them; they are removed however the run ends), and
+  with a mask they are read in every step. The delta is one more copy of what was trained, made when
+  gradients' states are gone.
 - **Too much is lost**: raise `--keep-weight` or `--keep-batch`, keep more, or train fewer steps.
   **Too little is erased**: lower `--keep-weight`, raise `--steps`.
 """
@@ -74,12 +80,13 @@ RESULT = """
 the {whole} runs of the experiment (8 nouns, 2 styles, 2 seeds, {methods} methods) are measured; the
 command makes those that are missing. Presence by the bundled judge before → after in per cent,
 added up over concepts and seeds, with the interval of the latter. Seconds are of one thread on a
-busy machine, and leave out pools that an earlier run had made. *Moved* is how far kept pictures are
+busy machine, and leave out pools that an earlier run had made; what an erasure takes by itself is
+[below](#what-it-takes). *Moved* is how far kept pictures are
 from those of the same prompt and seed before, by features of the judge (1 minus cosine) and by SSIM
 (1 minus SSIM, layout); two pictures that have nothing to do with each other are near 1. KID is the
 distance between the sets of kept pictures before and after, by the same features; it has no bias,
 so that of equal sets is below 0 as often as above. Evaluations are passes of one sample through the
-network; GB is the largest memory of the process, which held the judge, too.
+network; GB is the most that the process had held by then, with the judge and for earlier runs.
 
 """
 TOGETHER = """
@@ -91,6 +98,14 @@ TRANSFER = """
 Trained on the bundled model and applied to its fine-tune emoji-remix, whose pictures are mirrored
 and dark (`python -m benchmarks transfer`); nothing is retrained. Before and after are both pictures
 of emoji-remix:
+
+"""
+IMPLICIT = """
+Asked by descriptions alone (`python -m benchmarks implicit`): emoji-reader is the bundled model
+with a text encoder that understands three descriptions of every noun, such as "thing that fires
+bullets". An erasure is given names and synonyms, never a description, so these are implicit
+prompts, which TRCE's paper is about. The column of paraphrases is what counts here; stages that
+stand alone are beside the whole:
 
 """
 READ = """
@@ -110,11 +125,21 @@ Candidates of the presets (`python -m benchmarks presets`), on three other nouns
 qualify, on two other styles (watercolor / sepia); the one that its rule chooses is bold. Settings
 are those in which the candidates of a method differ. A refused noun is one whose edit the checks
 after an erasure took for a wrecked model; it is left out of that row, and such a candidate is not
-chosen.
+chosen. What the candidates of a method trade on the nouns (`python -m benchmarks tradeoff`; a line
+is its best trade-off, a ring its preset, dots its other candidates, dotted the bars):
+
+![What candidates leave and lose](../benchmarks/results/tradeoff.png)
+
+"""
+ALONE = """
+## What it takes
+
+One concept by the bundled model's presets, a noun and a style, each in a process of its own with
+two threads and nothing beside it (`python -m benchmarks alone`): seconds of the whole erasure, and
+what the process held at most beyond the loaded model. The bar was 180 seconds; {slow}.
 
 """
 COST = """
-## What it takes
 
 `python -m benchmarks cost`: evaluations of the network for one concept with published settings,
 counted on a toy model, beside what the authors' code takes, added up from notes on that code. All
@@ -139,10 +164,14 @@ def page(results: Path) -> str:
         told = {"done": len(found), "whole": RUNS * METHODS, "methods": METHODS}
         text += RESULT.format(**told) + summary(found) + "\n"
         text += READ.format(missed=missed(found, left=0.1, lost=0.05))
-    for name, told in {"together": TOGETHER, "transfer": TRANSFER}.items():
+    more = {"together": TOGETHER, "implicit": IMPLICIT, "transfer": TRANSFER}
+    for name, told in more.items():
         if rows := read(results / name):
             text += told + summary(rows) + "\n"
     text += _presets(results / "presets")
+    alone = results / "alone.json"
+    if alone.exists():
+        text += _alone(json.loads(alone.read_text("utf-8"))["rows"])
     cost = results / "cost.json"
     if cost.exists():
         text += COST + _cost(json.loads(cost.read_text("utf-8"))["rows"])
@@ -150,6 +179,20 @@ def page(results: Path) -> str:
     if true_size.exists():
         text += _true_size(json.loads(true_size.read_text("utf-8"))["rows"])
     return text
+
+
+def _alone(rows: list[dict[str, Any]]) -> str:
+    slow = [f"`{row['method']}` takes {row['seconds']:.0f}" for row in rows if row["seconds"] > BAR]
+    lines = []
+    for name in dict.fromkeys(row["method"] for row in rows):
+        own = [row for row in rows if row["method"] == name]
+        more = max(row["peak_bytes"] - row["loaded_bytes"] for row in own) / 1e9
+        seconds = [f"{row['seconds']:.0f}" for row in own]
+        lines.append([name, *seconds, f"{own[0]['evaluations']:,}", f"{more:.2f}"])
+    concepts = dict.fromkeys(row["concept"] for row in rows)
+    names = ["method", *(f"seconds, {name}" for name in concepts), "evaluations", "GB"]
+    told = ", ".join(slow) or "every method keeps it"
+    return ALONE.format(slow=told) + table(names, lines) + "\n"
 
 
 def _true_size(rows: list[dict[str, Any]]) -> str:

@@ -1,13 +1,14 @@
 """One step of training at the true size of Stable Diffusion 1.5, with what it takes on record."""
 
 import pytest
-from benchmarks.true_size import METHODS, took
+from benchmarks.processes import took
+from benchmarks.true_size import METHODS
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_one_step_works(method, record_property):
-    found = took(method)
+    found = took("benchmarks.true_size", method, threads=1)
     record_property("took", found)
     assert found["changed"] > 0
     assert found["peak_bytes"] > found["model_bytes"]
@@ -15,7 +16,9 @@ def test_one_step_works(method, record_property):
 
 @pytest.mark.slow
 def test_computing_activations_twice_saves_memory(record_property):
-    plain, twice = took("esd"), took("esd", "--recompute")
+    plain, twice = (
+        took("benchmarks.true_size", "esd", *more, threads=1) for more in ((), ("--recompute",))
+    )
     record_property("took", [plain, twice])
     assert plain["changed"] == twice["changed"]
     assert twice["peak_bytes"] < plain["peak_bytes"]
