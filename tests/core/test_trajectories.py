@@ -8,7 +8,8 @@ from efface.concepts import Concept, request
 from efface.core import trajectories
 from efface.core.denoising import Denoiser
 from efface.core.noise import guided
-from efface.core.trajectories import sampled_pool, sharing_pools, stopped, watching_pools
+from efface.core.preparing import watching
+from efface.core.trajectories import sampled_pool, sharing_pools, stopped
 from efface.errors import BadModel, BadRequest
 from tests.cases import TRAINED
 from tests.conftest import host
@@ -154,9 +155,9 @@ def test_sd3_without_t5_reads_zeros_in_its_place():
 def test_sampling_tells_how_far_it_is(tiny_sd1, monkeypatch):
     monkeypatch.setattr(trajectories, "SAMPLES_A_PASS", 4)  # two trajectories a pass
     seen = []
-    with watching_pools(lambda done, total: seen.append((done, total))):
+    with watching(lambda *heard: seen.append(heard)):
         pool_of(tiny_sd1)
-    assert seen == [(done, 8) for done in range(1, 9)]
+    assert seen == [("sampling trajectories", done, 8) for done in range(1, 9)]
     pool_of(tiny_sd1)
     assert len(seen) == 8
 

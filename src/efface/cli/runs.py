@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -78,11 +77,11 @@ def erase(
         **places: ``cache``, ``checkpoint`` and ``resume`` of `efface.erase`.
     """
     import efface
-    from efface.core.trajectories import watching_pools
+    from efface.core.preparing import watching
 
     with (
         output.progress(f"erasing with {recipe.method}") as bar,
-        watching_pools(partial(bar.before, "sampling trajectories")),
+        watching(bar.before),
     ):
         return efface.erase(
             pipe,

@@ -25,6 +25,7 @@ from efface.core.hooks import Hooks, Plain
 from efface.core.losses import Ask
 from efface.core.parameters import Originals, Trained, chosen, training
 from efface.core.patches import Patch
+from efface.core.preparing import told
 from efface.core.randomness import split
 from efface.core.recomputing import recomputing
 from efface.core.recording import Recording
@@ -124,17 +125,14 @@ class GradientRun:
         start = drawn_latents(self.denoiser, len(followed), self.draws["pool"])
         steps, guidance = self.method.sampling_steps, self.method.sampling_guidance
         half = SAMPLES_A_PASS // 2
-        parts = [
-            stopped(
-                self.denoiser,
-                conditions[which],
-                noise,
-                torch.full((len(which),), steps),
-                steps=steps,
-                guidance=guidance,
+        parts: list[Tensor] = []
+        for which, noise in zip(followed.split(half), start.split(half), strict=True):
+            whole = torch.full((len(which),), steps)
+            asked = conditions[which]
+            parts.append(
+                stopped(self.denoiser, asked, noise, whole, steps=steps, guidance=guidance)
             )
-            for which, noise in zip(followed.split(half), start.split(half), strict=True)
-        ]
+            told("drawing pictures", sum(map(len, parts)), len(followed))
         return torch.cat(parts), followed
 
     def times(self, count: int, generator: torch.Generator) -> Float[Tensor, " count"]:

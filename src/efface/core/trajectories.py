@@ -8,7 +8,7 @@ unedited model needs no teacher and no sampling of its own.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
@@ -19,8 +19,9 @@ from torch import Tensor
 
 from efface.core.denoising import SAMPLES_A_PASS, Conditions, Denoiser
 from efface.core.noise import guided
+from efface.core.preparing import told
 
-__all__ = ["Pool", "drawn_latents", "sampled_pool", "sharing_pools", "stopped", "watching_pools"]
+__all__ = ["Pool", "drawn_latents", "sampled_pool", "sharing_pools", "stopped"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,17 +156,6 @@ def sharing_pools() -> Iterator[None]:
         _shared.reset(token)
 
 
-@contextmanager
-def watching_pools(watch: Callable[[int, int], None]) -> Iterator[None]:
-    """Tells how far the sampling of a pool is, in passes through the network, done and in all."""
-    token = _watch.set(watch)
-    try:
-        yield
-    finally:
-        _watch.reset(token)
-
-
-_watch: ContextVar[Callable[[int, int], None] | None] = ContextVar("watching", default=None)
 _shared: ContextVar[dict[tuple[str, int | None], Pool] | None] = ContextVar("pools", default=None)
 
 
@@ -198,14 +188,14 @@ def _visited(
     scheduler = denoiser.ready(steps)
     empty = denoiser.conditions([""]).repeated(len(latents))
     found: list[tuple[Tensor, ...]] = []
-    times, watch = scheduler.timesteps[:last], _watch.get()
+    times = scheduler.timesteps[:last]
     for place, time in enumerate(times):
         without, with_prompt = _both(denoiser, latents, time, empty, conditions)
         found.append((latents, time, without, with_prompt))
         steered = guided(without, with_prompt, guidance)
         latents = scheduler.step(steered, time, latents).prev_sample
-        if watch is not None:
-            watch(batch[0] * len(times) + place + 1, batch[1] * len(times))
+        passes = batch[0] * len(times) + place + 1
+        told("sampling trajectories", passes, batch[1] * len(times))
     return [*found, (latents,)]
 
 
