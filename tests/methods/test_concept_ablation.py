@@ -6,6 +6,7 @@ import torch
 from efface.concepts import Concept, request
 from efface.core.denoising import Denoiser
 from efface.core.trajectories import stopped
+from efface.registry import load
 from tests.methods.trained import PISTOL, TO_LAMP, one_step, ran
 
 
@@ -50,3 +51,13 @@ def test_only_the_chosen_group_changes(tiny_sd1):
     keys = ran("concept_ablation", tiny_sd1, PISTOL).delta.patches.keys()
     assert keys
     assert all("attn2.to_k" in key or "attn2.to_v" in key for key in keys)
+
+
+def test_published_rates_and_priors_are_the_papers_for_a_loss_that_is_a_quarter_of_its():
+    """Base rate times pictures a step of two cards, and twice that with a prior of weight 1."""
+    presets = load("methods", "concept_ablation").presets()
+    for name, base, prior in (("style", 2e-6, 0), ("object", 2e-6, 1), ("memorised", 5e-7, 1)):
+        found = presets[f"paper-sd14-{name}"]
+        assert found.learning_rate == pytest.approx(base * found.batch * (1 + prior))
+        assert 4 * found.keep_weight == prior
+        assert 4 * found.clip == 1

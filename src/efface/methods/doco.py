@@ -44,8 +44,10 @@ class Doco(GradientEraser):
         removed part is dominated by a step of the retained loss: ``surgery="official"``.
         The discriminator learns from its own loss alone; in the released code the gradient of the
         model's loss leaks into it.
-        Latents of the sampler are used as they are, without pictures between, and the frozen model
-        is the same network with the unedited weights.
+        200 pictures are drawn by DDIM, for the concept's wordings with the anchor in its place; the
+        paper's 1000 are by DPM-Solver++, of 200 captions. Their latents are used as they are,
+        without pictures between, so nothing is resized or flipped. The frozen model is the same
+        network with the unedited weights. The begin token's gradient is not cut.
         With ``draws`` the concept's kind and the anchor's are compared at that many fixed pairs of
         noise and time a picture, whose frozen predictions are made once; the paper draws afresh in
         every step, and asks the frozen model each time. Retained latents are always fresh.
