@@ -159,7 +159,9 @@ CASES = (
         teacher="current",
         parameters="cross_attention",
     ),
-    trained("concept_ablation", "flux", change=0.091029992, parameters="self_attention"),
+    trained(
+        "concept_ablation", "flux", anchor="lamp", change=0.087035822, parameters="self_attention"
+    ),
     trained(
         "concept_ablation", "sd3", anchor="lamp", change=0.059531772, parameters="self_attention"
     ),
@@ -175,7 +177,8 @@ CASES = (
     ),
     trained(
         "doco",
-        change=0.033586225,
+        anchor="lamp",
+        change=0.024839417,
         keep_weight=100.0,
         parameters="cross_attention",
         retain_weight=1.0,
@@ -199,7 +202,8 @@ CASES = (
     trained(
         "doco",
         "sdxl",
-        change=0.039107399,
+        anchor="lamp",
+        change=0.032978396,
         keep_weight=100.0,
         parameters="cross_attention",
         retain_weight=1.0,

@@ -118,6 +118,7 @@ def test_settings_of_stages_are_checked(tmp_path, capsys, table, told):
         ("esd", ["--saliency", "0"], "saliency is 0"),
         ("all_but_one", ["--constraint", "projection", "--parameters", "unet"], "projection"),
         ("esd", ["--keep", "cat " * 90], "more tokens than"),
+        ("concept_ablation", ["--target", "anchor"], "name one with --anchor"),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, capsys, method, flags, told):

@@ -4,11 +4,13 @@ import json
 from dataclasses import fields, replace
 
 import pytest
+import torch
 
 from efface import registry
 from efface.concepts import request
 from efface.contracts import Eraser, ForgetSetSearch, Guide
-from efface.errors import BadRequest, MissingInput
+from efface.core.gradient_eraser import GradientEraser
+from efface.errors import BadRequest, EffaceError
 from tests.cases import CASES
 from tests.conftest import host
 
@@ -93,31 +95,45 @@ def test_a_typo_in_a_setting_or_preset_is_answered_with_the_right_word(name):
         registry.build("methods", name, preset=preset[:-1] + "_")
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_what_a_method_needs_is_asked_for_by_name(name, tiny_sd1):
-    """A request without it is refused before any work: no step is reported."""
+def asked_for(name):
+    """What a method needs beside prompts with its defaults, in the words of the refusal."""
     method = registry.build("methods", name)
-    steps = []
-    for need in method.needs - {"prompts"}:
-        with pytest.raises(MissingInput, match=f"'{need}'"):
-            method.erase(
-                tiny_sd1, request("cat"), generator=None, monitor=lambda *s: steps.append(s)
-            )
+    found = [f"'{need}'" for need in sorted(method.needs - {"prompts"})]
+    if isinstance(method, GradientEraser) and method.replaces():
+        found.append(f"{name} puts an anchor in the concept's place .* name one with --anchor")
+    return found
+
+
+def test_the_methods_that_need_more_than_prompts_are_known():
+    assert {name for name in METHODS if asked_for(name)} == {
+        "all_but_one",
+        "concept_ablation",
+        "doco",
+    }
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if asked_for(name)])
+def test_what_a_method_needs_is_asked_for_by_name(name, tiny_sd1):
+    """A request without it is refused before any work: nothing is drawn, no step is reported."""
+    steps, generator = [], torch.Generator().manual_seed(0)
+    before = generator.get_state()
+    with pytest.raises(EffaceError, match="|".join(asked_for(name))):
+        registry.build("methods", name).erase(
+            tiny_sd1, request("cat"), generator=generator, monitor=lambda *s: steps.append(s)
+        )
     assert not steps
+    assert torch.equal(generator.get_state(), before)
 
 
 def test_half_precision_works_or_says_so():
     """Line 15: the model in float16 either erases or raises one of our errors."""
-    import torch
-
-    from efface.errors import EffaceError
-
     pipe = host("tiny_sd1", dtype=torch.float16)
     for name in METHODS:
         method = registry.build("methods", name)
         generator = torch.Generator().manual_seed(0)
         try:
-            result = method.erase(pipe, request("pistol", keep=["cat"]), generator=generator)
+            wanted = request("pistol", anchor="lamp", keep=["cat"])
+            result = method.erase(pipe, wanted, generator=generator)
         except EffaceError as error:
             assert "float32" in str(error)
             continue

@@ -7,7 +7,7 @@ from efface.concepts import Concept, request
 from efface.core.denoising import Denoiser
 from efface.core.trajectories import stopped
 from efface.registry import load
-from tests.methods.trained import PISTOL, TO_LAMP, one_step, ran
+from tests.methods.trained import TO_LAMP, one_step, ran
 
 
 def test_concept_and_anchor_alike_have_no_loss(tiny_sd1):
@@ -48,7 +48,7 @@ def test_pictures_of_the_anchor_are_drawn_with_guidance(tiny_sd1):
 
 
 def test_only_the_chosen_group_changes(tiny_sd1):
-    keys = ran("concept_ablation", tiny_sd1, PISTOL).delta.patches.keys()
+    keys = ran("concept_ablation", tiny_sd1, TO_LAMP).delta.patches.keys()
     assert keys
     assert all("attn2.to_k" in key or "attn2.to_v" in key for key in keys)
 

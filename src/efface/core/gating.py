@@ -13,11 +13,13 @@ from torch.nn import functional
 
 from efface.concepts import Concept
 from efface.concepts import wordings as prompts_of
+from efface.core.adapters import Adapters
 from efface.core.denoising import Denoiser
 from efface.core.gates import PromptGate
 from efface.core.gradient_eraser import Wording
+from efface.core.training import Plain
 
-__all__ = ["GateKind", "GateRule", "Unconditional", "gate_for"]
+__all__ = ["GateKind", "GateRule", "Released", "Unconditional", "gate_for"]
 
 GateKind: TypeAlias = Literal["none", "linear", "official"]
 """Always open; open as far as a prompt is like the concept; or that squared, as released."""
@@ -30,6 +32,17 @@ SAME_WORD = 0.8
 """Cosine that a row must pass to count as a concept's word; more, if a kept prompt comes nearer."""
 WORDINGS_A_NAME = 4
 """Wordings from which a name's token rows are taken; they differ a little with what is before."""
+
+
+class Released(Plain):
+    """Opens all membranes again after every step, so that whoever looks on can draw."""
+
+    def __init__(self, adapters: Adapters) -> None:
+        self._adapters = adapters
+
+    def after_step(self) -> None:
+        """Forgets the gates of the step's samples."""
+        self._adapters.gates = None
 
 
 @dataclass(frozen=True, kw_only=True)

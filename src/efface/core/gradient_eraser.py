@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from efface.concepts import Erasure
+from efface.concepts import Erasure, ErasureRequest
 from efface.contracts import Eraser, TextToImage
 from efface.core.token_rules import TargetRule, mentions, replaced
 from efface.core.training_settings import Training
 from efface.errors import BadRequest, require_positive
 
-__all__ = ["SMALL", "GradientEraser", "Wording", "worded"]
+__all__ = ["SMALL", "GradientEraser", "Wording", "require_anchor", "worded"]
 
 SMALL: dict[str, Any] = {
     "target": "prompt_without_concept",
@@ -74,6 +74,25 @@ class GradientEraser(Training, Eraser[TextToImage]):
             concepts: how many are erased; some methods have layers for each.
         """
         return str(vars(self)["parameters"]), 0
+
+    def replaces(self) -> bool:
+        """Says whether the settings put the anchor itself in the concept's place."""
+        return False
+
+
+def require_anchor(method: GradientEraser, request: ErasureRequest) -> None:
+    """Refuses concepts without an anchor where the anchor itself must stand in their place.
+
+    Raises:
+        BadRequest: naming the method and the concept.
+    """
+    for erasure in request.erasures:
+        if erasure.anchor is None and method.replaces():
+            raise BadRequest(
+                f"{type(method).__module__.rpartition('.')[2]} puts an anchor in the concept's "
+                f"place and '{erasure.concept.name}' has none: name one with --anchor, or set "
+                "target to prompt_without_concept"
+            )
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from efface.core.branches import check_family
 from efface.core.checks import require
 from efface.core.denoising import SAMPLES_A_PASS, Conditions, Denoiser
 from efface.core.gates import PromptGate
-from efface.core.gradient_eraser import GradientEraser, worded
-from efface.core.hooks import Hooks, Plain
+from efface.core.gradient_eraser import GradientEraser, require_anchor, worded
+from efface.core.hooks import Hooks
 from efface.core.losses import Ask
 from efface.core.parameters import Originals, Trained, chosen, training
 from efface.core.patches import Patch
@@ -34,18 +34,7 @@ from efface.core.training import Losses, train
 from efface.core.trajectories import Pool, drawn_latents, sampled_pool, stopped
 from efface.errors import BadModel, BadRequest
 
-__all__ = ["GradientRun", "Released"]
-
-
-class Released(Plain):
-    """Opens all membranes again after every step, so that whoever looks on can draw."""
-
-    def __init__(self, adapters: Adapters) -> None:
-        self._adapters = adapters
-
-    def after_step(self) -> None:
-        """Forgets the gates of the step's samples."""
-        self._adapters.gates = None
+__all__ = ["GradientRun"]
 
 
 class GradientRun:
@@ -70,6 +59,7 @@ class GradientRun:
     ) -> None:
         require(method, request)
         check_family(model, method)
+        require_anchor(method, request)
         self.method, self.model, self.request = method, model, request
         self.recording = Recording(model, generator=generator, monitor=monitor, steps=method.steps)
         self.denoiser = Denoiser(model)

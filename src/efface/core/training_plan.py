@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from efface.core.gradient_eraser import require_anchor
 from efface.models.architectures import members
 from efface.models.shards import folder_json, stored_tensors
 
@@ -54,8 +55,10 @@ def plan_training(
     """Counts what training will hold; no weight is read.
 
     Raises:
-        BadRequest: the model has nothing in the method's role.
+        BadRequest: the model has nothing in the method's role, or a concept lacks the anchor that
+            the method puts in its place.
     """
+    require_anchor(method, request)
     role, rank = method.trained(len(request.erasures))
     shapes = [weight.shape for weight in members(_empty(found), role).values()]
     parameters = sum(shape.numel() for shape in shapes)

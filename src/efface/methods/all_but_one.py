@@ -97,6 +97,10 @@ class AllButOne(GradientEraser):
             "emoji": cls(**SMALL | {"keep_weight": 15.0}),
         }
 
+    def replaces(self) -> bool:
+        """In the mode of that name, with the anchor for a target."""
+        return self.mode == "replace" and self.target == "anchor"
+
     def erase(
         self,
         model: TextToImage,

@@ -10,8 +10,9 @@ import torch
 
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
 from efface.core.fusion import fused
+from efface.core.gating import Released
 from efface.core.gradient_eraser import SMALL, GradientEraser
-from efface.core.gradient_runs import GradientRun, Released
+from efface.core.gradient_runs import GradientRun
 from efface.core.gradients import intersected, saliency_masks
 from efface.core.hooks import Masked
 from efface.core.losses import Ask, matched

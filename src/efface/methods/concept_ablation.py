@@ -108,6 +108,10 @@ class ConceptAblation(GradientEraser):
             ),
         }
 
+    def replaces(self) -> bool:
+        """With the anchor for a target, whatever the other settings."""
+        return self.target == "anchor"
+
     def erase(
         self,
         model: TextToImage,

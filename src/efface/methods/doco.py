@@ -131,6 +131,10 @@ class Doco(GradientEraser):
             ),
         }
 
+    def replaces(self) -> bool:
+        """With the anchor for a target, whatever the other settings."""
+        return self.target == "anchor"
+
     def erase(
         self,
         model: TextToImage,

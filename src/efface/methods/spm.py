@@ -10,9 +10,9 @@ import torch
 
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
 from efface.core.denoising import Conditions
-from efface.core.gating import GateKind, GateRule, Unconditional, gate_for
+from efface.core.gating import GateKind, GateRule, Released, Unconditional, gate_for
 from efface.core.gradient_eraser import SMALL, GradientEraser
-from efface.core.gradient_runs import GradientRun, Released
+from efface.core.gradient_runs import GradientRun
 from efface.core.losses import Ask, matched
 from efface.core.noise import negated
 from efface.errors import BadRequest
