@@ -268,5 +268,5 @@ CASES = (
     trained("spm", "flux", change=0.008521118, gate="none", anchors=0),
     trained("ant", change=0.030089254, before=0.3, several="fused", rank=4, fusion_scale=1.0),
     trained("realera_noise", anchor="lamp", change=0.084697935, learning_rate=2e-2),
-    trained("realera_noise", "sdxl", change=0.006046761, rank=4, parameters="cross_attention"),
+    trained("realera_noise", "sdxl", change=0.006013764, rank=4, parameters="cross_attention"),
 )

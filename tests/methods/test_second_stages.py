@@ -7,8 +7,12 @@ import efface
 from efface import registry
 from efface.concepts import Concept, request
 from efface.core.application import unedited
+from efface.core.denoising import Denoiser
+from efface.core.neighbours import Shell
 from efface.errors import BadRequest
+from efface.methods.realera_noise import _around
 from tests.cases import TRAINED
+from tests.conftest import host
 from tests.methods.trained import PISTOL, TO_LAMP, made, one_step, ran
 
 
@@ -113,6 +117,21 @@ def test_low_rank_layers_start_where_the_model_is(tiny_sd1):
     result = one_step("realera_noise", tiny_sd1, TO_LAMP)
     assert result.curves["beyond"][0] == pytest.approx(0.0, abs=1e-8)
     assert result.curves["near"][0] > 1e-5
+
+
+def test_noise_is_in_proportion_to_each_encoders_part_of_a_row():
+    """Two encoders stand side by side in XL: both parts turn by the same angle, at full length."""
+    denoiser = Denoiser(host("tiny_sdxl"))
+    own, draws = denoiser.conditions(["pistol", "a cat"]), torch.Generator().manual_seed(0)
+    moved = _around(denoiser, own, Shell(0.5, 0.85), draws)
+    assert torch.equal(moved.rows[:, 0], own.rows[:, 0])
+    before, after = (each.rows[:, 1:].split(denoiser.text.blocks, dim=-1) for each in (own, moved))
+    cosines = [torch.cosine_similarity(a, b, dim=-1) for a, b in zip(before, after, strict=True)]
+    assert len(cosines) == 2
+    assert torch.allclose(*cosines, atol=1e-4)
+    assert 0.5 < cosines[0].min() < 0.6 < 0.75 < cosines[0].max() < 0.85
+    for a, b in zip(before, after, strict=True):
+        assert torch.allclose(a.norm(dim=-1), b.norm(dim=-1), rtol=1e-4)
 
 
 def test_a_concept_that_is_its_anchor_needs_nothing_at_its_own_place(tiny_sd1):

@@ -10,7 +10,7 @@ import torch
 
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
 from efface.core.application import unedited
-from efface.core.denoising import Conditions
+from efface.core.denoising import Conditions, Denoiser
 from efface.core.gradient_eraser import SMALL, GradientEraser
 from efface.core.gradient_runs import GradientRun
 from efface.core.losses import Ask, matched
@@ -41,7 +41,8 @@ class RealeraNoise(GradientEraser):
 
     Differs from the paper:
         What of it is known does not say where latents come from; here they are those of the
-        unedited model's trajectories. Radii are in lengths of each row. ``keep_weight`` is ours.
+        unedited model's trajectories. Radii are in lengths of each row, and where two encoders
+        stand side by side, of each one's part. ``keep_weight`` is ours.
     """
 
     paper: ClassVar[Paper] = Paper(
@@ -118,7 +119,9 @@ class RealeraNoise(GradientEraser):
             def losses(generator: torch.Generator) -> dict[str, Tensor]:
                 some = torch.randint(len(pool), (self.batch,), generator=generator)
                 at, own = pool[some], run.prompts[pool.prompts[some]]
-                inside, outside = (_around(own, shell, generator) for shell in (near, beyond))
+                inside, outside = (
+                    _around(run.denoiser, own, shell, generator) for shell in (near, beyond)
+                )
                 with adapters.teacher(), unedited(model):
                     stay = run.denoiser.predict(at.latents, at.times, outside)
                 asks = [
@@ -135,10 +138,13 @@ class RealeraNoise(GradientEraser):
         return Shell(*self.near, distance=self.near_distance), Shell(*self.beyond)
 
 
-def _around(own: Conditions, shell: Shell, generator: torch.Generator) -> Conditions:
+def _around(
+    denoiser: Denoiser, own: Conditions, shell: Shell, generator: torch.Generator
+) -> Conditions:
     """Moves every token row into a shell around it, but the first, which begins all prompts."""
-    rows = own.rows[:, 1:]
-    moved = sampled(rows.flatten(0, 1).cpu(), shell, 1, generator).reshape(rows.shape)
+    rows, blocks = own.rows[:, 1:], denoiser.text.blocks
+    moved = sampled(rows.flatten(0, 1).cpu(), shell, 1, generator, blocks=blocks)
+    moved = moved.reshape(rows.shape)
     joined = own.rows.clone()
     joined[:, 1:] = moved.to(rows)
     if own.pooled is None:
