@@ -74,6 +74,9 @@ def test_impossible_settings_are_refused():
         made("all_but_one", constraint="projection", parameters="unet")
     with pytest.raises(BadRequest, match="energy"):
         made("all_but_one", energy=0.0)
+    with pytest.raises(BadRequest, match="saliency mask would undo the projection"):
+        made("all_but_one", constraint="projection", saliency=0.5)
+    made("all_but_one", constraint="penalty", saliency=0.5)
 
 
 def test_with_an_anchor_the_term_becomes_the_anchors(tiny_sd1):

@@ -85,6 +85,11 @@ class AllButOne(GradientEraser):
             raise BadRequest(
                 f"the projection holds what keys and values read; parameters is {self.parameters}"
             )
+        if self.constraint == "projection" and self.saliency < 1:
+            raise BadRequest(
+                "a saliency mask would undo the projection, which moves all weights of a row "
+                f"together; saliency is {self.saliency}: leave it at 1, or take another constraint"
+            )
         if not 0 < self.energy <= 1:
             raise BadRequest(f"energy is {self.energy}; it must be above 0 and at most 1")
 
