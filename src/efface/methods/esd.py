@@ -39,9 +39,10 @@ class Esd(GradientEraser):
         Every wording of the concept and its synonyms is erased, several a step.
         An anchor, or ``target="prompt_without_concept"``, replaces the first ``e_0``: the target
         starts from that prompt's prediction.
-        ``erase_from`` is the newer code's: one prompt loses the concept, and the rest stays.
+        ``erase_from`` is the newer code's: one prompt f loses the concept, and the rest stays. The
+        target is ``e_f - eta (e_c - e_0)``, and eta is that code's ``negative_guidance`` itself, 2
+        by default and 1 for XL. Without it f is the concept, so that its number is eta plus one.
         ``keep_weight`` is ours: kept prompts hold the frozen model's predictions.
-        eta is the paper's; the newer code's ``negative_guidance`` is eta plus one.
     """
 
     paper: ClassVar[Paper] = Paper("Erasing Concepts from Diffusion Models", "2303.07345", 2023)
@@ -60,11 +61,14 @@ class Esd(GradientEraser):
     ] = "cross_attention"
     """Which weights are trained: ESD-x-strict, ESD-x, -self, -u, the paper's -u, -all, full."""
     negative_guidance: float = 1.0
-    """eta: how far past the unconditional prediction the target goes; 0 maps to it."""
+    """eta: how far past the unconditional prediction the target goes; 0 maps to it. With an anchor
+    or ``erase_from`` it goes as far past their prompt's prediction."""
     latents: Literal["base", "student"] = "base"
-    """Whose trajectories give the latents: the frozen model's, or those of the one in training."""
+    """Whose trajectories give the latents: the frozen model's, or those of the one in training, for
+    which there is no pool, so that ``trajectories`` has no effect."""
     erase_from: str = ""
-    """Prompt that loses the concept; empty: the concept's own wordings do."""
+    """Prompt that loses the concept; empty: the concept's own wordings do. For what the newer code
+    does there by default, set ``negative_guidance`` to 2, or to 1 for XL."""
     steps: int = 200
     """Optimiser steps. More erase deeper and disturb the rest more."""
     learning_rate: float = 5e-5
