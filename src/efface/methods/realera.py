@@ -37,11 +37,12 @@ __all__ = ["Realera"]
 class Realera(Eraser[TextToImage]):
     """Erases what lies around a concept's embedding too, so that unlisted synonyms go along.
 
-    Near points, by cosine and distance to the concept's token rows, are moved to the anchor like
-    the concept itself; points further out are held where they are ("beyond-concept
-    regularisation"); one closed form for all keys and values. Near points come from real words of
-    the model's own vocabulary (``data``), from random directions in the limit of infinitely many
-    (``moments``), or from a number of them (``sampled``, the literal form). Seconds, no images.
+    Points near the concept's token rows are moved to the anchor like the concept itself; points
+    further out are held where they are ("beyond-concept regularisation"); one closed form for all
+    keys and values. Near points are real words of the model's own vocabulary, chosen by cosine
+    (``data``), or lie in random directions within a cosine and a distance: in the limit of
+    infinitely many (``moments``), or a number of them (``sampled``, the literal form). Seconds, no
+    images.
 
     Distances are in lengths of a row, so that short and long rows, as T5 has them, get noise alike.
     Where encoders stand side by side in a row, each one's part is turned by the same angle by
@@ -49,7 +50,7 @@ class Realera(Eraser[TextToImage]):
 
     No code was published: this is a reconstruction, consistent with the abstract, with the
     constraints that summaries quote, and with MACE, on which the method is evidently modelled. This
-    is its closed part; the noise alignment with adapters is not part of it.
+    is its closed part; the noise alignment with adapters is `realera_noise`.
 
     Differs from the paper:
         All published values are unknown; every default is ours. Random directions mostly scale down
@@ -70,7 +71,8 @@ class Realera(Eraser[TextToImage]):
     near: tuple[float, float] = (0.9, 1.0)
     """Cosines to the concept's rows of the points that are erased along."""
     near_distance: float = 0.45
-    """How far those may be, in lengths of the row."""
+    """How far those may be, in lengths of the row, where directions are random; words (``data``)
+    are chosen by their cosine alone."""
     beyond: tuple[float, float] = (0.5, 0.85)
     """Cosines of the points that stay where they are."""
     count: int = 16
