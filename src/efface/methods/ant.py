@@ -48,8 +48,9 @@ class Ant(GradientEraser):
         weights that matter least (``mask_keeps="bottom"``), is computed while an optimiser with a
         huge step destroys the network, and its unconditional terms have no gradient; here the mask
         keeps the most salient, of the unedited network, and those terms work.
-        Both latents are stops of one trajectory of the frozen model, whose sampling gives all
-        targets. Maps differ in the concept's wordings and in what is drawn.
+        Early and late latents are drawn by themselves from the frozen model's trajectories, whose
+        sampling gives all targets; in the released code both start from the same noise. Maps differ
+        in the concept's wordings and in what is drawn.
         ``turned_from="anchor"`` and ``keep_weight`` are ours. ``several="fused"`` trains its
         low-rank layers on keys and values alone, which is all that the published fusion uses of
         them, on plain predictions instead of guided ones, and fuses in float64 with a ridge.
@@ -63,7 +64,7 @@ class Ant(GradientEraser):
     needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
 
     parameters: Literal["unet", "cross_attention", "key_value", "not_cross_attention"] = "unet"
-    """Which weights the mask chooses from."""
+    """Which weights the mask chooses from; ``several="fused"`` has no mask, and ignores it."""
     before: float = 0.14
     """Share of the steps, from noise on, that keep what they did; the paper's t' of 50 steps."""
     several: Literal["together", "fused"] = "together"
@@ -83,17 +84,19 @@ class Ant(GradientEraser):
     """eta: how far the guidance is turned around."""
     turned_from: Literal["unconditional", "anchor"] = "unconditional"
     """From where: from what is predicted without a prompt, so all that the prompt names is turned
-    away from, or for the anchor (see ``target``), so that what both name stays."""
+    away from and an anchor has no effect, or for the anchor (see ``target``), so that what both
+    name stays."""
     early_weight: float = 1.0
     """a: weight of what must stay at the preserved steps."""
     unconditional_weight: float = 0.5
     """b: weight of the predictions without a prompt."""
     maps: int = 4
-    """Saliency maps, each of other wordings and draws; a weight must be in all of them."""
+    """Saliency maps, each of other wordings and draws; a weight must be in all of them. None are
+    made with ``several="fused"``."""
     map_batches: int = 10
     """Batches whose gradients one map adds up."""
     mask_share: float = 0.5
-    """Share of each tensor that every map keeps; 1: no mask."""
+    """Share of each tensor that every map keeps; 1: no mask, nor with ``several="fused"``."""
     mask_keeps: Literal["top", "bottom"] = "top"
     """Whether a map keeps the most salient weights, or the least, as the released code does."""
     originals: Originals = "memory"
@@ -104,7 +107,7 @@ class Ant(GradientEraser):
     learning_rate: float = 5e-4
     """Step size of the optimiser."""
     batch: int = 1
-    """Trajectories per step, each with an early and a late latent."""
+    """Early latents per step, and as many late ones."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
