@@ -49,6 +49,8 @@ class Spm(GradientEraser):
         bit, and is wide open for the concept's own wordings.
         Latents come from the frozen model with its predictions; ``latents="student"`` is the
         paper's. The query is at the sampler's own times (the released code is 33 to 42 steps off).
+        Latents have the model's own size, where the released code draws smaller ones; the step size
+        falls from the first step on, without its 500 steps of warm-up.
         Anchors are drawn without the published rejection, which at these widths rejects nothing;
         ``anchors_from="kept"`` anchors real prompts. ``keep_weight`` is ours.
     """
@@ -81,11 +83,12 @@ class Spm(GradientEraser):
     calibrated: bool = False
     """Whether likeness counts from that of kept prompts to that of the concept's own wordings."""
     latents: Literal["base", "student"] = "base"
-    """Whose trajectories give the latents: the frozen model's, or those of the one in training."""
+    """Whose trajectories give the latents: the frozen model's, or those of the one in training, for
+    which there is no pool."""
     sampling_steps: int = 30
     """Denoising steps of a trajectory."""
     trajectories: int = 32
-    """Trajectories of the frozen model in the pool."""
+    """Trajectories of the frozen model in the pool; no effect with the student's latents."""
     steps: int = 3000
     """Optimiser steps. More erase deeper and disturb the rest more."""
     learning_rate: float = 1e-4
