@@ -47,7 +47,8 @@ class GradientEraser(Training, Eraser[TextToImage]):
     trajectories: int = 8
     """Trajectories of the frozen model that are kept in the pool, each with all its visits."""
     keep_weight: float = 0.0
-    """Weight of holding the frozen model's predictions for kept prompts; the papers have none."""
+    """Weight of holding the frozen model's predictions for kept prompts. No paper has just this;
+    what some hold instead has settings of its own, or is Concept Ablation's prior."""
     keep_batch: int = 0
     """Latents of kept prompts per step; 0: as many as of the concept."""
     keep_trajectories: int = 24

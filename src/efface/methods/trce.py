@@ -35,7 +35,7 @@ class Trce(Eraser[TextToImage]):
     nothing without an anchor. What the text encoder says at the end of the first (the [EoT] row,
     which sums a prompt up) is moved to what it says at the end of the second, in one closed form
     for all keys and values (section 3.2); kept prompts hold theirs. Seconds, no images. This is the
-    paper's first stage, "TRCE(T)"; its second one, which trains on images, is not part of it.
+    paper's first stage, "TRCE(T)"; its second one, which trains on latents, is `trce_vision`.
 
     A pooled row *is* a state at the end of the text, so layers that read one are edited alike. T5
     has no row that sums a prompt up: there the concept's words, those after them and the end move,
