@@ -67,7 +67,7 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], Authors]] = {
     "trce_vision": (
         "paper-sd14-unsafe",
         {},
-        Authors(210_000 + 300 * 13, 3, "100 + 2000 whole trajectories, 300 x 13"),
+        Authors(230_000 + 900 * 13, 3, "300 + 2000 whole trajectories, 900 x 13"),
     ),
     "spm": (
         "paper-sd14",
