@@ -1,12 +1,14 @@
 """DoCo: the discriminator's game and the bending of gradients."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
 from efface.concepts import Concept, request
 from efface.contracts import silent
+from efface.core.checkpoints import Checkpointing, checkpointing
 from efface.core.discriminators import ANCHOR, CONCEPT, PatchDiscriminator
 from efface.core.gradient_runs import GradientRun
 from efface.errors import BadRequest
@@ -131,6 +133,51 @@ def test_a_table_replaces_the_frozen_model_in_warm_up_and_in_every_step(tiny_sd1
     else:
         expected = sampling + 7 * (4 + 4) + 5 * (4 + 4 + 4)
     assert found.diagnostics["network_evaluations"] == expected
+
+
+@pytest.mark.parametrize("surgery", ["official", "none"])
+def test_conflict_is_not_told_where_nobody_looked_for_it(tiny_sd1, surgery):
+    found = ran("doco", tiny_sd1, TO_LAMP, **TOY, surgery=surgery, steps=2)
+    assert "conflict_rate" not in found.diagnostics
+
+
+class Halted(Exception):
+    """Interrupts a run."""
+
+
+@pytest.mark.parametrize("saliency", [1.0, 0.5])
+def test_a_resumed_run_has_the_same_weights_and_counts(tiny_sd1, tmp_path, saliency):
+    def stop(step, *_):
+        if step == 4:
+            raise Halted
+
+    settings = TOY | {"steps": 8, "saliency": saliency, "learning_rate": 1e-2}
+    whole = ran("doco", tiny_sd1, TO_LAMP, **settings)
+    kept = Checkpointing(tmp_path, identity="{}", every=1000)
+    with pytest.raises(Halted), checkpointing(kept):
+        ran("doco", tiny_sd1, TO_LAMP, **settings, monitor=stop)
+    with checkpointing(replace(kept, resume=True)):
+        again = ran("doco", tiny_sd1, TO_LAMP, **settings)
+    assert again.curves == whole.curves
+    assert again.delta.id == whole.delta.id
+    assert 0 < whole.diagnostics["conflict_rate"] < 1
+    assert again.diagnostics["conflict_rate"] == whole.diagnostics["conflict_rate"]
+
+
+def test_batches_of_which_no_step_is_taken_teach_the_discriminator_nothing(tiny_sd1):
+    """Such as those that a saliency mask is found with."""
+    run, clean, wordings = played(tiny_sd1)
+    judge = discriminator(edge=clean.shape[2], norm="group")
+    with run.training("key_value") as edit:
+        game = _Game(run.method, run, edit, judge, clean, wordings)
+        for _ in range(3):
+            terms = game.losses(run.draws["batches"])
+        assert not game.seen
+        game.gradients(terms, edit.parameters)
+        assert len(game.seen) == 1
+        assert torch.equal(game.seen[0][0], game.asked[0][0])
+        game.after_step()
+        assert not game.seen
 
 
 def test_draws_are_not_negative():

@@ -105,9 +105,7 @@ class Doco(GradientEraser):
         super().__post_init__()
         require_positive(self, "discriminator_rate", "latest")
         if min(self.warm_up, self.retain_weight, self.draws) < 0 or self.latest > 1:
-            raise BadRequest(
-                "warm_up, retain_weight and draws must not be negative, nor latest above 1"
-            )
+            raise BadRequest("warm_up, retain_weight and draws are 0 or more, latest at most 1")
 
     @classmethod
     def presets(cls) -> Mapping[str, Doco]:
@@ -152,10 +150,10 @@ class Doco(GradientEraser):
         with run.training(self.parameters) as edit:
             game = _Game(self, run, edit, judge, clean, wordings)
             game.warm_up(run.draws["beside"])
-            beside = {"discriminator": judge, "teacher": game.optimiser}
+            beside = {"discriminator": judge, "teacher": game.optimiser, "counts": game}
             run.train(game.losses, edit.parameters, hooks=game, beside=beside)
             patches = edit.patches()
-        return run.result(patches, conflict_rate=game.conflicts / max(1, game.surgeries))
+        return run.result(patches, **game.told())
 
 
 @dataclass
@@ -170,6 +168,8 @@ class _Game:
     wordings: Tensor
     seen: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     """What the discriminator is to learn from: the concept's kind and the anchor's."""
+    asked: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    """The same of the last batch, which counts only if a step is taken from it."""
     conflicts: int = 0
     surgeries: int = 0
 
@@ -231,7 +231,7 @@ class _Game:
         ]
         answer, *answers = predicted(run.denoiser, asks)
         fake = run.denoiser.process.clean(own.latents, answer, own.times).float()
-        self.seen.append((fake.detach(), real))
+        self.asked = [(fake.detach(), real)]
         self.judge.requires_grad_(requires_grad=False)
         terms = {"erase": self.judge.loss(fake, ANCHOR)}
         for ask, found in zip(asks[1:], answers, strict=True):
@@ -240,6 +240,7 @@ class _Game:
 
     def gradients(self, terms: Mapping[str, Tensor], parameters: Mapping[str, Tensor], /) -> None:
         """Takes out of the erasing gradient what would undo the retained terms."""
+        self.seen += self.asked
         weights = [*parameters.values()]
         own = torch.autograd.grad(terms["erase"], weights, retain_graph=True)
         held = torch.stack([term for name, term in terms.items() if name != "erase"]).sum()
@@ -257,6 +258,18 @@ class _Game:
         self.surgeries += 1
         self.conflicts += cosine < 0
         return bent
+
+    def told(self) -> dict[str, float]:
+        """Gives the share of steps with a conflict, where the surgery looked for one."""
+        return {"conflict_rate": self.conflicts / self.surgeries} if self.surgeries else {}
+
+    def state_dict(self) -> dict[str, int]:
+        """Gives the counts, for checkpoints."""
+        return {"conflicts": self.conflicts, "surgeries": self.surgeries}
+
+    def load_state_dict(self, state_dict: Mapping[str, int]) -> None:
+        """Takes the counts."""
+        self.conflicts, self.surgeries = state_dict["conflicts"], state_dict["surgeries"]
 
     def after_step(self) -> None:
         """Lets the discriminator learn from what it was shown in this step."""
