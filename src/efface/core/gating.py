@@ -17,7 +17,7 @@ from efface.core.adapters import Adapters
 from efface.core.denoising import Denoiser
 from efface.core.gates import PromptGate
 from efface.core.gradient_eraser import Wording
-from efface.core.training import Plain
+from efface.core.hooks import Plain
 
 __all__ = ["GateKind", "GateRule", "Released", "Unconditional", "gate_for"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
@@ -259,7 +259,7 @@ class _Game:
         self.conflicts += cosine < 0
         return bent
 
-    def told(self) -> dict[str, float]:
+    def told(self) -> dict[str, Any]:
         """Gives the share of steps with a conflict, where the surgery looked for one."""
         return {"conflict_rate": self.conflicts / self.surgeries} if self.surgeries else {}
 
