@@ -82,6 +82,7 @@ def run(arguments: list[str], output: Output) -> int:
     _make_room(options)
     model = options.model or runs.recipe_of(options.source).model
     told = _WRITERS[options.as_](Job(options, found, model, output))
+    told += "" if found.delta.gate is None else "; the gate is dropped: it acts on every prompt"
     place = options.out if options.out.is_dir() else options.out.parent
     cards = [] if options.as_ == "diffusers" else _copy_cards(found.folder, place, options)
     output.say(f"wrote {options.out}: {told}", *(f"wrote {card}" for card in cards))
@@ -124,8 +125,7 @@ def _lora(job: Job, *, writer: str) -> str:
         write(layers, job.options.out, job.facts)
     rank = max(layer.rank for layer in layers.by_module.values())
     lost = f"{layers.lost:.2%} of the change is lost" if layers.lost else "nothing is lost"
-    gate = "" if job.delta.gate is None else "; the gate is dropped: it acts on every prompt"
-    return f"{len(layers.by_module)} layers of rank {rank}, {lost}{gate}"
+    return f"{len(layers.by_module)} layers of rank {rank}, {lost}"
 
 
 def _adapter(job: Job) -> str:
