@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from efface.core.gradients import (
+    intersected,
     orthonormal_rows,
     projected_away,
     saliency_masks,
@@ -47,6 +48,19 @@ def test_masks_of_nothing_are_refused():
         saliency_masks({"a": torch.zeros(3)}, 0.5)
     with pytest.raises(BadRequest, match="marks no weight"):
         saliency_masks({"a": torch.ones(3)}, 0.1)
+
+
+def test_what_every_mask_marks_is_left():
+    """By hand: 1100 and 0110 share one mark, and with 1111 still that one."""
+    one, other, all_of_them = (
+        {"w": torch.tensor(marks, dtype=torch.bool)}
+        for marks in ([1, 1, 0, 0], [0, 1, 1, 0], [1, 1, 1, 1])
+    )
+    assert intersected([one, other])["w"].tolist() == [False, True, False, False]
+    assert intersected(iter([one, other, all_of_them]))["w"].tolist() == [False, True, False, False]
+    assert torch.equal(intersected([one, one])["w"], one["w"])
+    with pytest.raises(BadRequest, match="no weight is in all 2 maps"):
+        intersected([one, {"w": ~one["w"]}])
 
 
 def flat(parts):

@@ -6,7 +6,8 @@ import torch
 from efface.concepts import Concept, request
 from efface.core.denoising import Denoiser
 from efface.errors import BadRequest
-from tests.methods.trained import PISTOL, TO_LAMP, made, one_step, ran
+from tests.conftest import host
+from tests.methods.trained import ONE, PISTOL, TO_LAMP, at_one_latent, made, one_step, ran
 
 
 def predictions(pipe, prompt):
@@ -26,6 +27,51 @@ def test_the_first_losses_are_those_of_the_equations(tiny_sd1):
     assert 4 * suppress.curves["guidance"][0] == pytest.approx(
         negate.curves["guidance"][0], rel=1e-5
     )
+
+
+def test_the_first_loss_of_replacing_is_the_distance_to_the_anchor(tiny_sd1):
+    """MSE(e_c, e_lamp): the guidance terms have the same unconditional prediction."""
+    run, pool = at_one_latent("all_but_one", tiny_sd1, TO_LAMP)
+    gap = (pool.conditional - run.answered(pool, run.anchors)).square().mean()
+    first = ran("all_but_one", tiny_sd1, TO_LAMP, **ONE).curves
+    assert float(gap) > 1e-5
+    assert first["guidance"][0] == pytest.approx(float(gap), rel=1e-3)
+    assert first["drift"][0] == pytest.approx(0.0, abs=1e-10)
+
+
+def test_moving_both_predictions_alike_costs_the_drift_alone():
+    """All predictions move by 0.3 with the last layer's bias, so the drift is 0.09 lambda."""
+    pipe = host("tiny_sd1")
+    settings = {"detach_unconditional": False, "drift_weight": 2.0, "sampling_steps": 4}
+    run, pool = at_one_latent("all_but_one", pipe, TO_LAMP, **settings)
+    wanted = torch.zeros_like(pool.latents)
+
+    def terms():
+        with run.denoiser.still():
+            return run.method._terms(run, pool, wanted, [])
+
+    before = terms()
+    with torch.no_grad():
+        pipe.unet.conv_out.bias += 0.3
+    after = terms()
+    assert float(after["guidance"]) == pytest.approx(float(before["guidance"]), rel=1e-4)
+    assert float(before["drift"]) == pytest.approx(0.0, abs=1e-9)
+    assert float(after["drift"]) == pytest.approx(2.0 * 0.09, rel=1e-4)
+
+
+def test_replacing_under_the_projection_is_concept_ablation(tiny_sd1):
+    """After any steps e_0 is what it was, so both losses are MSE(e_c, e_lamp)."""
+    settings = {"constraint": "projection", "learning_rate": 1e-2, "steps": 5}
+    delta = ran("all_but_one", tiny_sd1, TO_LAMP, keep_weight=0.0, **settings).delta
+    run, pool = at_one_latent("all_but_one", tiny_sd1, TO_LAMP, sampling_steps=4)
+    anchored = run.answered(pool, run.anchors)
+    with delta.apply(tiny_sd1):
+        now = run.answered(pool, run.prompts)
+        base = run.answered(pool, run.empty(len(run.wordings)))
+    guidance = (now - base - (anchored - pool.unconditional)).square().mean()
+    ablation = (now - anchored).square().mean()
+    assert (now - pool.conditional).abs().max() > 1e-2
+    assert float(guidance) == pytest.approx(float(ablation), rel=1e-3)
 
 
 def test_an_alternative_equal_to_the_concept_changes_nothing(tiny_sd1):

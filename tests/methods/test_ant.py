@@ -5,9 +5,19 @@ import torch
 
 from efface.concepts import request
 from efface.core.fusion import fused
+from efface.core.noise import negated
 from efface.core.patches import DensePatch, LowRankPatch
 from efface.errors import BadDelta, BadRequest
-from tests.methods.trained import TO_LAMP, made, one_step, ran
+from tests.methods.trained import (
+    ONE,
+    TO_LAMP,
+    Nameless,
+    at_one_latent,
+    gradients_at,
+    made,
+    one_step,
+    ran,
+)
 
 PLAIN = {"mask_share": 1.0, "before": 0.5}
 
@@ -22,6 +32,36 @@ def test_the_first_loss_is_that_of_esd_at_late_latents(tiny_sd1):
     # With eta other than 1 the preserved side asks for more guidance than there was.
     more = one_step("ant", tiny_sd1, **PLAIN, parameters="key_value", negative_guidance=5.0)
     assert more.curves["preserve"][0] == pytest.approx(4 * other.curves["preserve"][0], rel=1e-4)
+    # Of one trajectory of two steps the second is late: there is one latent, and ESD's target.
+    two = {"sampling_steps": 2, "parameters": "key_value"}
+    _, pool = at_one_latent("esd", tiny_sd1, **two)
+    late = pool[pool.places == 1]
+    target = negated(late.unconditional, late.unconditional, late.conditional, 1.0)
+    esd = float((late.conditional - target).square().mean())
+    found = ran("ant", tiny_sd1, **(ONE | PLAIN | two)).curves["reverse"][0]
+    assert found == pytest.approx(esd, rel=1e-4)
+
+
+def test_the_empty_prompt_has_nothing_to_turn_around(tiny_sd1, monkeypatch):
+    monkeypatch.setattr("efface.methods.ant.GradientRun", Nameless)
+    weight = tiny_sd1.unet.conv_out.weight
+    with gradients_at(weight) as seen:
+        curves = one_step("ant", tiny_sd1, **PLAIN, parameters="unet").curves
+    assert curves["loss"][0] == pytest.approx(0.0, abs=1e-10)
+    monkeypatch.undo()
+    with gradients_at(weight) as usual:
+        one_step("ant", tiny_sd1, **PLAIN, parameters="unet")
+    assert seen[0].norm() < 1e-3 * usual[0].norm()
+
+
+def test_finding_the_mask_leaves_the_weights_as_they_are(tiny_sd1):
+    run, pool = at_one_latent("ant", tiny_sd1, sampling_steps=2, maps=2, map_batches=2, before=0.5)
+    with run.training("key_value") as edit:
+        maps = list(run.method._maps(run, edit, *run.method._sides(pool)))
+        assert not any(bool(change.any()) for change in edit.changes().values())
+        assert all(weight.grad is None for weight in edit.parameters.values())
+    for key, mask in maps[0].items():
+        assert int(mask.sum()) == mask.numel() // 2, key
 
 
 def test_the_guidance_can_be_turned_around_from_the_anchor(tiny_sd1):
@@ -88,6 +128,13 @@ def test_one_concept_without_a_keep_set_fuses_to_its_own_layers():
     assert torch.allclose(made.up @ made.down, patch.up @ patch.down, atol=1e-6)
     held = fused({"w": patch}, [rows], kept, keep=1e9)["w"]
     assert (held.up @ held.down).abs().max() < 1e-6
+
+
+def test_layers_that_add_nothing_fuse_to_no_change():
+    rows, kept = [drawn(7, 9, 6, seed=2), drawn(7, 9, 6, seed=3)], drawn(2, 9, 6, seed=4)
+    idle = LowRankPatch(up=torch.zeros(7, 4).double(), down=drawn(4, 6, seed=1))
+    made = fused({"w": idle}, rows, kept, keep=2.0, scale=4.3)["w"]
+    assert not (made.up @ made.down).any()
 
 
 def test_the_fusion_is_where_its_objective_is_flat():

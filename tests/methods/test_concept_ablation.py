@@ -4,10 +4,12 @@ import pytest
 import torch
 
 from efface.concepts import Concept, request
+from efface.contracts import silent
 from efface.core.denoising import Denoiser
+from efface.core.gradient_runs import GradientRun
 from efface.core.trajectories import stopped
 from efface.registry import load
-from tests.methods.trained import TO_LAMP, one_step, ran
+from tests.methods.trained import TO_LAMP, made, one_step, ran
 
 
 def test_concept_and_anchor_alike_have_no_loss(tiny_sd1):
@@ -33,6 +35,25 @@ def test_noise_is_another_target(tiny_sd1):
     model = one_step("concept_ablation", tiny_sd1, TO_LAMP)
     noise = one_step("concept_ablation", tiny_sd1, TO_LAMP, loss="noise")
     assert noise.curves["erase"][0] > 10 * model.curves["erase"][0]
+
+
+def test_with_noise_for_a_target_it_is_the_plain_denoising_loss(tiny_sd1):
+    """Mean squared error to the noise of sqrt(a) z + sqrt(1 - a) n, by the scheduler's own a."""
+    settings = {"loss": "noise", "keep_weight": 0.0, "batch": 16, "steps": 1}
+    found = ran("concept_ablation", tiny_sd1, TO_LAMP, **settings).curves["erase"][0]
+    method, generator = made("concept_ablation", **settings), torch.Generator().manual_seed(0)
+    run = GradientRun(method, tiny_sd1, TO_LAMP, generator=generator, monitor=silent)
+    clean, wordings = run.drawn(run.anchors)
+    draws = run.draws["batches"]
+    some = torch.randint(len(clean), (16,), generator=draws)
+    times = torch.randint(1000, (16,), generator=draws)
+    noise = torch.randn(16, *clean.shape[1:], generator=draws)
+    share = tiny_sd1.scheduler.alphas_cumprod[times].reshape(-1, 1, 1, 1)
+    latents = share.sqrt() * clean[some] + (1 - share).sqrt() * noise
+    with torch.no_grad():
+        asked = run.prompts[wordings[some]].rows
+        answer = tiny_sd1.unet(latents, times, encoder_hidden_states=asked)[0]
+    assert found == pytest.approx(float((answer - noise).square().mean()), rel=1e-5)
 
 
 def test_pictures_of_the_anchor_are_drawn_with_guidance(tiny_sd1):

@@ -7,9 +7,18 @@ from diffusers import UNet2DConditionModel
 from efface.concepts import request
 from efface.core.denoising import Denoiser
 from efface.core.trajectories import sampled_pool
-from efface.errors import BadRequest, NothingChanged
+from efface.errors import NothingChanged
 from efface.models.architectures import members
-from tests.methods.trained import PISTOL, TO_LAMP, one_step, ran
+from tests.methods.trained import (
+    ONE,
+    PISTOL,
+    TO_LAMP,
+    Nameless,
+    at_one_latent,
+    gradients_at,
+    one_step,
+    ran,
+)
 
 
 def mean_gap(pipe, prompt, steps=4):
@@ -100,12 +109,53 @@ def test_a_pool_costs_what_its_sampling_costs_and_no_teacher(tiny_sd1):
     assert result.diagnostics["network_evaluations"] == 2 * 4 * 4 + 7
 
 
-def test_a_concept_equal_to_the_empty_prompt_is_refused(tiny_sd1):
+def test_the_gradient_of_the_last_layer_is_the_one_derived_by_hand(tiny_sd1):
+    """Its output is W h + b, so the loss has gradients 2 r / N for b and (2 r / N) h^T for W.
+
+    N values have the residual r = e_c - (e_0 - eta (e_c - e_0)), which is (1 + eta) (e_c - e_0)
+    before the first step; h are the patches that the convolution reads.
+    """
+    run, pool = at_one_latent("esd", tiny_sd1, parameters="layers")
+    layer, read = tiny_sd1.unet.conv_out, []
+    handle = layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+    with run.denoiser.still():
+        run.denoiser.predict(pool.latents, pool.times, run.prompts[pool.prompts])
+    handle.remove()
+    slope = 2 * 3.0 * (pool.conditional - pool.unconditional) / pool.conditional.numel()
+    patches = torch.nn.functional.unfold(read[0], layer.kernel_size, padding=layer.padding)
+    with gradients_at(layer.weight) as weights, gradients_at(layer.bias) as biases:
+        ran("esd", tiny_sd1, **ONE, parameters="layers", negative_guidance=2.0)
+    assert torch.allclose(biases[0], slope.sum((0, 2, 3)), rtol=1e-3, atol=1e-8)
+    by_hand = slope[0].flatten(1) @ patches[0].T
+    assert by_hand.abs().max() > 1e-4
+    assert torch.allclose(weights[0].flatten(1), by_hand, rtol=1e-3, atol=1e-7)
+
+
+@pytest.mark.parametrize("erase_from", ["", "a house"])
+def test_the_empty_prompt_has_nothing_to_lose(tiny_sd1, monkeypatch, erase_from):
+    """e_c is e_0 then, so the target is what is predicted already: no loss and no gradient."""
+    settings = {"negative_guidance": 3.0, "erase_from": erase_from}
+    bias = tiny_sd1.unet.up_blocks[-1].attentions[0].transformer_blocks[0].attn2.to_out[0].bias
+
+    def gradient():
+        with gradients_at(bias) as seen:
+            loss = one_step("esd", tiny_sd1, **settings).curves["erase"][0]
+        return loss, float(seen[0].norm())
+
+    usual_loss, usual = gradient()
+    monkeypatch.setattr("efface.methods.esd.GradientRun", Nameless)
+    loss, left = gradient()
+    assert loss == pytest.approx(0.0, abs=1e-10)
+    assert usual_loss > 1e-4
+    assert left < 1e-3 * usual
+
+
+def test_an_anchor_that_the_prompt_says_already_leaves_nothing_to_change(tiny_sd1):
     import efface
     from efface.concepts import Concept
 
     blank = Concept(name="pistol", prompts=("a",))
     wanted = request(blank, anchor=Concept(name="a"), keep=["cat"])
     settings = {"steps": 3, "trajectories": 2, "sampling_steps": 3, "negative_guidance": 0.0}
-    with pytest.raises((BadRequest, NothingChanged)):
+    with pytest.raises(NothingChanged):
         efface.erase(tiny_sd1, wanted, method="esd", **settings)

@@ -6,7 +6,7 @@ import torch
 from efface.concepts import Concept, request
 from efface.core.mining import Mining
 from efface.core.text import Embedder
-from efface.core.text_space import joined
+from efface.core.text_space import TokenPairs, joined
 from efface.core.token_rules import erased_pairs
 from efface.errors import BadRequest
 from efface.methods.realera import Realera
@@ -108,6 +108,27 @@ def test_kept_words_are_not_mined(pipe):
     assert with_kept.weights.sum() < without_keep.weights.sum()
     assert len(beyond) == 0
     assert len(joined([with_kept]).weights) == len(with_kept.weights)
+
+
+@pytest.mark.parametrize("neighbours", ["data", "sampled"])
+def test_the_order_of_neighbours_does_not_matter(pipe, monkeypatch, neighbours):
+    method = Realera(
+        neighbours=neighbours, near=(0.9, 1.0), near_distance=2.0, beyond=(0.0, 0.9), **MEANS
+    )
+    plain = matrix(pipe, method)
+    owner, name = (Mining, "around") if neighbours == "data" else (Realera, "_drawn")
+    found, counts = getattr(owner, name), []
+
+    def turned(*arguments):
+        near, beyond = found(*arguments)
+        counts.append((len(near.weights), len(beyond)))
+        order = torch.randperm(len(near.weights), generator=torch.Generator().manual_seed(1))
+        parts = (near.sources, near.targets, near.weights)
+        return TokenPairs(*(part[order] for part in parts)), beyond.flip(0)
+
+    monkeypatch.setattr(owner, name, turned)
+    assert torch.allclose(matrix(pipe, method), plain, atol=1e-9)
+    assert min(counts[0]) > 3
 
 
 def test_a_name_inside_another_word_is_no_mention(pipe):

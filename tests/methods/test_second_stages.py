@@ -13,7 +13,7 @@ from efface.errors import BadRequest
 from efface.methods.realera_noise import _around
 from tests.cases import TRAINED
 from tests.conftest import host
-from tests.methods.trained import PISTOL, TO_LAMP, made, one_step, ran
+from tests.methods.trained import PISTOL, TO_LAMP, at_one_latent, gradients_at, made, one_step, ran
 
 
 def drawn(*shape, seed=0):
@@ -40,8 +40,26 @@ def test_the_hinge_rests_once_the_safe_side_is_near_enough():
 
 def test_safe_and_unsafe_alike_leave_the_margin_and_no_gradient(tiny_sd1):
     same = request(Concept(name="pistol", prompts=("a",)), anchor="a", keep=["cat"])
-    result = one_step("trce_vision", tiny_sd1, same, margin=0.5, slope=2.0, hold_weight=0.0)
+    settings = {"margin": 0.5, "slope": 2.0, "hold_weight": 0.0, "parameters": "unet"}
+    weight = tiny_sd1.unet.conv_out.weight
+    with gradients_at(weight) as alike:
+        result = one_step("trce_vision", tiny_sd1, same, **settings)
     assert result.curves["steer"][0] == pytest.approx(1.0, abs=1e-6)
+    with gradients_at(weight) as differ:
+        one_step("trce_vision", tiny_sd1, TO_LAMP, **settings)
+    assert alike[0].norm() < 1e-3 * differ[0].norm()
+
+
+@pytest.mark.parametrize(("margin", "moves"), [(0.0, False), (100.0, True)])
+def test_a_safe_prediction_near_enough_moves_no_weight(tiny_sd1, margin, moves):
+    """The model's own prediction for a prompt as the safe side, and a far one as the unsafe."""
+    run, pool = at_one_latent("esd", tiny_sd1)
+    method = made("trce_vision", margin=margin)
+    with gradients_at(tiny_sd1.unet.conv_out.weight) as seen:
+        now = run.denoiser.predict(pool.latents, pool.times, run.prompts[pool.prompts])
+        method.hinge(now, pool.conditional, pool.conditional + 1).backward()
+    assert bool(seen[0].any()) == moves
+    tiny_sd1.unet.zero_grad(set_to_none=True)
 
 
 def test_what_is_held_starts_at_zero(tiny_sd1):

@@ -5,14 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from efface.concepts import request
+from efface.concepts import Concept, request
 from efface.core.composition import compose
 from efface.core.deltas import Delta
 from efface.core.denoising import Denoiser
+from efface.core.losses import matched
 from efface.methods.spm import _noises
 from tests.conformance.snapshots import differences, snapshot
 from tests.conftest import host
-from tests.methods.trained import PISTOL, TO_LAMP, one_step, ran
+from tests.methods.trained import PISTOL, TO_LAMP, at_one_latent, one_step, ran
 
 FREE = {"anchors": 0}
 HOUSE = request("house", keep=["cat"])
@@ -23,6 +24,33 @@ def test_the_first_losses_are_those_of_the_equations(tiny_sd1):
     spm = one_step("spm", tiny_sd1, anchoring=1.0, anchors=1)
     assert spm.curves["erase"][0] == pytest.approx(esd.curves["erase"][0], rel=1e-5)
     assert spm.curves["anchor"][0] == pytest.approx(0.0, abs=1e-10)
+
+
+def test_anchoring_has_no_gradient_before_the_first_step(tiny_sd1):
+    """Each answer is the frozen one then; the erasing term does move up, and not down."""
+    run, pool = at_one_latent("spm", tiny_sd1, sampling_steps=3, anchors=2)
+    draws, (role, rank) = run.draws["batches"], run.method.trained()
+    with run.adapting(role, rank=rank, membranes=1) as adapters:
+        held = run.method._anchored(run, adapters, pool, draws)
+        erase = run.method._erase(run, adapters, pool)
+        weights = [*adapters.parameters.values()]
+        for ask, still in ((held[0], True), (erase, False)):
+            run.open_membranes(adapters, [ask], draws)
+            (loss,) = matched(run.denoiser, [ask]).values()
+            sizes = [float(each.norm()) for each in torch.autograd.grad(loss, weights)]
+            assert (max(sizes) < 1e-4) == still
+            assert (float(loss.detach()) < 1e-6) == still
+        moved = dict(zip(adapters.parameters, sizes, strict=True))
+        downs = [size for key, size in moved.items() if key.endswith("::down")]
+        assert downs
+        assert not any(downs)
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0, 5.0])
+def test_a_concept_that_is_its_own_anchor_has_nothing_to_lose(tiny_sd1, eta):
+    same = request(Concept(name="pistol", prompts=("a",)), anchor="a", keep=["cat"])
+    found = one_step("spm", tiny_sd1, same, **FREE, negative_guidance=eta)
+    assert found.curves["erase"][0] == pytest.approx(0.0, abs=1e-10)
 
 
 def test_the_first_step_moves_up_and_not_down(tiny_sd1):
