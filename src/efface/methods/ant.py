@@ -18,6 +18,7 @@ from efface.core.hooks import Masked
 from efface.core.losses import Ask, matched
 from efface.core.noise import guided, negated
 from efface.core.parameters import Originals
+from efface.core.preparing import told
 from efface.core.randomness import derive
 from efface.errors import BadRequest
 
@@ -264,5 +265,6 @@ class Ant(GradientEraser):
                 )
                 for key, gradient in zip(total, gradients, strict=True):
                     total[key] += gradient
+            told("finding salient weights", number + 1, self.maps)
             bottom = self.mask_keeps == "bottom"
             yield saliency_masks(total, self.mask_share, scope="tensor", least=bottom)

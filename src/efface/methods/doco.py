@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
+from efface.core import preparing
 from efface.core.discriminators import ANCHOR, CONCEPT, PatchDiscriminator
 from efface.core.gradient_eraser import SMALL, GradientEraser
 from efface.core.gradient_runs import GradientRun
@@ -191,9 +192,8 @@ class _Game:
 
     def _fresh(self, count: int, generator: torch.Generator) -> tuple[Noised, Tensor]:
         """Noises so many of the pictures; gives the true targets as well."""
-        return self._noised(
-            torch.randint(len(self.clean), (count,), generator=generator), generator
-        )
+        some = torch.randint(len(self.clean), (count,), generator=generator)
+        return self._noised(some, generator)
 
     def _noised(self, pictures: Tensor, generator: torch.Generator) -> tuple[Noised, Tensor]:
         times = (self.run.times(len(pictures), generator) * self.method.latest).floor()
@@ -203,7 +203,7 @@ class _Game:
     def warm_up(self, generator: torch.Generator) -> None:
         """Teaches the discriminator alone, while the model is unedited."""
         count = self.method.batch
-        for _ in range(self.method.warm_up):
+        for step in range(self.method.warm_up):
             if self.table is None:
                 # As many are drawn as in a step of training, whose other half is retained.
                 told = self._told(self._fresh(2 * count, generator)[0][:count])
@@ -211,6 +211,7 @@ class _Game:
                 told = self.table.drawn(count, generator)
             self.seen = [(told.concept, told.anchor)]
             self.teach()
+            preparing.told("teaching the discriminator", step + 1, self.method.warm_up)
 
     def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Gives the terms of the model's loss."""
