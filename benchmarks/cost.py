@@ -65,7 +65,7 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], Authors]] = {
         Authors((250 + 200) * (138 + 6 + 2), 2, "(250 + 20 maps x 10) x (sampling twice, 8)"),
     ),
     "trce_vision": (
-        "paper-sd14-unsafe",
+        "paper-sd14-unsafe-list",
         {},
         Authors(230_000 + 900 * 13, 3, "300 + 2000 whole trajectories, 900 x 13"),
     ),

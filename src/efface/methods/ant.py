@@ -124,6 +124,17 @@ class Ant(GradientEraser):
         """Gives the published settings, and those measured for the bundled model."""
         return {
             "paper-sd14-content": cls(maps=20),
+            # Ten steps for each of 100 concepts.
+            "paper-sd14-several": cls(
+                several="fused",
+                before=0.08,
+                early_weight=0.5,
+                unconditional_weight=2.5,
+                sampling_guidance=7.5,
+                optimiser="adamw",
+                steps=1000,
+                batch=2,
+            ),
             "released-sd14-content": cls(maps=20, preserve_side="late", mask_keeps="bottom"),
             "emoji": cls(
                 **SMALL

@@ -97,9 +97,9 @@ class TrceVision(GradientEraser):
     def presets(cls) -> Mapping[str, TrceVision]:
         """Gives the published settings, and those measured for the bundled model."""
         return {
-            "paper-sd14-sexual": cls(),
+            "paper-sd14-unsafe": cls(),
             # 60 phrases of seven kinds with 5 seeds each, gone through three times.
-            "paper-sd14-unsafe": cls(trajectories=300, steps=900),
+            "paper-sd14-unsafe-list": cls(trajectories=300, steps=900),
             "emoji": cls(
                 **SMALL
                 | {
