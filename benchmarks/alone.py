@@ -3,7 +3,7 @@
     python -m benchmarks alone                    writes benchmarks/results/alone.json
     python -m benchmarks.alone esd pistol         prints one measurement as JSON
 
-A noun and a style by every method with the bundled model's presets; pools are made anew, and no
+A noun by every method with the bundled model's presets; pools are made anew, and no
 judge is loaded. Run it on a machine that does nothing else. What has a result is not run again.
 """
 
@@ -25,7 +25,7 @@ from efface.core.files import write_atomically
 from efface.emoji import understood
 
 RESULTS = Path(__file__).parent / "results" / "alone.json"
-CONCEPTS = (TRAINED_NOUNS[0], TRAINED_STYLES[0])
+CONCEPTS = TRAINED_NOUNS[:1]
 THREADS = 2
 
 

@@ -134,7 +134,7 @@ is its best trade-off, a ring its preset, dots its other candidates, dotted the 
 ALONE = """
 ## What it takes
 
-One concept by the bundled model's presets, a noun and a style, each in a process of its own with
+One noun by the bundled model's presets, each in a process of its own with
 two threads and nothing beside it (`python -m benchmarks alone`): seconds of the whole erasure, and
 what the process held at most beyond the loaded model. The bar was 180 seconds; {slow}.
 

@@ -115,7 +115,11 @@ def _device(parameters: Mapping[str, nn.Parameter]) -> str:
 
 
 def _masks(losses: Losses, loop: _Loop) -> dict[str, Tensor]:
-    """Finds the steepest weights before training, from as many batches as one step has twice."""
+    """Finds the steepest weights before training, from as many batches as one step has twice.
+
+    SalUn takes the forgetting loss alone. So do these, mostly: terms that hold predictions as they
+    are have no gradient at the unedited weights.
+    """
     total = {key: torch.zeros_like(weight) for key, weight in loop.parameters.items()}
     draws = torch.Generator().manual_seed(loop.generator.initial_seed() ^ 1)
     for _ in range(2 * loop.settings.accumulate):
