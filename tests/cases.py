@@ -50,6 +50,9 @@ TRAINED = {"steps": 20, "batch": 4, "sampling_steps": 4, "trajectories": 4, "lea
 TRAINED |= {"keep_weight": 10.0, "keep_trajectories": 4}
 """Settings that make a toy run of training short."""
 
+ADVERSARIAL = {"keep_weight": 100.0, "retain_weight": 1.0, "discriminator_rate": 0.001}
+"""Settings under which a toy game against the discriminator moves the concept."""
+
 
 def trained(method, family="sd1", *, anchor=None, change, **settings):
     """Makes the case of a method that trains."""
@@ -160,7 +163,13 @@ CASES = (
         parameters="cross_attention",
     ),
     trained(
-        "concept_ablation", "flux", anchor="lamp", change=0.087035822, parameters="self_attention"
+        "concept_ablation",
+        "flux",
+        anchor="lamp",
+        change=0.060756385,
+        parameters="self_attention",
+        keep_weight=30.0,
+        keep_unconditional=0.5,
     ),
     trained(
         "concept_ablation", "sd3", anchor="lamp", change=0.059531772, parameters="self_attention"
@@ -179,48 +188,40 @@ CASES = (
         "doco",
         anchor="lamp",
         change=0.024839417,
-        keep_weight=100.0,
         parameters="cross_attention",
-        retain_weight=1.0,
-        discriminator_rate=0.001,
         warm_up=30,
         surgery="each",
+        **ADVERSARIAL,
     ),
     trained(
         "doco",
         "sd2",
         anchor="lamp",
         change=0.055069538,
-        keep_weight=100.0,
         parameters="unet",
-        retain_weight=1.0,
-        discriminator_rate=0.001,
         warm_up=30,
         norm="group",
         latest=0.6,
+        **ADVERSARIAL,
     ),
     trained(
         "doco",
         "sdxl",
         anchor="lamp",
         change=0.032978396,
-        keep_weight=100.0,
         parameters="cross_attention",
-        retain_weight=1.0,
-        discriminator_rate=0.001,
         warm_up=10,
         surgery="each",
+        **ADVERSARIAL,
     ),
     trained(
         "doco",
         anchor="lamp",
         change=0.030039101,
-        keep_weight=100.0,
-        retain_weight=1.0,
-        discriminator_rate=0.001,
         warm_up=10,
         norm="group",
         draws=2,
+        **ADVERSARIAL,
     ),
     trained("ant", change=0.029651410, before=0.3, maps=2, map_batches=2),
     trained(
@@ -259,6 +260,25 @@ CASES = (
         steering=2.0,
         parameters="unet",
     ),
+    trained(
+        "trce_vision",
+        "sd2",
+        anchor="lamp",
+        change=0.030401418,
+        keep_weight=30.0,
+        hold_trajectories=2,
+        steering=5.0,
+        both_branches=False,
+    ),
+    trained(
+        "trce_vision",
+        "sd3",
+        anchor="lamp",
+        change=0.087445242,
+        hold_trajectories=2,
+        steering=2.0,
+        parameters="queries",
+    ),
     trained("spm", change=0.006412790, gate="none", anchoring=1.0, anchors=1),
     trained(
         "spm", "sd2", anchor="lamp", change=0.004407280, gate="none", anchors=0, latents="student"
@@ -268,5 +288,6 @@ CASES = (
     trained("spm", "flux", change=0.008521118, gate="none", anchors=0),
     trained("ant", change=0.030089254, before=0.3, several="fused", rank=4, fusion_scale=1.0),
     trained("realera_noise", anchor="lamp", change=0.084697935, learning_rate=2e-2),
+    trained("realera_noise", "sd2", anchor="lamp", change=0.024619551, learning_rate=1e-2, rank=2),
     trained("realera_noise", "sdxl", change=0.006013764, rank=4, parameters="cross_attention"),
 )

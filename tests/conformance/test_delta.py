@@ -128,7 +128,8 @@ def child_of(ran):
 
     from efface.concepts import request
 
-    case = replace(ran.case, request=request("house", keep=["tree"]))
+    anchor = ran.case.request.erasures[0].anchor
+    case = replace(ran.case, request=request("house", anchor=anchor, keep=["tree"]))
     return run(ran.method, case, ran.pipe).delta
 
 

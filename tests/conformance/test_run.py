@@ -95,7 +95,8 @@ def test_several_concepts_are_accepted_or_refused_clearly(ran):
     erasures = ran.case.request.erasures
     from efface.concepts import Concept, Erasure
 
-    both = ErasureRequest(erasures=(*erasures, Erasure(concept=Concept(name="house"))))
+    more = Erasure(concept=Concept(name="house"), anchor=erasures[0].anchor)
+    both = ErasureRequest(erasures=(*erasures, more))
     generator = torch.Generator().manual_seed(0)
     try:
         delta = ran.method.erase(ran.pipe, both, generator=generator).delta
