@@ -45,3 +45,11 @@ def test_a_stage_may_have_a_preset_of_its_own(tiny_sd1):
     assert made.delta.provenance.settings["rece"] == alone.delta.provenance.settings
     with pytest.raises(BadRequest, match="no preset of rece called 'papr'"):
         erased(tiny_sd1, "uce+rece", rece={"preset": "papr"})
+
+
+def test_a_later_stage_that_needs_an_anchor_is_refused_before_the_first_runs(tiny_sd1):
+    def look(*_):
+        pytest.fail("a stage ran")
+
+    with pytest.raises(BadRequest, match="concept_ablation puts an anchor"):
+        erased(tiny_sd1, "esd+concept_ablation", esd=TOY, monitor=look)

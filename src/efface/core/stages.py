@@ -13,6 +13,7 @@ from efface.contracts import Eraser
 from efface.core.checkpoints import FILE
 from efface.core.checks import inspect
 from efface.core.composition import compose
+from efface.core.gradient_eraser import GradientEraser, require_anchor
 from efface.core.results import ErasureResult
 from efface.errors import BadRequest
 from efface.registry import stage_names
@@ -56,7 +57,13 @@ def in_turn(
         stages: the methods, in their order.
         each: runs one of them, with its ``checkpoint`` and ``resume``.
         held: both of these for each stage, see `places`.
+
+    Raises:
+        BadRequest: a stage needs an anchor that the request does not name.
     """
+    for stage in stages:
+        if isinstance(stage, GradientEraser):
+            require_anchor(stage, wanted)
     results: list[ErasureResult] = []
     with ExitStack() as applied:
         for stage, (folder, resume) in zip(stages, held, strict=True):
