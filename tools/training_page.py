@@ -106,7 +106,9 @@ with a text encoder that understands three descriptions of every noun, such as "
 bullets". An erasure is given names and synonyms, never a description, so these are implicit
 prompts, which TRCE's paper is about. The column of paraphrases is what counts here. Stages that
 stand alone are beside the whole, with the same presets, which were chosen for the second stages on
-top of the first:
+top of the first. Closed forms leave more by description than by name; TRCE's second stage takes
+most of what its first one leaves, as in the paper; spm's gate opens less for a description; methods
+that train on trajectories of the concept's prompts leave next to nothing:
 
 """
 READ = """
