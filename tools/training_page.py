@@ -139,13 +139,12 @@ is its best trade-off, a ring its preset, dots its other candidates, dotted the 
 ALONE = """
 ## What it takes
 
-One noun by the bundled model's presets, each in a process of its own with
-two threads and nothing beside it (`python -m benchmarks alone`): seconds of the whole erasure, and
-what the process held at most beyond the loaded model. The bar was 180 seconds; {slow}.
+One noun by the bundled model's presets, each in a process of its own with two threads and nothing
+beside it (`python -m benchmarks alone`): seconds of the whole erasure, and what the process held at
+most beyond the loaded model. The bar was 180 seconds; {slow}.
 
 """
 COST = """
-
 `python -m benchmarks cost`: evaluations of the network for one concept with published settings,
 counted on a toy model, beside what the authors' code takes, added up from notes on that code. All
 but One and RealEra published none. Memory is that of weights while training, in copies of the U-Net
