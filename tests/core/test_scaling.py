@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from efface.core.checkpoints import Checkpointing
-from tests.core.test_training import GOAL, Settings, Stopped, stopping
+from tests.core.loops import GOAL, Settings
+from tests.core.test_checkpoints import Stopped, stopping
 
 
 class Overflowing(Stopped):
