@@ -33,7 +33,7 @@ def slow(descriptor):
 
 def verb(arguments, output):
     delta = Delta.load(run)
-    changed = Delta(patches=delta.scaled(2.0), provenance=delta.provenance)
+    changed = delta.scaled(2.0)
     with locked(run) as folder, folder.staged() as staging:
         os.fsync = slow
         changed.save(staging / "delta.safetensors")

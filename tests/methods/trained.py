@@ -58,9 +58,11 @@ class Nameless(GradientRun):
 @contextmanager
 def gradients_at(weight):
     """Collects the gradients that reach a weight in training."""
-    seen = []
+    seen, before = [], weight.requires_grad
+    weight.requires_grad_(requires_grad=True)
     handle = weight.register_hook(lambda gradient: seen.append(gradient.detach().clone()))
     try:
         yield seen
     finally:
         handle.remove()
+        weight.requires_grad_(requires_grad=before)
