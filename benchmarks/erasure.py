@@ -9,7 +9,7 @@ What has a result is not run again; delete a file to measure it anew.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +32,13 @@ PICTURES = Path("runs") / ".benchmark-pictures"
 METHODS = ("rece", "uce", "trce", "realera")
 
 
-def missing() -> Iterator[tuple[str, str, Path]]:
-    """Method, concept and file of every result that is not there yet."""
-    for method in METHODS:
-        for concept in (*MEASURED_NOUNS, *MEASURED_STYLES):
-            path = RESULTS / method / f"{concept.replace(' ', '_')}.json"
+def unmeasured(
+    results: Path, methods: Sequence[str], concepts: Sequence[str]
+) -> Iterator[tuple[str, str, Path]]:
+    """Method, concept and file of what has no result yet, all methods of a concept in turn."""
+    for concept in concepts:
+        for method in methods:
+            path = results / method / f"{concept.replace(' ', '_')}.json"
             if not path.exists():
                 yield method, concept, path
 
@@ -60,7 +62,7 @@ class Bench:
 def run() -> None:
     """Measures what is missing, one line of output a result."""
     bench = Bench()
-    for method, concept, path in missing():
+    for method, concept, path in unmeasured(RESULTS, METHODS, (*MEASURED_NOUNS, *MEASURED_STYLES)):
         anchor = STYLE_ANCHOR if concept in MEASURED_STYLES else None
         request = understood(efface.request(concept, anchor=anchor))
         result = efface.erase(bench.pipe, request, method=method)

@@ -11,7 +11,6 @@ What has a result is not run again; delete a file to measure it anew.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -19,7 +18,7 @@ import torch
 import efface
 from benchmarks import training
 from benchmarks.concepts import TRAINED_NOUNS
-from benchmarks.erasure import Bench, summary, write
+from benchmarks.erasure import Bench, summary, unmeasured, write
 from efface.core.trajectories import sharing_pools
 from efface.emoji import understood
 from efface.emoji.suites import emoji_suite
@@ -28,23 +27,12 @@ RESULTS = Path(__file__).parent / "results" / "implicit"
 METHODS = (*training.METHODS, "trce", "trce_vision", "realera")
 
 
-def missing() -> Iterator[tuple[str, str, Path]]:
-    """Method, concept and file of every result that is not there yet."""
-    for concept in TRAINED_NOUNS:
-        for method in METHODS:
-            path = RESULTS / method / f"{concept}.json"
-            if not path.exists():
-                yield method, concept, path
-
-
 def run(methods: tuple[str, ...] = METHODS) -> None:
     """Measures what is missing, one line of output a result."""
     torch.set_num_threads(1)
     bench = Bench("emoji-reader")
     with sharing_pools():
-        for method, concept, path in missing():
-            if method not in methods:
-                continue
+        for method, concept, path in unmeasured(RESULTS, methods, TRAINED_NOUNS):
             request = understood(efface.request(concept))
             result = efface.erase(bench.pipe, request, method=method)
             found = bench.measured(result.delta, emoji_suite(request, size="implicit"))

@@ -8,14 +8,13 @@ Before and after are both pictures of emoji-remix, looked at by its own judge.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
 import efface
 from benchmarks.concepts import TRAINED_NOUNS
-from benchmarks.erasure import Bench, summary, write
+from benchmarks.erasure import Bench, summary, unmeasured, write
 from efface.core.trajectories import sharing_pools
 from efface.core.transfer import distance, transferred
 from efface.emoji import understood
@@ -25,22 +24,13 @@ RESULTS = Path(__file__).parent / "results" / "transfer"
 METHODS = ("spm", "esd", "uce")
 
 
-def missing() -> Iterator[tuple[str, str, Path]]:
-    """Method, concept and file of every result that is not there yet."""
-    for concept in TRAINED_NOUNS:
-        for method in METHODS:
-            path = RESULTS / method / f"{concept}.json"
-            if not path.exists():
-                yield method, concept, path
-
-
 def run() -> None:
     """Measures what is missing, one line of output a result."""
     torch.set_num_threads(1)
     base, bench = efface.load("emoji"), Bench("emoji-remix")
     base.set_progress_bar_config(disable=True)
     with sharing_pools():
-        for method, concept, path in missing():
+        for method, concept, path in unmeasured(RESULTS, METHODS, TRAINED_NOUNS):
             request = understood(efface.request(concept))
             result = efface.erase(base, request, method=method)
             delta = transferred(result.delta, bench.pipe)

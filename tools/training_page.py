@@ -115,15 +115,14 @@ READ = """
 The bars that were set are at most 10 % left of the erased and at most 5 points lost of kept nouns.
 They are missed by: {missed}.
 
-`concept_ablation` is near the bar: rainbow and guitar cost it most. Its preset before, without
-`keep_unconditional`, lost 20 of the 382 pictures where this one loses 22, though it was the better
-one on the three tuning nouns, by one picture of 71; so few do not tell such settings apart. More
-weight on what is kept loses less and leaves more. `doco` loses 4 points of the tuning nouns
-already, and its other candidates lose more; of blueprint, which colours the whole picture, it
-leaves more than of the two styles that it was chosen on. `ant` turns a style away from the anchor
-that the request names; without one it turns away from no prompt at all, which leaves the style, see
-the candidates. A style that is erased without an anchor becomes one of eight by chance, whatever
-the method. This model draws no paraphrase before, so that column says nothing here.
+`concept_ablation` is near the bar; rainbow and guitar cost it most. Its best candidates differ by
+single pictures of the three tuning nouns, too few to tell them apart, and more weight on what is
+kept loses less and leaves more. `doco` loses 4 points of the tuning nouns already, and its other
+candidates lose more; of blueprint, which colours the whole picture, it leaves more than of the two
+styles that it was chosen on. `ant` turns a style away from the anchor that the request names;
+without one it turns away from no prompt at all, which leaves the style, see the candidates. A style
+that is erased without an anchor becomes one of eight by chance, whatever the method. This model
+draws no paraphrase before, so that column says nothing here.
 """
 PRESETS = """
 Candidates of the presets (`python -m benchmarks presets`), on three other nouns and, where these

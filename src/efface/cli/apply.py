@@ -56,7 +56,7 @@ def _copy(options: Apply, model: str, out: Path, output: Output) -> int:
     delta = runs.read_delta(options.source)
     with output.progress("copying and editing") as monitor:
         made = edited_copy(folder_of_model(model), delta, out, scale=options.scale, monitor=monitor)
-    gate = "" if delta.gate is None else "; the gate is dropped: it acts on every prompt"
+    gate = runs.without_gate(delta)
     output.say(
         f"wrote {made.folder}: {made.bytes / 1e6:.1f} MB, {made.tensors} tensors changed{gate}",
         *(f"left out {name}: it holds unedited weights" for name in made.left_out),

@@ -82,7 +82,7 @@ def run(arguments: list[str], output: Output) -> int:
     _make_room(options)
     model = options.model or runs.recipe_of(options.source).model
     told = _WRITERS[options.as_](Job(options, found, model, output))
-    told += "" if found.delta.gate is None else "; the gate is dropped: it acts on every prompt"
+    told += runs.without_gate(found.delta)
     place = options.out if options.out.is_dir() else options.out.parent
     cards = [] if options.as_ == "diffusers" else _copy_cards(found.folder, place, options)
     output.say(f"wrote {options.out}: {told}", *(f"wrote {card}" for card in cards))

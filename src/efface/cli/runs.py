@@ -95,6 +95,11 @@ def erase(
         )
 
 
+def without_gate(delta: Delta) -> str:
+    """Says what becomes of a delta's gate in files that hold weights alone, if it has one."""
+    return "" if delta.gate is None else "; the gate is dropped: it acts on every prompt"
+
+
 def extend_record(folder: Path, recipe: Recipe) -> dict[str, Any]:
     """Adds to run.json what a rerun needs and the hash of the delta file."""
     record = _read_record(folder)
