@@ -64,7 +64,9 @@ result = efface.erase(pipe, "pistol", method="trce+trce_vision", trce_vision={"s
   of another method, model, request or seed is refused, and without `--resume` none is overwritten.
 - **A loss or gradient that is not finite** stops training; the message names the term or the weight
   and the checkpoint, which is of a state whose loss was seen to be finite.
-- **Memory**: the message says what to try, half the batch first. `--recompute` and `--precision
+- **Memory**: trajectories and whatever else needs no gradient go on in smaller parts by themselves.
+  Of a step that does not fit the message names settings that do; it has tried them, one pass of as
+  many samples there and back, with and without `--recompute`. `--recompute` and `--precision
   bfloat16` need less; `--saliency 0.5` trains the steepest half of the weights only. `ant
   --originals disk` holds the network once: the unedited weights wait in temporary files (in
   `TMPDIR`, which must be a disk and have room for them; they are removed however the run ends), and

@@ -47,15 +47,23 @@ def test_the_last_good_state_is_kept_and_resumed_from(tmp_path, kind, match):
     assert torch.equal(found, whole)
 
 
-def test_a_run_that_breaks_before_its_first_checkpoint_says_so(tmp_path):
+def test_a_run_that_breaks_before_any_good_state_says_so(tmp_path):
     weight = nn.Parameter(torch.zeros(4))
     kept = Checkpointing(tmp_path, identity="{}", every=5)
-    with (
-        pytest.raises(ModelCollapsed, match=r"nothing is left .* before step 5"),
-        checkpointing(kept),
-    ):
-        ran(Settings(), weight=weight, terms=breaking(weight, 3, "term"))
+    with pytest.raises(ModelCollapsed, match="nothing is left"), checkpointing(kept):
+        ran(Settings(), weight=weight, terms=breaking(weight, 1, "term"))
     assert not kept.file.exists()
+
+
+@pytest.mark.parametrize(("broken", "left"), [(2, 1), (3, 2), (4, 2), (9, 8), (24, 16), (26, 25)])
+def test_early_states_are_kept_more_often(tmp_path, broken, left):
+    settings, weight = Settings(steps=30), nn.Parameter(torch.zeros(4))
+    kept = Checkpointing(tmp_path, identity="{}")
+    with pytest.raises(ModelCollapsed, match="last good state"), checkpointing(kept):
+        ran(settings, weight=weight, terms=breaking(weight, broken, "term"))
+    with checkpointing(replace(kept, resume=True)):
+        _, rows, _ = ran(settings)
+    assert rows == ran(settings)[1][left:]
 
 
 class Stopped(nn.Module):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from efface.core.fitting import MemoryRanOut
 from efface.core.parameters import chosen, training
 from efface.core.recording import Recording
 from efface.core.training import train
@@ -61,12 +62,14 @@ def test_a_term_that_is_not_finite_is_named():
         ran(Settings(), weight=weight, terms=terms)
 
 
-def test_running_out_of_memory_says_what_would_fit():
-    def terms(_):
-        raise torch.OutOfMemoryError("CUDA out of memory")
+def test_running_out_of_memory_is_one_error_on_every_device():
+    for error in (torch.OutOfMemoryError("CUDA"), MemoryError(), RuntimeError("not enough memory")):
 
-    with pytest.raises(BadRequest, match="batch=2 with accumulate=2 or recompute=True"):
-        ran(Settings(batch=4), terms=terms)
+        def terms(_, error=error):
+            raise error
+
+        with pytest.raises(MemoryRanOut):
+            ran(Settings(batch=4), terms=terms)
 
 
 def test_other_errors_are_not_taken_for_memory():

@@ -47,9 +47,14 @@ class Checkpointing:
     identity: str
     """Of everything that decides the run, see `identity_of`."""
     every: int = 25
-    """Steps between two checkpoints."""
+    """Steps between two checkpoints; the first ones come after 1, 2, 4 and so on."""
     resume: bool = False
     """Whether to start from the checkpoint in the folder."""
+
+    def due(self, step: int) -> bool:
+        """Says whether a checkpoint is written after so many steps."""
+        early = 0 < step < self.every and step.bit_count() == 1
+        return early or (step > 0 and step % self.every == 0)
 
     @property
     def file(self) -> Path:
@@ -108,8 +113,8 @@ class _Keeper:
             }
 
     def keep(self, loop: Any) -> None:
-        """Writes every so many steps, once the next loss is known to be finite."""
-        if self._wanted is not None and loop.step > 0 and loop.step % self._wanted.every == 0:
+        """Writes after the steps that are due, once the next loss is known to be finite."""
+        if self._wanted is not None and self._wanted.due(loop.step):
             self._write(loop)
 
     def leave(self, loop: Any) -> None:
@@ -123,7 +128,7 @@ class _Keeper:
         if self._wanted is None:
             return ""
         if not self._wanted.file.exists():
-            return f"; nothing is left to resume, as that was before step {self._wanted.every}"
+            return "; nothing is left to resume, as no step before that had a finite loss after it"
         return f"; the last good state is in {self._wanted.file}, and --resume goes on from it"
 
     def done(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from efface.core.branches import T5_LENGTH, TextBranch, text_branches
+from efface.core.fitting import in_parts
 from efface.core.noise import NoiseProcess
 from efface.core.streams import TextStream, Weighted
 from efface.core.text import evaluating
@@ -78,6 +80,9 @@ class Denoiser:
         self.process = NoiseProcess.of(self.scheduler())
         self.evaluations = 0
         """Samples that went through the network, with and without gradients."""
+        self.learning = 0
+        """Those of them with gradients, since somebody set this to zero."""
+        self._part = sys.maxsize
         self._known: dict[str, Conditions] = {}
 
     @cached_property
@@ -176,10 +181,28 @@ class Denoiser:
         times: Float[Tensor, " n"],
         conditions: Conditions,
     ) -> Float[Tensor, "n c h w"]:
-        """Predicts noise or velocity for every sample at its own time, in one batch."""
+        """Predicts noise or velocity for every sample at its own time, in one batch.
+
+        Where no gradient is asked and memory runs out, in parts that fit, from then on.
+
+        Raises:
+            MemoryRanOut: not even one sample fits.
+        """
         if not len(latents) == len(times) == len(conditions):
             raise ValueError(f"{len(latents)} latents, {len(times)} times, {len(conditions)} texts")
         self.evaluations += len(latents)
+        if torch.is_grad_enabled():
+            self.learning += len(latents)
+            return self._pass(latents, times, conditions)
+        found, self._part = in_parts(
+            lambda some: self._pass(latents[some], times[some], conditions[some]),
+            len(latents),
+            self._part,
+        )
+        return found
+
+    def _pass(self, latents: Tensor, times: Tensor, conditions: Conditions) -> Tensor:
+        """Puts samples through the network together."""
         network: Any = self.network
         times = times.to(latents.device)
         match self.family:
@@ -187,12 +210,8 @@ class Denoiser:
                 found: Tensor = network(latents, times, encoder_hidden_states=conditions.rows)[0]
             case "sdxl":
                 added = {"text_embeds": conditions.pooled, "time_ids": self._sizes(latents)}
-                found = network(
-                    latents,
-                    times,
-                    encoder_hidden_states=conditions.rows,
-                    added_cond_kwargs=added,
-                )[0]
+                text = {"encoder_hidden_states": conditions.rows, "added_cond_kwargs": added}
+                found = network(latents, times, **text)[0]
             case "sd3":
                 found = network(
                     hidden_states=latents,

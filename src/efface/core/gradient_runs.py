@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,7 @@ from efface.core.adapters import Adapters, adapting
 from efface.core.branches import check_family
 from efface.core.checks import require
 from efface.core.denoising import SAMPLES_A_PASS, Conditions, Denoiser
+from efface.core.fitting import MemoryRanOut, what_fits
 from efface.core.gates import PromptGate
 from efface.core.gradient_eraser import GradientEraser, require_anchor, worded
 from efface.core.hooks import Hooks
@@ -31,7 +32,7 @@ from efface.core.recomputing import recomputing
 from efface.core.recording import Recording
 from efface.core.results import ErasureResult
 from efface.core.training import Losses, train
-from efface.core.trajectories import Pool, drawn_latents, sampled_pool, stopped
+from efface.core.trajectories import Pool, drawn_latents, fresh_pool, sampled_pool, stopped
 from efface.errors import BadModel, BadRequest
 
 __all__ = ["GradientRun"]
@@ -74,6 +75,7 @@ class GradientRun:
         )
         asked = [text for each in self.wordings for text in (each.prompt, each.anchor)]
         self.denoiser.check_lengths([*asked, *self.kept_wordings])
+        self._opened: Adapters | None = None
 
     @cached_property
     def prompts(self) -> Conditions:
@@ -207,6 +209,7 @@ class GradientRun:
         ]
         opened = functional.one_hot(torch.cat(owners), concepts)
         adapters.gates = opened.to(self.denoiser.device, torch.float32)
+        self._opened = adapters
 
     def answered(self, pool: Pool, conditions: Conditions) -> Float[Tensor, "n c h w"]:
         """Asks the network as it is for other prompts at every entry of a pool.
@@ -221,36 +224,15 @@ class GradientRun:
 
     def fresh(self, edit: Trained | Adapters, count: int, generator: torch.Generator) -> Pool:
         """Samples latents with the model in training, and asks the frozen one about them."""
-        steps = self.method.sampling_steps
-        prompts = torch.randint(len(self.prompts), (count,), generator=generator)
-        places = torch.randint(steps, (count,), generator=generator)
-        start = drawn_latents(self.denoiser, count, generator)
-        asked = self.prompts[prompts]
-        latents = stopped(
+        steps, guidance = self.method.sampling_steps, self.method.sampling_guidance
+        return fresh_pool(
             self.denoiser,
-            asked,
-            start,
-            places,
+            self.prompts,
+            count,
             steps=steps,
-            guidance=self.method.sampling_guidance,
-        )
-        times = self.denoiser.timesteps(steps)[places]
-        with edit.teacher():
-            answers = self.denoiser.predict(
-                torch.cat([latents, latents]),
-                torch.cat([times, times]),
-                Conditions.joined([self.empty(count), asked]),
-            )
-        without, with_prompt = answers.split(count)
-        return Pool(
-            latents=latents,
-            times=times,
-            places=places,
-            prompts=prompts,
-            runs=torch.arange(count),
-            unconditional=without,
-            conditional=with_prompt,
-            clean=latents,
+            guidance=guidance,
+            generator=generator,
+            teacher=edit.teacher,
         )
 
     def training(
@@ -270,11 +252,21 @@ class GradientRun:
         """Trains with the method's settings.
 
         Kept prompts are sampled first: a run that resumes has trained weights from its first step.
+
+        Raises:
+            MemoryRanOut: says which settings would fit, which is found by trying.
         """
         _ = self.kept
-        with recomputing(self.denoiser.network, on=self.method.recompute):
+        network = self.denoiser.network
+
+        def counted(generator: torch.Generator) -> Mapping[str, Tensor]:
+            self.denoiser.learning = 0
+            return losses(generator)
+
+        # Without the error itself, which would hold on to what the step has allocated.
+        with suppress(MemoryRanOut), recomputing(network, on=self.method.recompute):
             train(
-                losses,
+                counted,
                 parameters,
                 self.method,
                 generator=self.draws["batches"],
@@ -282,6 +274,17 @@ class GradientRun:
                 hooks=hooks,
                 beside=beside,
             )
+            return
+        samples = self.denoiser.learning
+        advice = what_fits(self._attempted, network, parameters, self.method, samples)
+        raise MemoryRanOut(f"memory ran out in training; try {advice}")
+
+    def _attempted(self, samples: int) -> Tensor:
+        """Asks about as many samples as a step has, of nothing."""
+        if self._opened is not None:
+            self._opened.gates = None
+        noise = drawn_latents(self.denoiser, samples, torch.Generator())
+        return self.denoiser.predict(noise, torch.zeros(samples), self.empty(samples))
 
     def adapting(self, role: str, **options: Any) -> AbstractContextManager[Adapters]:
         """Trains low-rank layers beside those of a role until the ``with`` block ends."""

@@ -1,13 +1,30 @@
-"""Gradient checkpointing of a network: activations computed twice instead of kept."""
+"""How activations are computed: twice instead of kept (gradient checkpointing), and how wide."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 
+import torch
 from torch import nn
 
-__all__ = ["recomputing"]
+__all__ = ["computing", "recomputing"]
+
+_NARROW = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@contextmanager
+def computing(precision: str, parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
+    """Computes in the wanted precision inside the body; weights stay as they are.
+
+    Args:
+        precision: float32, bfloat16 or float16.
+        parameters: those in training, which tell the device.
+    """
+    narrow = _NARROW.get(precision)
+    device = next(iter(parameters.values())).device.type
+    with nullcontext() if narrow is None else torch.autocast(device, dtype=narrow):
+        yield
 
 
 @contextmanager

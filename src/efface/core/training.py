@@ -6,10 +6,8 @@ knows nothing of what it trains.
 
 from __future__ import annotations
 
-import contextlib
 import math
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -17,11 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from efface.core.checkpoints import Stateful, active
+from efface.core.fitting import noticing
 from efface.core.gradients import saliency_masks
 from efface.core.hooks import Hooks, Masked, Plain
+from efface.core.recomputing import computing
 from efface.core.recording import Recording
 from efface.core.training_settings import Training
-from efface.errors import BadRequest, ModelCollapsed
+from efface.errors import ModelCollapsed
 
 __all__ = ["Losses", "train"]
 
@@ -73,7 +73,8 @@ def train(
     Raises:
         ModelCollapsed: a term or a gradient became infinite or not a number; names it. The last
             checkpoint stays, which is of weights whose terms and gradients were finite.
-        BadRequest: memory ran out; says what would need less. Or a checkpoint is of another run.
+        MemoryRanOut: on whatever device.
+        BadRequest: a checkpoint is of another run.
     """
     loop = _Loop(
         settings, parameters, generator, hooks or Plain(), _optimiser(settings, parameters)
@@ -123,7 +124,7 @@ def _masks(losses: Losses, loop: _Loop) -> dict[str, Tensor]:
     total = {key: torch.zeros_like(weight) for key, weight in loop.parameters.items()}
     draws = torch.Generator().manual_seed(loop.generator.initial_seed() ^ 1)
     for _ in range(2 * loop.settings.accumulate):
-        with _fitting(loop.settings):
+        with noticing():
             terms = losses(draws)
             sum(terms.values(), torch.zeros(())).backward()
         for key, weight in loop.parameters.items():
@@ -143,14 +144,14 @@ def _gradients(losses: Losses, loop: _Loop, scaler: Any) -> dict[str, float]:
     told: dict[str, float] = {}
     gathered: dict[str, Tensor] = {}
     for _ in range(settings.accumulate):
-        with _fitting(settings), _computing(settings, parameters):
+        with noticing(), computing(settings.precision, parameters):
             terms = losses(loop.generator)
         values = {name: float(term.detach()) for name, term in terms.items()}
         _require_finite(values, loop)
         for name, value in values.items():
             told[name] = told.get(name, 0.0) + value / settings.accumulate
         weighted = {name: scaler.scale(term / settings.accumulate) for name, term in terms.items()}
-        with _fitting(settings):
+        with noticing():
             loop.hooks.gradients(weighted, parameters)
         for key, weight in parameters.items():
             if weight.grad is not None:
@@ -170,7 +171,8 @@ def _step(loop: _Loop, scaler: Any, salient: Plain) -> None:
     if settings.clip > 0:
         nn.utils.clip_grad_norm_(loop.parameters.values(), settings.clip)
     loop.moving = True
-    scaler.step(loop.optimiser)
+    with noticing():
+        scaler.step(loop.optimiser)
     scaler.update()
     loop.hooks.after_step()
     salient.after_step()
@@ -201,36 +203,6 @@ def _require_finite_gradients(gradients: Mapping[str, Tensor], loop: _Loop) -> N
                 f"the gradient of {key} is not finite at step {loop.step}, though the loss is; "
                 f"lower learning_rate (it is {loop.settings.learning_rate}) or batch"
             )
-
-
-@contextlib.contextmanager
-def _fitting(settings: Training) -> Iterator[None]:
-    """Turns running out of memory into advice."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, RuntimeError, MemoryError) as error:
-        memory = isinstance(error, torch.OutOfMemoryError | MemoryError)
-        if not memory and not re.search("not enough memory|can't allocate memory", str(error)):
-            raise
-        half = max(1, settings.batch // 2)
-        ways = [f"batch={half} with accumulate={settings.accumulate * 2}"] * (settings.batch > 1)
-        ways += ["recompute=True"] * (not settings.recompute)
-        ways += ["precision='bfloat16'"] * (settings.precision == "float32")
-        raise BadRequest(
-            f"memory ran out at batch={settings.batch}; "
-            f"try {' or '.join(ways) or 'a smaller group of parameters'}"
-        ) from error
-
-
-@contextlib.contextmanager
-def _computing(settings: Training, parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
-    """Computes in the wanted precision."""
-    if settings.precision == "float32":
-        yield
-        return
-    narrow = torch.bfloat16 if settings.precision == "bfloat16" else torch.float16
-    with torch.autocast(_device(parameters), dtype=narrow):
-        yield
 
 
 def _average(loop: _Loop) -> None:

@@ -8,8 +8,8 @@ unedited model needs no teacher and no sampling of its own.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
 
@@ -21,7 +21,7 @@ from efface.core.denoising import SAMPLES_A_PASS, Conditions, Denoiser
 from efface.core.noise import guided
 from efface.core.preparing import told
 
-__all__ = ["Pool", "drawn_latents", "sampled_pool", "sharing_pools", "stopped"]
+__all__ = ["Pool", "drawn_latents", "fresh_pool", "sampled_pool", "sharing_pools", "stopped"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,6 +210,54 @@ def _both(
         Conditions.joined([empty, conditions]),
     )
     return predicted[:count], predicted[count:]
+
+
+def fresh_pool(
+    denoiser: Denoiser,
+    conditions: Conditions,
+    count: int,
+    *,
+    steps: int,
+    guidance: float,
+    generator: torch.Generator,
+    teacher: Callable[[], AbstractContextManager[None]],
+) -> Pool:
+    """Samples latents with the model in training, and asks the frozen one about them.
+
+    Each stops at a place of its own, drawn with equal chance.
+
+    Args:
+        denoiser: the network, as it is now.
+        conditions: one prompt each, drawn with equal chance.
+        count: of latents.
+        steps: of a whole trajectory.
+        guidance: scale of classifier-free guidance.
+        generator: of all draws.
+        teacher: puts the frozen network in its place for a ``with`` block.
+    """
+    prompts = torch.randint(len(conditions), (count,), generator=generator)
+    places = torch.randint(steps, (count,), generator=generator)
+    start = drawn_latents(denoiser, count, generator)
+    asked = conditions[prompts]
+    latents = stopped(denoiser, asked, start, places, steps=steps, guidance=guidance)
+    times = denoiser.timesteps(steps)[places]
+    with teacher():
+        answers = denoiser.predict(
+            torch.cat([latents, latents]),
+            torch.cat([times, times]),
+            Conditions.joined([denoiser.conditions([""]).repeated(count), asked]),
+        )
+    without, with_prompt = answers.split(count)
+    return Pool(
+        latents=latents,
+        times=times,
+        places=places,
+        prompts=prompts,
+        runs=torch.arange(count),
+        unconditional=without,
+        conditional=with_prompt,
+        clean=latents,
+    )
 
 
 def stopped(
