@@ -64,6 +64,8 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
         COMMON | ADVERSARIAL | {"keep_weight": 400.0, "steps": 240},
         COMMON | ADVERSARIAL | {"keep_weight": 200.0, "steps": 240},
         COMMON | ADVERSARIAL | {"keep_weight": 200.0, "keep_trajectories": 192},
+        COMMON | ADVERSARIAL | {"keep_weight": 200.0, "keep_unconditional": 0.25},
+        COMMON | ADVERSARIAL | {"keep_weight": 300.0, "keep_unconditional": 0.25, "steps": 180},
     ),
     "ant": (
         COMMON | TURNED | UNMASKED | {"keep_weight": 10.0},

@@ -6,7 +6,8 @@
 Presence of the erased concept and its synonyms (lower is better) and of kept nouns and styles
 (higher is better) is added up over the tuning concepts; results are reported on other concepts. The
 rule: of the candidates that lose at most five points of kept nouns and three of kept styles, the
-one with the lowest presence of the erased concept and its synonyms; ties go to the smaller loss.
+one that uses least of its limits up, which is what it leaves as a share of a tenth, plus what it
+loses of each kind as a share of what it may lose.
 Methods that train are tuned on the nouns among the concepts; a candidate that qualifies there, and
 leaves at most a tenth, erases two styles too, into another style, and all parts are added up.
 Second stages follow their first.
@@ -38,7 +39,8 @@ RESULTS = Path(__file__).parent / "results" / "presets"
 ALLOWED = {"kept": 0.05, "kept style": 0.03}
 """How much of kept nouns and of kept styles a preset may lose."""
 LEFT = 0.1
-"""What a method that trains may leave of the nouns for its candidate to be tried on a style."""
+"""What may be left; a candidate of a method that trains is tried on styles if it leaves no more of
+the nouns."""
 WITHOUT = {"target": "prompt_without_concept", "weighting": "mean"}
 
 RECE_OURS = WITHOUT | {"rows": "erased", "strength_unit": "relative", "strength": 0.1}
@@ -180,14 +182,15 @@ def allowed(row: dict[str, Any]) -> bool:
     return not failed and all(lost(row, name) <= ALLOWED[name] for name in ALLOWED)
 
 
+def used(row: dict[str, Any]) -> float:
+    """Gives how much of its limits a candidate uses up: 1 for each that it reaches."""
+    return left(row) / LEFT + sum(lost(row, name) / most for name, most in ALLOWED.items())
+
+
 def chosen(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Applies the rule of this module's docstring; None when no candidate qualifies."""
     tried = [row for row in rows if "styles" in row]
-    return min(
-        filter(allowed, tried or rows),
-        key=lambda row: (left(row), sum(lost(row, name) for name in ALLOWED)),
-        default=None,
-    )
+    return min(filter(allowed, tried or rows), key=used, default=None)
 
 
 def run(methods: Sequence[str] = ()) -> None:

@@ -101,7 +101,7 @@ class ConceptAblation(GradientEraser):
                 **SMALL
                 | {
                     "weight_decay": 0.0,
-                    "keep_weight": 15.0,
+                    "keep_weight": 30.0,
                     "keep_unconditional": 0.25,
                     "steps": 240,
                 }
