@@ -66,6 +66,12 @@ TRAINED: dict[str, tuple[dict[str, Any], ...]] = {
         COMMON | ADVERSARIAL | {"keep_weight": 200.0, "keep_trajectories": 192},
         COMMON | ADVERSARIAL | {"keep_weight": 200.0, "keep_unconditional": 0.25},
         COMMON | ADVERSARIAL | {"keep_weight": 300.0, "keep_unconditional": 0.25, "steps": 180},
+        COMMON | ADVERSARIAL | {"keep_weight": 300.0, "keep_unconditional": 0.25},
+        COMMON | ADVERSARIAL | {"keep_weight": 200.0, "keep_trajectories": 192, "steps": 180},
+        COMMON | ADVERSARIAL | {"keep_weight": 200.0, "latest": 0.85},
+        COMMON | ADVERSARIAL | {"keep_weight": 120.0, "keep_trajectories": 192},
+        COMMON | ADVERSARIAL | {"keep_weight": 200.0, "keep_batch": 40},
+        COMMON | ADVERSARIAL | {"keep_weight": 300.0, "latest": 1.0},
     ),
     "ant": (
         COMMON | TURNED | UNMASKED | {"keep_weight": 10.0},

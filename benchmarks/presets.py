@@ -7,7 +7,8 @@ Presence of the erased concept and its synonyms (lower is better) and of kept no
 (higher is better) is added up over the tuning concepts; results are reported on other concepts. The
 rule: of the candidates that lose at most five points of kept nouns and three of kept styles, the
 one that uses least of its limits up, which is what it leaves as a share of a tenth, plus what it
-loses of each kind as a share of what it may lose.
+loses of each kind as a share of what it may lose. Of the best that tie those with the fewest steps
+are left, and if they are several, their nouns are erased with a second seed, which decides.
 Methods that train are tuned on the nouns among the concepts; a candidate that qualifies there, and
 leaves at most a tenth, erases two styles too, into another style, and all parts are added up.
 Second stages follow their first.
@@ -41,6 +42,8 @@ ALLOWED = {"kept": 0.05, "kept style": 0.03}
 LEFT = 0.1
 """What may be left; a candidate of a method that trains is tried on styles if it leaves no more of
 the nouns."""
+AGAIN = "second seed"
+"""Where a row holds what was measured of its nouns with a second seed, to decide a tie."""
 WITHOUT = {"target": "prompt_without_concept", "weighting": "mean"}
 
 RECE_OURS = WITHOUT | {"rows": "erased", "strength_unit": "relative", "strength": 0.1}
@@ -117,6 +120,7 @@ class Tuner(Bench):
         concepts: Sequence[str | list[str]],
         *,
         anchor: str | None = None,
+        seed: int = 0,
     ) -> dict[str, Any]:
         """Erases every tuning concept, or several at once, and adds up what was measured."""
         before = {name: Tally() for name in COLUMNS}
@@ -129,7 +133,7 @@ class Tuner(Bench):
             if method in AFTER:
                 stages.insert(0, build("methods", AFTER[method], preset="emoji"))
             try:
-                result = efface.erase(self.pipe, request, method=stages)
+                result = efface.erase(self.pipe, request, method=stages, seed=seed)
             except MeasurementFailed as error:
                 failures.append(f"{concept}: {error}")
                 continue
@@ -189,8 +193,16 @@ def used(row: dict[str, Any]) -> float:
 
 def chosen(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
     """Applies the rule of this module's docstring; None when no candidate qualifies."""
+    best = leading(rows)
+    return min(best, key=lambda row: used(row.get(AGAIN, row)), default=None)
+
+
+def leading(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Gives the candidates that use least up in the fewest steps: one, or several that tie."""
     tried = [row for row in rows if "styles" in row]
-    return min(filter(allowed, tried or rows), key=used, default=None)
+    ready = [*filter(allowed, tried or rows)]
+    ranks = [(used(row), row["settings"].get("steps", 0)) for row in ready]
+    return [row for row, rank in zip(ready, ranks, strict=True) if rank == min(ranks)]
 
 
 def run(methods: Sequence[str] = ()) -> None:
@@ -218,22 +230,34 @@ def _choose(bench: Tuner, method: str, candidates: tuple[dict[str, Any], ...]) -
         if row is None:
             rows.append(row := bench.score(method, settings, concepts))
         for style in _untried(row) if trains else ():
-            part = bench.score(method, settings, [style], anchor=STYLE_ANCHOR)
-            del part["settings"]
+            part = _part(bench.score(method, settings, [style], anchor=STYLE_ANCHOR))
             row.setdefault("styles", {})[style] = part
         told = {name: round(hits(row, "after", name), 3) for name in ("erased", "synonym", "kept")}
         print(method, settings, told, row["failures"], flush=True)
-        best = chosen(rows)
-        record = {
-            "command": "python -m benchmarks presets",
-            "concepts": concepts,
-            "allowed_loss": ALLOWED,
-            "rows": rows,
-            "chosen": best["settings"] if best else None,
-        }
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
-        print(f"{method}: chosen {record['chosen']}", flush=True)
+        _write(path, concepts, rows)
+    tied = leading(rows)
+    if len(tied) > 1 and not all(AGAIN in row for row in tied):
+        for row in tied:
+            row[AGAIN] = _part(bench.score(method, row["settings"], concepts, seed=1))
+        _write(path, concepts, rows)
+
+
+def _write(path: Path, concepts: Sequence[str], rows: list[dict[str, Any]]) -> None:
+    best = chosen(rows)
+    record = {
+        "command": "python -m benchmarks presets",
+        "concepts": concepts,
+        "allowed_loss": ALLOWED,
+        "rows": rows,
+        "chosen": best["settings"] if best else None,
+    }
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+    print(f"{path.stem}: chosen {record['chosen']}", flush=True)
+
+
+def _part(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: cell for name, cell in row.items() if name != "settings"}
 
 
 def _untried(row: dict[str, Any]) -> list[str]:

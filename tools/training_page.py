@@ -117,19 +117,21 @@ READ = """
 The bars that were set are at most 10 % left of the erased and at most 5 points lost of kept nouns.
 They are missed by: {missed}.
 
-`concept_ablation` is near the bar; rainbow and guitar cost it most. Its best candidates differ by
-single pictures of the three tuning nouns, too few to tell them apart, and more weight on what is
-kept loses less and leaves more. `doco` loses 4 points of the tuning nouns already, and its other
-candidates lose more; of blueprint, which colours the whole picture, it leaves more than of the two
-styles that it was chosen on. `ant` turns a style away from the anchor that the request names;
-without one it turns away from no prompt at all, which leaves the style, see the candidates. A style
-that is erased without an anchor becomes one of eight by chance, whatever the method. This model
-draws no paraphrase before, so that column says nothing here.
+Kept pictures are the same 24 for every concept and seed, so their intervals are narrower than they
+should be: a picture near the judge's threshold, such as the cat, is lost again and again. More
+weight on what is kept loses less and leaves more; a preset is the candidate that uses least of both
+limits up on three other nouns and two other styles, see below.
+
+`ant` turns a style away from the anchor that the request names; without one it turns away from no
+prompt at all, which leaves the style, see the candidates. A style that is erased without an anchor
+becomes one of eight by chance, whatever the method. This model draws no paraphrase before, so that
+column says nothing here.
 """
 PRESETS = """
 Candidates of the presets (`python -m benchmarks presets`), on three other nouns and, where these
-qualify, on two other styles (watercolor / sepia); the one that its rule chooses is bold. Settings
-are those in which the candidates of a method differ. A refused noun is one whose edit the checks
+qualify, on two other styles (watercolor / sepia); the one that its rule chooses is bold: it leaves
+least, as a share of a tenth, plus loses least, as a share of what it may lose; fewer steps and then
+a second seed decide a tie. Settings are those in which the candidates of a method differ. A refused noun is one whose edit the checks
 after an erasure took for a wrecked model; it is left out of that row, and such a candidate is not
 chosen. What the candidates of a method trade on the nouns (`python -m benchmarks tradeoff`; a line
 is its best trade-off, a ring its preset, dots its other candidates, dotted the bars):
