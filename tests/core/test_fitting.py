@@ -71,6 +71,23 @@ def test_a_step_that_does_not_fit_says_what_does_and_that_fits(tiny_sd1, method)
         ran(method, tiny_sd1, TO_LAMP, **big, recompute=True)
 
 
+def test_a_step_that_fits_by_itself_is_not_made_smaller(tiny_sd1):
+    """Memory was short for a moment: another program had it."""
+    steps = []
+
+    def monitor(step, _, __):
+        steps.append(step)
+        tiny_sd1.unet.register_forward_pre_hook(short)
+
+    def short(module, _):
+        module._forward_pre_hooks.clear()
+        raise MemoryError
+
+    with pytest.raises(MemoryRanOut, match="again with more of it free"):
+        ran("esd", tiny_sd1, **BIG, monitor=monitor)
+    assert len(steps) == 1
+
+
 def test_a_step_of_which_nothing_fits_says_so_and_leaves_the_weights(tiny_sd1):
     before = {key: weight.clone() for key, weight in tiny_sd1.unet.state_dict().items()}
     with holding(tiny_sd1.unet, learning=2, recomputing=2), pytest.raises(MemoryRanOut) as caught:

@@ -98,6 +98,8 @@ def what_fits(
     """
     gc.collect()
     plain = _largest(attempt, parameters, method, samples)
+    if plain == method.batch:
+        return "again with more of it free: such a step fits by itself, when tried"
     with recomputing(network, on=not method.recompute):
         again = 0 if method.recompute else _largest(attempt, parameters, method, samples)
     ways = [_settings(method, plain, recompute=False)] if plain else []

@@ -275,7 +275,7 @@ class GradientRun:
                 beside=beside,
             )
             return
-        samples = self.denoiser.learning
+        samples = self.denoiser.learning or self.method.batch
         advice = what_fits(self._attempted, network, parameters, self.method, samples)
         raise MemoryRanOut(f"memory ran out in training; try {advice}")
 
