@@ -180,7 +180,7 @@ def _added_up(
 
 
 def missed(evaluations: Iterable[Record], *, left: float, lost: float) -> str:
-    """Names the methods that leave or lose more than allowed, in shares of pictures.
+    """Says which methods leave or lose more than allowed, in shares of pictures.
 
     Only valid evaluations count.
     """
@@ -197,7 +197,7 @@ def missed(evaluations: Iterable[Record], *, left: float, lost: float) -> str:
         less = before[0] / before[1] - after[0] / after[1]
         if less > lost:
             told.append(f"`{method}` loses {100 * less:.1f} points of kept nouns beside {kind}s")
-    return "; ".join(told) or "nobody"
+    return f"They are missed by: {'; '.join(told)}." if told else "Every method holds them."
 
 
 def _cell(found: Sequence[Record], metric: str, role: str) -> str:

@@ -115,7 +115,7 @@ that train on trajectories of the concept's prompts leave next to nothing:
 """
 READ = """
 The bars that were set are at most 10 % left of the erased and at most 5 points lost of kept nouns.
-They are missed by: {missed}.
+{missed}
 
 Kept pictures are the same 24 for every concept and seed, so their intervals are narrower than they
 should be: a picture near the judge's threshold, such as the cat, is lost again and again. More
@@ -129,12 +129,13 @@ column says nothing here.
 """
 PRESETS = """
 Candidates of the presets (`python -m benchmarks presets`), on three other nouns and, where these
-qualify, on two other styles (watercolor / sepia); the one that its rule chooses is bold: it leaves
-least, as a share of a tenth, plus loses least, as a share of what it may lose; fewer steps and then
-a second seed decide a tie. Settings are those in which the candidates of a method differ. A refused noun is one whose edit the checks
-after an erasure took for a wrecked model; it is left out of that row, and such a candidate is not
-chosen. What the candidates of a method trade on the nouns (`python -m benchmarks tradeoff`; a line
-is its best trade-off, a ring its preset, dots its other candidates, dotted the bars):
+qualify, on two other styles (watercolor / sepia). The one that the rule chooses is bold: what it
+leaves, as a share of a tenth, plus what it loses, as a share of what it may lose, is least; fewer
+steps and then a second seed decide a tie. Settings are those in which the candidates of a method
+differ. A refused noun is one whose edit the checks after an erasure took for a wrecked model; it is
+left out of that row, and such a candidate is not chosen. What the candidates of a method trade on
+the nouns (`python -m benchmarks tradeoff`; a line is its best trade-off, a ring its preset, dots
+its other candidates, dotted the bars):
 
 ![What candidates leave and lose](../benchmarks/results/tradeoff.png)
 

@@ -123,7 +123,7 @@ class Doco(GradientEraser):
                     "warm_up": 100,
                     "discriminator_rate": 5e-4,
                     "norm": "group",
-                    "latest": 0.7,
+                    "latest": 0.85,
                     "retain_weight": 1.0,
                     "keep_weight": 200.0,
                 }
