@@ -69,12 +69,12 @@ def test_the_page_of_results_has_every_concept_and_no_number_of_an_invalid_one(t
 
 def test_methods_that_leave_or_lose_too_much_are_named():
     cats = [evaluation(hits=4, names=("cat",)), evaluation("invalid")]
-    assert readme_tables.missed(cats, left=0.4, lost=0.0) == "nobody"
-    told = "`uce` leaves 40.0% of objects"
+    assert readme_tables.missed(cats, left=0.4, lost=0.0) == "Every method holds them."
+    told = "They are missed by: `uce` leaves 40.0% of objects."
     assert readme_tables.missed(cats, left=0.3, lost=0.0) == told
     less = evaluation(hits=8)
     less["measurements"][1] = less["measurements"][1] | {"after": {"count": 10, "hits": 6}}
-    lost = "`uce` loses 20.0 points of kept nouns beside objects"
+    lost = "They are missed by: `uce` loses 20.0 points of kept nouns beside objects."
     assert readme_tables.missed([less], left=0.9, lost=0.1) == lost
 
 
