@@ -22,8 +22,6 @@ __all__ = ["MemoryRanOut", "in_parts", "noticing", "what_fits"]
 
 _MOMENTS = 2
 """Tensors of a weight's size that the optimiser keeps beside its gradient."""
-
-
 _TOLD = "not enough memory|can't allocate memory|could not create a (primitive|memory)|bad_alloc"
 """What torch's allocator, oneDNN and C++ say on a processor, as errors of no kind of their own."""
 
@@ -97,51 +95,40 @@ def what_fits(
         Settings to try instead, in words.
     """
     gc.collect()
-    plain = _largest(attempt, parameters, method, samples)
+    room = _MOMENTS + (method.ema > 0)
+
+    def largest() -> int:
+        """Halves the batch until its share of the samples of a step fits; 0 if not even 1 does."""
+        batch = method.batch
+        while batch and not fits(ceil(samples * batch / method.batch)):
+            batch //= 2
+        return batch
+
+    def fits(some: int) -> bool:
+        """Goes there and back with so many samples, with room for the optimiser."""
+        try:
+            with noticing():
+                held = [torch.zeros_like(w) for w in parameters.values() for _ in range(room)]
+                with computing(method.precision, parameters):
+                    answer = attempt(some)
+                answer.float().square().mean().backward()
+                del held
+        except MemoryRanOut:
+            return False
+        finally:
+            for weight in parameters.values():
+                weight.grad = None
+        return True
+
+    plain = largest()
     if plain == method.batch:
         return "again with more of it free: such a step fits by itself, when tried"
     with recomputing(network, on=not method.recompute):
-        again = 0 if method.recompute else _largest(attempt, parameters, method, samples)
+        again = 0 if method.recompute else largest()
     ways = [_settings(method, plain, recompute=False)] if plain else []
     ways += [_settings(method, again, recompute=True)] if again > plain else []
     ways = ways or ["fewer weights, such as another group of them: a batch of 1 does not fit"]
     return " or ".join(ways)
-
-
-def _largest(
-    attempt: Callable[[int], Tensor],
-    parameters: Mapping[str, nn.Parameter],
-    method: GradientEraser,
-    samples: int,
-) -> int:
-    """Halves the batch until its share of the samples of a step fits; 0 if not even 1 does."""
-    batch = method.batch
-    while batch and not _fits(attempt, parameters, method, ceil(samples * batch / method.batch)):
-        batch //= 2
-    return batch
-
-
-def _fits(
-    attempt: Callable[[int], Tensor],
-    parameters: Mapping[str, nn.Parameter],
-    method: GradientEraser,
-    samples: int,
-) -> bool:
-    """Does one step's passes, there and back, with room for the optimiser."""
-    room = _MOMENTS + (method.ema > 0)
-    try:
-        with noticing():
-            held = [torch.zeros_like(w) for w in parameters.values() for _ in range(room)]
-            with computing(method.precision, parameters):
-                answer = attempt(samples)
-            answer.float().square().mean().backward()
-            del held
-    except MemoryRanOut:
-        return False
-    finally:
-        for weight in parameters.values():
-            weight.grad = None
-    return True
 
 
 def _settings(method: GradientEraser, batch: int, *, recompute: bool) -> str:
