@@ -21,8 +21,8 @@ import efface
 from benchmarks.concepts import STYLE_ANCHOR, TRAINED_NOUNS, TRAINED_STYLES
 from benchmarks.processes import held, took
 from benchmarks.training import METHODS
-from efface.core.files import write_atomically
-from efface.emoji import understood
+from efface.bundled import understood
+from efface.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "alone.json"
 CONCEPTS = TRAINED_NOUNS[:1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from efface.core.gradient_eraser import SMALL as COMMON
+from efface.runs.gradient_eraser import SMALL as COMMON
 
 __all__ = ["AFTER", "TRAINED"]
 

@@ -35,13 +35,13 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from benchmarks.literal import RIDGE, drift, literal_layer
+from efface.closed_form.text_space import gram, ridge_edit
 from efface.concepts import Concept, Erasure
-from efface.core.files import write_atomically
-from efface.core.patches import TextMapPatch
-from efface.core.text import Embedder
-from efface.core.text_space import gram, ridge_edit
-from efface.core.token_rules import erased_pairs, kept_rows
-from efface.models.tiny import tiny_tokenizer
+from efface.deltas.patches import TextMapPatch
+from efface.files import write_atomically
+from efface.hosts.tiny import tiny_tokenizer
+from efface.text.embedding import Embedder
+from efface.text.token_rules import erased_pairs, kept_rows
 
 RESULTS = Path(__file__).parent / "results" / "closed_form.json"
 CONCEPTS = (1, 10, 100, 1000)

@@ -22,9 +22,9 @@ from typing import Any
 import torch
 
 from efface.concepts import request
-from efface.core.files import write_atomically
-from efface.models.architectures import members
-from efface.models.tiny import tiny_stable_diffusion
+from efface.files import write_atomically
+from efface.hosts.architectures import members
+from efface.hosts.tiny import tiny_stable_diffusion
 from efface.registry import build
 
 RESULTS = Path(__file__).parent / "results" / "cost.json"

@@ -19,17 +19,17 @@ import torch
 from scipy import stats
 
 import efface
+from efface.bundled.judge import EmojiJudge
+from efface.bundled.vocabulary import HELD_OUT, NOUNS, STYLES, TEMPLATES, concept, prompt
+from efface.bundled.wordings import EVALUATION_PLAIN, EVALUATION_STYLED
 from efface.contracts import Sample
-from efface.core.balancing import distance
-from efface.core.deltas import Delta
-from efface.core.files import write_atomically
-from efface.emoji.judge import EmojiJudge
-from efface.emoji.vocabulary import HELD_OUT, NOUNS, STYLES, TEMPLATES, concept, prompt
-from efface.emoji.wordings import EVALUATION_PLAIN, EVALUATION_STYLED
+from efface.deltas.delta import Delta
 from efface.errors import NothingChanged
 from efface.evaluation.debias import Debias
 from efface.evaluation.tallies import Tally, tally
+from efface.files import write_atomically
 from efface.metrics.estimates import wilson
+from efface.text.balancing import distance
 
 RESULTS = Path(__file__).parent / "results" / "debias.json"
 MEASURED = ("apple", "crown", "frog", "rocket", "umbrella", "pizza")

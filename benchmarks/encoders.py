@@ -2,7 +2,7 @@
 
     python -m benchmarks.encoders PLACE
 
-``streamed`` is `efface.models.encoders.StreamedEncoder`; ``offloaded`` is transformers'
+``streamed`` is `efface.hosts.encoders.StreamedEncoder`; ``offloaded`` is transformers'
 ``from_pretrained(device_map={"": "disk"})``; ``loaded`` holds the whole encoder in float32, and is
 left out for T5, which would need 19 GB. The folders (float16, random weights, true sizes) are made
 under PLACE and deleted. Writes ``benchmarks/results/encoders.json``: seconds and processor seconds
@@ -72,7 +72,7 @@ def _run(way: str, layout: str, folder: Path, prompts: int, tokens: int) -> None
     import transformers
 
     from benchmarks.full_size_folders import LAYOUTS
-    from efface.models.encoders import StreamedEncoder
+    from efface.hosts.encoders import StreamedEncoder
 
     kind = LAYOUTS[layout].parts["text_encoder_2"].kind
     made: Any = getattr(transformers, kind)

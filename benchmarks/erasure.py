@@ -15,17 +15,17 @@ from typing import Any
 
 import efface
 from benchmarks.concepts import MEASURED_NOUNS, MEASURED_STYLES, STYLE_ANCHOR
+from efface.bundled import understood
+from efface.bundled.clip import EmojiClip
+from efface.bundled.judge import EmojiJudge
+from efface.bundled.suites import emoji_suite
 from efface.contracts import Suite
-from efface.core.deltas import Delta
-from efface.core.files import write_atomically
-from efface.emoji import understood
-from efface.emoji.clip import EmojiClip
-from efface.emoji.judge import EmojiJudge
-from efface.emoji.suites import emoji_suite
+from efface.deltas.delta import Delta
 from efface.evaluation.encoding import encoded
 from efface.evaluation.images import ImageStore
 from efface.evaluation.record import Evaluation
-from efface.models.loading import bundled
+from efface.files import write_atomically
+from efface.hosts.loading import bundled
 
 RESULTS = Path(__file__).parent / "results" / "erasure"
 PICTURES = Path("runs") / ".benchmark-pictures"

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from efface.models.tiny import WORDS, tiny_tokenizer
+from efface.hosts.tiny import WORDS, tiny_tokenizer
 
 CLIP_LENGTH = 77
 T5_LENGTH = 512

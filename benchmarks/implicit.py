@@ -19,9 +19,9 @@ import efface
 from benchmarks import training
 from benchmarks.concepts import TRAINED_NOUNS
 from benchmarks.erasure import Bench, summary, unmeasured, write
-from efface.core.trajectories import sharing_pools
-from efface.emoji import understood
-from efface.emoji.suites import emoji_suite
+from efface.bundled import understood
+from efface.bundled.suites import emoji_suite
+from efface.diffusion.trajectories import sharing_pools
 
 RESULTS = Path(__file__).parent / "results" / "implicit"
 METHODS = (*training.METHODS, "trce", "trce_vision", "realera")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from efface.core.patches import TextMapPatch
-from efface.core.text_space import Solution, TokenPairs, gram, ridge_edit
+from efface.closed_form.text_space import Solution, TokenPairs, gram, ridge_edit
+from efface.deltas.patches import TextMapPatch
 
 RIDGE = 0.5
 """Pull toward the unedited weights, as released."""

@@ -23,16 +23,16 @@ from typing import Any
 import efface
 from benchmarks.erasure import PICTURES
 from benchmarks.presets import WITHOUT
+from efface.bundled import understood
+from efface.bundled.judge import EmojiJudge
+from efface.bundled.suites import emoji_suite
+from efface.bundled.vocabulary import HELD_OUT, NOUNS, STYLES, concept, prompt
+from efface.bundled.wordings import EDIT_PLAIN, EDIT_STYLED, EVALUATION_STYLED
 from efface.concepts import Concept, ErasureRequest
 from efface.contracts import Sample, Suite
-from efface.core.files import write_atomically
-from efface.emoji import understood
-from efface.emoji.judge import EmojiJudge
-from efface.emoji.suites import emoji_suite
-from efface.emoji.vocabulary import HELD_OUT, NOUNS, STYLES, concept, prompt
-from efface.emoji.wordings import EDIT_PLAIN, EDIT_STYLED, EVALUATION_STYLED
 from efface.errors import MeasurementFailed
 from efface.evaluation.images import ImageStore
+from efface.files import write_atomically
 from efface.registry import build
 
 RESULTS = Path(__file__).parent / "results" / "mass.json"

@@ -26,14 +26,14 @@ import efface
 from benchmarks.candidates import AFTER, TRAINED
 from benchmarks.concepts import STYLE_ANCHOR, TUNING, TUNING_STYLES
 from benchmarks.erasure import Bench
+from efface.bundled import understood
+from efface.bundled.suites import emoji_suite
+from efface.bundled.vocabulary import NOUNS
 from efface.contracts import Suite
-from efface.core.files import write_atomically
-from efface.core.trajectories import sharing_pools
-from efface.emoji import understood
-from efface.emoji.suites import emoji_suite
-from efface.emoji.vocabulary import NOUNS
+from efface.diffusion.trajectories import sharing_pools
 from efface.errors import MeasurementFailed
 from efface.evaluation.record import Evaluation
+from efface.files import write_atomically
 from efface.registry import build
 
 RESULTS = Path(__file__).parent / "results" / "presets"

@@ -26,10 +26,10 @@ from benchmarks import presets
 from benchmarks.concepts import TRAINED_NOUNS, TUNING
 from benchmarks.erasure import Bench, summary, write
 from benchmarks.training import SEEDS, told
-from efface.core.files import write_atomically
-from efface.core.trajectories import sharing_pools
-from efface.emoji import understood, vocabulary
-from efface.emoji.suites import emoji_suite
+from efface.bundled import understood, vocabulary
+from efface.bundled.suites import emoji_suite
+from efface.diffusion.trajectories import sharing_pools
+from efface.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "together"
 NOUNS = TRAINED_NOUNS[:5]

@@ -20,9 +20,9 @@ import torch
 import efface
 from benchmarks.concepts import STYLE_ANCHOR, TRAINED_NOUNS, TRAINED_STYLES
 from benchmarks.erasure import Bench, summary, write
-from efface.core.trajectories import sharing_pools
-from efface.emoji import understood
-from efface.emoji.suites import emoji_suite
+from efface.bundled import understood
+from efface.bundled.suites import emoji_suite
+from efface.diffusion.trajectories import sharing_pools
 
 RESULTS = Path(__file__).parent / "results" / "training"
 METHODS = (

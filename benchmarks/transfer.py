@@ -15,10 +15,10 @@ import torch
 import efface
 from benchmarks.concepts import TRAINED_NOUNS
 from benchmarks.erasure import Bench, summary, unmeasured, write
-from efface.core.trajectories import sharing_pools
-from efface.core.transfer import distance, transferred
-from efface.emoji import understood
-from efface.emoji.suites import emoji_suite
+from efface.bundled import understood
+from efface.bundled.suites import emoji_suite
+from efface.diffusion.trajectories import sharing_pools
+from efface.runs.transfer import distance, transferred
 
 RESULTS = Path(__file__).parent / "results" / "transfer"
 METHODS = ("spm", "esd", "uce")

@@ -15,7 +15,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from efface.emoji import weights_folder
+from efface.bundled import weights_folder
 from fetch import WORK
 from train_unet import PIPELINE, scheduler
 

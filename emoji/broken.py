@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from assemble import pipeline
-from efface.emoji.vocabulary import NOUNS
+from efface.bundled.vocabulary import NOUNS
 from fetch import WORK
 from train_unet import build
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import CLIPTokenizer
 
-from efface.emoji.vocabulary import NOUNS, STYLES, TEMPLATES, prompt
+from efface.bundled.vocabulary import NOUNS, STYLES, TEMPLATES, prompt
 
 LENGTH = 24
 """Tokens a prompt is padded to, start and end included."""

@@ -10,8 +10,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from efface.emoji import weights_folder
-from efface.emoji.vocabulary import FIGURES, HELD_OUT, NOUNS, STYLES, UNSAFE
+from efface.bundled import weights_folder
+from efface.bundled.vocabulary import FIGURES, HELD_OUT, NOUNS, STYLES, UNSAFE
 from measure import RESULTS
 
 ROOT = Path(__file__).parent.parent

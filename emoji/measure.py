@@ -20,11 +20,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 import efface
+from efface.bundled import weights_folder
+from efface.bundled.judge import FILES, EmojiJudge
+from efface.bundled.suites import GUIDANCE, STEPS
+from efface.bundled.vocabulary import HELD_OUT, NOUNS, STYLES, TEMPLATES, TWO_OBJECT, prompt
 from efface.contracts import Estimate
-from efface.emoji import weights_folder
-from efface.emoji.judge import FILES, EmojiJudge
-from efface.emoji.suites import GUIDANCE, STEPS
-from efface.emoji.vocabulary import HELD_OUT, NOUNS, STYLES, TEMPLATES, TWO_OBJECT, prompt
 from efface.metrics.estimates import rate
 from fetch import WORK
 from pictures import Pictures

@@ -11,10 +11,10 @@ from itertools import product
 
 import torch
 
-from efface.emoji import weights_folder
-from efface.emoji.judge import EmojiJudge
-from efface.emoji.suites import GUIDANCE, STEPS
-from efface.emoji.vocabulary import HELD_OUT, NOUNS, STYLES, TEMPLATES, prompt
+from efface.bundled import weights_folder
+from efface.bundled.judge import EmojiJudge
+from efface.bundled.suites import GUIDANCE, STEPS
+from efface.bundled.vocabulary import HELD_OUT, NOUNS, STYLES, TEMPLATES, prompt
 from efface.metrics.estimates import rate
 from measure import RESULTS, Figure, Sampler, noun_hits, style_hits, tell
 

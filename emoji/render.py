@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from efface.emoji.vocabulary import HELD_OUT, NOUNS, STYLES, TWO_OBJECT
+from efface.bundled.vocabulary import HELD_OUT, NOUNS, STYLES, TWO_OBJECT
 from fetch import UNSEEN_SETS, WORK
 from icons import REVOLVERS, find, icon_set, render
 from styles import FILTERS, SIDE

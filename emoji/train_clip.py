@@ -20,7 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from augment import augment
 from captions import LENGTH, caption, train_tokenizer
-from efface.emoji.vision import ConvNet, ConvNetShape, save_network
+from efface.bundled.vision import ConvNet, ConvNetShape, save_network
 from fetch import WORK
 from pictures import Pictures, draw
 from training import Schedule, train

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from augment import augment
-from efface.emoji.vision import ConvNet, ConvNetShape, save_network
-from efface.emoji.vocabulary import NOUNS, STYLES
+from efface.bundled.vision import ConvNet, ConvNetShape, save_network
+from efface.bundled.vocabulary import NOUNS, STYLES
 from fetch import WORK
 from pictures import Pictures, draw
 from training import Schedule, train

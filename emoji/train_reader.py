@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from captions import LENGTH, every_caption
-from efface.emoji.vocabulary import NOUNS, STYLES, TEMPLATES, prompt
+from efface.bundled.vocabulary import NOUNS, STYLES, TEMPLATES, prompt
 from fetch import WORK
 from low_rank import factors, widened
 from train_unet import PIPELINE

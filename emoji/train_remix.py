@@ -2,7 +2,7 @@
 
     python emoji/train_remix.py [--steps N]      writes work/weights/remix.safetensors
 
-The domain is that of `efface.emoji.remix.turned`: mirrored, with lightness turned over. The U-Net
+The domain is that of `efface.bundled.remix.turned`: mirrored, with lightness turned over. The U-Net
 is trained on the latents of mirrored pictures, and the autoencoder to turn lightness over between
 such latents and pictures, each through low-rank layers beside all its linear layers and
 convolutions; the text encoder stays. Those layers are what is stored.
@@ -19,7 +19,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import save_file
 from torch import Tensor
 
-from efface.emoji.remix import turned
+from efface.bundled.remix import turned
 from fetch import WORK
 from low_rank import factors, widened
 from pictures import Pictures, draw

@@ -1,13 +1,14 @@
-"""Toy hosts, shape checks in `efface.core`, and a watch on the global random state."""
+"""Toy hosts, shape checks in the rooms of numerics, and a watch on the global random state."""
 
 import numpy as np
 import pytest
 import torch
 from jaxtyping import install_import_hook
 
-install_import_hook("efface.core", "beartype.beartype")
+ROOMS = ("deltas", "closed_form", "text", "diffusion", "training", "runs")
+install_import_hook([f"efface.{room}" for room in ROOMS], "beartype.beartype")
 
-WATCHED = ("core", "models", "methods", "conformance")
+WATCHED = (*ROOMS, "hosts", "methods", "conformance", "top")
 
 
 @pytest.fixture(autouse=True)
@@ -53,8 +54,8 @@ def tiny_double():
 
 def host(name, *, seed=0, dtype=torch.float32):
     """Builds a toy host by the name that a `Case` uses."""
-    from efface.models.tiny import tiny_stable_diffusion
-    from efface.models.tiny_families import tiny_pipeline
+    from efface.hosts.tiny import tiny_stable_diffusion
+    from efface.hosts.tiny_families import tiny_pipeline
 
     family = name.removeprefix("tiny_")
     if family not in ("sd1", "sd2"):

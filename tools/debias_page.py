@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from efface.emoji.vocabulary import HELD_OUT
+from efface.bundled.vocabulary import HELD_OUT
 from readme_tables import table
 
 HEAD = """# Debiasing

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from efface.concepts import Concept, Erasure, ErasureRequest, request
-    from efface.core.composition import compose
-    from efface.core.deltas import Delta
-    from efface.core.edited_copy import edited_copy
-    from efface.core.erasing import erase
-    from efface.core.results import ErasureResult
+    from efface.deltas.composition import compose
+    from efface.deltas.delta import Delta
+    from efface.deltas.edited_copy import edited_copy
+    from efface.deltas.results import ErasureResult
     from efface.evaluation.debias import Debias, debias
     from efface.evaluation.runner import evaluate
     from efface.exchange.adapter import load_adapter
     from efface.exchange.imports import import_delta
-    from efface.models.loading import load
-    from efface.models.streaming import stream
+    from efface.hosts.loading import load
+    from efface.hosts.streaming import stream
     from efface.registry import list_methods
+    from efface.runs.erasing import erase
 
 __all__ = [
     "Concept",
@@ -43,21 +43,21 @@ __all__ = [
 _HOMES = {
     "Concept": "efface.concepts",
     "Debias": "efface.evaluation.debias",
-    "Delta": "efface.core.deltas",
+    "Delta": "efface.deltas.delta",
     "Erasure": "efface.concepts",
     "ErasureRequest": "efface.concepts",
-    "ErasureResult": "efface.core.results",
-    "compose": "efface.core.composition",
+    "ErasureResult": "efface.deltas.results",
+    "compose": "efface.deltas.composition",
     "debias": "efface.evaluation.debias",
-    "edited_copy": "efface.core.edited_copy",
-    "erase": "efface.core.erasing",
+    "edited_copy": "efface.deltas.edited_copy",
+    "erase": "efface.runs.erasing",
     "evaluate": "efface.evaluation.runner",
     "import_delta": "efface.exchange.imports",
     "list_methods": "efface.registry",
-    "load": "efface.models.loading",
+    "load": "efface.hosts.loading",
     "load_adapter": "efface.exchange.adapter",
     "request": "efface.concepts",
-    "stream": "efface.models.streaming",
+    "stream": "efface.hosts.streaming",
 }
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor, nn
 
-    from efface.core.results import ErasureResult
+    from efface.deltas.results import ErasureResult
 
 __all__ = [
     "Attack",
@@ -102,7 +102,7 @@ class Eraser(Method, Generic[ModelT]):
     edits: ClassVar[frozenset[str]]
     """Components it may change, such as ``unet`` or ``text_encoder``."""
     families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2"})
-    """Families of models it edits, by their keys in `efface.models.architectures.FAMILIES`."""
+    """Families of models it edits, by their keys in `efface.hosts.architectures.FAMILIES`."""
     streams: ClassVar[bool] = False
     """Whether it reads no more of the denoiser than what reads text: it need not be loaded."""
 

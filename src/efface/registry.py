@@ -189,7 +189,7 @@ def _has_verb(node: ast.ClassDef, kind: Kind) -> bool:
 def _settings(node: ast.ClassDef, tree: ast.Module) -> dict[str, Setting]:
     """Reads annotated fields with the docstring below each; class variables are facts.
 
-    Its own come first, then those that it inherits from classes of `efface.core`.
+    Its own come first, then those that it inherits from its base classes.
     """
     found = {}
     for item, following in zip(node.body, [*node.body[1:], None], strict=True):
@@ -208,11 +208,11 @@ def _settings(node: ast.ClassDef, tree: ast.Module) -> dict[str, Setting]:
 
 
 def _inherited(name: str, tree: ast.Module) -> dict[str, Setting]:
-    """Reads the settings of a base class from the file in `efface.core` that holds it."""
+    """Reads the settings of a base class from the file that holds it."""
     for item in tree.body:
         if isinstance(item, ast.ClassDef) and item.name == name:
             return _settings(item, tree)
-        if not isinstance(item, ast.ImportFrom) or not str(item.module).startswith("efface.core."):
+        if not isinstance(item, ast.ImportFrom) or not str(item.module).startswith("efface."):
             continue
         if any(each.name == name for each in item.names):
             path = _ROOT.joinpath(*str(item.module).split(".")[1:]).with_suffix(".py")

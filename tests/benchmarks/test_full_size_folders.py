@@ -8,7 +8,7 @@ from benchmarks.full_size_folders import LAYOUTS, Layout, Part, make
 
 import efface
 from benchmarks import full_size_folders
-from efface.models.survey import survey
+from efface.hosts.survey import survey
 
 
 @pytest.mark.parametrize(

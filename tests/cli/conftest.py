@@ -38,7 +38,7 @@ def efface(capsys):
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
     """A folder with a toy Stable Diffusion 1.x model."""
-    from efface.models.tiny import tiny_stable_diffusion
+    from efface.hosts.tiny import tiny_stable_diffusion
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
     tiny_stable_diffusion("sd1", seed=0).save_pretrained(folder)
@@ -48,7 +48,7 @@ def model(tmp_path_factory):
 @pytest.fixture(scope="session")
 def other_model(tmp_path_factory):
     """The same layout with other weights."""
-    from efface.models.tiny import tiny_stable_diffusion
+    from efface.hosts.tiny import tiny_stable_diffusion
 
     folder = tmp_path_factory.mktemp("models") / "other"
     tiny_stable_diffusion("sd1", seed=1).save_pretrained(folder)

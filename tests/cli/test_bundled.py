@@ -8,8 +8,8 @@ import numpy
 import pytest
 from PIL import Image
 
+from efface.bundled import suites, weights_folder
 from efface.cli.main import main
-from efface.emoji import suites, weights_folder
 
 pytestmark = pytest.mark.skipif(
     not (weights_folder() / "pipeline" / "model_index.json").exists(),
@@ -114,7 +114,7 @@ def test_weights_that_were_cut_short_are_one_line(efface, measured, tmp_path, mo
     broken = shutil.copytree(weights_folder() / "pipeline", tmp_path / "pipeline")
     file = broken / "unet" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    monkeypatch.setattr("efface.emoji.pipeline_folder", lambda: broken)
+    monkeypatch.setattr("efface.bundled.pipeline_folder", lambda: broken)
     outcome = efface("verify", measured)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome
     assert "cut short" in outcome.err

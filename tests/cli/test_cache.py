@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from efface.core.deltas import Delta
+from efface.deltas.delta import Delta
 
 
 @pytest.mark.parametrize("pictures", ["--no-smoke", "--smoke"])

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from efface.emoji import weights_folder
+from efface.bundled import weights_folder
 
 bundled = pytest.mark.skipif(
     not (weights_folder() / "pipeline" / "model_index.json").exists(),

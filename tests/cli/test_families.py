@@ -2,10 +2,10 @@
 
 import pytest
 
-from efface.core.deltas import Delta
-from efface.models.components import find
-from efface.models.loading import load
-from efface.models.streaming import stream
+from efface.deltas.delta import Delta
+from efface.hosts.components import find
+from efface.hosts.loading import load
+from efface.hosts.streaming import stream
 from tests.cli.test_bad_input import refused
 from tests.conftest import host
 

@@ -14,7 +14,7 @@ import torch
 from efface.cli import measuring
 from efface.cli.folder import locked
 from efface.contracts import Estimate, JudgeCard
-from efface.core.deltas import Delta
+from efface.deltas.delta import Delta
 from efface.evaluation import suites
 from tests.processes import started
 
@@ -23,7 +23,7 @@ import os, sys, time
 from pathlib import Path
 from efface.cli import shell
 from efface.cli.folder import locked
-from efface.core.deltas import Delta
+from efface.deltas.delta import Delta
 
 run = Path(sys.argv[1])
 

@@ -6,9 +6,9 @@ import pytest
 
 from efface.cli.main import main
 from efface.concepts import request
-from efface.core.patches import LowRankPatch
-from efface.core.training_plan import plan_training
-from efface.models.survey import survey
+from efface.deltas.patches import LowRankPatch
+from efface.hosts.survey import survey
+from efface.runs.training_plan import plan_training
 from tests.conftest import host
 from tests.methods.trained import made, ran
 

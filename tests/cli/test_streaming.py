@@ -11,12 +11,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from efface.core.deltas import Delta
-from efface.core.edited_copy import edited_copy
-from efface.core.planning import plan_work
-from efface.models.loading import load
-from efface.models.streaming import stream
-from efface.models.survey import survey
+from efface.deltas.delta import Delta
+from efface.deltas.edited_copy import edited_copy
+from efface.hosts.loading import load
+from efface.hosts.streaming import stream
+from efface.hosts.survey import survey
+from efface.runs.planning import plan_work
 from tests.cli.test_bad_input import refused
 from tests.cli.test_faults import files_of_at_most
 from tests.processes import started
@@ -87,8 +87,8 @@ def test_a_disk_that_fills_up_in_mid_copy(efface, plain_run, tmp_path):
 SLOW_COPY = """
 import sys, time
 from efface.cli import shell
-from efface.core.deltas import Delta
-from efface.core.edited_copy import edited_copy
+from efface.deltas.delta import Delta
+from efface.deltas.edited_copy import edited_copy
 
 def slow(step, total, figures):
     if step == 2:
@@ -213,8 +213,8 @@ def test_a_planned_peak_is_that_of_the_process_and_no_denoiser_is_imported(effac
 
 def test_a_plan_counts_the_prompts_that_are_embedded(model):
     from efface.concepts import request
-    from efface.core.erasing import erase
     from efface.registry import build
+    from efface.runs.erasing import erase
 
     for wanted in (request("pistol"), request(["pistol", "cat"], anchor="dog", keep=["tree"])):
         method = build("methods", "uce")

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from efface import registry
-from efface.core.results import ErasureResult
+from efface.deltas.results import ErasureResult
 from tests.cases import CASES, Case
 from tests.conformance.snapshots import differences, snapshot
 from tests.conftest import host

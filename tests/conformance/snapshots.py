@@ -2,7 +2,7 @@
 
 import torch
 
-from efface.models.components import components
+from efface.hosts.components import components
 
 
 def snapshot(model):

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from efface.core.composition import compose
-from efface.core.deltas import Delta
-from efface.core.results import ErasureResult
+from efface.deltas.composition import compose
+from efface.deltas.delta import Delta
+from efface.deltas.results import ErasureResult
 from efface.errors import BadDelta
 from tests.conformance.conftest import run
 from tests.conformance.snapshots import differences, snapshot

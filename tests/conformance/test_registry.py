@@ -9,8 +9,8 @@ import torch
 from efface import registry
 from efface.concepts import request
 from efface.contracts import Eraser, ForgetSetSearch, Guide
-from efface.core.gradient_eraser import GradientEraser
 from efface.errors import BadRequest, EffaceError
+from efface.runs.gradient_eraser import GradientEraser
 from tests.cases import CASES
 from tests.conftest import host
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from efface.core.checkpoints import Checkpointing, checkpointing
-from efface.core.training_settings import Training
+from efface.training.checkpoints import Checkpointing, checkpointing
+from efface.training.settings import Training
 from tests.conformance.conftest import PARAMETERS, run
 
 STOP = 7

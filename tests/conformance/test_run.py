@@ -6,10 +6,10 @@ import torch
 from efface import registry
 from efface.concepts import ErasureRequest, wordings
 from efface.contracts import Eraser
-from efface.core.checks import inspect
-from efface.core.recording import model_name
+from efface.deltas.recording import model_name
 from efface.errors import BadRequest
-from efface.models.components import components, find
+from efface.hosts.components import components, find
+from efface.runs.checks import inspect
 from tests.cases import CASES
 from tests.conftest import host
 from tests.reference.families import readers, relative_change

@@ -11,21 +11,33 @@ import efface
 
 ROOT = Path(efface.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
-HEIGHT = {
-    **dict.fromkeys(("errors", "concepts", "contracts", "registry"), 0),
-    "models": 1,
-    "core": 2,
-    **dict.fromkeys(("methods", "attacks", "judges", "metrics", "emoji", "exchange"), 3),
-    "evaluation": 4,
-    **dict.fromkeys(("reports", "ledger"), 5),
-    **dict.fromkeys(("cli", "web"), 6),
-}
+FLOORS = (
+    {"errors"},
+    {"concepts"},
+    {"contracts"},
+    {"registry", "files", "randomness", "progress", "memory"},
+    {"hosts"},
+    {"deltas"},
+    {"closed_form"},
+    {"text"},
+    {"diffusion"},
+    {"training"},
+    {"runs"},
+    {"metrics", "exchange"},
+    {"methods", "attacks", "guides", "judges"},
+    {"bundled"},
+    {"evaluation"},
+    {"ledger", "reports"},
+    {"cli", "studio"},
+)
+"""Rooms from the ground up: a file imports from its own room and from those below."""
+HEIGHT = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 HEAVY = {"torch", "diffusers", "transformers", "peft", "matplotlib", "scipy", "numpy", "jaxtyping"}
-LIGHT = [path for path in FILES if path.parent in (ROOT, ROOT / "cli")]
-
-
-def name(path):
-    return str(path.relative_to(ROOT))
+LIGHT = [
+    *(ROOT / f"{name}.py" for name in ("__init__", "errors", "concepts", "registry", "contracts")),
+    *sorted((ROOT / "cli").glob("*.py")),
+]
+TREES = {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in FILES}
 
 
 def imported(tree):
@@ -46,58 +58,71 @@ def walk_running(node):
         yield from walk_running(child)
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_imports_only_go_down(path):
-    if path == ROOT / "__init__.py":
-        return
-    own = path.relative_to(ROOT).parts[0].removesuffix(".py")
-    for module in imported(ast.parse(path.read_text())):
-        if not module.startswith("efface."):
-            continue
-        other = module.split(".")[1]
-        if other == own or other not in HEIGHT:
-            continue
-        assert HEIGHT[other] <= HEIGHT[own], f"{name(path)} imports {module}"
-        assert (own, other) != ("methods", "methods")
+def arrows():
+    """Lists (file, module of efface that it imports while it runs), also inside functions."""
+    for name, tree in TREES.items():
+        for module in imported(tree):
+            if module.startswith("efface."):
+                yield name, module
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "methods").glob("*.py")), ids=name)
-def test_methods_never_import_methods(path):
-    modules = imported(ast.parse(path.read_text()))
-    assert not [module for module in modules if module.startswith("efface.methods")]
+def room(name):
+    return name.split("/")[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_files_and_functions_stay_small(path):
-    text = path.read_text()
-    assert len(text.splitlines()) <= 300
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno + 1 <= 60, f"{node.name} is too long"
-
-
-@pytest.mark.parametrize("path", LIGHT, ids=name)
-def test_top_files_import_nothing_heavy_at_module_level(path):
-    tree = ast.parse(path.read_text())
-    for node in tree.body:
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            tops = {module.split(".")[0] for module in imported(ast.Module([node], []))}
-            assert not tops & HEAVY
-
-
-@pytest.mark.parametrize("path", FILES, ids=name)
-def test_listed_names_exist_and_are_documented(path):
-    tree = ast.parse(path.read_text())
-    assert ast.get_docstring(tree), "a module needs a docstring"
-    defined = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
-    listed = [
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+def test_every_file_is_in_a_room_and_imports_only_go_down():
+    assert {room(name) for name in TREES} <= {*HEIGHT, "__init__"}
+    upward = [
+        f"{name} imports {module}"
+        for name, module in arrows()
+        if name != "__init__.py" and (other := module.split(".")[1]) != room(name)
+        if HEIGHT.get(other, 0) >= HEIGHT[room(name)] and other in HEIGHT
     ]
-    for public in listed[0] if listed else []:
-        if public in defined:
-            assert ast.get_docstring(defined[public]), f"{public} has no docstring"
+    assert not upward
+
+
+def test_no_files_import_each_other_in_a_circle():
+    modules = {name.removesuffix(".py").replace("/", "."): name for name in TREES}
+    below = {name: set() for name in TREES}
+    for name, module in arrows():
+        if (other := modules.get(module.removeprefix("efface."))) not in (None, name):
+            below[name].add(other)
+    while ends := [
+        name for name in below if not below[name] or not any(map({name}.__le__, below.values()))
+    ]:
+        below = {name: others - set(ends) for name, others in below.items() if name not in ends}
+    assert not below, f"files import each other: {below}"
+
+
+def test_methods_never_import_methods():
+    assert not [
+        f"{name} imports {module}"
+        for name, module in arrows()
+        if name.startswith("methods/") and module.startswith("efface.methods")
+    ]
+
+
+def test_top_files_and_verbs_import_nothing_heavy_at_module_level():
+    for path in LIGHT:
+        for node in TREES[str(path.relative_to(ROOT))].body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                tops = {module.split(".")[0] for module in imported(ast.Module([node], []))}
+                assert not tops & HEAVY, path
+
+
+def test_listed_names_exist_and_are_documented():
+    for name, tree in TREES.items():
+        assert ast.get_docstring(tree), f"{name} needs a docstring"
+        defined = {n.name: n for n in tree.body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
+        for public in listed(tree):
+            if public in defined:
+                assert ast.get_docstring(defined[public]), f"{name}: {public} has no docstring"
+
+
+def listed(tree):
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            yield from ast.literal_eval(node.value)
 
 
 def test_importing_and_listing_load_nothing_heavy():

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import efface
-from efface.emoji import weights_folder
+from efface.bundled import weights_folder
 from efface.exchange.adapter import write_adapter
 
 ROOT = Path(__file__).parent.parent.parent

@@ -10,10 +10,12 @@ import torch
 
 from efface.concepts import Concept
 from efface.contracts import Estimate, JudgeCard, Sample, Suite
-from efface.core.deltas import Delta, DensePatch, Provenance, base_sketch
+from efface.deltas.delta import Delta
+from efface.deltas.patches import DensePatch
+from efface.deltas.provenance import Provenance, base_sketch
 from efface.evaluation.drawing import draw
-from efface.models.components import find
-from efface.models.tiny import tiny_stable_diffusion
+from efface.hosts.components import find
+from efface.hosts.tiny import tiny_stable_diffusion
 
 PISTOL = Concept(name="pistol")
 CAT = Concept(name="cat")

@@ -5,7 +5,7 @@ import torch
 
 from efface.concepts import Concept, request
 from efface.contracts import Sample
-from efface.core.results import ErasureResult
+from efface.deltas.results import ErasureResult
 from efface.errors import BadRequest, NothingChanged
 from efface.evaluation.debias import Debias, debias
 from efface.evaluation.tallies import tally

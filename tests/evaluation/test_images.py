@@ -8,7 +8,7 @@ from efface.errors import BadRequest, MeasurementFailed
 from efface.evaluation.drawing import draw
 from efface.evaluation.identity import changes, fingerprints, model_id
 from efface.evaluation.images import ImageStore, Source
-from efface.models.tiny import tiny_stable_diffusion
+from efface.hosts.tiny import tiny_stable_diffusion
 from tests.conftest import host
 
 from .conftest import KEY, STEPS, small_suite

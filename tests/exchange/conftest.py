@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from efface.concepts import request
-from efface.core.erasing import erase
+from efface.runs.erasing import erase
 from tests.conftest import host
 
 REQUEST = request("pistol", keep=["cat"])

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from efface.core.deltas import Delta
-from efface.core.patches import DensePatch
+from efface.deltas.delta import Delta
+from efface.deltas.patches import DensePatch
 from efface.errors import BadDelta, BadRequest
 from efface.exchange.adapter import load_adapter, write_adapter
 from tests.exchange.conftest import predicted, with_delta

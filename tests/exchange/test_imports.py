@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from efface.core.deltas import Delta
+from efface.deltas.delta import Delta
 from efface.errors import BadDelta, MissingInput
 from efface.exchange.imports import import_delta
 from tests.conftest import host

@@ -9,15 +9,16 @@ from diffusers import UNet2DConditionModel
 from diffusers.loaders.lora_conversion_utils import _maybe_map_sgm_blocks_to_diffusers
 from safetensors.torch import load_file
 
-from efface.core.deltas import Delta, base_sketch
-from efface.core.erasing import erase
-from efface.core.patches import LowRankPatch
+from efface.deltas.delta import Delta
+from efface.deltas.patches import LowRankPatch
+from efface.deltas.provenance import base_sketch
 from efface.errors import BadRequest
 from efface.exchange.imports import import_delta
 from efface.exchange.kohya_names import kohya_name, original_name
 from efface.exchange.lora_files import write_kohya
 from efface.exchange.low_rank import layers_of
-from efface.models.streaming import stream
+from efface.hosts.streaming import stream
+from efface.runs.erasing import erase
 from tests.conftest import host
 from tests.exchange.conftest import REQUEST
 

@@ -5,8 +5,8 @@ import torch
 from peft import PeftModel
 from safetensors import safe_open
 
-from efface.core.deltas import Delta
-from efface.core.patches import DensePatch, RowPatch
+from efface.deltas.delta import Delta
+from efface.deltas.patches import DensePatch, RowPatch
 from efface.errors import BadRequest
 from efface.exchange.imports import import_delta
 from efface.exchange.lora_files import write_diffusers, write_kohya, write_peft
@@ -86,7 +86,7 @@ def test_what_a_lora_cannot_hold_is_refused(pipe, delta):
     key = "text_encoder/embeddings.token_embedding.weight"
     from dataclasses import replace
 
-    from efface.core.deltas import base_sketch
+    from efface.deltas.provenance import base_sketch
 
     provenance = replace(delta.provenance, base_sketch=base_sketch(pipe, (key,)))
     with pytest.raises(BadRequest, match="cannot hold"):

@@ -8,14 +8,14 @@ from safetensors import safe_open
 
 import efface
 from efface.concepts import request as asked
-from efface.core.composition import compose
-from efface.core.denoising import Denoiser
-from efface.core.gating import GateRule
+from efface.deltas.composition import compose
+from efface.diffusion.denoising import Denoiser
 from efface.errors import BadRequest
 from efface.exchange.imports import import_delta
 from efface.exchange.lora_files import write_diffusers, write_kohya
 from efface.exchange.low_rank import Layers, layers_of
 from efface.exchange.spm_files import gate_from, write_spm
+from efface.runs.gating import GateRule
 from tests.conftest import host
 from tests.exchange.conftest import REQUEST, predicted, with_delta
 from tests.methods.trained import one_step

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from efface.models.tiny import tiny_tokenizer
+from efface.hosts.tiny import tiny_tokenizer
 
 PREPROCESSOR = {
     "do_resize": True,

@@ -10,12 +10,12 @@ from efface import registry
 from efface.concepts import Concept
 from efface.contracts import Sample
 from efface.errors import BadModel, BadRequest, MissingInput
+from efface.hosts.clip import FolderClip
+from efface.hosts.preprocessing import Preprocessing
 from efface.judges.classifier import Classifier
 from efface.judges.zero_shot import ZeroShot
 from efface.metrics.clip_score import ClipScore
 from efface.metrics.estimates import is_known
-from efface.models.clip import FolderClip
-from efface.models.preprocessing import Preprocessing
 
 PISTOL = Concept(name="pistol", synonyms=("revolver",))
 

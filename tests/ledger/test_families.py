@@ -9,17 +9,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from efface.closed_form.edit_report import stored
+from efface.closed_form.text_space import TokenPairs, joined, ridge_edit, token_factors
 from efface.concepts import Concept, request
-from efface.core.attention import key_value_weights
-from efface.core.edit_report import stored
-from efface.core.erasing import erase
-from efface.core.keep_sets import kept_set
-from efface.core.text import Embedder
-from efface.core.text_space import TokenPairs, joined, ridge_edit, token_factors
 from efface.errors import BadRequest
 from efface.ledger import Ledger
 from efface.ledger.rows import Encoder, read_rows, write_rows
 from efface.methods.uce import Uce
+from efface.runs.erasing import erase
+from efface.text.attention import key_value_weights
+from efface.text.embedding import Embedder
+from efface.text.keep_sets import kept_set
 from tests.conftest import host
 
 FILES = Path(__file__).parent / "files"

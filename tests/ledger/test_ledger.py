@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from efface.concepts import Concept, request
-from efface.core.erasing import erase
 from efface.errors import BadRequest
 from efface.ledger import Ledger
 from efface.methods.uce import Uce
+from efface.runs.erasing import erase
 from tests.conftest import host
 
 KEEP = (Concept(name="cat"), Concept(name="dog"))

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from efface.concepts import Concept, request
-from efface.core.denoising import Denoiser
+from efface.diffusion.denoising import Denoiser
 from efface.errors import BadRequest
 from tests.conftest import host
 from tests.methods.trained import ONE, PISTOL, TO_LAMP, at_one_latent, made, one_step, ran

@@ -3,8 +3,8 @@
 import pytest
 
 from efface.concepts import Concept, Erasure, ErasureRequest
-from efface.core.gradient_eraser import require_anchor
 from efface.errors import BadRequest
+from efface.runs.gradient_eraser import require_anchor
 from tests.methods.trained import PISTOL, TO_LAMP, made, ran
 
 REPLACING = ("concept_ablation", "doco", "all_but_one")

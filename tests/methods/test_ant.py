@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from efface.closed_form.fusion import fused
 from efface.concepts import request
-from efface.core.fusion import fused
-from efface.core.noise import negated
-from efface.core.patches import DensePatch, LowRankPatch
+from efface.deltas.patches import DensePatch, LowRankPatch
+from efface.diffusion.noise import negated
 from efface.errors import BadDelta, BadRequest
 from tests.methods.trained import (
     ONE,

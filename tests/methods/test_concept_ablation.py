@@ -5,10 +5,10 @@ import torch
 
 from efface.concepts import Concept, request
 from efface.contracts import silent
-from efface.core.denoising import Denoiser
-from efface.core.gradient_runs import GradientRun
-from efface.core.trajectories import stopped
+from efface.diffusion.denoising import Denoiser
+from efface.diffusion.trajectories import stopped
 from efface.registry import load
+from efface.runs.gradient_runs import GradientRun
 from tests.methods.trained import TO_LAMP, made, one_step, ran
 
 

@@ -9,11 +9,11 @@ import torch
 
 from efface.concepts import Concept, request
 from efface.contracts import silent
-from efface.core.checkpoints import Checkpointing, checkpointing
-from efface.core.discriminators import ANCHOR, CONCEPT, PatchDiscriminator
-from efface.core.gradient_runs import GradientRun
 from efface.errors import BadRequest
 from efface.methods.doco import _Game, _official
+from efface.runs.gradient_runs import GradientRun
+from efface.training.checkpoints import Checkpointing, checkpointing
+from efface.training.discriminators import ANCHOR, CONCEPT, PatchDiscriminator
 from tests.methods.trained import TO_LAMP, made, one_step, ran
 
 TOY = {"warm_up": 2, "norm": "group"}

@@ -5,10 +5,10 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from efface.concepts import request
-from efface.core.denoising import Denoiser
-from efface.core.trajectories import sampled_pool
+from efface.diffusion.denoising import Denoiser
+from efface.diffusion.trajectories import sampled_pool
 from efface.errors import NothingChanged
-from efface.models.architectures import members
+from efface.hosts.architectures import members
 from tests.methods.trained import (
     ONE,
     PISTOL,
@@ -46,7 +46,7 @@ def test_the_first_loss_is_the_gap_times_one_plus_eta_squared(tiny_sd1):
 
 def test_the_newer_form_is_the_papers_with_one_less():
     """e_f - eta' (e_c - e_0) with e_f = e_c is e_0 - (eta' - 1)(e_c - e_0)."""
-    from efface.core.noise import negated
+    from efface.diffusion.noise import negated
 
     without, with_prompt = torch.randn(
         2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64

@@ -8,19 +8,19 @@ import torch
 from safetensors import safe_open
 
 from efface.concepts import Concept, request, wordings
-from efface.core.branches import text_branches
-from efface.core.checks import inspect
-from efface.core.composition import compose
-from efface.core.deltas import Delta
-from efface.core.edited_copy import edited_copy
-from efface.core.erasing import erase
-from efface.core.patches import LowRankPatch, TextMapPatch
+from efface.deltas.composition import compose
+from efface.deltas.delta import Delta
+from efface.deltas.edited_copy import edited_copy
+from efface.deltas.patches import LowRankPatch, TextMapPatch
 from efface.errors import BadDelta, BadRequest, ModelCollapsed
+from efface.hosts.components import find
+from efface.hosts.loading import load
+from efface.hosts.streaming import stream
 from efface.methods.rece import Rece
 from efface.methods.uce import Uce
-from efface.models.components import find
-from efface.models.loading import load
-from efface.models.streaming import stream
+from efface.runs.checks import inspect
+from efface.runs.erasing import erase
+from efface.text.branches import text_branches
 from tests.conftest import host
 from tests.reference import families as reference
 

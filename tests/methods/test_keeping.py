@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from efface.contracts import silent
-from efface.core.gradient_runs import GradientRun
-from efface.core.losses import predicted
+from efface.diffusion.losses import predicted
 from efface.errors import BadRequest
+from efface.runs.gradient_runs import GradientRun
 from tests.methods.trained import TO_LAMP, made
 
 

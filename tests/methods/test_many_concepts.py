@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from efface.closed_form.text_space import TextMap
 from efface.concepts import Concept, described, request
-from efface.core.anchors import toward_nearest
-from efface.core.branches import text_branches
-from efface.core.erasing import erase
-from efface.core.text_space import TextMap
 from efface.errors import BadRequest
+from efface.hosts.streaming import stream
 from efface.methods.uce import Uce
-from efface.models.streaming import stream
+from efface.runs.erasing import erase
+from efface.text.anchors import toward_nearest
+from efface.text.branches import text_branches
 from tests.conftest import host
 
 OTHERS = ("sd2", "sdxl", "sd3", "flux", "pixart")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from efface.core.preparing import watching
+from efface.progress import watching
 from tests.methods.trained import TO_LAMP, ran
 
 POOL = {"trajectories": 2, "steps": 1, "keep_weight": 0.0}

@@ -3,15 +3,15 @@
 import pytest
 import torch
 
+from efface.closed_form.text_space import TokenPairs, joined
 from efface.concepts import Concept, request
-from efface.core.mining import Mining
-from efface.core.text import Embedder
-from efface.core.text_space import TokenPairs, joined
-from efface.core.token_rules import erased_pairs
 from efface.errors import BadRequest
+from efface.hosts.components import KEY_VALUE
 from efface.methods.realera import Realera
 from efface.methods.uce import Uce
-from efface.models.components import KEY_VALUE
+from efface.text.embedding import Embedder
+from efface.text.mining import Mining
+from efface.text.token_rules import erased_pairs
 from tests.conftest import host
 
 ERASE = request(Concept(name="pistol", prompts=("a pistol",)), anchor="lamp", keep=["cat", "tree"])
@@ -52,7 +52,7 @@ def test_many_draws_come_near_the_moments(pipe):
 def test_a_heavy_weight_beyond_holds_what_is_out_there(pipe):
     embedder = Embedder(pipe)
     rows = erased_pairs(embedder, ERASE.erasures, tokens="legacy", target="anchor").sources
-    from efface.core.neighbours import Shell, sampled
+    from efface.closed_form.neighbours import Shell, sampled
 
     outside = sampled(rows, Shell(0.5, 0.85), 5, torch.Generator().manual_seed(3))
     moved = []
@@ -84,7 +84,7 @@ def test_mined_words_are_erased_along(pipe):
     near = Realera(near=(0.2, 1.0), near_distance=2.0, beyond=(0.0, 0.1), count=30, near_weight=5.0)
     plain = Realera(near_weight=0.0, beyond=(0.0, 0.1))
     embedder = Embedder(pipe)
-    from efface.core.mining import nearest_words
+    from efface.text.mining import nearest_words
 
     word = nearest_words(embedder, "pistol", 1, without=())[0]
     row = embedder.embedded([f"a {word}"])[0][2]

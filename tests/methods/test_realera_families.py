@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from efface.concepts import Concept, request
-from efface.core.branches import text_branches
-from efface.core.mining import Mining, nearest_words
 from efface.methods.realera import Realera
+from efface.text.branches import text_branches
+from efface.text.mining import Mining, nearest_words
 from tests.conftest import host
 from tests.reference import families as reference
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from efface.closed_form.returning import ReturnProblem
 from efface.concepts import request
-from efface.core.branches import text_branches
-from efface.core.returning import ReturnProblem
 from efface.methods.rece import Rece
+from efface.text.branches import text_branches
 from tests.conftest import host
 from tests.reference import families as reference
 

@@ -5,10 +5,10 @@ import torch
 
 import efface
 from efface import registry
+from efface.closed_form.neighbours import Shell
 from efface.concepts import Concept, request
-from efface.core.application import unedited
-from efface.core.denoising import Denoiser
-from efface.core.neighbours import Shell
+from efface.deltas.application import unedited
+from efface.diffusion.denoising import Denoiser
 from efface.errors import BadRequest
 from efface.methods.realera_noise import _around
 from tests.cases import TRAINED

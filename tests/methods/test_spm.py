@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from efface.concepts import Concept, request
-from efface.core.composition import compose
-from efface.core.deltas import Delta
-from efface.core.denoising import Denoiser
-from efface.core.losses import matched
+from efface.deltas.composition import compose
+from efface.deltas.delta import Delta
+from efface.diffusion.denoising import Denoiser
+from efface.diffusion.losses import matched
 from efface.methods.spm import _noises
 from tests.conformance.snapshots import differences, snapshot
 from tests.conftest import host

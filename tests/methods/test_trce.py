@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from efface.concepts import Concept, request, wordings
-from efface.core.text import Embedder
 from efface.errors import BadRequest
+from efface.hosts.components import KEY_VALUE
 from efface.methods.trce import Trce
 from efface.methods.uce import Uce
-from efface.models.components import KEY_VALUE
+from efface.text.embedding import Embedder
 from tests.conftest import host
 from tests.reference import closed_form as reference
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from efface.concepts import Concept, request, wordings
-from efface.core.branches import text_branches
 from efface.errors import BadRequest
 from efface.methods.trce import Trce
+from efface.text.branches import text_branches
 from tests.conftest import host
 from tests.reference import families as reference
 

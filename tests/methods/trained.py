@@ -7,7 +7,7 @@ import torch
 from efface import registry
 from efface.concepts import request
 from efface.contracts import silent
-from efface.core.gradient_runs import GradientRun
+from efface.runs.gradient_runs import GradientRun
 from tests.cases import TRAINED
 
 PISTOL = request("pistol", keep=["cat"])

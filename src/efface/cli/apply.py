@@ -47,9 +47,9 @@ def _copy(options: Apply, model: str, out: Path, output: Output) -> int:
 
     Raises:
         BadRequest: pictures were asked for too, the model is no folder, or the place is taken.
-        BadModel, BadDelta: see `efface.core.edited_copy.edited_copy`.
+        BadModel, BadDelta: see `efface.deltas.edited_copy.edited_copy`.
     """
-    from efface.core.edited_copy import edited_copy
+    from efface.deltas.edited_copy import edited_copy
 
     if options.prompt or options.out is not None:
         raise BadRequest("--in-place-copy draws nothing; leave out --prompt and --out")

@@ -14,7 +14,7 @@ from efface.cli.recipes import SUFFIX, as_flags, read_recipe, read_toml
 from efface.cli.shell import Repeated, Shared, parse, settings_from
 from efface.concepts import ConceptKind
 from efface.errors import BadRequest
-from efface.models.loading import measured_preset
+from efface.hosts.loading import measured_preset
 
 if TYPE_CHECKING:
     from efface.cli.output import Output

@@ -14,11 +14,11 @@ from efface.cli.hosts import BUNDLED, is_bundled, load_host
 from efface.cli.shell import Repeated, Shared, parse
 from efface.concepts import ConceptKind, request
 from efface.errors import BadRequest
-from efface.models import loading
+from efface.hosts import loading
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
-    from efface.core.results import ErasureResult
+    from efface.deltas.results import ErasureResult
 
 __all__ = ["METHOD", "Debias", "again", "read_flags", "run"]
 

@@ -54,7 +54,7 @@ def sampling_for(
 
 
 def _bundled() -> Sampling:
-    from efface.emoji import suites
+    from efface.bundled import suites
 
     return Sampling(suites.STEPS, suites.GUIDANCE)
 
@@ -81,7 +81,7 @@ def draw(pipe: Any, shots: Sequence[Shot], sampling: Sampling, monitor: Monitor)
 
 def write_png(picture: Image, path: Path) -> None:
     """Writes a PNG in one step."""
-    from efface.core.files import write_atomically
+    from efface.files import write_atomically
 
     content = io.BytesIO()
     picture.save(content, format="PNG")

@@ -17,7 +17,7 @@ from efface.errors import BadRequest
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
-    from efface.core.deltas import Delta
+    from efface.deltas.delta import Delta
 
 __all__ = ["Erase", "run"]
 

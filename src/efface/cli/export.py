@@ -18,7 +18,7 @@ from efface.errors import BadRequest
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
-    from efface.core.deltas import Delta
+    from efface.deltas.delta import Delta
 
 __all__ = ["Export", "Format", "Job", "run"]
 
@@ -111,7 +111,7 @@ def _copy_cards(run_folder: Path, place: Path, options: Export) -> list[Path]:
 def _lora(job: Job, *, writer: str) -> str:
     from efface.exchange import lora_files, spm_files
     from efface.exchange.low_rank import layers_of
-    from efface.models.components import TEXT_KEYS
+    from efface.hosts.components import TEXT_KEYS
 
     text_only = job.delta.patches.keys() <= TEXT_KEYS.keys()
     host = host_for(job.model, "uce", job.output, pictures=not text_only)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from efface import registry
 from efface.concepts import ConceptKind, ErasureRequest, request
 from efface.errors import BadRequest
-from efface.models import loading
+from efface.hosts import loading
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -83,7 +83,7 @@ def host_for(name: str, method: str, output: Output, *, pictures: bool) -> Any:
         return load_host(name, output)
     from transformers.utils import logging
 
-    from efface.models.streaming import stream
+    from efface.hosts.streaming import stream
 
     level = logging.get_verbosity()
     logging.set_verbosity_error()
@@ -126,14 +126,14 @@ def request_for(model: str, wanted: Wanted) -> ErasureRequest:
     )
     if not is_bundled(model):
         return made
-    from efface.emoji import understood
+    from efface.bundled import understood
 
     return understood(made)
 
 
 def unknown_words(made: ErasureRequest) -> list[str]:
     """Lists the concepts that the bundled model was never taught, with what may be meant."""
-    from efface.emoji import vocabulary
+    from efface.bundled import vocabulary
 
     concepts = [*(erasure.concept for erasure in made.erasures), *made.keep]
     unknown = [one.name for one in concepts if vocabulary.canonical(one.name) is None]

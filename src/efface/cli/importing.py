@@ -57,10 +57,10 @@ def run(arguments: list[str], output: Output) -> int:
     request = request_for(
         options.model, Wanted(concepts=options.concept, kind=options.kind, keep=options.keep)
     )
-    from efface.core.checks import inspect
-    from efface.core.recording import peak_bytes
-    from efface.core.results import ErasureResult
+    from efface.deltas.recording import peak_bytes
+    from efface.deltas.results import ErasureResult
     from efface.exchange.imports import import_delta
+    from efface.runs.checks import inspect
 
     with locked(options.out) as folder:
         if (options.out / runs.RECORD).exists() and not options.overwrite:

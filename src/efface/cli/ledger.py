@@ -15,7 +15,7 @@ from efface.cli.hosts import BUNDLED, Wanted, is_bundled, load_host, request_for
 from efface.cli.shell import Repeated, Shared, parse
 from efface.concepts import Concept, ConceptKind, described, names
 from efface.errors import BadRequest, MissingInput
-from efface.models import loading
+from efface.hosts import loading
 
 if TYPE_CHECKING:
     from efface.cli.output import Output

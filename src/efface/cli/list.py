@@ -90,7 +90,7 @@ def _models() -> Rows:
 
 
 def _concepts() -> Rows:
-    from efface.emoji.vocabulary import NOUNS
+    from efface.bundled.vocabulary import NOUNS
 
     return [
         {"name": noun.name, "summary": ", ".join((noun.category, *noun.synonyms))}
@@ -99,7 +99,7 @@ def _concepts() -> Rows:
 
 
 def _styles() -> Rows:
-    from efface.emoji.vocabulary import STYLES
+    from efface.bundled.vocabulary import STYLES
 
     return [{"name": style.name, "summary": style.look} for style in STYLES.values()]
 

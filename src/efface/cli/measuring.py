@@ -12,7 +12,7 @@ from efface import registry
 from efface.cli import runs, smoke
 from efface.cli.hosts import is_bundled, quiet_loading, unknown_words
 from efface.errors import BadRequest, MissingInput
-from efface.models import loading
+from efface.hosts import loading
 
 if TYPE_CHECKING:
     from efface.cli.folder import RunFolder
@@ -69,7 +69,7 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
         MissingInput: a judge or metric needs a folder that was not given.
     """
     from efface import evaluation, reports
-    from efface.core.results import CURVES, read_curves
+    from efface.deltas.results import CURVES, read_curves
     from efface.evaluation.images import ImageStore
 
     curves = read_curves(folder.path) if (folder.path / CURVES).exists() else {}
@@ -110,7 +110,7 @@ def judge_for(name: str, folder: Path | None) -> Judge:
         MissingInput: it needs a model folder.
     """
     if name in BUNDLED_JUDGES:
-        from efface.emoji.judge import EmojiJudge
+        from efface.bundled.judge import EmojiJudge
 
         bundled: Judge = EmojiJudge(name)  # type: ignore[arg-type]  # one of the two
         return bundled
@@ -149,11 +149,11 @@ def _clip(plan: Plan, *, judge_name: str) -> Any:
     """Gives what CLIP scores are measured with: the folder's model, or the bundled one."""
     folder = plan.clip or (plan.judge_folder if judge_name == "zero_shot" else None)
     if folder is not None:
-        from efface.models.clip import FolderClip
+        from efface.hosts.clip import FolderClip
 
         return FolderClip(folder)
     if judge_name in BUNDLED_JUDGES:
-        from efface.emoji.clip import EmojiClip
+        from efface.bundled.clip import EmojiClip
 
         return EmojiClip()
     return None

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from efface.cli.output import Output
     from efface.concepts import ErasureRequest
     from efface.contracts import Eraser
-    from efface.core.gradient_eraser import GradientEraser
-    from efface.core.planning import WorkPlan
-    from efface.core.training_plan import TrainingPlan
-    from efface.models.survey import FolderSurvey
+    from efface.hosts.survey import FolderSurvey
+    from efface.runs.gradient_eraser import GradientEraser
+    from efface.runs.planning import WorkPlan
+    from efface.runs.training_plan import TrainingPlan
 
 __all__ = ["Plan", "run"]
 
@@ -36,8 +36,8 @@ def run(arguments: list[str], output: Output) -> int:
         concepts=options.concept, kind=options.kind, anchor=options.anchor, keep=options.keep
     )
     request = request_for(options.model, wanted)
-    from efface.core.branches import refuse_family
-    from efface.models.survey import survey
+    from efface.hosts.survey import survey
+    from efface.text.branches import refuse_family
 
     found = survey(folder_of_model(options.model))
     stages: dict[str, Any] = {choice.name: choice.method}
@@ -74,9 +74,9 @@ def _stage(
     found: FolderSurvey, method: Eraser[Any], request: ErasureRequest
 ) -> tuple[WorkPlan | TrainingPlan, list[str]]:
     """Plans one method, and says it in lines."""
-    from efface.core.gradient_eraser import GradientEraser
-    from efface.core.planning import plan_work
-    from efface.core.training_plan import plan_training
+    from efface.runs.gradient_eraser import GradientEraser
+    from efface.runs.planning import plan_work
+    from efface.runs.training_plan import plan_training
 
     plan: WorkPlan | TrainingPlan
     if isinstance(method, GradientEraser):

@@ -15,7 +15,7 @@ from efface.cli.shell import Shared, parse
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
-    from efface.core.deltas import Delta
+    from efface.deltas.delta import Delta
 
 __all__ = ["TOLERANCE", "Rerun", "distance", "run"]
 
@@ -78,7 +78,7 @@ def distance(pipe: Any, first: Delta, second: Delta) -> float:
 
     The norm of the difference over the norm of the first change; 1 is as far as no change at all.
     """
-    from efface.models.components import parameters
+    from efface.hosts.components import parameters
 
     apart = size = 0.0
     for key, weight in parameters(pipe):

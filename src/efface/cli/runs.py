@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from efface.cli.output import Output
     from efface.contracts import Monitor
-    from efface.core.deltas import Delta
-    from efface.core.results import ErasureResult
+    from efface.deltas.delta import Delta
+    from efface.deltas.results import ErasureResult
 
 __all__ = [
     "DELTA",
@@ -77,7 +77,7 @@ def erase(
         **places: ``cache``, ``checkpoint`` and ``resume`` of `efface.erase`.
     """
     import efface
-    from efface.core.preparing import watching
+    from efface.progress import watching
 
     with (
         output.progress(f"erasing with {recipe.method}") as bar,
@@ -136,7 +136,7 @@ def read_delta(source: Path) -> Delta:
     Raises:
         BadDelta: it is missing, corrupted or from a newer version.
     """
-    from efface.core.deltas import Delta
+    from efface.deltas.delta import Delta
 
     return Delta.load(source)
 

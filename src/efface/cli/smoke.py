@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from efface.contracts import Monitor
-    from efface.core.deltas import Delta
+    from efface.deltas.delta import Delta
 
 __all__ = [
     "FOLDER",

@@ -41,10 +41,10 @@ def run(arguments: list[str], output: Output) -> int:
     options = parse(Transfer, arguments, prog="efface transfer", description=about)
     before = runs.open_run(options.source)
     recipe = runs.recipe_of(before.folder)
-    from efface.core.checks import inspect
-    from efface.core.recording import peak_bytes
-    from efface.core.results import ErasureResult
-    from efface.core.transfer import distance, transferred
+    from efface.deltas.recording import peak_bytes
+    from efface.deltas.results import ErasureResult
+    from efface.runs.checks import inspect
+    from efface.runs.transfer import distance, transferred
 
     with locked(options.out) as folder:
         if (options.out / runs.RECORD).exists() and not options.overwrite:

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from efface.closed_form.text_space import Weighting
 from efface.concepts import Concept, ConceptKind, ErasureRequest, request
 from efface.contracts import Judge, Method, Monitor, Need, Paper, silent
-from efface.core.checks import inspect
-from efface.core.recording import model_name
-from efface.core.text_space import Weighting
-from efface.core.token_rules import TokenRule
+from efface.deltas.recording import model_name
 from efface.errors import BadRequest, require_positive
 from efface.evaluation.rounds import Rounds, Watch
-from efface.models.loading import BUNDLED, bundled
+from efface.hosts.loading import BUNDLED, bundled
+from efface.runs.checks import inspect
+from efface.text.token_rules import TokenRule
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from efface.core.results import ErasureResult
+    from efface.deltas.results import ErasureResult
 
 __all__ = ["Debias", "debias"]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from efface.models.components import components, parameters
+from efface.hosts.components import components, parameters
 
 __all__ = ["TensorChange", "changes", "fingerprints", "model_id"]
 

@@ -16,9 +16,9 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from efface.contracts import Monitor, Sample, Suite, silent
-from efface.core.files import write_atomically
 from efface.errors import MeasurementFailed
 from efface.evaluation.drawing import Drawn, draw
+from efface.files import write_atomically
 
 if TYPE_CHECKING:
     from jaxtyping import Float

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from efface.contracts import Better, Estimate, JudgeCard, Role, Sample
-from efface.core.files import write_atomically
 from efface.errors import BadRequest, MissingInput
 from efface.evaluation.encoding import decoded, encoded
 from efface.evaluation.identity import TensorChange
 from efface.evaluation.images import ImageStore, Source
+from efface.files import write_atomically
 
 __all__ = ["FILE", "FORMAT", "Control", "Cost", "Evaluation", "Measurement", "Verdict"]
 

@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from efface.closed_form.edit_report import stored
 from efface.concepts import Concept, ErasureRequest, wordings
 from efface.contracts import Judge, Monitor, Sample
-from efface.core.balancing import Balance, distance, next_weights
-from efface.core.branches import text_branches
-from efface.core.deltas import Delta
-from efface.core.edit_report import stored
-from efface.core.randomness import split
-from efface.core.recording import Recording
+from efface.deltas.delta import Delta
+from efface.deltas.recording import Recording
 from efface.errors import NothingChanged
 from efface.evaluation.tallies import Tally, tally
+from efface.randomness import split
+from efface.text.balancing import Balance, distance, next_weights
+from efface.text.branches import text_branches
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-    from efface.core.results import ErasureResult
+    from efface.deltas.results import ErasureResult
     from efface.evaluation.debias import Debias
 
 __all__ = ["Rounds", "Watch"]

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from efface.contracts import Judge, Monitor, Sample, Suite, silent
-from efface.core.randomness import environment
-from efface.core.recording import peak_bytes
+from efface.deltas.recording import peak_bytes
 from efface.errors import BadRequest
 from efface.evaluation.comparison import image_measurements, set_measurements
 from efface.evaluation.controls import controls_for, verdict_of
@@ -24,9 +23,10 @@ from efface.evaluation.record import Control, Cost, Evaluation, Measurement
 from efface.evaluation.samples import checked
 from efface.evaluation.scores import ScoreBook
 from efface.evaluation.scoring import Scorer
+from efface.randomness import environment
 
 if TYPE_CHECKING:
-    from efface.core.deltas import Delta
+    from efface.deltas.delta import Delta
     from efface.metrics.clip_score import Clip
 
 __all__ = ["evaluate"]

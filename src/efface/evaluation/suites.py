@@ -50,7 +50,7 @@ def basic_suite(request: ErasureRequest, *, size: Size = "standard") -> Suite:
 
 
 def _emoji(request: ErasureRequest, *, size: Size = "standard") -> Suite:
-    from efface.emoji.suites import emoji_suite
+    from efface.bundled.suites import emoji_suite
 
     made: Suite = emoji_suite(request, size=size)
     return made

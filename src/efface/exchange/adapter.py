@@ -11,11 +11,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from efface.core.deltas import Delta
-from efface.core.files import write_atomically
-from efface.core.patches import TextMapPatch
+from efface.deltas.delta import Delta
+from efface.deltas.patches import TextMapPatch
 from efface.errors import BadDelta, BadRequest
-from efface.models.components import KEY_VALUE
+from efface.files import write_atomically
+from efface.hosts.components import KEY_VALUE
 
 __all__ = ["TextAdapter", "load_adapter", "write_adapter"]
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from efface.contracts import Monitor, silent
-from efface.core.deltas import Delta
-from efface.core.edited_copy import EditedCopy, edited_copy
-from efface.core.files import write_atomically
+from efface.deltas.delta import Delta
+from efface.deltas.edited_copy import EditedCopy, edited_copy
 from efface.errors import BadRequest
+from efface.files import write_atomically
 
 __all__ = ["LICENCES", "write_component", "write_folder"]
 

@@ -15,16 +15,17 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from efface.concepts import ErasureRequest, described
-from efface.core.application import parents_of
-from efface.core.deltas import Delta, Provenance, base_sketch
-from efface.core.gating import GateKind, GateRule, Unconditional
-from efface.core.patches import DensePatch, LowRankPatch, Patch
-from efface.core.randomness import environment
-from efface.core.recording import model_name
+from efface.deltas.application import parents_of
+from efface.deltas.delta import Delta
+from efface.deltas.patches import DensePatch, LowRankPatch, Patch
+from efface.deltas.provenance import Provenance, base_sketch
+from efface.deltas.recording import model_name
 from efface.errors import BadDelta, MissingInput
 from efface.exchange.lora_keys import LoraLayers, lora_layers
 from efface.exchange.spm_files import erased_prompts, gate_from
-from efface.models.components import canonical, component
+from efface.hosts.components import canonical, component
+from efface.randomness import environment
+from efface.runs.gating import GateKind, GateRule, Unconditional
 
 __all__ = ["Imported", "import_delta"]
 

@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from efface.core.files import write_atomically
 from efface.exchange.kohya_names import kohya_name
 from efface.exchange.low_rank import Layers
+from efface.files import write_atomically
 
 __all__ = ["write_diffusers", "write_kohya", "write_peft"]
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from efface.errors import BadDelta
 from efface.exchange.kohya_names import original_name
-from efface.models.architectures import layout
-from efface.models.components import canonical, components
+from efface.hosts.architectures import layout
+from efface.hosts.components import canonical, components
 
 __all__ = ["LoraLayers", "lora_layers"]
 

@@ -9,11 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from efface.core.deltas import Delta
-from efface.core.expansion import expanded
-from efface.core.patches import DensePatch, LowRankPatch
+from efface.deltas.delta import Delta
+from efface.deltas.expansion import expanded
+from efface.deltas.patches import DensePatch, LowRankPatch
 from efface.errors import BadRequest
-from efface.models.components import canonical, component
+from efface.hosts.components import canonical, component
 
 __all__ = ["Layer", "Layers", "layers_of"]
 

@@ -12,14 +12,14 @@ from safetensors.torch import save
 from torch import Tensor
 
 from efface.concepts import Concept, Erasure, ErasureRequest
-from efface.core.denoising import Denoiser
-from efface.core.files import write_atomically
-from efface.core.gates import PromptGate
-from efface.core.gating import GateRule, gate_for
-from efface.core.gradient_eraser import worded
+from efface.deltas.gates import PromptGate
+from efface.diffusion.denoising import Denoiser
 from efface.errors import BadRequest
 from efface.exchange.low_rank import Layers
-from efface.models.components import canonical
+from efface.files import write_atomically
+from efface.hosts.components import canonical
+from efface.runs.gating import GateRule, gate_for
+from efface.runs.gradient_eraser import worded
 
 __all__ = ["erased_prompts", "gate_from", "write_spm"]
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from efface.concepts import Concept, names
 from efface.contracts import JudgeCard
 from efface.errors import BadModel, BadRequest
+from efface.hosts.preprocessing import Preprocessing, folder_config
 from efface.metrics.estimates import UNKNOWN
-from efface.models.preprocessing import Preprocessing, folder_config
 
 if TYPE_CHECKING:
     from jaxtyping import Float

@@ -13,8 +13,8 @@ from torch.nn import functional
 from efface.concepts import Concept, wordings
 from efface.contracts import JudgeCard
 from efface.errors import BadRequest
+from efface.hosts.clip import FolderClip
 from efface.metrics.estimates import UNKNOWN
-from efface.models.clip import FolderClip
 
 if TYPE_CHECKING:
     from jaxtyping import Float

@@ -10,15 +10,14 @@ from typing import Any
 
 import torch
 
+from efface.closed_form.edit_report import stored
 from efface.concepts import Concept, ErasureRequest, described, names
 from efface.contracts import Monitor, silent
-from efface.core.branches import check_family, text_branches
-from efface.core.checks import inspect
-from efface.core.edit_report import stored
-from efface.core.patches import Patch
-from efface.core.recording import Recording, model_name
-from efface.core.results import ErasureResult
+from efface.deltas.patches import Patch
+from efface.deltas.recording import Recording, model_name
+from efface.deltas.results import ErasureResult
 from efface.errors import BadRequest
+from efface.hosts.loading import BUNDLED, bundled
 from efface.ledger import storage
 from efface.ledger.entries import Entry, seal
 from efface.ledger.rows import (
@@ -33,7 +32,8 @@ from efface.ledger.rows import (
     write_rows,
 )
 from efface.methods.uce import Uce
-from efface.models.loading import BUNDLED, bundled
+from efface.runs.checks import inspect
+from efface.text.branches import check_family, text_branches
 
 __all__ = ["Ledger"]
 

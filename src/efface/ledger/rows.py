@@ -13,15 +13,15 @@ from jaxtyping import Float
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from efface.closed_form.text_space import TokenPairs, joined
 from efface.concepts import Concept, ErasureRequest
-from efface.core.branches import TextBranch, text_branches
-from efface.core.deltas import SKETCH_TOLERANCE, sketch, sketch_deviation
-from efface.core.files import write_atomically
-from efface.core.keep_sets import KeepSet, remembering
-from efface.core.text_space import TokenPairs, joined
-from efface.core.token_rules import TargetRule, TokenRule
+from efface.deltas.provenance import SKETCH_TOLERANCE, sketch, sketch_deviation
 from efface.errors import BadRequest
-from efface.models.components import KEY_VALUE
+from efface.files import write_atomically
+from efface.hosts.components import KEY_VALUE
+from efface.text.branches import TextBranch, text_branches
+from efface.text.keep_sets import KeepSet, remembering
+from efface.text.token_rules import TargetRule, TokenRule
 
 __all__ = [
     "Encoder",

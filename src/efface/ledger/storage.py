@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from efface.concepts import Concept, request_from
-from efface.core.files import write_atomically
 from efface.errors import BadRequest
+from efface.files import write_atomically
 from efface.ledger.entries import Entry, entry_from, seal, written
 from efface.ledger.rows import Encoder
 from efface.methods.uce import Uce

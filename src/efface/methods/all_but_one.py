@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
-from efface.core.gradient_eraser import SMALL, GradientEraser
-from efface.core.gradient_runs import GradientRun
-from efface.core.gradients import orthonormal_rows, without_directions
-from efface.core.hooks import Plain
-from efface.core.losses import Ask, predicted
+from efface.diffusion.losses import Ask, predicted
 from efface.errors import BadRequest
+from efface.runs.gradient_eraser import SMALL, GradientEraser
+from efface.runs.gradient_runs import GradientRun
+from efface.training.gradients import orthonormal_rows, without_directions
+from efface.training.hooks import Plain
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
     from efface.concepts import ErasureRequest
-    from efface.core.parameters import Trained
-    from efface.core.results import ErasureResult
-    from efface.core.trajectories import Pool
+    from efface.deltas.results import ErasureResult
+    from efface.diffusion.trajectories import Pool
+    from efface.training.parameters import Trained
 
 __all__ = ["AllButOne"]
 
@@ -46,7 +46,7 @@ class AllButOne(GradientEraser):
     The constraint is a penalty, or exact: keys and values are kept from changing in the directions
     of the empty prompt's token rows (``constraint="projection"``), so its prediction stays as it
     was, whatever the other settings, and inversion of real pictures works as before:
-    `efface.core.inversion.purified` draws a picture anew without what was erased.
+    `efface.diffusion.inversion.purified` draws a picture anew without what was erased.
     """
 
     paper: ClassVar[Paper] = Paper(

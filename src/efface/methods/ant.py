@@ -8,28 +8,28 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
+from efface.closed_form.fusion import fused
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
-from efface.core.fusion import fused
-from efface.core.gating import Released
-from efface.core.gradient_eraser import SMALL, GradientEraser
-from efface.core.gradient_runs import GradientRun
-from efface.core.gradients import intersected, saliency_masks
-from efface.core.hooks import Masked
-from efface.core.losses import Ask, matched
-from efface.core.noise import guided, negated
-from efface.core.parameters import Originals
-from efface.core.preparing import told
-from efface.core.randomness import derive
+from efface.diffusion.losses import Ask, matched
+from efface.diffusion.noise import guided, negated
 from efface.errors import BadRequest
+from efface.progress import told
+from efface.randomness import derive
+from efface.runs.gating import Released
+from efface.runs.gradient_eraser import SMALL, GradientEraser
+from efface.runs.gradient_runs import GradientRun
+from efface.training.gradients import intersected, saliency_masks
+from efface.training.hooks import Masked
+from efface.training.parameters import Originals
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from efface.concepts import ErasureRequest
-    from efface.core.adapters import Adapters
-    from efface.core.parameters import Trained
-    from efface.core.results import ErasureResult
-    from efface.core.trajectories import Pool
+    from efface.deltas.adapters import Adapters
+    from efface.deltas.results import ErasureResult
+    from efface.diffusion.trajectories import Pool
+    from efface.training.parameters import Trained
 
 __all__ = ["Ant"]
 

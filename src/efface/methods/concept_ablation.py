@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
-from efface.core.denoising import Conditions
-from efface.core.gradient_eraser import SMALL, GradientEraser
-from efface.core.gradient_runs import GradientRun
-from efface.core.losses import Ask, matched
-from efface.core.randomness import noise_like
+from efface.diffusion.denoising import Conditions
+from efface.diffusion.losses import Ask, matched
+from efface.randomness import noise_like
+from efface.runs.gradient_eraser import SMALL, GradientEraser
+from efface.runs.gradient_runs import GradientRun
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
     from efface.concepts import ErasureRequest
-    from efface.core.parameters import Trained
-    from efface.core.results import ErasureResult
+    from efface.deltas.results import ErasureResult
+    from efface.training.parameters import Trained
 
 __all__ = ["ConceptAblation"]
 

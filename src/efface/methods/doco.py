@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
+from efface import progress
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
-from efface.core import preparing
-from efface.core.discriminators import ANCHOR, CONCEPT, PatchDiscriminator
-from efface.core.gradient_eraser import SMALL, GradientEraser
-from efface.core.gradient_runs import GradientRun
-from efface.core.gradients import projected_away
-from efface.core.losses import Ask, predicted
-from efface.core.noised import Noised, Told, noised
+from efface.diffusion.losses import Ask, predicted
+from efface.diffusion.noised import Noised, Told, noised
 from efface.errors import BadRequest, require_positive
+from efface.runs.gradient_eraser import SMALL, GradientEraser
+from efface.runs.gradient_runs import GradientRun
+from efface.training.discriminators import ANCHOR, CONCEPT, PatchDiscriminator
+from efface.training.gradients import projected_away
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
     from efface.concepts import ErasureRequest
-    from efface.core.parameters import Trained
-    from efface.core.results import ErasureResult
+    from efface.deltas.results import ErasureResult
+    from efface.training.parameters import Trained
 
 __all__ = ["Doco"]
 
@@ -211,7 +211,7 @@ class _Game:
                 told = self.table.drawn(count, generator)
             self.seen = [(told.concept, told.anchor)]
             self.teach()
-            preparing.told("teaching the discriminator", step + 1, self.method.warm_up)
+            progress.told("teaching the discriminator", step + 1, self.method.warm_up)
 
     def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Gives the terms of the model's loss."""

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
-from efface.core.gradient_eraser import SMALL, GradientEraser
-from efface.core.gradient_runs import GradientRun
-from efface.core.losses import Ask, matched
-from efface.core.noise import negated
+from efface.diffusion.losses import Ask, matched
+from efface.diffusion.noise import negated
+from efface.runs.gradient_eraser import SMALL, GradientEraser
+from efface.runs.gradient_runs import GradientRun
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from efface.concepts import ErasureRequest
-    from efface.core.results import ErasureResult
+    from efface.deltas.results import ErasureResult
 
 __all__ = ["Esd"]
 

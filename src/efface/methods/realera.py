@@ -8,27 +8,34 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
+from efface.closed_form.edit_report import residual, stored
+from efface.closed_form.neighbours import Shell, moments, sampled
+from efface.closed_form.text_space import (
+    Solution,
+    TokenPairs,
+    gram,
+    joined,
+    moment_edit,
+    ridge_edit,
+)
 from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
-from efface.core.branches import TextBranch, text_branches
-from efface.core.checks import require
-from efface.core.edit_report import residual, stored
-from efface.core.mining import Mining
-from efface.core.neighbours import Shell, moments, sampled
-from efface.core.patches import Patch
-from efface.core.recording import Recording
-from efface.core.text_space import Solution, TokenPairs, gram, joined, moment_edit, ridge_edit
-from efface.core.token_rules import TargetRule, TokenRule
+from efface.deltas.patches import Patch
+from efface.deltas.recording import Recording
 from efface.errors import BadRequest, require_positive
-from efface.models.architectures import FAMILIES
+from efface.hosts.architectures import FAMILIES
+from efface.runs.checks import require
+from efface.text.branches import TextBranch, text_branches
+from efface.text.mining import Mining
+from efface.text.token_rules import TargetRule, TokenRule
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
     from efface.concepts import ErasureRequest
-    from efface.core.keep_sets import KeepSet
-    from efface.core.results import ErasureResult
-    from efface.core.streams import TextStream
+    from efface.deltas.results import ErasureResult
+    from efface.text.keep_sets import KeepSet
+    from efface.text.streams import TextStream
 
 __all__ = ["Realera"]
 

@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
+from efface.closed_form.neighbours import Shell, sampled
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
-from efface.core.application import unedited
-from efface.core.denoising import Conditions, Denoiser
-from efface.core.gradient_eraser import SMALL, GradientEraser
-from efface.core.gradient_runs import GradientRun
-from efface.core.losses import Ask, matched
-from efface.core.neighbours import Shell, sampled
+from efface.deltas.application import unedited
+from efface.diffusion.denoising import Conditions, Denoiser
+from efface.diffusion.losses import Ask, matched
 from efface.errors import BadRequest
+from efface.runs.gradient_eraser import SMALL, GradientEraser
+from efface.runs.gradient_runs import GradientRun
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from efface.concepts import ErasureRequest
-    from efface.core.results import ErasureResult
+    from efface.deltas.results import ErasureResult
 
 __all__ = ["RealeraNoise"]
 

@@ -8,20 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
-from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
-from efface.core.attention import joint_factor
-from efface.core.branches import TextBranch, text_branches
-from efface.core.checks import require
-from efface.core.edit_report import residual, stored
-from efface.core.patches import Patch
-from efface.core.recording import Recording
-from efface.core.returning import (
+from efface.closed_form.edit_report import residual, stored
+from efface.closed_form.returning import (
     Regularisation,
     ReturnProblem,
     costs_to_regenerate,
     returning_rows,
 )
-from efface.core.text_space import (
+from efface.closed_form.text_space import (
     Conditioning,
     Solution,
     TextMap,
@@ -29,18 +23,24 @@ from efface.core.text_space import (
     Weighting,
     ridge_edit,
 )
-from efface.core.token_rules import TargetRule, TokenRule, last_row
+from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
+from efface.deltas.patches import Patch
+from efface.deltas.recording import Recording
 from efface.errors import BadRequest, require_positive
-from efface.models.architectures import FAMILIES
+from efface.hosts.architectures import FAMILIES
+from efface.runs.checks import require
+from efface.text.attention import joint_factor
+from efface.text.branches import TextBranch, text_branches
+from efface.text.token_rules import TargetRule, TokenRule, last_row
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
     from efface.concepts import ErasureRequest
-    from efface.core.keep_sets import KeepSet
-    from efface.core.results import ErasureResult
-    from efface.core.streams import TextStream
+    from efface.deltas.results import ErasureResult
+    from efface.text.keep_sets import KeepSet
+    from efface.text.streams import TextStream
 
 __all__ = ["Rece"]
 

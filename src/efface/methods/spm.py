@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
-from efface.core.denoising import Conditions
-from efface.core.gating import GateKind, GateRule, Released, Unconditional, gate_for
-from efface.core.gradient_eraser import SMALL, GradientEraser
-from efface.core.gradient_runs import GradientRun
-from efface.core.losses import Ask, matched
-from efface.core.noise import negated
+from efface.diffusion.denoising import Conditions
+from efface.diffusion.losses import Ask, matched
+from efface.diffusion.noise import negated
 from efface.errors import BadRequest
+from efface.runs.gating import GateKind, GateRule, Released, Unconditional, gate_for
+from efface.runs.gradient_eraser import SMALL, GradientEraser
+from efface.runs.gradient_runs import GradientRun
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from efface.concepts import ErasureRequest
-    from efface.core.adapters import Adapters
-    from efface.core.results import ErasureResult
-    from efface.core.trajectories import Pool
+    from efface.deltas.adapters import Adapters
+    from efface.deltas.results import ErasureResult
+    from efface.diffusion.trajectories import Pool
 
 __all__ = ["Spm"]
 

@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
+from efface.closed_form.edit_report import residual, stored
+from efface.closed_form.text_space import Solution, TokenPairs, joined, ridge_edit
 from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
-from efface.core.branches import TextBranch, text_branches
-from efface.core.checks import require
-from efface.core.edit_report import residual, stored
-from efface.core.patches import Patch
-from efface.core.recording import Recording
-from efface.core.text_space import Solution, TokenPairs, joined, ridge_edit
-from efface.core.token_rules import PromptPair, embedded_pairs
+from efface.deltas.patches import Patch
+from efface.deltas.recording import Recording
 from efface.errors import BadRequest
-from efface.models.architectures import FAMILIES, layout
+from efface.hosts.architectures import FAMILIES, layout
+from efface.runs.checks import require
+from efface.text.branches import TextBranch, text_branches
+from efface.text.token_rules import PromptPair, embedded_pairs
 
 if TYPE_CHECKING:
     from efface.concepts import Erasure, ErasureRequest
-    from efface.core.results import ErasureResult
-    from efface.core.streams import TextStream
+    from efface.deltas.results import ErasureResult
+    from efface.text.streams import TextStream
 
 __all__ = ["Trce"]
 

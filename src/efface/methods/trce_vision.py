@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
-from efface.core.application import unedited
-from efface.core.gradient_eraser import SMALL, GradientEraser
-from efface.core.gradient_runs import GradientRun
-from efface.core.losses import Ask, predicted
-from efface.core.noise import guided
-from efface.core.trajectories import Pool, sampled_pool
+from efface.deltas.application import unedited
+from efface.diffusion.losses import Ask, predicted
+from efface.diffusion.noise import guided
+from efface.diffusion.trajectories import Pool, sampled_pool
 from efface.errors import BadRequest, require_positive
+from efface.runs.gradient_eraser import SMALL, GradientEraser
+from efface.runs.gradient_runs import GradientRun
 
 if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
     from efface.concepts import ErasureRequest
-    from efface.core.results import ErasureResult
+    from efface.deltas.results import ErasureResult
 
 __all__ = ["TrceVision"]
 

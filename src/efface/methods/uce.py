@@ -6,29 +6,29 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from efface.closed_form.edit_report import residual, stored
+from efface.closed_form.reweighting import Rounds, balanced_edit
+from efface.closed_form.text_space import Solution, Weighting, free_directions, ridge_edit
 from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
-from efface.core.anchors import toward_nearest
-from efface.core.branches import text_branches
-from efface.core.checks import require
-from efface.core.edit_report import residual, stored
-from efface.core.keep_sets import KeepSet
-from efface.core.patches import Patch
-from efface.core.recording import Recording
-from efface.core.reweighting import Rounds, balanced_edit
-from efface.core.text_space import Solution, Weighting, free_directions, ridge_edit
-from efface.core.token_rules import TargetRule, TokenRule
+from efface.deltas.patches import Patch
+from efface.deltas.recording import Recording
 from efface.errors import BadRequest, require_positive
-from efface.models.architectures import FAMILIES
+from efface.hosts.architectures import FAMILIES
+from efface.runs.checks import require
+from efface.text.anchors import toward_nearest
+from efface.text.branches import text_branches
+from efface.text.keep_sets import KeepSet
+from efface.text.token_rules import TargetRule, TokenRule
 
 if TYPE_CHECKING:
     import torch
     from jaxtyping import Float
     from torch import Tensor
 
+    from efface.closed_form.text_space import TokenPairs
     from efface.concepts import ErasureRequest
-    from efface.core.branches import TextBranch
-    from efface.core.results import ErasureResult
-    from efface.core.text_space import TokenPairs
+    from efface.deltas.results import ErasureResult
+    from efface.text.branches import TextBranch
 
 __all__ = ["Uce"]
 

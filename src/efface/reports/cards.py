@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from efface.core.files import write_atomically
 from efface.evaluation.encoding import encoded
 from efface.evaluation.record import Evaluation, Measurement
 from efface.evaluation.samples import GOING, STAYING
+from efface.files import write_atomically
 from efface.reports import wording
 from efface.reports.facts import RunFacts
 

@@ -12,7 +12,7 @@ from efface.evaluation.encoding import encoded
 from efface.evaluation.record import Evaluation
 
 if TYPE_CHECKING:
-    from efface.core.results import ErasureResult
+    from efface.deltas.results import ErasureResult
 
 __all__ = ["RunFacts", "run_facts"]
 

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efface.contracts import Role, Sample
-from efface.core.files import write_atomically
 from efface.evaluation.record import Evaluation, Measurement
 from efface.evaluation.samples import ROLES, in_role
+from efface.files import write_atomically
 from efface.reports import wording
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from efface.contracts import Role, Sample
-from efface.core.files import write_atomically
 from efface.evaluation.record import Evaluation
 from efface.evaluation.samples import ROLES
+from efface.files import write_atomically
 from efface.metrics.estimates import corrected_rate, is_known
 from efface.reports import wording
 from efface.reports.charts import blocks, curves

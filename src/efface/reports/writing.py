@@ -13,7 +13,7 @@ from efface.reports.figures import before_after, interval_plot
 from efface.reports.html import write_page
 
 if TYPE_CHECKING:
-    from efface.core.results import ErasureResult
+    from efface.deltas.results import ErasureResult
 
 __all__ = ["write_report"]
 

@@ -1,0 +1,1 @@
+"""The ridge solve in text space and what is built on it."""

@@ -1,1 +1,0 @@
-"""One numerical idea per file; no method names inside."""

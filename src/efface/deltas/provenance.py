@@ -1,0 +1,96 @@
+"""Where a delta comes from, and the sketch that tells the base it was made for."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from efface.hosts.components import find
+
+__all__ = [
+    "SKETCH_TOLERANCE",
+    "ParameterKey",
+    "Provenance",
+    "base_sketch",
+    "provenance_from_json",
+    "provenance_to_json",
+    "sketch",
+    "sketch_deviation",
+]
+
+ParameterKey: TypeAlias = str
+"""``<component>/<canonical parameter path>``, or a role such as ``unet/key_value``."""
+
+SKETCH_VALUES = 16
+SKETCH_TOLERANCE = 1e-2
+"""Relative deviation that is still the same base: bf16 copies reach 5e-3, edits of 1 % 2e-2."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a delta comes from and what it may be applied to."""
+
+    method: str
+    revision: int
+    settings: Mapping[str, Any]
+    settings_given: tuple[str, ...] = ()
+    """Those settings that the user set; the rest are defaults or a preset."""
+    preset: str | None = None
+    request: Mapping[str, Any]
+    seed: int
+    base_model: str
+    base_sketch: Mapping[ParameterKey, tuple[float, ...]]
+    """Sixteen values of every touched tensor, as it was when the delta was made."""
+    versions: Mapping[str, str]
+    commit: str = ""
+    dirty: bool = False
+    parents: tuple[str, ...] = ()
+    """Deltas that were applied while this one was made."""
+    parts: tuple[str, ...] = ()
+    """Deltas that this one was composed of."""
+    made_on: str = ""
+    """The model that it was made on, if it was then transferred to another one."""
+
+
+def sketch(tensor: Float[Tensor, "*shape"]) -> tuple[float, ...]:
+    """Takes up to sixteen evenly strided values of a tensor."""
+    flat = tensor.detach().flatten()
+    step = max(1, flat.numel() // SKETCH_VALUES)
+    return tuple(float(value) for value in flat[::step][:SKETCH_VALUES].to("cpu", torch.float64))
+
+
+def sketch_deviation(found: tuple[float, ...], expected: tuple[float, ...]) -> float:
+    """Measures the relative distance of two sketches; infinite when their lengths differ."""
+    if len(found) != len(expected):
+        return float("inf")
+    distance = math.dist(found, expected)
+    size = math.hypot(*expected)
+    return distance / size if size > 0 else distance
+
+
+def base_sketch(
+    model: Any, keys: tuple[ParameterKey, ...]
+) -> dict[ParameterKey, tuple[float, ...]]:
+    """Sketches every parameter behind the keys."""
+    return {name: sketch(parameter) for key in keys for name, parameter in find(model, key).items()}
+
+
+def provenance_to_json(provenance: Provenance) -> str:
+    """Writes provenance as JSON text."""
+    return json.dumps(asdict(provenance), sort_keys=True, default=str)
+
+
+def provenance_from_json(text: str) -> Provenance:
+    """Reads what `provenance_to_json` wrote; lists become tuples again."""
+    fields: dict[str, Any] = json.loads(text)
+    for name in ("settings_given", "parents", "parts"):
+        fields[name] = tuple(fields[name])
+    fields["base_sketch"] = {key: tuple(values) for key, values in fields["base_sketch"].items()}
+    return Provenance(**fields)

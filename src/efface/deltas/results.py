@@ -1,0 +1,103 @@
+"""What an erasure hands back: the delta, its curves, its cost and what the detectors saw."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from efface.deltas.delta import Delta
+from efface.deltas.storage import FILE_NAME
+from efface.errors import BadDelta
+from efface.files import write_atomically
+
+__all__ = ["CURVES", "ErasureResult", "read_curves"]
+
+CURVES = "curves.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ErasureResult:
+    """The outcome of one erasure."""
+
+    delta: Delta
+    curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Named figures, one value per step; of methods in turn, under names like ``"esd: erase"``."""
+    seconds: float
+    peak_bytes: int
+    """Most memory in use at one time: of the GPU if the model is there, else of this process."""
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    """Conditioning of the solve and what the no-op and collapse detectors measured."""
+
+    def save(self, folder: Path | str) -> None:
+        """Writes ``delta.safetensors``, ``run.json`` and ``curves.jsonl``, each in one step.
+
+        Raises:
+            BadRequest: the folder cannot be written to; older files there survive.
+        """
+        folder = Path(folder)
+        lines = [json.dumps({"step": step} | row) for step, row in enumerate(self._rows())]
+        self.delta.save(folder / FILE_NAME)
+        write_atomically(folder / CURVES, "".join(line + "\n" for line in lines).encode())
+        write_atomically(folder / "run.json", self._run_json().encode())
+
+    def _rows(self) -> list[dict[str, float]]:
+        """Gives the figures of each step; those of a stage with fewer steps end before others."""
+        count = max(map(len, self.curves.values()), default=0)
+        return [
+            {name: values[step] for name, values in self.curves.items() if step < len(values)}
+            for step in range(count)
+        ]
+
+    def _run_json(self) -> str:
+        run = {
+            "delta": self.delta.id,
+            "seconds": self.seconds,
+            "peak_bytes": self.peak_bytes,
+            "diagnostics": dict(self.diagnostics),
+        }
+        return json.dumps(run | asdict(self.delta.provenance), indent=2, default=str) + "\n"
+
+    @classmethod
+    def load(cls, folder: Path | str) -> ErasureResult:
+        """Reads what `save` wrote.
+
+        Raises:
+            BadDelta: a file is missing, damaged, or belongs to another run.
+        """
+        folder = Path(folder)
+        delta = Delta.load(folder)
+        try:
+            run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise _incomplete(folder, error) from error
+        if run.get("delta") != delta.id:
+            raise BadDelta(f"run.json in {folder} is of another delta; run the erasure again")
+        return cls(
+            delta=delta,
+            curves=read_curves(folder),
+            seconds=run["seconds"],
+            peak_bytes=run["peak_bytes"],
+            diagnostics=run["diagnostics"],
+        )
+
+
+def read_curves(folder: Path) -> dict[str, tuple[float, ...]]:
+    """Reads the curves of the run in a folder.
+
+    Raises:
+        BadDelta: their file is missing or damaged.
+    """
+    try:
+        lines = (folder / CURVES).read_text(encoding="utf-8").splitlines()
+        steps = [json.loads(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise _incomplete(folder, error) from error
+    names = [name for name in (steps[0] if steps else {}) if name != "step"]
+    return {name: tuple(step[name] for step in steps if name in step) for name in names}
+
+
+def _incomplete(folder: Path, error: Exception) -> BadDelta:
+    return BadDelta(f"the run in {folder} is not complete ({error}); run it again")

@@ -1,0 +1,1 @@
+"""Noise, the denoiser, trajectories and inversion."""

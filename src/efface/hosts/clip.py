@@ -1,0 +1,68 @@
+"""A CLIP model from a local folder: unit vectors for pictures and for texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+from torch.nn import functional
+
+from efface.errors import BadModel
+from efface.hosts.preprocessing import Preprocessing, folder_config
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+
+__all__ = ["FolderClip"]
+
+
+class FolderClip:
+    """Wraps a saved ``transformers.CLIPModel`` with its tokenizer and preprocessor.
+
+    Raises:
+        MissingInput: no such folder.
+        BadModel: files are missing, broken or not a CLIP model.
+    """
+
+    def __init__(self, folder: Path | str, *, device: str = "cpu") -> None:
+        from transformers import AutoTokenizer, CLIPModel
+
+        self.folder = Path(folder)
+        kind = folder_config(self.folder, "config.json").get("model_type")
+        if kind != "clip":
+            raise BadModel(f"{self.folder} holds a model of type {kind!r}; a 'clip' was expected")
+        self._prepare = Preprocessing.from_folder(self.folder)
+        try:
+            model = CLIPModel.from_pretrained(self.folder, local_files_only=True)
+            self._tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            raise BadModel(f"{self.folder} does not load as CLIP: {error}") from error
+        self._model = model.eval().requires_grad_(requires_grad=False).to(device)
+
+    @property
+    def temperature(self) -> float:
+        """What cosines are multiplied with before a softmax over texts."""
+        return float(self._model.logit_scale.exp())
+
+    def image_features(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n dim"]:
+        """Encodes pixels of 0 to 1 as unit vectors."""
+        pixels = self._prepare(images.to(self._model.device))
+        return _unit(self._model.get_image_features(pixel_values=pixels))
+
+    def text_features(self, texts: Sequence[str]) -> Float[Tensor, "n dim"]:
+        """Encodes texts as unit vectors; longer ones are cut at the model's context."""
+        length = self._model.config.text_config.max_position_embeddings
+        tokens = self._tokenizer(
+            list(texts), padding=True, truncation=True, max_length=length, return_tensors="pt"
+        ).to(self._model.device)
+        return _unit(self._model.get_text_features(**tokens))
+
+
+def _unit(output: Any) -> Float[Tensor, "n dim"]:
+    """Takes the projected vectors: a tensor up to transformers 4, an output object from 5 on."""
+    vectors = output if isinstance(output, torch.Tensor) else output.pooler_output
+    return functional.normalize(vectors.float(), dim=-1).cpu()

@@ -1,0 +1,134 @@
+"""From a name or a folder to a pipeline: checked first, and never a hidden download."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.metadata
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from efface.errors import BadModel
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["BUNDLED", "bundled", "load", "measured_preset"]
+
+BUNDLED = {
+    "emoji": "efface.bundled",
+    "emoji-remix": "efface.bundled.remix",
+    "emoji-reader": "efface.bundled.reader",
+}
+"""Models that come with the package, by the module whose ``pipeline_folder()`` says where. A
+``finish()`` of that module completes what the folder holds."""
+
+
+def load(
+    name_or_folder: str | Path,
+    dtype: torch.dtype | None = None,
+    device: str | torch.device | None = None,
+) -> Any:
+    """Loads a text-to-image pipeline of diffusers, as it is.
+
+    Args:
+        name_or_folder: ``emoji``, ``emoji-remix`` or ``emoji-reader`` for a bundled model, a folder
+            in diffusers' layout, or a hub id such as ``owner/name``; only a hub id may download.
+        dtype: of the networks; float32 when left out, whatever the files hold.
+        device: where to put it; the CPU when left out.
+
+    Raises:
+        BadModel: nothing there, a file is missing, cut short or holds tensors of another shape, or
+            the pipeline is not one that efface can edit.
+    """
+    import torch
+
+    name = str(name_or_folder)
+    wanted = torch.float32 if dtype is None else dtype
+    # Some networks draw first values, which the files' then replace.
+    with torch.random.fork_rng(devices=[]):
+        pipeline = _found(name, wanted)
+    _check_parts(pipeline, name)
+    return pipeline if device is None else pipeline.to(device)
+
+
+def _found(name: str, dtype: torch.dtype) -> Any:
+    if name in BUNDLED:
+        module = bundled(name)
+        pipeline = _from_folder(Path(module.pipeline_folder()), dtype)
+        getattr(module, "finish", lambda _: None)(pipeline)
+        pipeline.register_to_config(_name_or_path=name)
+        return pipeline
+    if Path(name).is_dir():
+        return _from_folder(Path(name), dtype)
+    if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not Path(name).parent.is_dir():
+        return _from_hub(name, dtype)
+    near = difflib.get_close_matches(name, BUNDLED, n=1)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    raise BadModel(
+        f"there is no folder {name}, and it is neither a bundled model "
+        f"({', '.join(BUNDLED)}) nor a hub id such as owner/name{hint}"
+    )
+
+
+def bundled(name: str) -> Any:
+    """Imports the module of a bundled model."""
+    return importlib.import_module(BUNDLED[name])
+
+
+def measured_preset(name: str | None) -> str | None:
+    """Names the preset of methods that was measured on a bundled model; None for other models."""
+    return str(bundled(name).PRESET) if name in BUNDLED else None
+
+
+def _from_folder(folder: Path, dtype: torch.dtype) -> Any:
+    from diffusers import DiffusionPipeline
+
+    from efface.hosts.folders import check_folder
+    from efface.hosts.shards import folder_json
+
+    variant = check_folder(folder)
+    # diffusers wants to be told of encoders that a folder leaves out, such as T5 in SD 3.
+    absent = {
+        name: None
+        for name, entry in folder_json(folder / "model_index.json").items()
+        if name.startswith(("text_encoder", "tokenizer")) and entry == [None, None]
+    }
+    return DiffusionPipeline.from_pretrained(
+        folder, local_files_only=True, use_safetensors=True, variant=variant, **_as(dtype), **absent
+    )
+
+
+def _as(dtype: torch.dtype) -> dict[str, torch.dtype]:
+    """Names the argument as the installed diffusers does."""
+    major, minor, *_ = importlib.metadata.version("diffusers").split(".")
+    return {"dtype" if (int(major), int(minor)) >= (0, 42) else "torch_dtype": dtype}
+
+
+def _from_hub(name: str, dtype: torch.dtype) -> Any:
+    from diffusers import DiffusionPipeline
+
+    try:
+        return DiffusionPipeline.from_pretrained(name, use_safetensors=True, **_as(dtype))
+    except OSError as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise BadModel(
+            f"{name} is not a folder here and could not be fetched from the hub ({reason}); "
+            "check the name and the connection, or give a folder"
+        ) from error
+
+
+def _check_parts(pipeline: Any, name: str) -> None:
+    from efface.hosts.architectures import FAMILIES, layout
+
+    wanted = ("vae", "text_encoder", "tokenizer", "scheduler")
+    missing = [part for part in wanted if getattr(pipeline, part, None) is None]
+    if all(getattr(pipeline, part, None) is None for part in ("unet", "transformer")):
+        missing.insert(0, "unet or transformer")
+    if missing or layout(pipeline) not in FAMILIES:
+        lacking = f" without {', '.join(missing)}" if missing else ""
+        raise BadModel(
+            f"{name} is a {type(pipeline).__name__}{lacking}; efface edits pipelines of "
+            f"{', '.join(FAMILIES.values())}"
+        )

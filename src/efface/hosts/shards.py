@@ -1,0 +1,253 @@
+"""Single tensors of a model folder: where they lie in its safetensors files, and their bytes."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from efface.errors import BadModel
+from efface.hosts.components import canonical
+
+__all__ = [
+    "StoredTensor",
+    "WeightSet",
+    "data_start",
+    "folder_json",
+    "header",
+    "stored_tensors",
+    "weight_set",
+    "weight_sets",
+]
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor in a file, known from the file's header alone."""
+
+    file: Path
+    name: str
+    """As the file spells it."""
+    shape: tuple[int, ...]
+    kind: str
+    """The file's word for the dtype, such as ``F16``."""
+    start: int
+    """First byte in the file."""
+    stop: int
+
+    @property
+    def bytes(self) -> int:
+        """The size in the file."""
+        return self.stop - self.start
+
+    @property
+    def numel(self) -> int:
+        """The number of values."""
+        return torch.Size(self.shape).numel()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the values.
+
+        Raises:
+            BadModel: one that is not known here.
+        """
+        if self.kind not in _DTYPES:
+            raise BadModel(
+                f"{self.file}: '{self.name}' has dtype {self.kind}, which cannot be edited "
+                f"({', '.join(_DTYPES)} can); use a copy of the model that is not quantised"
+            )
+        return _DTYPES[self.kind]
+
+    def mapped(self) -> Tensor:
+        """Gives the tensor as pages of the file that are read when they are used."""
+        try:
+            with safe_open(self.file, framework="pt") as opened:
+                tensor: Tensor = opened.get_tensor(self.name)
+        except (SafetensorError, OSError) as error:
+            raise _damaged(self.file, error) from error
+        return tensor
+
+    def rows(self, numbers: Iterable[int] | None = None) -> Tensor:
+        """Reads the tensor, or some of its rows, into memory of its own."""
+        shape = self.shape
+        with self.file.open("rb") as opened:
+            if numbers is None:
+                return self.tensor(_read(opened, self.start, self.bytes))
+            each = self.bytes // shape[0]
+            found = [_read(opened, self.start + each * number, each) for number in numbers]
+        return torch.cat(found).view(self.dtype).reshape(len(found), *shape[1:])
+
+    def tensor(self, content: Tensor) -> Tensor:
+        """Interprets bytes of the tensor's size as its values; a view."""
+        return content.view(self.dtype).reshape(self.shape)
+
+
+def _read(opened: Any, start: int, size: int) -> Tensor:
+    content = torch.empty(size, dtype=torch.uint8)
+    opened.seek(start)
+    if size and opened.readinto(content.numpy().data) != size:
+        raise BadModel(f"{opened.name} became shorter while it was read; copy the model again")
+    return content
+
+
+@dataclass(frozen=True)
+class WeightSet:
+    """All weights of a network in one variant: a file, or shards with their index."""
+
+    files: tuple[Path, ...]
+    variant: str | None = None
+    """Such as ``fp16``; None for the files without one, which libraries load unless told to."""
+    index: Path | None = None
+
+    def tensors(self) -> dict[str, StoredTensor]:
+        """Lists every tensor by its canonical path, from headers alone.
+
+        Raises:
+            BadModel: a shard is missing or cut short, or the index names a tensor that is not
+                where it says.
+        """
+        found = {file.name: header(file) for file in self.files}
+        if self.index is not None:
+            for name, file in _weight_map(self.index).items():
+                if name not in found[file]:
+                    raise BadModel(
+                        f"{self.index} says that '{name}' is in {file}, which does not hold it; "
+                        "index and shards are of different copies, copy the model again"
+                    )
+        return {
+            canonical(name): tensor for shard in found.values() for name, tensor in shard.items()
+        }
+
+
+def stored_tensors(part: Path) -> dict[str, StoredTensor]:
+    """Lists the tensors that libraries load from a network's folder, by canonical path.
+
+    Raises:
+        BadModel: see `weight_set` and `WeightSet.tensors`.
+    """
+    return weight_set(part).tensors()
+
+
+def weight_set(part: Path) -> WeightSet:
+    """Finds the weights of a network: those without a variant first.
+
+    Raises:
+        BadModel: there is no safetensors file.
+    """
+    if found := weight_sets(part):
+        return found[0]
+    held = ", ".join(sorted(file.name for file in part.iterdir())) or "nothing"
+    raise BadModel(
+        f"{part} holds no safetensors file (it holds {held}); "
+        "copy the model again, or convert its weights to safetensors"
+    )
+
+
+def weight_sets(part: Path) -> list[WeightSet]:
+    """Finds every set of safetensors weights in a network's folder, plain ones before variants."""
+    sets = []
+    for index in sorted(part.glob("*.safetensors.index*.json")):
+        names = sorted(set(_weight_map(index).values()))
+        variant = re.search(r"index\.(\w+)\.json$", index.name)
+        files = tuple(part / name for name in names)
+        sets.append(WeightSet(files, variant.group(1) if variant else None, index))
+    sharded = {file.name for each in sets for file in each.files}
+    for file in sorted(part.glob("*.safetensors")):
+        if file.name not in sharded and not re.search(r"-\d{5}-of-\d{5}", file.name):
+            levels = file.name.split(".")
+            sets.append(WeightSet((file,), levels[1] if len(levels) > 2 else None))
+    return sorted(sets, key=lambda each: (each.variant or "", each.index is None))
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    found = folder_json(index).get("weight_map", {})
+    if not isinstance(found, dict) or not all(isinstance(file, str) for file in found.values()):
+        raise BadModel(f"{index} has no weight map of names to files; copy the model again")
+    return found
+
+
+def folder_json(file: Path) -> dict[str, Any]:
+    """Reads a JSON object of a model folder.
+
+    Raises:
+        BadModel: it is missing, or is not a JSON object.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BadModel(f"{file} is missing; the copy of the model is not complete") from error
+    except (OSError, ValueError) as error:
+        raise BadModel(f"{file} is not readable as JSON ({error}); copy the model again") from error
+    if not isinstance(content, dict):
+        raise BadModel(f"{file} does not hold a JSON object; copy the model again")
+    return content
+
+
+def header(file: Path) -> dict[str, StoredTensor]:
+    """Reads the header of a safetensors file and checks the file's length against it.
+
+    Raises:
+        BadModel: missing, not safetensors, or cut short.
+    """
+    try:
+        with file.open("rb") as opened:
+            (length,) = struct.unpack("<Q", opened.read(8))
+            size = file.stat().st_size
+            content = json.loads(opened.read(length)) if length < size else None
+        if not isinstance(content, dict):
+            raise BadModel(f"{file} is cut short within its header; copy the model again")
+        found = {
+            name: _stored(file, name, facts, 8 + length)
+            for name, facts in content.items()
+            if name != "__metadata__"
+        }
+    except FileNotFoundError as error:
+        raise BadModel(f"{file} is missing; the copy of the model is not complete") from error
+    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+        raise _damaged(file, error) from error
+    expected = max((tensor.stop for tensor in found.values()), default=8 + length)
+    if size != expected:
+        raise BadModel(
+            f"{file} has {size} bytes and its header says {expected}; it is cut short or damaged, "
+            "copy the model again"
+        )
+    return found
+
+
+def _stored(file: Path, name: str, facts: dict[str, Any], offset: int) -> StoredTensor:
+    start, stop = facts["data_offsets"]
+    return StoredTensor(
+        file, name, tuple(facts["shape"]), facts["dtype"], offset + start, offset + stop
+    )
+
+
+def data_start(file: Path) -> int:
+    """Gives the position behind a file's header."""
+    with file.open("rb") as opened:
+        return 8 + int.from_bytes(opened.read(8), "little")
+
+
+def _damaged(file: Path, error: Exception) -> BadModel:
+    return BadModel(f"{file} is damaged ({error}); copy the model again")

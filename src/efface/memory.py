@@ -1,0 +1,68 @@
+"""Running out of memory: one error on every device, and passes without gradients in parts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from efface.errors import BadRequest
+
+__all__ = ["MemoryRanOut", "in_parts", "translating_out_of_memory"]
+
+_MESSAGES = (
+    "not enough memory|can't allocate memory|could not create a (primitive|memory)|bad_alloc"
+)
+"""What torch, oneDNN and C++ say of it on a processor, as errors of no kind of their own."""
+
+
+class MemoryRanOut(BadRequest):
+    """There is not enough memory for what was asked, on whatever device."""
+
+
+@contextmanager
+def translating_out_of_memory() -> Iterator[None]:
+    """Re-raises any device's out-of-memory error as `MemoryRanOut`.
+
+    Raises:
+        MemoryRanOut: instead of what torch raises, which differs by device.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not known and not re.search(_MESSAGES, str(error)):
+            raise
+        message = (str(error) or type(error).__name__).splitlines()[0]
+        raise MemoryRanOut(f"memory ran out ({message[:100]})") from error
+
+
+def in_parts(ask: Callable[[slice], Tensor], count: int, most: int) -> tuple[Tensor, int]:
+    """Asks about samples together, or in parts of half the size for as long as memory runs out.
+
+    Args:
+        ask: gives one row a sample.
+        count: of samples.
+        most: the largest part that is tried.
+
+    Returns:
+        All rows; and ``most``, or the size of the parts if memory ran out.
+
+    Raises:
+        MemoryRanOut: a single sample is too much.
+    """
+    while True:
+        try:
+            with translating_out_of_memory():
+                parts = [ask(slice(at, at + most)) for at in range(0, count, most)]
+                return torch.cat(parts), most
+        except MemoryRanOut as error:
+            if most == 1:
+                raise MemoryRanOut(
+                    f"{error} on one sample without gradients; free some, or load the model on a "
+                    "device that has more"
+                ) from error
+        most = max(1, min(most, count) // 2)

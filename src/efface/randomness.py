@@ -1,0 +1,102 @@
+"""Randomness as an argument: generators by seed and purpose, and a record of the environment."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import platform
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+__all__ = ["Environment", "derive", "environment", "evaluating", "noise_like", "split"]
+
+_PACKAGES = ("efface", "torch", "diffusers", "transformers", "safetensors", "numpy")
+
+
+def derive(seed: int, *purpose: str | int) -> torch.Generator:
+    """Makes a CPU generator that depends on the seed and on every word of its purpose."""
+    text = "/".join(str(part) for part in (seed, *purpose))
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+    return torch.Generator().manual_seed(number >> 1)
+
+
+def split(generator: torch.Generator, *purposes: str) -> dict[str, torch.Generator]:
+    """Makes one generator per purpose from a single draw, so that a new one shifts no other."""
+    seed = int(torch.randint(2**62, (1,), generator=generator, device=generator.device))
+    return {purpose: derive(seed, purpose) for purpose in purposes}
+
+
+def noise_like(
+    tensor: Float[Tensor, "*shape"], generator: torch.Generator
+) -> Float[Tensor, "*shape"]:
+    """Draws standard normal noise in float32 on the generator's device, then casts and moves it.
+
+    The same generator gives the same noise for every dtype and device of ``tensor``.
+    """
+    drawn = torch.randn(
+        tensor.shape, generator=generator, device=generator.device, dtype=torch.float32
+    )
+    return drawn.to(tensor)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What ran: package versions and the state of the source tree."""
+
+    versions: Mapping[str, str]
+    commit: str
+    """Commit of the source tree that efface was imported from; empty for an installed package."""
+    dirty: bool
+    """Whether that source tree had uncommitted changes in the package."""
+
+
+def environment() -> Environment:
+    """Records versions, commit and whether the package's source was changed since."""
+    versions = {"python": platform.python_version()}
+    versions |= {name: _version(name) for name in _PACKAGES}
+    commit, dirty = _source_state(Path(__file__).parents[1])
+    return Environment(versions, commit, dirty)
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _source_state(package: Path) -> tuple[str, bool]:
+    """Asks git, when the package lies in a checkout that tracks it."""
+    if not _git(package, "ls-files", "__init__.py"):
+        return "", False
+    return _git(package, "rev-parse", "HEAD"), bool(_git(package, "status", "--porcelain", "."))
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+@contextmanager
+def evaluating(*modules: nn.Module) -> Iterator[None]:
+    """Runs modules in evaluation mode, without dropout, and puts every submodule's mode back."""
+    modes = [(part, part.training) for module in modules for part in module.modules()]
+    try:
+        for module in modules:
+            module.eval()
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training

@@ -1,0 +1,213 @@
+"""Around every erasure: does the request fit, did anything happen, is anything broken."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from efface.concepts import ErasureRequest, wordings
+from efface.contracts import Method
+from efface.deltas.delta import Delta
+from efface.deltas.patches import TextMapPatch
+from efface.diffusion.denoising import Denoiser
+from efface.errors import MissingInput, ModelCollapsed, NothingChanged
+from efface.hosts.architectures import FAMILIES, layout
+from efface.hosts.components import find
+from efface.randomness import derive
+from efface.text.branches import text_branches
+
+__all__ = ["Inspection", "inspect", "require"]
+
+NOTHING = 1e-4
+"""Relative response below which a concept counts as untouched; rounding in float32 reaches 1e-6."""
+COLLAPSE = 1.0
+"""Relative response of other prompts above which a model counts as wrecked: all of it is new."""
+PROBES = 8
+"""Prompts per side at most."""
+OUTPUTS = 32
+"""Rows of a weight, evenly strided, that stand for all of it where all are changed alike."""
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What the detectors measured."""
+
+    weight_change: float
+    """Size of the change of all touched weights, relative to their size."""
+    erased_response: float
+    """Mean relative change of what the model makes of the erased concepts' prompts."""
+    kept_response: float
+    """The same for the kept concepts' prompts and the empty prompt."""
+    probe: str
+    """What was compared: ``keys and values``, ``layers that read text``, ``predicted noise`` or,
+    without text, ``weights``."""
+
+
+def require(method: Method, request: ErasureRequest) -> None:
+    """Refuses a request that lacks what a method needs, before any work.
+
+    Raises:
+        MissingInput: naming the field.
+    """
+    name = type(method).__module__.rpartition(".")[2]
+    concepts = [erasure.concept for erasure in request.erasures]
+    absent = {
+        "anchor": any(erasure.anchor is None for erasure in request.erasures),
+        "keep": not request.keep,
+        "images": any(not concept.images for concept in concepts),
+        "labels": any(not concept.labels for concept in concepts),
+        "forget_data": request.forget_data is None,
+        "retain_data": request.retain_data is None,
+    }
+    for need in sorted(method.needs):
+        if absent.get(need, False):
+            raise MissingInput(f"{name} needs '{need}' and the request has none; add it")
+
+
+def inspect(model: Any, delta: Delta, request: ErasureRequest) -> Mapping[str, Any]:
+    """Applies a delta for a moment and compares what the model makes of prompts.
+
+    Returns:
+        The fields of `Inspection`, for the result's diagnostics.
+
+    Raises:
+        NothingChanged: no weight changed, or the concepts' prompts give what they gave.
+        ModelCollapsed: a value is not finite, or other prompts give something entirely new.
+    """
+    change = _weight_change(model, delta)
+    probe = _probe(model, delta)
+    if probe == "weights":
+        return asdict(Inspection(change, change, 0.0, probe))
+    erased = [wording for e in request.erasures for wording in wordings(e.concept)[:PROBES]]
+    kept = ["", *(wordings(concept)[0] for concept in request.keep[: PROBES - 1])]
+    look = _moved_noise if probe == "predicted noise" else _moved_projections
+    moved = look(model, delta, [*erased, *kept])
+    seen = Inspection(
+        change, float(moved[: len(erased)].mean()), float(moved[len(erased) :].mean()), probe
+    )
+    _judge(seen)
+    return asdict(seen)
+
+
+def _weight_change(model: Any, delta: Delta) -> float:
+    """Sizes the change itself, before it is applied."""
+    change, size = 0.0, 0.0
+    for key in delta.keys:
+        for name, parameter in find(model, key).items():
+            weight, share = _outputs(delta, name, parameter)
+            change += share * float((delta.difference(name, weight) ** 2).sum())
+            size += share * float((weight**2).sum())
+    if not change < float("inf"):
+        raise ModelCollapsed(
+            "the erasure changed weights to values that are not finite; "
+            "raise the ridge, lower the strength or use float32"
+        )
+    if change == 0.0:
+        raise NothingChanged(
+            "the erasure changed no weight; check that the concept differs from its anchor "
+            "and that the strength is above zero"
+        )
+    return float((change / max(size, 1e-300)) ** 0.5)
+
+
+def _probe(model: Any, delta: Delta) -> str:
+    """Chooses the cheapest comparison that sees every change."""
+    if layout(model) not in FAMILIES or getattr(model, "text_encoder", None) is None:
+        return "weights"
+    names = {name for key in delta.keys for name in find(model, key)}
+    readers = {name for each in text_branches(model) for name in find(model, each.key)}
+    if all(name.startswith("text_encoder") or name in readers for name in names):
+        attention = all(each.key.endswith("/key_value") for each in text_branches(model))
+        return "keys and values" if attention else "layers that read text"
+    return "weights" if layout(model) == "pixart" else "predicted noise"
+
+
+def _outputs(delta: Delta, key: str, parameter: Tensor) -> tuple[Float[Tensor, "*shape"], float]:
+    """Gives a weight in float64, and how many rows each row stands for.
+
+    A map of the text side does the same to every output, so that `OUTPUTS` of them tell enough.
+    """
+    weight = parameter.detach()
+    step = 1
+    if all(isinstance(patch, TextMapPatch) for patch in delta.covering(key)):
+        step = max(1, len(weight) // OUTPUTS)
+    taken = weight[::step]
+    return taken.to("cpu", torch.float64), len(weight) / len(taken)
+
+
+def _moved_projections(model: Any, delta: Delta, prompts: Sequence[str]) -> Float[Tensor, " n"]:
+    """Measures the relative change of what all text layers make of each prompt, layer by layer.
+
+    Branches count alike, so that one pooled row is not lost among all rows of tokens. Nothing is
+    applied unless a text encoder is changed: ``W' x - W x = D x``.
+    """
+    branches = text_branches(model)
+    before = [stream.embedded(prompts) for each in branches for stream in each.streams]
+    after = list(before)
+    if any(key.startswith("text_encoder") for key in delta.keys):
+        with delta.apply(model):
+            again = [stream for each in text_branches(model) for stream in each.streams]
+            after = [stream.embedded(prompts) for stream in again]
+    shares = []
+    for branch in branches:
+        moved = size = torch.zeros(len(prompts), dtype=torch.float64)
+        for _ in branch.streams:
+            rows, changed = before.pop(0), after.pop(0)
+            for key, parameter in find(model, branch.key).items():
+                weight, share = _outputs(delta, key, parameter)
+                change = changed @ delta.difference(key, weight)[:, : branch.width].T
+                if changed is not rows:
+                    change += (changed - rows) @ weight[:, : branch.width].T
+                moved = moved + share * (change**2).sum((1, 2))
+                size = size + share * ((rows @ weight[:, : branch.width].T) ** 2).sum((1, 2))
+        shares.append(moved / size.clamp(min=1e-300))
+    return torch.stack(shares).mean(0).sqrt()
+
+
+def _moved_noise(model: Any, delta: Delta, prompts: Sequence[str]) -> Float[Tensor, " n"]:
+    before = _predicted_noise(model, prompts)
+    with delta.apply(model):
+        after = _predicted_noise(model, prompts)
+    return _relative(before, after)
+
+
+def _predicted_noise(model: Any, prompts: Sequence[str]) -> Float[Tensor, "n values"]:
+    """Runs the denoiser once per prompt, on the same noise at the middle of the way."""
+    denoiser = Denoiser(model)
+    drawn = torch.randn((1, *denoiser.latent_shape), generator=derive(0, "inspection"))
+    noise = drawn.to(denoiser.device, denoiser.dtype)
+    half = torch.tensor([500.0], dtype=torch.float64)
+    with denoiser.still():
+        found = [denoiser.predict(noise, half, denoiser.conditions([one])) for one in prompts]
+    return torch.cat(found).flatten(1).to("cpu", torch.float64)
+
+
+def _relative(
+    before: Float[Tensor, "n values"], after: Float[Tensor, "n values"]
+) -> Float[Tensor, " n"]:
+    moved: Tensor = (after - before).norm(dim=1) / before.norm(dim=1).clamp(min=1e-300)
+    return moved
+
+
+def _judge(seen: Inspection) -> None:
+    if not seen.erased_response + seen.kept_response < float("inf"):
+        raise ModelCollapsed(
+            f"after the erasure the {seen.probe} are not finite; "
+            "raise the ridge, lower the strength or use float32"
+        )
+    if seen.erased_response < NOTHING:
+        raise NothingChanged(
+            f"the {seen.probe} of the erased concept's prompts changed by "
+            f"{seen.erased_response:.1e}, which is rounding; word the concept as the model knows "
+            "it, or raise the strength"
+        )
+    if seen.kept_response > COLLAPSE:
+        raise ModelCollapsed(
+            f"the {seen.probe} of kept prompts changed by {seen.kept_response:.0%}, so the model "
+            "is wrecked; raise the ridge, lower the strength or keep more concepts"
+        )

@@ -1,0 +1,120 @@
+"""What a closed form will touch, take and write on a model folder, estimated from file headers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from efface.concepts import ErasureRequest, wordings
+from efface.hosts.survey import FolderSurvey
+
+__all__ = ["WorkPlan", "plan_work"]
+
+# Measured with one thread on the machine named in benchmarks/results/full_size.json, by the runs
+# recorded there and in benchmarks/results/encoders.json. Other machines differ by their speed.
+START_SECONDS = 4.0
+"""Importing torch and transformers."""
+START_BYTES = 390 << 20
+"""Resident size after that."""
+ENCODER_RATE = 80e9
+"""Float32 operations a second in a text encoder."""
+SOLVER_RATE = 40e9
+"""Float64 operations a second in the solver."""
+READ_RATE = 0.7e9
+"""Bytes a second from the files, widening included."""
+SOLVE_CUBES, ROUND_CUBES = 12, 30
+"""Operations of the first solve and of each round of repeated solves, in cubes of the width."""
+SOLVE_SQUARES, ROUND_SQUARES = 6, 29
+"""Float64 values held at the same time, in squares of the width, without and with rounds."""
+REWEIGHING, REWEIGHED_COPIES = 9, 3
+"""Of rounds that weigh prompts anew: operations in squares of the width a row, and further copies
+of all rows; measured with 17,000 rows of 768 values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkPlan:
+    """The numbers that ``efface plan`` shows; sizes in bytes."""
+
+    tensors: int
+    """How many weights are touched."""
+    parameters: int
+    """Values in them."""
+    share: float
+    """Their share of the denoiser's values, 0 to 1."""
+    touched_bytes: int
+    """Their size in the files."""
+    prompts: int
+    """Different prompts that are embedded."""
+    encoder_passes: int
+    """Prompts times text encoders."""
+    seconds: float
+    """Estimated, with one thread of the machine that the constants were measured on."""
+    peak_bytes: int
+    """Estimated most memory of the process."""
+    delta_bytes: int
+    """Upper bound of the delta's size."""
+    copy_bytes: int
+    """Size of the model's folder, which ``efface apply --in-place-copy`` writes."""
+
+
+def plan_work(found: FolderSurvey, method: Any, request: ErasureRequest) -> WorkPlan:
+    """Estimates an erasure.
+
+    Args:
+        found: the model.
+        method: an eraser with its settings.
+        request: what goes and what stays.
+    """
+    prompts = len(_prompts(method, request))
+    rows = prompts * sum(encoder.length for encoder in found.encoders)
+    parameters = sum(tensor.numel for tensor in found.touched.values())
+    touched_bytes = sum(tensor.bytes for tensor in found.touched.values())
+    encoding = sum(2 * e.weights * e.length * prompts for e in found.encoders)
+    reading = touched_bytes + sum(encoder.bytes for encoder in found.encoders)
+    layer = max(6 * encoder.largest for encoder in found.encoders)
+    solving, squares = _solver(found, method, parameters)
+    again = getattr(method, "reweightings", 0)
+    solving += again * (SOLVE_CUBES * found.width + REWEIGHING * rows) * found.width**2
+    copies = 1 + (REWEIGHED_COPIES if again else 0)
+    dense = 8 * (squares * found.width**2 + copies * rows * found.width)
+    return WorkPlan(
+        tensors=len(found.touched),
+        parameters=parameters,
+        share=parameters / found.denoiser_weights,
+        touched_bytes=touched_bytes,
+        prompts=prompts,
+        encoder_passes=prompts * len(found.encoders),
+        seconds=START_SECONDS
+        + encoding / ENCODER_RATE
+        + solving / SOLVER_RATE
+        + reading / READ_RATE,
+        peak_bytes=START_BYTES + touched_bytes + max(layer, dense),
+        delta_bytes=_delta_bytes(found.width, rows),
+        copy_bytes=found.bytes,
+    )
+
+
+def _solver(found: FolderSurvey, method: Any, parameters: int) -> tuple[float, int]:
+    """Gives the operations of the solves, and how many squares of the width are held."""
+    rounds = getattr(method, "rounds", None)
+    if rounds is None:
+        return float(SOLVE_CUBES * found.width**3), SOLVE_SQUARES
+    root = parameters * found.width
+    return float((SOLVE_CUBES + ROUND_CUBES * (rounds + 1)) * found.width**3 + root), ROUND_SQUARES
+
+
+def _prompts(method: Any, request: ErasureRequest) -> set[str]:
+    """Lists what is embedded: wordings, what takes their place, and what is kept or looked at."""
+    prompts = {"", *getattr(method, "always_keep", ())}
+    for erasure in request.erasures:
+        for text in wordings(erasure.concept):
+            anchor = erasure.anchor.name if erasure.anchor else ""
+            whole = getattr(method, "target", "anchor") == "anchor" and not anchor
+            prompts |= {text} if whole else {text, text.replace(erasure.concept.name, anchor)}
+    return prompts | {text for concept in request.keep for text in wordings(concept)}
+
+
+def _delta_bytes(width: int, rows: int) -> int:
+    """Bounds the size of one map of the text side: two float32 factors of full rank at most."""
+    header = 1 << 14
+    return header + 2 * 4 * width * min(width, rows)

@@ -1,0 +1,93 @@
+"""What a method that trains will touch and take on a model folder, from configs and headers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from efface.hosts.architectures import members
+from efface.hosts.shards import folder_json, stored_tensors
+from efface.runs.gradient_eraser import require_anchor
+
+if TYPE_CHECKING:
+    from efface.concepts import ErasureRequest
+    from efface.hosts.survey import FolderSurvey
+    from efface.runs.gradient_eraser import GradientEraser
+
+__all__ = ["TrainingPlan", "plan_training"]
+
+FLOAT = 4
+"""Bytes of a value; training needs float32."""
+HELD_IN_PLACE = 4
+"""Copies of trained weights beside them: the originals, gradients and Adam's two averages."""
+HELD_BESIDE = 4
+"""Copies of low-rank layers: themselves, gradients and Adam's two averages."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """The numbers that ``efface plan`` shows of training; sizes in bytes."""
+
+    tensors: int
+    """How many weights are trained, or get a low-rank layer beside them."""
+    parameters: int
+    """Values in them."""
+    share: float
+    """Their share of the denoiser's values, 0 to 1."""
+    added: int
+    """Values in the low-rank layers; 0: the weights themselves are trained."""
+    model_bytes: int
+    """All networks of the pipeline in float32."""
+    training_bytes: int
+    """Originals, gradients and averages beside them; not what one step computes."""
+    delta_bytes: int
+    """Upper bound of the delta's size."""
+    copy_bytes: int
+    """Size of the model's folder."""
+
+
+def plan_training(
+    found: FolderSurvey, method: GradientEraser, request: ErasureRequest
+) -> TrainingPlan:
+    """Counts what training will hold; no weight is read.
+
+    Raises:
+        BadRequest: the model has nothing in the method's role, or a concept lacks the anchor that
+            the method puts in its place.
+    """
+    require_anchor(method, request)
+    role, rank = method.trained(len(request.erasures))
+    shapes = [weight.shape for weight in members(_empty(found), role).values()]
+    parameters = sum(shape.numel() for shape in shapes)
+    added = rank * sum(shape[0] + shape[1:].numel() for shape in shapes)
+    copies = HELD_IN_PLACE - (getattr(method, "originals", "memory") == "disk")
+    return TrainingPlan(
+        tensors=len(shapes),
+        parameters=parameters,
+        share=parameters / found.denoiser_weights,
+        added=added,
+        model_bytes=FLOAT * _values(found),
+        training_bytes=FLOAT * (HELD_BESIDE * added if added else copies * parameters),
+        delta_bytes=FLOAT * (added or parameters) + (1 << 14) + (len(shapes) << 9),
+        copy_bytes=found.bytes,
+    )
+
+
+def _empty(found: FolderSurvey) -> Any:
+    """Builds the denoiser without its values."""
+    import diffusers
+
+    part = found.folder / found.denoiser
+    config = folder_json(part / "config.json")
+    with torch.device("meta"):
+        network = getattr(diffusers, config["_class_name"]).from_config(config)
+    return SimpleNamespace(**{found.denoiser: network})
+
+
+def _values(found: FolderSurvey) -> int:
+    """Counts the values in all networks of a folder."""
+    parts = {file.parent for file in found.folder.glob("*/*.safetensors")}
+    return sum(tensor.numel for part in parts for tensor in stored_tensors(part).values())

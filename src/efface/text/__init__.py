@@ -1,0 +1,1 @@
+"""Prompts as rows: encoding, which rows move, which are kept."""

@@ -1,0 +1,226 @@
+"""Prompts to embeddings with a cache; where a prompt's words and its end-of-text token are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from efface.errors import BadModel, BadRequest
+from efface.randomness import evaluating
+from efface.text.identity import fingerprint
+
+TOKENS_A_PASS = 32 * 77
+"""Tokens that go through an encoder together: enough to be quick, few enough to fit."""
+
+ENDS, BEGINS = "</w>", "\u2581"
+"""What marks the end of a word in CLIP's vocabulary, and the beginning of one in T5's."""
+
+__all__ = ["Embedder", "TokenisedPrompt"]
+
+
+@dataclass(frozen=True)
+class TokenisedPrompt:
+    """A prompt as the text encoder reads it: begin, content, end, padding."""
+
+    text: str
+    ids: tuple[int, ...]
+    """As many as the encoder reads; ``ids[0]`` is the begin token."""
+    end: int
+    """Position of the (first) end-of-text token."""
+    begin: int = 1
+    """How many begin tokens there are: 1 in CLIP, 0 in T5."""
+    masked: bool = False
+    """Whether padding is hidden from whatever reads the rows."""
+
+    @property
+    def read(self) -> int:
+        """How many positions are read: up to the end token where padding is hidden, else all."""
+        return self.end + 1 if self.masked else len(self.ids)
+
+    @property
+    def last(self) -> int:
+        """Position of the last content token; 0 for an empty prompt.
+
+        That is the begin token in CLIP and, for want of one, the end token in T5.
+        """
+        return max(self.end - 1, 0)
+
+    @property
+    def content(self) -> tuple[int, ...]:
+        """The ids between begin and end."""
+        return self.ids[self.begin : self.end]
+
+
+class Embedder:
+    """Embeds prompts with one text encoder and remembers them as long as it lives.
+
+    A model whose weights cannot change may hold ``embedded_prompts``, which embedders then share.
+
+    Args:
+        model: has ``tokenizer`` and ``text_encoder``, under these names with ``suffix`` at the end.
+        suffix: ``_2`` or ``_3`` for the further encoders of a pipeline.
+        layer: which hidden states the denoiser reads: 0 the final output, -2 those that the last
+            layer is given, which is what ``hidden_states[-2]`` is.
+        length: tokens that a prompt is padded to; the tokenizer's own length when left out.
+        masked: padding is hidden, from the encoder and from what reads the rows.
+    """
+
+    pooled: bool = False
+    """Whether a prompt is one row; here it is one a token."""
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        suffix: str = "",
+        layer: int = 0,
+        length: int | None = None,
+        masked: bool = False,
+    ) -> None:
+        self._tokenizer: Any = getattr(model, f"tokenizer{suffix}", None)
+        self._encoder: Any = getattr(model, f"text_encoder{suffix}", None)
+        self._layer, self._place = layer, (suffix, layer)
+        self._masked = masked
+        self._states: dict[Any, Tensor] = getattr(model, "embedded_prompts", {})
+        self._tokens: dict[str, TokenisedPrompt] = {}
+        if self._tokenizer is None or self._encoder is None:
+            raise BadModel(
+                f"this pipeline has no tokenizer{suffix} or text_encoder{suffix}; "
+                "load a whole pipeline"
+            )
+        self._length = int(length or self._tokenizer.model_max_length)
+
+    @property
+    def width(self) -> int:
+        """The number of values in one token's embedding."""
+        return int(self._encoder.config.hidden_size)
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Widths of the parts of a row that are of different encoders; here it is one."""
+        return (self.width,)
+
+    def tokenised(self, prompt: str) -> TokenisedPrompt:
+        """Tokenises one prompt, padded to the encoder's length.
+
+        Raises:
+            BadRequest: the prompt is longer than the encoder reads.
+        """
+        if prompt not in self._tokens:
+            self._tokens[prompt] = self._tokenise(prompt)
+        return self._tokens[prompt]
+
+    def _tokenise(self, prompt: str) -> TokenisedPrompt:
+        length = self._length
+        raw = self._tokenizer(prompt, truncation=True, max_length=length + 1)["input_ids"]
+        if len(raw) > length:
+            raise BadRequest(
+                f"the prompt '{prompt}' has more tokens than the {length} that the text encoder "
+                "reads; shorten it"
+            )
+        padded = self._tokenizer(prompt, padding="max_length", max_length=length)["input_ids"]
+        end = raw.index(self._tokenizer.eos_token_id)
+        begin = int(raw[0] == self._tokenizer.bos_token_id)
+        return TokenisedPrompt(prompt, tuple(padded), end, begin, self._masked)
+
+    def embedded(
+        self, prompts: Sequence[str], *, afresh: bool = False
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Gives what the denoiser reads, the final hidden states, in float64 on the CPU.
+
+        Args:
+            prompts: what is read.
+            afresh: encode them by themselves, without looking at or adding to what is remembered.
+        """
+        size = max(1, TOKENS_A_PASS // self._length)
+        if afresh:
+            parts = [prompts[start : start + size] for start in range(0, len(prompts), size)]
+            return torch.cat([self._encode(list(part)) for part in parts])
+        keys = {prompt: (*self._place, prompt) for prompt in prompts}
+        missing = [prompt for prompt, key in keys.items() if key not in self._states]
+        for start in range(0, len(missing), size):
+            some = missing[start : start + size]
+            for prompt, states in zip(some, self._encode(some), strict=True):
+                self._states[keys[prompt]] = states
+        return torch.stack([self._states[keys[prompt]] for prompt in prompts])
+
+    def identity(self, prompts: Sequence[str]) -> Any:
+        """Tells all that decides the rows of prompts, in values that JSON holds."""
+        tokens = [[*asdict(self.tokenised(prompt)).values()] for prompt in prompts]
+        return [fingerprint(self._encoder), self._layer, self._length, self._masked, tokens]
+
+    def _encode(self, prompts: list[str]) -> Tensor:
+        ids = torch.tensor([self.tokenised(prompt).ids for prompt in prompts])
+        mask = None
+        if self._masked or getattr(self._encoder.config, "use_attention_mask", False):
+            ends = torch.tensor([self.tokenised(prompt).end for prompt in prompts])
+            mask = (torch.arange(ids.shape[1]) <= ends[:, None]).long().to(self._encoder.device)
+        states = self._run(ids.to(self._encoder.device), mask)
+        if not bool(states.isfinite().all()):
+            raise BadModel("the text encoder gives values that are not finite; try float32")
+        return states.to("cpu", torch.float64)
+
+    def _run(self, ids: Tensor, mask: Tensor | None) -> Tensor:
+        with evaluating(self._encoder), torch.no_grad():
+            if self._layer == 0:
+                found: Tensor = self._encoder(ids, attention_mask=mask)[0]
+                return found
+            with _capturing(self._encoder, self._layer) as seen:
+                self._encoder(ids, attention_mask=mask)
+        return seen[0]
+
+    def vocabulary(self) -> tuple[Float[Tensor, "n dim"], dict[int, str]]:
+        """Gives the table of input embeddings, and the plain words of three letters or more in it.
+
+        Words are tokens that end a word (CLIP) or begin one (T5); other pieces are left out.
+        """
+        table = self._encoder.get_input_embeddings().weight.detach().to("cpu", torch.float64)
+        known = self._tokenizer.get_vocab()
+        whole = {
+            number: token.removesuffix(ENDS).removeprefix(BEGINS)
+            for token, number in known.items()
+            if token.endswith(ENDS) or token.startswith(BEGINS)
+        }
+        plain = {n: word for n, word in whole.items() if word.isalpha() and word.isascii()}
+        return table, {n: word for n, word in plain.items() if len(word) >= 3}
+
+    def span(self, prompt: str, phrase: str) -> tuple[int, int]:
+        """Finds the first and last position of a phrase's tokens in a prompt; its last mention.
+
+        Raises:
+            BadRequest: the phrase has no tokens of its own there.
+        """
+        wanted = self.tokenised(phrase).content
+        ids = self.tokenised(prompt).ids
+        for start in reversed(range(self.tokenised(prompt).begin, len(ids) - len(wanted) + 1)):
+            if wanted and ids[start : start + len(wanted)] == wanted:
+                return start, start + len(wanted) - 1
+        raise BadRequest(f"the tokens of '{phrase}' are not in the prompt '{prompt}'")
+
+
+@contextmanager
+def _capturing(encoder: Any, layer: int) -> Iterator[list[Tensor]]:
+    """Collects what a layer of a CLIP encoder is given; transformers' own way leaves hooks behind.
+
+    Args:
+        encoder: the text encoder, or one that runs from files.
+        layer: hidden states by their number from the end; -2 is what the last layer is given.
+    """
+    network: nn.Module = getattr(encoder, "network", encoder)
+    layers = [part for part in network.modules() if type(part).__name__.endswith("EncoderLayer")]
+    seen: list[Tensor] = []
+
+    def look(_: nn.Module, positional: tuple[Any, ...], named: dict[str, Any]) -> None:
+        seen.append(positional[0] if positional else named["hidden_states"])
+
+    handle = layers[layer + 1].register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        yield seen
+    finally:
+        handle.remove()

@@ -1,0 +1,234 @@
+"""What a denoiser reads of a prompt: rows of one or several text encoders, or one pooled row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from efface.errors import BadModel
+from efface.randomness import evaluating
+from efface.text.embedding import Embedder, TokenisedPrompt
+
+__all__ = ["Padded", "Pooled", "SideBySide", "TextStream", "Weighted"]
+
+
+@runtime_checkable
+class TextStream(Protocol):
+    """Prompts as rows, with the places of their tokens; `Embedder` is one."""
+
+    pooled: bool
+    """Whether a prompt is one row, of no token in particular."""
+
+    @property
+    def width(self) -> int:
+        """The number of values in a row."""
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Widths of the parts of a row that are of different encoders."""
+
+    def vocabulary(self) -> tuple[Float[Tensor, "n dim"], dict[int, str]]:
+        """Gives the input embeddings and the plain words of the encoder that tells of tokens."""
+
+    def tokenised(self, prompt: str) -> TokenisedPrompt:
+        """Tells where a prompt's tokens are."""
+
+    def embedded(
+        self, prompts: Sequence[str], *, afresh: bool = False
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Gives the rows of prompts in float64 on the CPU; afresh, nothing is remembered."""
+
+    def identity(self, prompts: Sequence[str]) -> Any:
+        """Tells all that decides the rows of prompts, in values that JSON holds."""
+
+    def span(self, prompt: str, phrase: str) -> tuple[int, int]:
+        """Finds the first and last position of a phrase's tokens in a prompt."""
+
+
+class SideBySide:
+    """Rows of two CLIP encoders joined token by token, as in Stable Diffusion XL and 3.
+
+    Their tokenizers cut text alike and differ in what they pad with.
+    """
+
+    pooled = False
+
+    def __init__(self, first: Embedder, second: Embedder) -> None:
+        self._first, self._second = first, second
+        self.vocabulary = first.vocabulary
+
+    @property
+    def width(self) -> int:
+        """The widths of both."""
+        return sum(self.blocks)
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Both encoders."""
+        return self._first.width, self._second.width
+
+    def tokenised(self, prompt: str) -> TokenisedPrompt:
+        """Tokens of the first encoder; the second has its own at the same places.
+
+        Raises:
+            BadModel: the two tokenizers cut the prompt differently.
+        """
+        mine, theirs = self._first.tokenised(prompt), self._second.tokenised(prompt)
+        if mine.end != theirs.end or len(mine.ids) != len(theirs.ids):
+            raise BadModel(
+                f"the two tokenizers cut '{prompt}' into {mine.end - 1} and {theirs.end - 1} "
+                "tokens; their rows cannot be joined"
+            )
+        return mine
+
+    def embedded(
+        self, prompts: Sequence[str], *, afresh: bool = False
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Joins the rows of both encoders."""
+        both = (self._first, self._second)
+        return torch.cat([one.embedded(prompts, afresh=afresh) for one in both], dim=-1)
+
+    def identity(self, prompts: Sequence[str]) -> Any:
+        """Tells both encoders."""
+        return ["side by side", self._first.identity(prompts), self._second.identity(prompts)]
+
+    def span(self, prompt: str, phrase: str) -> tuple[int, int]:
+        """Finds a phrase as the first encoder does."""
+        return self._first.span(prompt, phrase)
+
+
+class Padded:
+    """Rows of a narrower stream filled up with zeros, as Stable Diffusion 3 joins CLIP to T5."""
+
+    pooled = False
+
+    def __init__(self, inner: TextStream, width: int) -> None:
+        self._inner = inner
+        self.width = width
+        self.tokenised, self.span = inner.tokenised, inner.span
+        self.vocabulary = inner.vocabulary
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The inner stream's blocks, then the zeros."""
+        zeros = self.width - self._inner.width
+        return (*self._inner.blocks, zeros) if zeros else self._inner.blocks
+
+    def identity(self, prompts: Sequence[str]) -> Any:
+        """Tells the inner stream and the width."""
+        return ["padded", self.width, self._inner.identity(prompts)]
+
+    def embedded(
+        self, prompts: Sequence[str], *, afresh: bool = False
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Fills the inner stream's rows up."""
+        rows = self._inner.embedded(prompts, afresh=afresh)
+        return functional.pad(rows, (0, self.width - rows.shape[-1]))
+
+
+class Weighted:
+    """Rows of a stream times a number: ``P c = t`` asks the same of rows of any length.
+
+    The number decides how much the rows count beside those of another stream.
+    """
+
+    pooled = False
+
+    def __init__(self, inner: TextStream, factor: float) -> None:
+        self.inner, self._factor = inner, factor
+        self.tokenised, self.span = inner.tokenised, inner.span
+        self.vocabulary = inner.vocabulary
+
+    @property
+    def width(self) -> int:
+        """The inner stream's width."""
+        return self.inner.width
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The inner stream's blocks."""
+        return self.inner.blocks
+
+    def identity(self, prompts: Sequence[str]) -> Any:
+        """Tells the inner stream and the factor."""
+        return ["weighted", self._factor.hex(), self.inner.identity(prompts)]
+
+    def embedded(
+        self, prompts: Sequence[str], *, afresh: bool = False
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Scales the inner stream's rows."""
+        return self.inner.embedded(prompts, afresh=afresh) * self._factor
+
+
+class Pooled:
+    """One row a prompt: the pooled outputs of CLIP encoders, joined.
+
+    Args:
+        model: the pipeline.
+        suffixes: of the encoders, in the order in which the denoiser reads them.
+    """
+
+    pooled = True
+
+    def __init__(self, model: Any, *suffixes: str) -> None:
+        self._embedders = [Embedder(model, suffix=suffix) for suffix in suffixes]
+        self._encoders = [getattr(model, f"text_encoder{suffix}") for suffix in suffixes]
+        self._rows: dict[Any, Tensor] = getattr(model, "embedded_prompts", {})
+        self._place = ("pooled", *suffixes)
+        self.vocabulary = self._embedders[0].vocabulary
+
+    @property
+    def width(self) -> int:
+        """The widths of all pooled outputs."""
+        return int(self.embedded([""]).shape[-1])
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The width of each encoder's pooled output."""
+        return tuple(part.shape[-1] for part in self._parts([""]))
+
+    def tokenised(self, prompt: str) -> TokenisedPrompt:
+        """Tokens of the first encoder."""
+        return self._embedders[0].tokenised(prompt)
+
+    def span(self, prompt: str, phrase: str) -> tuple[int, int]:
+        """Finds a phrase as the first encoder does."""
+        return self._embedders[0].span(prompt, phrase)
+
+    def identity(self, prompts: Sequence[str]) -> Any:
+        """Tells the encoders."""
+        return ["pooled", *(each.identity(prompts) for each in self._embedders)]
+
+    def embedded(
+        self, prompts: Sequence[str], *, afresh: bool = False
+    ) -> Float[Tensor, "batch 1 dim"]:
+        """Gives each prompt's pooled row."""
+        if afresh:
+            parts = [list(prompts[start : start + 32]) for start in range(0, len(prompts), 32)]
+            return torch.cat([self._pool(part) for part in parts])[:, None]
+        keys = {prompt: (*self._place, prompt) for prompt in prompts}
+        missing = [prompt for prompt, key in keys.items() if key not in self._rows]
+        for start in range(0, len(missing), 32):
+            some = missing[start : start + 32]
+            for prompt, row in zip(some, self._pool(some), strict=True):
+                self._rows[keys[prompt]] = row[None]
+        return torch.stack([self._rows[keys[prompt]] for prompt in prompts])
+
+    def _pool(self, prompts: list[str]) -> Float[Tensor, "batch dim"]:
+        return torch.cat(self._parts(prompts), dim=-1)
+
+    def _parts(self, prompts: list[str]) -> list[Tensor]:
+        parts = []
+        for embedder, encoder in zip(self._embedders, self._encoders, strict=True):
+            ids = torch.tensor([embedder.tokenised(prompt).ids for prompt in prompts])
+            with evaluating(encoder), torch.no_grad():
+                output = encoder(ids.to(encoder.device))
+            projected = getattr(output, "text_embeds", None)
+            pooled = output.pooler_output if projected is None else projected
+            parts.append(pooled.to("cpu", torch.float64))
+        return parts

@@ -1,0 +1,64 @@
+"""Pictures go back to noise and come again, alike with erasures that hold the empty prompt."""
+
+import pytest
+import torch
+
+import efface
+from efface.diffusion.denoising import Denoiser
+from efface.diffusion.inversion import inverted, purified, redrawn
+from efface.errors import BadModel
+from tests.conftest import host
+from tests.methods.trained import ran
+
+
+@pytest.fixture(scope="module")
+def emoji():
+    pipe = efface.load("emoji")
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def drawn(pipe, prompt="a twemoji emoji of a cat", seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    options = {"num_inference_steps": 10, "guidance_scale": 3.0, "output_type": "pt"}
+    return pipe(prompt, generator=generator, **options).images
+
+
+def test_a_picture_comes_again_from_its_noise(emoji):
+    denoiser = Denoiser(emoji)
+    generator = torch.Generator().manual_seed(0)
+    asked = denoiser.conditions(["a twemoji emoji of a cat"])
+    start = torch.randn(1, *denoiser.latent_shape, generator=generator)
+    clean = redrawn(denoiser, start, asked, steps=40, guidance=1.0)
+    noise = inverted(denoiser, clean, asked, steps=40)
+    again = redrawn(denoiser, noise, asked, steps=40, guidance=1.0)
+    assert float((again - clean).norm() / clean.norm()) < 0.2
+    elsewhere = torch.randn(1, *denoiser.latent_shape, generator=generator)
+    other = redrawn(denoiser, elsewhere, asked, steps=40, guidance=1.0)
+    assert float((other - clean).norm() / clean.norm()) > 0.5
+
+
+def test_purifying_without_an_erasure_keeps_the_picture(emoji):
+    picture = drawn(emoji)
+    same = purified(emoji, picture, "a twemoji emoji of a cat", steps=40, guidance=1.0)
+    assert same.shape == picture.shape
+    assert float((same - picture).abs().mean()) < 0.08
+
+
+def test_an_erasure_that_holds_the_empty_prompt_inverts_alike(tiny_sd1):
+    denoiser = Denoiser(tiny_sd1)
+    clean = 0.2 * torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))
+    empty = denoiser.conditions([""])
+    before = inverted(denoiser, clean, empty, steps=4)
+    settings = {"mode": "negate", "constraint": "projection", "keep_weight": 0.0}
+    delta = ran("all_but_one", tiny_sd1, **settings).delta
+    with delta.apply(tiny_sd1):
+        after = inverted(Denoiser(tiny_sd1), clean, empty, steps=4)
+    assert torch.allclose(before, after, atol=1e-3)
+
+
+def test_flows_are_refused():
+    pipe = host("tiny_sd3")
+    denoiser = Denoiser(pipe)
+    with pytest.raises(BadModel, match="flow"):
+        inverted(denoiser, torch.zeros(1, 4, 8, 8), denoiser.conditions([""]), steps=2)

@@ -1,0 +1,95 @@
+"""The detectors around an erasure: nothing happened, everything broke, something is missing."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+
+from efface.concepts import Concept, Erasure, ErasureRequest, request
+from efface.contracts import Method
+from efface.deltas.patches import DensePatch, TextMapPatch
+from efface.errors import MissingInput, ModelCollapsed, NothingChanged
+from efface.runs.checks import inspect, require
+from tests.deltas import toys
+
+MAP = "unet/key_value"
+KEY = "unet/mid_block.attentions.0.transformer_blocks.0.attn1.to_q.weight"
+PISTOL = request("pistol", keep=["cat"])
+
+
+def text_map(pipe, left, right):
+    return toys.delta(pipe, {MAP: TextMapPatch(left, right)})
+
+
+def identity_map(pipe, factor):
+    """Multiplies all keys and values by one plus a factor."""
+    return text_map(pipe, factor * torch.eye(32), torch.eye(32))
+
+
+def test_a_change_of_nothing_is_an_error(tiny_sd1):
+    with pytest.raises(NothingChanged, match="changed no weight"):
+        inspect(tiny_sd1, identity_map(tiny_sd1, 0.0), PISTOL)
+
+
+def test_a_change_that_prompts_do_not_feel_is_an_error(tiny_sd1):
+    with pytest.raises(NothingChanged, match="which is rounding"):
+        inspect(tiny_sd1, identity_map(tiny_sd1, 1e-6), PISTOL)
+
+
+def test_a_change_of_everything_is_an_error(tiny_sd1):
+    with pytest.raises(ModelCollapsed, match="of kept prompts changed by 200%"):
+        inspect(tiny_sd1, identity_map(tiny_sd1, 2.0), PISTOL)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_an_error(tiny_sd1, value):
+    with pytest.raises(ModelCollapsed, match="not finite"):
+        inspect(tiny_sd1, identity_map(tiny_sd1, value), PISTOL)
+
+
+def test_what_is_seen_is_what_was_done(tiny_sd1):
+    """All keys and values times 1.25: every response is 0.25, and so is the change of weights."""
+    seen = inspect(tiny_sd1, identity_map(tiny_sd1, 0.25), PISTOL)
+    assert seen["probe"] == "keys and values"
+    for name in ("weight_change", "erased_response", "kept_response"):
+        assert seen[name] == pytest.approx(0.25, rel=1e-5)
+
+
+def test_changes_outside_text_are_seen_in_the_predicted_noise(tiny_sd1):
+    change = DensePatch(0.3 * toys.drawn(0, 32, 32))
+    seen = inspect(tiny_sd1, toys.delta(tiny_sd1, {KEY: change}), PISTOL)
+    assert seen["probe"] == "predicted noise"
+    assert seen["erased_response"] > 0
+
+
+def test_a_bare_network_is_checked_by_its_weights():
+    network = torch.nn.utils.skip_init(torch.nn.Linear, 3, 2)
+    with torch.no_grad():
+        network.weight.fill_(1.0)
+    made = toys.delta(network, {"model/weight": DensePatch(torch.full((2, 3), 0.5))})
+    seen = inspect(network, made, PISTOL)
+    assert (seen["probe"], seen["weight_change"]) == ("weights", pytest.approx(0.5))
+
+
+@pytest.mark.parametrize(
+    "need", ["anchor", "keep", "images", "labels", "forget_data", "retain_data"]
+)
+def test_what_is_missing_is_named(need):
+    @dataclass(frozen=True, kw_only=True)
+    class Demanding(Method):
+        needs: ClassVar = frozenset({need})
+
+    with pytest.raises(MissingInput, match=f"'{need}'"):
+        require(Demanding(), request("pistol"))
+    full = Concept(name="pistol", images=(Path("one.png"),), labels=(3,))
+    require(
+        Demanding(),
+        ErasureRequest(
+            erasures=(Erasure(concept=full, anchor=Concept(name="lamp")),),
+            keep=(Concept(name="cat"),),
+            forget_data=Path("forget"),
+            retain_data=Path("retain"),
+        ),
+    )
