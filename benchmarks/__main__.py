@@ -2,7 +2,7 @@
 
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
                      [transfer] [implicit] [cost] [alone] [true_size]
-                     [tradeoff]
+                     [tradeoff] [leftover] [leftover_methods]
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from benchmarks import (
     debias,
     erasure,
     implicit,
+    leftover,
     mass,
     presets,
     together,
@@ -39,6 +40,8 @@ EXPERIMENTS = {
     "alone": alone.run,
     "true_size": true_size.run,
     "tradeoff": tradeoff.run,
+    "leftover": leftover.run,
+    "leftover_methods": leftover.methods,
 }
 
 

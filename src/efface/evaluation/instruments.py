@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from efface import registry
-from efface.contracts import ImageMetric, Instrument, Judge, SetMetric, Suite
+from efface.contracts import ImageMetric, Instrument, Judge, JudgeCard, SetMetric, Suite
 from efface.errors import BadRequest, MissingInput
 from efface.metrics.clip_score import Clip
 
@@ -25,6 +25,13 @@ class _Featured(Protocol):
         """Encodes pictures."""
 
 
+@runtime_checkable
+class _SeesLeftovers(Protocol):
+    @property
+    def leftovers(self) -> Judge:
+        """Gives the judge of leftovers that belongs to this judge's pictures."""
+
+
 @dataclass(frozen=True)
 class Instruments:
     """The metrics of one evaluation and the names of what they measure with."""
@@ -32,7 +39,10 @@ class Instruments:
     image_metrics: tuple[ImageMetric, ...]
     set_metrics: tuple[SetMetric, ...]
     names: Mapping[str, str]
-    """By "judge", "clip" and "features"; only those in use."""
+    """By "judge", "leftover", "clip" and "features"; only those in use."""
+
+    leftover_card: JudgeCard | None = None
+    """What is known about the judge of leftovers, where one is in use."""
 
     def measure(self, metric: ImageMetric) -> str:
         """Names a metric together with its instrument, so that rows of two never mix."""
@@ -54,14 +64,20 @@ def instruments_for(suite: Suite, judge: Judge, clip: Clip | None) -> Instrument
         sources["clip"] = (_clip_name(clip), clip)
     if features := _features(judge, clip):
         sources["features"] = features
+    if isinstance(judge, _SeesLeftovers):
+        sources["leftover"] = (_judge_name(judge.leftovers), judge.leftovers)
+    per_image = [one for one in suite.image_metrics if one != "leftover" or one in sources]
     listed: list[tuple[Sequence[str], str]] = [
-        (suite.image_metrics, "scores"),
+        (per_image, "scores"),
         (suite.set_metrics, "distance"),
     ]
     built = [tuple(_built(name, verb, sources) for name in given) for given, verb in listed]
     used = {"judge", *(metric.uses for group in built for metric in group)}
     names = {str(use): name for use, (name, _) in sources.items() if use in used}
-    return Instruments(built[0], built[1], names)
+    if len(per_image) < len(suite.image_metrics):
+        names["leftover"] = f"not measured: {_judge_name(judge)} has no judge of leftovers"
+    card = sources["leftover"][1].card if "leftover" in used else None
+    return Instruments(built[0], built[1], names, card)
 
 
 def _built(name: str, verb: str, sources: Mapping[Instrument, tuple[str, Any]]) -> Any:

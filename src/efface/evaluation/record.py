@@ -88,7 +88,9 @@ class Evaluation:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """The delta's own account of method, settings, request and seed."""
     instruments: Mapping[str, str] = field(default_factory=dict)
-    """What scored, by "judge", "clip" and "features"."""
+    """What scored, by "judge", "leftover", "clip" and "features"."""
+    leftover_judge: JudgeCard | None = None
+    """The card of what looked for leftovers; None where nothing did."""
     store: Path
     """Folder of the pictures; in the file it is relative to the file."""
     created: str = ""

@@ -148,6 +148,7 @@ def _measured(
         after=sources[1] if len(sources) > 1 else None,
         provenance=asdict(job.delta.provenance) if job.delta else {},
         instruments=job.instruments.names,
+        leftover_judge=job.instruments.leftover_card,
         store=job.store.folder,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={**ran.versions, "commit": ran.commit + ("+changes" if ran.dirty else "")},
