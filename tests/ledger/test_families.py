@@ -13,12 +13,12 @@ from efface.closed_form.edit_report import stored
 from efface.closed_form.text_space import TokenPairs, joined, ridge_edit, token_factors
 from efface.concepts import Concept, request
 from efface.errors import BadRequest
+from efface.hosts.embedding import Embedder
 from efface.ledger import Ledger
 from efface.ledger.rows import Encoder, read_rows, write_rows
 from efface.methods.uce import Uce
 from efface.runs.erasing import erase
 from efface.text.attention import key_value_weights
-from efface.text.embedding import Embedder
 from efface.text.keep_sets import kept_set
 from tests.conftest import host
 
