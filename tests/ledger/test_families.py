@@ -18,7 +18,7 @@ from efface.ledger import Ledger
 from efface.ledger.rows import Encoder, read_rows, write_rows
 from efface.methods.uce import Uce
 from efface.runs.erasing import erase
-from efface.text.attention import key_value_weights
+from efface.text.branches import text_branches
 from efface.text.keep_sets import kept_set
 from tests.conftest import host
 
@@ -87,7 +87,7 @@ def test_a_ledger_made_before_gives_what_it_gave(tmp_path, family):
         ridge=method.ridge,
     )
     assert result.diagnostics["condition"] == solution.conditioning.condition
-    small = stored(solution.map, key_value_weights(pipe.unet, pairs.sources.shape[1]))
+    small = stored(solution.map, text_branches(pipe)[0].weights)
     assert torch.equal(patch.left, small.left)
     assert torch.equal(patch.right, small.right)
 

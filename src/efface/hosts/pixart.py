@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from efface.errors import BadModel
 from efface.hosts.components import canonical
-from efface.hosts.conditions import PLAIN, Encoding
+from efface.hosts.conditions import PLAIN, Conditions, Encoding
 from efface.hosts.embedding import Embedder, TokenisedPrompt
 from efface.hosts.host import Host, WidthRead, class_names
 from efface.hosts.readers import TextReader, key_values
