@@ -1,4 +1,4 @@
-"""Around every erasure: does the request fit, did anything happen, is anything broken."""
+"""After every erasure: did anything happen, is anything broken."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface.concepts import ErasureRequest, wordings
-from efface.contracts import Method
 from efface.deltas.delta import Delta
 from efface.deltas.patches import TextMapPatch
 from efface.diffusion.denoising import Denoiser
-from efface.errors import MissingInput, ModelCollapsed, NothingChanged
+from efface.errors import ModelCollapsed, NothingChanged
 from efface.hosts.architectures import FAMILIES, layout
 from efface.hosts.components import find
 from efface.randomness import derive
 from efface.text.branches import text_branches
 
-__all__ = ["Inspection", "inspect", "require"]
+__all__ = ["Inspection", "inspect"]
 
 NOTHING = 1e-4
 """Relative response below which a concept counts as untouched; rounding in float32 reaches 1e-6."""
@@ -46,27 +45,6 @@ class Inspection:
     probe: str
     """What was compared: ``keys and values``, ``layers that read text``, ``predicted noise`` or,
     without text, ``weights``."""
-
-
-def require(method: Method, request: ErasureRequest) -> None:
-    """Refuses a request that lacks what a method needs, before any work.
-
-    Raises:
-        MissingInput: naming the field.
-    """
-    name = type(method).__module__.rpartition(".")[2]
-    concepts = [erasure.concept for erasure in request.erasures]
-    absent = {
-        "anchor": any(erasure.anchor is None for erasure in request.erasures),
-        "keep": not request.keep,
-        "images": any(not concept.images for concept in concepts),
-        "labels": any(not concept.labels for concept in concepts),
-        "forget_data": request.forget_data is None,
-        "retain_data": request.retain_data is None,
-    }
-    for need in sorted(method.needs):
-        if absent.get(need, False):
-            raise MissingInput(f"{name} needs '{need}' and the request has none; add it")
 
 
 def inspect(model: Any, delta: Delta, request: ErasureRequest) -> Mapping[str, Any]:

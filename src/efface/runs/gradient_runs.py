@@ -27,7 +27,6 @@ from efface.errors import BadModel, BadRequest
 from efface.memory import MemoryRanOut
 from efface.progress import told
 from efface.randomness import split
-from efface.runs.checks import require
 from efface.runs.gradient_eraser import GradientEraser, require_anchor, worded
 from efface.text.branches import check_family
 from efface.training.hooks import Hooks
@@ -58,7 +57,6 @@ class GradientRun:
         generator: torch.Generator,
         monitor: Monitor,
     ) -> None:
-        require(method, request)
         check_family(model, method)
         require_anchor(method, request)
         self.method, self.model, self.request = method, model, request

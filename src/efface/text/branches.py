@@ -121,8 +121,8 @@ class TextBranch:
             ]
         )
 
-    def seen(self) -> Float[Tensor, "_ dim"]:
-        """Gives an F such that ``|F x|`` is the length of all values that a row x becomes.
+    def value_factor(self) -> Float[Tensor, "_ dim"]:
+        """Gives an F with ``|F x|^2 = sum |W x|^2`` over the value layers W.
 
         Values are what is drawn; keys say where. A layer that makes both counts whole.
         """
@@ -185,8 +185,7 @@ def check_family(model: Any, method: Eraser[Any]) -> None:
     Raises:
         BadRequest: naming the method, the family, and those that it edits.
     """
-    name = type(method).__module__.rpartition(".")[2]
-    refuse_family(name, method.families, layout(model))
+    refuse_family(method.name, method.families, layout(model))
 
 
 def refuse_family(name: str, families: Collection[str], family: str) -> None:
