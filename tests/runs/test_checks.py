@@ -1,16 +1,12 @@
 """The detectors around an erasure: nothing happened, everything broke, something is missing."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
 
 import pytest
 import torch
 
-from efface.concepts import Concept, Erasure, ErasureRequest, request
-from efface.contracts import Method
+from efface.concepts import request
 from efface.deltas.patches import DensePatch, TextMapPatch
-from efface.errors import MissingInput, ModelCollapsed, NothingChanged
+from efface.errors import ModelCollapsed, NothingChanged
 from efface.runs.checks import inspect
 from tests.deltas import toys
 

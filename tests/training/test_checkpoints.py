@@ -169,6 +169,8 @@ def test_an_identity_tells_runs_apart_but_lets_steps_change():
     from efface.concepts import request
 
     same = identity_of("esd", "emoji", request("cat"), Settings(steps=3), 0)
-    assert same == identity_of("esd", "emoji", request("cat"), Settings(steps=9, learning_rate=1.0), 0)
+    assert same == identity_of(
+        "esd", "emoji", request("cat"), Settings(steps=9, learning_rate=1.0), 0
+    )
     assert same != identity_of("esd", "emoji", request("dog"), Settings(steps=3), 0)
     assert same != identity_of("esd", "emoji", request("cat"), Settings(steps=3, batch=7), 0)

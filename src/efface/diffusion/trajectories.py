@@ -15,8 +15,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from efface.diffusion.denoising import SAMPLES_A_PASS, Conditions, Denoiser
-from efface.diffusion.noise import guided
+from efface.diffusion.denoising import SAMPLES_A_PASS, Denoiser
+from efface.diffusion.sampling import denoise
+from efface.hosts.conditions import Conditions
 from efface.progress import told
 
 __all__ = ["Pool", "drawn_latents", "fresh_pool", "sampled_pool", "stopped"]
@@ -98,66 +99,33 @@ def sampled_pool(
     """
     start = drawn_latents(denoiser, len(followed), generator)
     parts: list[Pool] = []
-    batches = torch.arange(len(followed)).split(SAMPLES_A_PASS // 2)
-    with denoiser.still():
-        for number, some in enumerate(batches):
-            batch, own = (number, len(batches)), conditions[followed[some]]
-            visits = _visited(denoiser, own, start[some], (steps, last), guidance, batch)
-            clean = visits.pop()[0]
-            for step, (latents, time, without, with_prompt) in enumerate(visits):
-                parts.append(
-                    Pool(
-                        latents=latents,
-                        times=torch.full((len(some),), float(time), dtype=torch.float64),
-                        step_index=torch.full((len(some),), step),
-                        prompt_index=followed[some],
-                        trajectory_index=some,
-                        unconditional=without,
-                        conditional=with_prompt,
-                        clean=clean,
-                    )
+    visited, visits = 0, (last or steps) * len(followed)
+    for batch in torch.arange(len(followed)).split(SAMPLES_A_PASS // 2):
+        latents = start[batch]
+        for visit in denoise(
+            denoiser,
+            latents,
+            conditions[followed[batch]],
+            scheduler=denoiser.ready(steps),
+            guidance=guidance,
+            stops=torch.full((len(batch),), last or steps),
+        ):
+            unconditional, conditional = visit.predictions()
+            parts.append(
+                Pool(
+                    latents=visit.latents,
+                    times=torch.full((len(batch),), float(visit.time), dtype=torch.float64),
+                    step_index=torch.full((len(batch),), visit.index),
+                    prompt_index=followed[batch],
+                    trajectory_index=batch,
+                    unconditional=unconditional,
+                    conditional=conditional,
+                    clean=latents,  # which the loop moves on to where the trajectories end
                 )
+            )
+            visited += len(batch)
+            told("sampling trajectories", visited, visits)
     return Pool.joined(parts)
-
-
-def _visited(
-    denoiser: Denoiser,
-    conditions: Conditions,
-    latents: Tensor,
-    length: tuple[int, int | None],
-    guidance: float,
-    batch: tuple[int, int],
-) -> list[tuple[Tensor, ...]]:
-    """Runs one batch, told by its number and how many there are, to its end.
-
-    The last entry holds the clean latents alone.
-    """
-    steps, last = length
-    scheduler = denoiser.ready(steps)
-    empty = denoiser.conditions([""]).repeated(len(latents))
-    found: list[tuple[Tensor, ...]] = []
-    times = scheduler.timesteps[:last]
-    for place, time in enumerate(times):
-        without, with_prompt = _both(denoiser, latents, time, empty, conditions)
-        found.append((latents, time, without, with_prompt))
-        steered = guided(without, with_prompt, guidance)
-        latents = scheduler.step(steered, time, latents).prev_sample
-        passes = batch[0] * len(times) + place + 1
-        told("sampling trajectories", passes, batch[1] * len(times))
-    return [*found, (latents,)]
-
-
-def _both(
-    denoiser: Denoiser, latents: Tensor, time: Tensor, empty: Conditions, conditions: Conditions
-) -> tuple[Tensor, Tensor]:
-    """Predicts without and with the prompt in one batch."""
-    count = len(latents)
-    predicted = denoiser.predict(
-        torch.cat([latents, latents]),
-        time.to(torch.float64).expand(2 * count),
-        Conditions.joined([empty, conditions]),
-    )
-    return predicted[:count], predicted[count:]
 
 
 def fresh_pool(
@@ -230,16 +198,10 @@ def stopped(
         steps: of the whole trajectory.
         guidance: scale of classifier-free guidance.
     """
-    scheduler = denoiser.ready(steps)
     latents = start.clone()
-    empty = denoiser.conditions([""])
-    with denoiser.still():
-        for place, time in enumerate(scheduler.timesteps[: int(places.max())]):
-            going = (places > place).nonzero().flatten()
-            some = latents[going]
-            without, with_prompt = _both(
-                denoiser, some, time, empty.repeated(len(going)), conditions[going]
-            )
-            steered = guided(without, with_prompt, guidance)
-            latents[going] = scheduler.step(steered, time, some).prev_sample
+    scheduler = denoiser.ready(steps)
+    for _ in denoise(
+        denoiser, latents, conditions, scheduler=scheduler, guidance=guidance, stops=places
+    ):
+        pass
     return latents

@@ -15,6 +15,7 @@ from efface.contracts import Monitor, silent
 from efface.deltas.recording import Recording, model_name
 from efface.deltas.results import ErasureResult
 from efface.errors import BadRequest
+from efface.hosts.families import layout
 from efface.hosts.loading import BUNDLED, bundled
 from efface.ledger import storage
 from efface.ledger.entries import Entry, seal
@@ -30,9 +31,9 @@ from efface.ledger.rows import (
     write_rows,
 )
 from efface.methods.uce import Uce
-from efface.runs.checks import inspect
+from efface.runs.checks import check_family, inspect
 from efface.text.branch_edits import BranchEdit, edit_branches
-from efface.text.branches import TextBranch, check_family, text_branches
+from efface.text.branches import TextBranch, text_branches
 from efface.text.token_rules import worded_by
 
 __all__ = ["Ledger"]
@@ -258,7 +259,7 @@ class Ledger:
         )
 
     def _check_encoder(self, model: Any) -> None:
-        check_family(model, self.method)
+        check_family("uce", self.method.families, layout(model))
         if not self.encoder.same(Encoder.of(model)):
             raise BadRequest(
                 f"the ledger was made with the text encoder of {self.base_model} and "

@@ -20,7 +20,7 @@ from efface.closed_form.text_space import (
 from efface.contracts import Eraser, Monitor, Paper, TextToImage, Work, silent
 from efface.deltas.recording import Recording
 from efface.errors import BadRequest, require_positive
-from efface.hosts.architectures import FAMILIES
+from efface.hosts.families import FAMILIES
 from efface.text.branch_edits import BranchEdit, edit_branches, movement
 from efface.text.branches import text_branches
 from efface.text.mining import Mining
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from efface.concepts import ErasureRequest
     from efface.deltas.results import ErasureResult
+    from efface.hosts.streams import TextStream
     from efface.text.branches import TextBranch
     from efface.text.keep_sets import KeepSet
-    from efface.text.streams import TextStream
 
 __all__ = ["Realera"]
 

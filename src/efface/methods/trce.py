@@ -12,7 +12,7 @@ from efface.closed_form.text_space import TokenPairs, joined, ridge_edit
 from efface.contracts import Eraser, Monitor, Paper, TextToImage, Work, silent
 from efface.deltas.recording import Recording
 from efface.errors import BadRequest
-from efface.hosts.architectures import FAMILIES, layout
+from efface.hosts.families import FAMILIES, layout
 from efface.text.branch_edits import BranchEdit, edit_branches, movement
 from efface.text.branches import text_branches
 from efface.text.token_rules import embedded_pairs, prompts_read
@@ -20,8 +20,8 @@ from efface.text.token_rules import embedded_pairs, prompts_read
 if TYPE_CHECKING:
     from efface.concepts import Erasure, ErasureRequest
     from efface.deltas.results import ErasureResult
+    from efface.hosts.streams import TextStream
     from efface.text.branches import TextBranch
-    from efface.text.streams import TextStream
     from efface.text.token_rules import PromptPair
 
 __all__ = ["Trce"]

@@ -11,7 +11,7 @@ from efface.closed_form.text_space import Weighting, free_directions, ridge_edit
 from efface.contracts import Eraser, Monitor, Paper, TextToImage, Work, silent
 from efface.deltas.recording import Recording
 from efface.errors import BadRequest, require_positive
-from efface.hosts.architectures import FAMILIES
+from efface.hosts.families import FAMILIES
 from efface.text.anchors import toward_nearest
 from efface.text.branch_edits import BranchEdit, edit_branches, movement
 from efface.text.branches import text_branches
