@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from efface.contracts import Monitor, Need, Paper, TextToImage, silent
+from efface.contracts import Monitor, Paper, TextToImage, silent
 from efface.diffusion.losses import Ask, predicted
 from efface.errors import BadRequest
 from efface.runs.gradient_eraser import SMALL, GradientEraser
@@ -52,7 +52,6 @@ class AllButOne(GradientEraser):
     paper: ClassVar[Paper] = Paper(
         "All but One: Surgical Concept Erasing with Model Preservation", "2312.12807", 2024
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
 
     mode: Literal["replace", "suppress", "negate"] = "replace"
     """What becomes of the guidance term: the anchor's, none, or its opposite."""

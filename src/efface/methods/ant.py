@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from efface.closed_form.fusion import fused
-from efface.contracts import Monitor, Need, Paper, TextToImage, silent
+from efface.contracts import Monitor, Paper, TextToImage, silent
 from efface.diffusion.losses import Ask, matched
 from efface.diffusion.noise import guided, negated
 from efface.errors import BadRequest
@@ -62,7 +62,6 @@ class Ant(GradientEraser):
         "2504.12782",
         2025,
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
 
     parameters: Literal["unet", "cross_attention", "key_value", "not_cross_attention"] = "unet"
     """Which weights the mask chooses from; ``several="fused"`` has no mask, and ignores it."""

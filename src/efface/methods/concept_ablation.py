@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
-from efface.contracts import Monitor, Need, Paper, TextToImage, silent
+from efface.contracts import Monitor, Paper, TextToImage, silent
 from efface.diffusion.losses import Ask, matched
 from efface.hosts.conditions import Conditions
 from efface.randomness import noise_like
@@ -56,7 +56,6 @@ class ConceptAblation(GradientEraser):
     paper: ClassVar[Paper] = Paper(
         "Ablating Concepts in Text-to-Image Diffusion Models", "2303.13516", 2023
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
     families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})
 

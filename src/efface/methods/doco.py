@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 
 from efface import progress
-from efface.contracts import Monitor, Need, Paper, TextToImage, silent
+from efface.contracts import Monitor, Paper, TextToImage, silent
 from efface.diffusion.losses import Ask, predicted
 from efface.diffusion.noised import Noised, Told, noised
 from efface.errors import BadRequest, require_positive
@@ -62,7 +62,6 @@ class Doco(GradientEraser):
         "2405.15304",
         2025,
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
 
     parameters: Literal["key_value", "cross_attention", "unet"] = "key_value"
     """Which weights are trained."""

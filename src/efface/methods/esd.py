@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from efface.contracts import Monitor, Need, Paper, TextToImage, silent
+from efface.contracts import Monitor, Paper, TextToImage, silent
 from efface.diffusion.losses import Ask, matched
 from efface.diffusion.noise import negated
 from efface.runs.gradient_eraser import SMALL, GradientEraser
@@ -46,7 +46,6 @@ class Esd(GradientEraser):
     """
 
     paper: ClassVar[Paper] = Paper("Erasing Concepts from Diffusion Models", "2303.07345", 2023)
-    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
     families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from efface.closed_form.neighbours import Shell, sampled
-from efface.contracts import Monitor, Need, Paper, TextToImage, silent
+from efface.contracts import Monitor, Paper, TextToImage, silent
 from efface.deltas.application import unedited
 from efface.diffusion.denoising import Denoiser
 from efface.diffusion.losses import Ask, matched
@@ -49,7 +49,6 @@ class RealeraNoise(GradientEraser):
     paper: ClassVar[Paper] = Paper(
         "RealEra: Semantic-level Concept Erasure via Neighbor-Concept Mining", "2410.09140", 2024
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
 
     parameters: Literal["key_value", "cross_attention"] = "key_value"
     """Which layers get low-rank layers beside them."""

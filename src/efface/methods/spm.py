@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from efface.contracts import Monitor, Need, Paper, TextToImage, silent
+from efface.contracts import Monitor, Paper, TextToImage, silent
 from efface.diffusion.losses import Ask, matched
 from efface.diffusion.noise import negated
 from efface.errors import BadRequest
@@ -61,7 +61,6 @@ class Spm(GradientEraser):
         "2312.16145",
         2024,
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
     families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})
 

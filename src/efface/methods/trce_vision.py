@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from efface.contracts import Monitor, Need, Paper, TextToImage, silent
+from efface.contracts import Monitor, Paper, TextToImage, silent
 from efface.deltas.application import unedited
 from efface.diffusion.losses import Ask, predicted
 from efface.diffusion.noise import guided
@@ -54,7 +54,6 @@ class TrceVision(GradientEraser):
         "2503.07389",
         2025,
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
     families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})
 

@@ -29,7 +29,7 @@ from efface.hosts.families import layout
 from efface.memory import MemoryRanOut
 from efface.progress import told
 from efface.randomness import split
-from efface.runs.checks import check_family, require
+from efface.runs.checks import check_family
 from efface.runs.gradient_eraser import GradientEraser, require_anchor, worded
 from efface.training.hooks import Hooks
 from efface.training.loop import Losses, train
@@ -59,9 +59,7 @@ class GradientRun:
         generator: torch.Generator,
         monitor: Monitor,
     ) -> None:
-        require(method, request)
-        name = type(method).__module__.rpartition(".")[2]
-        check_family(name, method.families, layout(model))
+        check_family(method.name, method.families, layout(model))
         require_anchor(method, request)
         self.method, self.model, self.request = method, model, request
         self.recording = Recording(model, generator=generator, monitor=monitor, steps=method.steps)
