@@ -74,12 +74,10 @@ def host(name, *, seed=0, dtype=torch.float32):
     A variant is the same network with another schedule: ``tiny_sd2_v`` predicts v, and the times
     of ``tiny_flux_shifted`` depend on the size of the picture, as those of FLUX.1-dev do.
     """
-    from efface.hosts.tiny import tiny_stable_diffusion
-    from efface.hosts.tiny_families import tiny_pipeline
+    from efface.hosts.families import tiny_pipeline
 
     family, _, variant = name.removeprefix("tiny_").partition("_")
-    make = tiny_stable_diffusion if family in ("sd1", "sd2") else tiny_pipeline
-    pipeline = make(family, seed=seed, dtype=dtype)
+    pipeline = tiny_pipeline(family, seed=seed, dtype=dtype)
     if variant:
         held = pipeline.scheduler
         pipeline.scheduler = type(held).from_config(held.config, **VARIANTS[variant])
