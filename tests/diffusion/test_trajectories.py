@@ -1,5 +1,7 @@
 """Denoisers of every family sample what their pipelines sample; pools hold what was visited."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from efface.concepts import Concept, request
 from efface.diffusion import trajectories
 from efface.diffusion.denoising import Denoiser
 from efface.diffusion.noise import guided
-from efface.diffusion.trajectories import sampled_pool, sharing_pools, stopped
+from efface.diffusion.trajectories import fresh_pool, sampled_pool, sharing_pools, stopped
 from efface.errors import BadModel, BadRequest
 from efface.progress import watching
 from tests.cases import TRAINED
@@ -81,6 +83,31 @@ def test_samples_stop_where_the_whole_run_passed(sampled):
     for sample, place in enumerate(places.tolist()):
         passed = pool[(pool.places == place) & (pool.runs == sample)]
         assert torch.allclose(ended[sample], passed.latents[0], atol=1e-4)
+
+
+def test_a_fresh_pool_asks_the_teacher_at_the_time_where_each_sample_stands(tiny_sd1):
+    """The time that the sampler would visit next, after as many steps as were done."""
+    denoiser = Denoiser(tiny_sd1)
+    conditions, seen = denoiser.conditions(PROMPTS), []
+    with torch.no_grad():
+        pool = fresh_pool(
+            denoiser,
+            conditions,
+            6,
+            steps=4,
+            guidance=3.0,
+            generator=torch.Generator().manual_seed(0),
+            teacher=lambda: contextlib.nullcontext(seen.append(denoiser.evaluations)),
+        )
+    draws = torch.Generator().manual_seed(0)
+    prompts = torch.randint(2, (6,), generator=draws)
+    done = torch.randint(4, (6,), generator=draws)
+    assert len(done.unique()) > 2
+    times = torch.tensor([751.0, 501.0, 251.0, 1.0], dtype=torch.float64)[done]
+    assert torch.equal(pool.times, times)
+    with denoiser.still():
+        conditional = denoiser.predict(pool.latents, times, conditions[prompts])
+    assert torch.allclose(pool.conditional, conditional, atol=1e-5)
 
 
 def test_one_step_of_a_pool_follows_from_its_entry(tiny_sd1):
