@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from efface.concepts import Concept, ErasureRequest
 
 PISTOL = Concept(name="pistol", synonyms=("revolver",))
@@ -37,10 +39,10 @@ class JudgeCase:
     """A judge, how a toy of it is made, and what it can and cannot recognise."""
 
     judge: str
-    settings: Callable[[Path], Mapping[str, Any]]
-    """Writes what the judge reads into an empty folder and gives its settings."""
-    others: Mapping[str, Any] = field(default_factory=dict)
-    """Settings that must give the judge another identity, one at a time."""
+    settings: Callable[[Path], Mapping[str, Any]] = lambda _: {}
+    """Writes what the judge reads into an empty folder; gives the judge's settings."""
+    changed: tuple[Mapping[str, Any], ...] = ()
+    """Settings under which it answers otherwise, and so is another judge."""
     known: Concept = PISTOL
     unknown: Concept | None = None
     """Something it does not know; None: it knows everything."""
@@ -48,21 +50,29 @@ class JudgeCase:
 
 @dataclass(frozen=True, kw_only=True)
 class MetricCase:
-    """A metric with pictures that it must tell apart."""
+    """A metric, and pictures that it must tell apart."""
 
     metric: str
-    pictures: int = 6
-    better: Any = None
-    """Gives, for pictures, some that must score better than `worse` gives."""
-    worse: Any = None
+    better: Callable[[Tensor], Tensor]
+    """Makes of pictures some that score better than those that `worse` makes."""
+    worse: Callable[[Tensor], Tensor]
     symmetric: bool = True
     """Whether a distance is the same both ways."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HostCase:
-    """A family's toy, and what users and exports rely on there."""
+    """A family's toy, or a variant with another schedule, and what its own pipeline says there."""
 
     host: str
+    """A toy of `tests.conftest.host`: the family's key and perhaps a variant."""
     branches: tuple[str, ...]
     """Keys of what reads text, in order."""
+    encoded: Callable[[Any, str], tuple[Any, Any]]
+    """Asks the pipeline for the rows, and the pooled row or None, that its denoiser reads."""
+    sized: bool = False
+    """Whether the pipeline must be told the toy's size, which it would not guess."""
+
+    @property
+    def family(self) -> str:
+        return self.host.split("_")[1]
