@@ -197,11 +197,11 @@ def test_the_table_holds_what_the_unedited_model_says_of_its_rows(tiny_sd1):
     judge = discriminator(edge=clean.shape[2], norm="group")
     with run.training("key_value") as edit:
         table = _Game(run.method, run, edit, judge, clean, wordings).table
-    assert table.rows.prompts.tolist() == wordings.repeat_interleave(3).tolist()
+    assert table.rows.prompt_index.tolist() == wordings.repeat_interleave(3).tolist()
     assert len(table.rows.times.unique()) > 6
     some = torch.tensor([7, 0, 7, 4])
     told = table[some]
-    asked = told.rows.prompts
+    asked = told.rows.prompt_index
     for prompts, found in ((run.prompts, told.concept), (run.anchors, told.anchor)):
         with run.denoiser.still():
             answer = run.denoiser.predict(told.rows.latents, told.rows.times, prompts[asked])

@@ -119,7 +119,7 @@ def test_the_gradient_of_the_last_layer_is_the_one_derived_by_hand(tiny_sd1):
     layer, read = tiny_sd1.unet.conv_out, []
     handle = layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
     with run.denoiser.still():
-        run.denoiser.predict(pool.latents, pool.times, run.prompts[pool.prompts])
+        run.denoiser.predict(pool.latents, pool.times, run.prompts[pool.prompt_index])
     handle.remove()
     slope = 2 * 3.0 * (pool.conditional - pool.unconditional) / pool.conditional.numel()
     patches = torch.nn.functional.unfold(read[0], layer.kernel_size, padding=layer.padding)

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface.diffusion.denoising import Denoiser
+from efface.diffusion.sampling import denoise
 from efface.diffusion.trajectories import stopped
 from efface.errors import BadModel
 from efface.hosts.conditions import Conditions
@@ -40,12 +41,9 @@ def inverted(
 
     scheduler = DDIMInverseScheduler.from_config(denoiser.scheduler().config)
     scheduler.set_timesteps(steps)
-    latents = clean
-    with denoiser.still():
-        for time in scheduler.timesteps:
-            times = time.to(torch.float64).clamp(min=0).expand(len(latents))
-            predicted = denoiser.predict(latents, times, conditions)
-            latents = scheduler.step(predicted, time, latents).prev_sample
+    latents = clean.clone()
+    for _ in denoise(denoiser, latents, conditions, scheduler=scheduler, guidance=None):
+        pass
     return latents
 
 

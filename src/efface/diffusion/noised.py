@@ -21,12 +21,12 @@ class Noised:
 
     latents: Float[Tensor, "n c h w"]
     times: Float[Tensor, " n"]
-    prompts: Int[Tensor, " n"]
+    prompt_index: Int[Tensor, " n"]
     """Which of the prompts each picture was drawn for."""
 
     def __getitem__(self, chosen: Int[Tensor, " m"] | slice) -> Noised:
         """Selects rows."""
-        return Noised(self.latents[chosen], self.times[chosen], self.prompts[chosen])
+        return Noised(self.latents[chosen], self.times[chosen], self.prompt_index[chosen])
 
     def seen(self, denoiser: Denoiser, conditions: Conditions) -> Float[Tensor, "n c h w"]:
         """Asks the network as it is, without gradients; gives clean latents in float32.
@@ -36,7 +36,7 @@ class Noised:
             conditions: one a prompt.
         """
         answers = denoiser.answered(
-            conditions, self.prompts, latents=self.latents, times=self.times
+            conditions, self.prompt_index, latents=self.latents, times=self.times
         )
         return denoiser.process.clean(self.latents, answers, self.times).float()
 

@@ -136,14 +136,16 @@ class AllButOne(GradientEraser):
         if self.mode == "suppress" or not any(wording.anchor for wording in run.wordings):
             return torch.zeros_like(some.unconditional)
         with edit.teacher():
-            anchors = run.anchors[some.prompts]
+            anchors = run.anchors[some.prompt_index]
             return run.denoiser.predict(some.latents, some.times, anchors) - some.unconditional
 
     def _terms(
         self, run: GradientRun, some: Pool, wanted: Tensor, keep: list[Ask]
     ) -> dict[str, Tensor]:
         """Asks for the concept, the empty prompt where it may drift, and kept prompts at once."""
-        asked = Ask("guidance", 1.0, some.latents, some.times, run.prompts[some.prompts], wanted)
+        asked = Ask(
+            "guidance", 1.0, some.latents, some.times, run.prompts[some.prompt_index], wanted
+        )
         empty = run.empty(len(some))
         drift = Ask("drift", 0.0, some.latents, some.times, empty, some.unconditional)
         free = self.constraint != "projection"

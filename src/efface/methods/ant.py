@@ -234,7 +234,7 @@ class Ant(GradientEraser):
         base = turned.unconditional
         if self.turned_from == "anchor":
             with edit.teacher():
-                anchors = run.anchors[turned.prompts]
+                anchors = run.anchors[turned.prompt_index]
                 base = run.denoiser.predict(turned.latents, turned.times, anchors)
         away = negated(base, base, turned.conditional, self.negative_guidance)
         a, b = self.early_weight, self.unconditional_weight
@@ -249,14 +249,14 @@ class Ant(GradientEraser):
                     each.times,
                     run.empty(len(each)),
                     each.unconditional,
-                    run.owners[each.prompts],
+                    run.owners[each.prompt_index],
                 )
                 for each, weight in ((turned, b), (kept, a * b))
             ),
         ]
 
     def _ask(self, run: GradientRun, name: str, at: Pool, wanted: Tensor) -> Ask:
-        asked, own = run.prompts[at.prompts], run.owners[at.prompts]
+        asked, own = run.prompts[at.prompt_index], run.owners[at.prompt_index]
         return Ask(name, 1.0, at.latents, at.times, asked, wanted, own)
 
     def _maps(
@@ -267,7 +267,7 @@ class Ant(GradientEraser):
         for number in range(self.maps):
             total = {key: torch.zeros_like(weight) for key, weight in edit.parameters.items()}
             draws = derive(seed, "map", number)
-            own = [each[each.prompts % self.maps == number] for each in (early, late)]
+            own = [each[each.prompt_index % self.maps == number] for each in (early, late)]
             sides = own if all(len(each) for each in own) else [early, late]
             for _ in range(self.map_batches):
                 terms = matched(run.denoiser, self._asks(run, edit, sides[0], sides[1], draws))

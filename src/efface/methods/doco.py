@@ -226,8 +226,8 @@ class _Game:
             own, real = told.rows, told.anchor
             other, truth = self._fresh(count, generator)
         asks = [
-            Ask("erase", 1.0, own.latents, own.times, run.prompts[own.prompts], real),
-            Ask("retain", 1.0, other.latents, other.times, run.anchors[other.prompts], truth),
+            Ask("erase", 1.0, own.latents, own.times, run.prompts[own.prompt_index], real),
+            Ask("retain", 1.0, other.latents, other.times, run.anchors[other.prompt_index], truth),
             *run.keep(count, generator),
         ]
         answer, *answers = predicted(run.denoiser, asks)

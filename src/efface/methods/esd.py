@@ -116,11 +116,11 @@ class Esd(GradientEraser):
                     some = run.fresh(edit, self.batch, generator)
                 else:
                     some = pool.drawn(self.batch, generator)
-                asked, base = run.prompts[some.prompts], some.unconditional
+                asked, base = run.prompts[some.prompt_index], some.unconditional
                 if instead is not None:
                     asked = instead.repeated(self.batch)
                 if based or instead is not None:
-                    start = asked if instead is not None else run.anchors[some.prompts]
+                    start = asked if instead is not None else run.anchors[some.prompt_index]
                     with edit.teacher():
                         base = run.denoiser.predict(some.latents, some.times, start)
                 wanted = negated(base, some.unconditional, some.conditional, self.negative_guidance)

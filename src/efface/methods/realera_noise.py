@@ -119,7 +119,7 @@ class RealeraNoise(GradientEraser):
 
             def losses(generator: torch.Generator) -> dict[str, Tensor]:
                 some = torch.randint(len(pool), (self.batch,), generator=generator)
-                at, own = pool[some], run.prompts[pool.prompts[some]]
+                at, own = pool[some], run.prompts[pool.prompt_index[some]]
                 inside, outside = (
                     _around(run.denoiser, own, shell, generator) for shell in (near, beyond)
                 )

@@ -172,10 +172,10 @@ class Spm(GradientEraser):
         base = some.unconditional
         if any(wording.anchor for wording in run.wordings):
             with adapters.teacher():
-                anchors = run.anchors[some.prompts]
+                anchors = run.anchors[some.prompt_index]
                 base = run.denoiser.predict(some.latents, some.times, anchors)
         wanted = negated(base, base, some.conditional, self.negative_guidance)
-        asked, own = run.prompts[some.prompts], run.owners[some.prompts]
+        asked, own = run.prompts[some.prompt_index], run.owners[some.prompt_index]
         return Ask("erase", 1.0, some.latents, some.times, asked, wanted, own)
 
     def _anchored(
@@ -190,7 +190,7 @@ class Spm(GradientEraser):
             count = len(run.kept_wordings)
             asked = run.kept_prompts(torch.randint(count, (len(which),), generator=generator))
         else:
-            asked = _noises(run.prompts[some.prompts[which]], generator)
+            asked = _noises(run.prompts[some.prompt_index[which]], generator)
         with adapters.teacher():
             wanted = run.denoiser.predict(latents, times, asked)
         return [Ask("anchor", self.anchoring, latents, times, asked, wanted)]

@@ -137,7 +137,7 @@ class TrceVision(GradientEraser):
                         0.5,
                         visits.latents,
                         visits.times,
-                        run.prompts[visits.prompts],
+                        run.prompts[visits.prompt_index],
                         safe[some],
                     )
                 ]

@@ -181,7 +181,7 @@ class GradientRun:
         runs, count = torch.arange(self.method.keep_trajectories), len(self.kept_wordings)
         followed = torch.randperm(count, generator=self.draws["kept"])[runs % count]
         pool = self._sampled(self.kept_prompts(followed), runs, "kept")
-        return replace(pool, prompts=followed[pool.runs])
+        return replace(pool, prompt_index=followed[pool.trajectory_index])
 
     def keep(self, count: int, generator: torch.Generator) -> list[Ask]:
         """Asks that kept prompts, and at some latents none, give what they gave.
@@ -191,7 +191,7 @@ class GradientRun:
         if self.kept is None:
             return []
         some = self.kept.drawn(self.method.keep_batch or count, generator)
-        asked, wanted = self.kept_prompts(some.prompts), some.conditional
+        asked, wanted = self.kept_prompts(some.prompt_index), some.conditional
         if without := round(self.method.keep_unconditional * len(some)):
             asked = Conditions.joined([self.empty(without), asked[without:]])
             wanted = torch.cat([some.unconditional[:without], wanted[without:]])
@@ -219,7 +219,7 @@ class GradientRun:
             conditions: one a wording; an entry gets that of the wording it followed.
         """
         return self.denoiser.answered(
-            conditions, pool.prompts, latents=pool.latents, times=pool.times
+            conditions, pool.prompt_index, latents=pool.latents, times=pool.times
         )
 
     def fresh(self, edit: Trained | Adapters, count: int, generator: torch.Generator) -> Pool:
