@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from efface.contracts import Sample
+from efface.errors import MeasurementFailed
 from efface.evaluation.drawing import draw
 from efface.metrics.presence import ask
 
@@ -66,7 +67,8 @@ def tally(
         guidance: scale of classifier-free guidance.
 
     Raises:
-        MeasurementFailed: a picture is not finite, or the judge gives no probabilities.
+        MeasurementFailed: a picture is not finite, or the judge gives no probabilities or leaves a
+            picture without an answer.
     """
     counts = torch.zeros(len(attributes), dtype=torch.int64)
     present = 0
@@ -78,7 +80,7 @@ def tally(
         images = torch.from_numpy(drawn.pixels).permute(0, 3, 1, 2) / 255
         counts += _counted(judge, images, attributes)
         if looked_for:
-            found = ask(judge, images, [concept] * len(batch))
+            found = _answers(judge, images, concept)
             present += int((found >= judge.card.threshold).sum())
     return Tally(len(samples), tuple(counts.tolist()), present if looked_for else None)
 
@@ -86,7 +88,24 @@ def tally(
 def _counted(
     judge: Judge, images: Float[Tensor, "n 3 h w"], attributes: Sequence[Concept]
 ) -> Float[Tensor, " k"]:
-    columns = [ask(judge, images, [each] * len(images)) for each in attributes]
-    likely, which = torch.stack(columns, dim=1).nan_to_num(0.0).max(dim=1)
+    columns = [_answers(judge, images, each) for each in attributes]
+    likely, which = torch.stack(columns, dim=1).max(dim=1)
     clear = which[likely >= judge.card.threshold]
     return clear.bincount(minlength=len(attributes))
+
+
+def _answers(
+    judge: Judge, images: Float[Tensor, "n 3 h w"], concept: Concept
+) -> Float[Tensor, " n"]:
+    """Asks about one concept in every picture; a picture that is not scored is not counted as one.
+
+    Raises:
+        MeasurementFailed: there is a picture without an answer.
+    """
+    answers = ask(judge, images, [concept] * len(images))
+    if blank := int(answers.isnan().sum()):
+        raise MeasurementFailed(
+            f"judge {judge.card.name} gave no answer about '{concept.name}' in {blank} of "
+            f"{len(images)} pictures, so nothing can be counted; choose another judge"
+        )
+    return answers
