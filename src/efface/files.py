@@ -1,4 +1,4 @@
-"""Writing files so that a reader sees the old content or the new one, never a part; reading JSON."""
+"""Writing so that a reader sees the old content or the new, never a part; reading JSON."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def parse_json(
         nested = _nested_deeper(value, MOST_NESTED)
     if nested:
         raise failure(
-            f"{name} is damaged: not readable as JSON (nested more than {MOST_NESTED} levels deep); "
+            f"{name} is damaged: not readable as JSON (nested deeper than {MOST_NESTED} levels); "
             f"{advice}"
         )
     return value
