@@ -17,11 +17,13 @@ if TYPE_CHECKING:
 
     from efface.contracts import Monitor
 
-__all__ = ["Sampling", "Shot", "check_drawing", "draw", "sampling_for", "write_png"]
+__all__ = ["Sampling", "Shot", "check_drawing", "draw", "is_drawn", "sampling_for", "write_png"]
 
 _BATCH = 4
 _MOST_STEPS = 1000
 """Steps that schedules are trained with; no more can be taken."""
+_NOTE = ("Software", "efface")
+"""What tells pictures of efface from others."""
 _SEEDS = range(-(2**63), 2**64)
 """Seeds that a generator takes."""
 
@@ -105,10 +107,23 @@ def draw(pipe: Any, shots: Sequence[Shot], sampling: Sampling, monitor: Monitor)
     return pictures
 
 
+def is_drawn(path: Path) -> bool:
+    """Says whether a file is a picture that `write_png` wrote."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(200)
+    return start.startswith(b"\x89PNG") and b"\0".join(each.encode() for each in _NOTE) in start
+
+
 def write_png(picture: Image, path: Path) -> None:
     """Writes a PNG in one step."""
+    from PIL.PngImagePlugin import PngInfo
+
     from efface.files import write_atomically
 
+    note = PngInfo()
+    note.add_text(*_NOTE)
     content = io.BytesIO()
-    picture.save(content, format="PNG")
+    picture.save(content, format="PNG", pnginfo=note)
     write_atomically(path, content.getvalue())

@@ -32,6 +32,8 @@ __all__ = [
     "open_run",
     "read_delta",
     "recipe_of",
+    "same_recipe",
+    "without_gate",
 ]
 
 DELTA = "delta.safetensors"
@@ -158,6 +160,17 @@ def recipe_of(source: Path) -> Recipe:
             f"{source} does not say how to repeat the run ({error}); it needs the recipe that "
             "efface erase writes"
         ) from error
+
+
+def same_recipe(first: Recipe, second: Recipe) -> bool:
+    """Says whether two recipes are written alike, and so give the same delta."""
+    written = [
+        json.dumps(
+            {**asdict(each), "request": described(each.request)}, default=str, sort_keys=True
+        )
+        for each in (first, second)
+    ]
+    return written[0] == written[1]
 
 
 def folder_of(source: Path) -> Path:
