@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import shutil
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efface import registry
-from efface.cli import runs, smoke
+from efface.cli import runs
+from efface.cli.folder import REPORT
 from efface.cli.hosts import is_bundled, quiet_loading, unknown_words
 from efface.errors import BadRequest, MissingInput
 from efface.hosts import loading
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BUNDLED_JUDGES",
+    "EVALUATION",
     "Plan",
-    "forget",
     "judge_for",
     "judge_names",
     "measure",
@@ -32,8 +33,7 @@ __all__ = [
 ]
 
 BUNDLED_JUDGES = ("emoji", "emoji-second", "emoji-remix")
-REPORT = ("report.html", "before_after.png", "intervals.png", "card.md", "card.json")
-_EVALUATION = "evaluation.json"
+EVALUATION = "evaluation.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,17 +84,12 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
         found = evaluation.evaluate(
             pipe, run.delta, suite, judge, clip=clip, store=store, monitor=monitor
         )
-    found.save(folder.path)
-    reports.write_report(folder.path, found, {**run.record, "curves": curves})
+    with folder.staged(owned=REPORT) as staging:
+        away = os.path.relpath(found.store, folder.path)
+        replace(found, store=staging / away).save(staging)
+        reports.write_report(staging, found, {**run.record, "curves": curves})
     _tell(folder.path, found, output)
     return 1 if found.verdict == "invalid" else 0
-
-
-def forget(folder: Path) -> None:
-    """Removes what was measured with an earlier delta in a run's folder."""
-    for name in (_EVALUATION, *REPORT):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / smoke.FOLDER, ignore_errors=True)
 
 
 def judge_names() -> list[str]:
@@ -163,13 +158,13 @@ def _tell(folder: Path, found: Evaluation, output: Output) -> None:
     from efface.reports import console_table
 
     output.say(console_table(found))
-    output.say(*(f"wrote {folder / name}" for name in REPORT if (folder / name).exists()))
+    output.say(*(f"wrote {folder / name}" for name in REPORT[1:] if (folder / name).exists()))
     output.result(
         {
             "run": str(folder),
             "delta": found.after.delta if found.after else None,
             "verdict": found.verdict,
             "reasons": found.reasons,
-            "evaluation": str(folder / _EVALUATION),
+            "evaluation": str(folder / EVALUATION),
         }
     )

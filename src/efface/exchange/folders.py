@@ -10,7 +10,7 @@ from efface.contracts import Monitor, silent
 from efface.deltas.delta import Delta
 from efface.deltas.edited_copy import EditedCopy, edited_copy
 from efface.errors import BadRequest
-from efface.files import write_atomically
+from efface.files import seal, write_atomically
 
 __all__ = ["LICENCES", "write_component", "write_folder"]
 
@@ -49,6 +49,7 @@ def write_folder(
         if (out / CARD).exists():
             (out / CARD).replace(out / "README.base.md")
         write_atomically(out / CARD, card.encode())
+        seal(out)
     return made
 
 
@@ -83,6 +84,7 @@ def write_component(
         for name in (*LICENCES, "efface.json"):
             if (staging / name).exists():
                 (staging / name).replace(out / name)
+        seal(out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return parts
