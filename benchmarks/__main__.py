@@ -2,7 +2,7 @@
 
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
                      [transfer] [implicit] [cost] [alone] [true_size]
-                     [tradeoff]
+                     [tradeoff] [collapse]
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 from benchmarks import (
     alone,
     closed_form,
+    collapse,
     cost,
     debias,
     erasure,
@@ -30,6 +31,7 @@ EXPERIMENTS = {
     "erasure": erasure.run,
     "mass": mass.run,
     "closed_form": closed_form.run,
+    "collapse": collapse.run,
     "debias": debias.run,
     "training": training.run,
     "together": together.run,
