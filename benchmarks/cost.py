@@ -23,8 +23,8 @@ import torch
 
 from efface.concepts import request
 from efface.files import write_atomically
-from efface.hosts.architectures import members
-from efface.hosts.tiny import tiny_stable_diffusion
+from efface.hosts.families import tiny_pipeline
+from efface.hosts.roles import members
 from efface.registry import build
 
 RESULTS = Path(__file__).parent / "results" / "cost.json"
@@ -111,7 +111,7 @@ def run() -> None:
 
 def _counted(method: Any) -> tuple[float, float]:
     """Gives the evaluations that a run takes once, and those that each step takes."""
-    pipe = tiny_stable_diffusion()
+    pipe = tiny_pipeline()
     wanted = request("pistol", anchor="lamp", keep=["cat"])
     counts = []
     # Maps and the discriminator's warm-up are part of what is taken once.

@@ -54,10 +54,6 @@ def tiny_double():
 
 def host(name, *, seed=0, dtype=torch.float32):
     """Builds a toy host by the name that a `Case` uses."""
-    from efface.hosts.tiny import tiny_stable_diffusion
-    from efface.hosts.tiny_families import tiny_pipeline
+    from efface.hosts.families import tiny_pipeline
 
-    family = name.removeprefix("tiny_")
-    if family not in ("sd1", "sd2"):
-        return tiny_pipeline(family, seed=seed, dtype=dtype)
-    return tiny_stable_diffusion(name.removeprefix("tiny_"), seed=seed, dtype=dtype)
+    return tiny_pipeline(name.removeprefix("tiny_"), seed=seed, dtype=dtype)

@@ -102,7 +102,7 @@ class Eraser(Method, Generic[ModelT]):
     edits: ClassVar[frozenset[str]]
     """Components it may change, such as ``unet`` or ``text_encoder``."""
     families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2"})
-    """Families of models it edits, by their keys in `efface.hosts.architectures.FAMILIES`."""
+    """Families of models it edits, by their keys in `efface.hosts.families.FAMILIES`."""
     streams: ClassVar[bool] = False
     """Whether it reads no more of the denoiser than what reads text: it need not be loaded."""
 

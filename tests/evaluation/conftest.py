@@ -15,7 +15,7 @@ from efface.deltas.patches import DensePatch
 from efface.deltas.provenance import Provenance, base_sketch
 from efface.evaluation.drawing import draw
 from efface.hosts.components import find
-from efface.hosts.tiny import tiny_stable_diffusion
+from efface.hosts.families import tiny_pipeline
 
 PISTOL = Concept(name="pistol")
 CAT = Concept(name="cat")
@@ -114,7 +114,7 @@ class CountingPipe:
 
 @pytest.fixture(scope="session")
 def toy():
-    return tiny_stable_diffusion()
+    return tiny_pipeline()
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from efface.hosts.tiny import tiny_tokenizer
+from efface.hosts.toys import tiny_tokenizer
 
 PREPROCESSOR = {
     "do_resize": True,

@@ -8,7 +8,7 @@ from efface.concepts import request
 from efface.diffusion.denoising import Denoiser
 from efface.diffusion.trajectories import sampled_pool
 from efface.errors import NothingChanged
-from efface.hosts.architectures import members
+from efface.hosts.roles import members
 from tests.methods.trained import (
     ONE,
     PISTOL,

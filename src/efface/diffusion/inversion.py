@@ -8,9 +8,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from efface.diffusion.denoising import Conditions, Denoiser
+from efface.diffusion.denoising import Denoiser
 from efface.diffusion.trajectories import stopped
 from efface.errors import BadModel
+from efface.hosts.conditions import Conditions
 
 __all__ = ["inverted", "purified", "redrawn"]
 

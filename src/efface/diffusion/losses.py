@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from efface.diffusion.denoising import Conditions, Denoiser
+from efface.diffusion.denoising import Denoiser
+from efface.hosts.conditions import Conditions
 
 __all__ = ["Ask", "matched", "predicted"]
 

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from efface.diffusion.denoising import Conditions, Denoiser
+from efface.diffusion.denoising import Denoiser
+from efface.hosts.conditions import Conditions
 from efface.randomness import noise_like
 
 __all__ = ["Noised", "Told", "noised"]

@@ -17,8 +17,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from efface.diffusion.denoising import SAMPLES_A_PASS, Conditions, Denoiser
+from efface.diffusion.denoising import SAMPLES_A_PASS, Denoiser
 from efface.diffusion.noise import guided
+from efface.hosts.conditions import Conditions
 from efface.progress import told
 
 __all__ = ["Pool", "drawn_latents", "fresh_pool", "sampled_pool", "sharing_pools", "stopped"]

@@ -6,8 +6,8 @@ import re
 from typing import Any
 
 from efface.errors import BadRequest
-from efface.hosts.architectures import layout
 from efface.hosts.components import canonical, component
+from efface.hosts.families import layout
 
 __all__ = ["kohya_name", "original_name"]
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from efface.errors import BadDelta
 from efface.exchange.kohya_names import original_name
-from efface.hosts.architectures import layout
 from efface.hosts.components import canonical, components
+from efface.hosts.families import layout
 
 __all__ = ["LoraLayers", "lora_layers"]
 

@@ -17,6 +17,7 @@ from efface.deltas.patches import Patch
 from efface.deltas.recording import Recording, model_name
 from efface.deltas.results import ErasureResult
 from efface.errors import BadRequest
+from efface.hosts.families import layout
 from efface.hosts.loading import BUNDLED, bundled
 from efface.ledger import storage
 from efface.ledger.entries import Entry, seal
@@ -32,8 +33,8 @@ from efface.ledger.rows import (
     write_rows,
 )
 from efface.methods.uce import Uce
-from efface.runs.checks import inspect
-from efface.text.branches import check_family, text_branches
+from efface.runs.checks import check_family, inspect
+from efface.text.branches import text_branches
 
 __all__ = ["Ledger"]
 
@@ -261,7 +262,7 @@ class Ledger:
         )
 
     def _check_encoder(self, model: Any) -> None:
-        check_family(model, self.method)
+        check_family("uce", self.method.families, layout(model))
         if not self.encoder.same(Encoder.of(model)):
             raise BadRequest(
                 f"the ledger was made with the text encoder of {self.base_model} and "

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
-from efface.diffusion.denoising import Conditions
 from efface.diffusion.losses import Ask, matched
+from efface.hosts.conditions import Conditions
 from efface.randomness import noise_like
 from efface.runs.gradient_eraser import SMALL, GradientEraser
 from efface.runs.gradient_runs import GradientRun

@@ -11,9 +11,10 @@ import torch
 from efface.closed_form.neighbours import Shell, sampled
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
 from efface.deltas.application import unedited
-from efface.diffusion.denoising import Conditions, Denoiser
+from efface.diffusion.denoising import Denoiser
 from efface.diffusion.losses import Ask, matched
 from efface.errors import BadRequest
+from efface.hosts.conditions import Conditions
 from efface.runs.gradient_eraser import SMALL, GradientEraser
 from efface.runs.gradient_runs import GradientRun
 

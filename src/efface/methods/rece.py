@@ -27,7 +27,7 @@ from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
 from efface.deltas.patches import Patch
 from efface.deltas.recording import Recording
 from efface.errors import BadRequest, require_positive
-from efface.hosts.architectures import FAMILIES
+from efface.hosts.families import FAMILIES
 from efface.runs.checks import require
 from efface.text.attention import joint_factor
 from efface.text.branches import TextBranch, text_branches
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from efface.concepts import ErasureRequest
     from efface.deltas.results import ErasureResult
+    from efface.hosts.streams import TextStream
     from efface.text.keep_sets import KeepSet
-    from efface.text.streams import TextStream
 
 __all__ = ["Rece"]
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from efface.contracts import Monitor, Need, Paper, TextToImage, silent
-from efface.diffusion.denoising import Conditions
 from efface.diffusion.losses import Ask, matched
 from efface.diffusion.noise import negated
 from efface.errors import BadRequest
+from efface.hosts.conditions import Conditions
 from efface.runs.gating import GateKind, GateRule, Released, Unconditional, gate_for
 from efface.runs.gradient_eraser import SMALL, GradientEraser
 from efface.runs.gradient_runs import GradientRun

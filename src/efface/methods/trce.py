@@ -14,7 +14,7 @@ from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
 from efface.deltas.patches import Patch
 from efface.deltas.recording import Recording
 from efface.errors import BadRequest
-from efface.hosts.architectures import FAMILIES, layout
+from efface.hosts.families import FAMILIES, layout
 from efface.runs.checks import require
 from efface.text.branches import TextBranch, text_branches
 from efface.text.token_rules import PromptPair, embedded_pairs
@@ -22,7 +22,7 @@ from efface.text.token_rules import PromptPair, embedded_pairs
 if TYPE_CHECKING:
     from efface.concepts import Erasure, ErasureRequest
     from efface.deltas.results import ErasureResult
-    from efface.text.streams import TextStream
+    from efface.hosts.streams import TextStream
 
 __all__ = ["Trce"]
 

@@ -13,7 +13,7 @@ from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
 from efface.deltas.patches import Patch
 from efface.deltas.recording import Recording
 from efface.errors import BadRequest, require_positive
-from efface.hosts.architectures import FAMILIES
+from efface.hosts.families import FAMILIES
 from efface.runs.checks import require
 from efface.text.anchors import toward_nearest
 from efface.text.branches import text_branches

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,18 +10,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from efface import registry
 from efface.concepts import ErasureRequest, wordings
 from efface.contracts import Method
 from efface.deltas.delta import Delta
 from efface.deltas.patches import TextMapPatch
 from efface.diffusion.denoising import Denoiser
 from efface.errors import MissingInput, ModelCollapsed, NothingChanged
-from efface.hosts.architectures import FAMILIES, layout
 from efface.hosts.components import find
+from efface.hosts.families import FAMILIES, host_of, layout, refuse_family
 from efface.randomness import derive
 from efface.text.branches import text_branches
 
-__all__ = ["Inspection", "inspect", "require"]
+__all__ = ["Inspection", "check_family", "inspect", "require"]
 
 NOTHING = 1e-4
 """Relative response below which a concept counts as untouched; rounding in float32 reaches 1e-6."""
@@ -47,6 +48,26 @@ class Inspection:
     probe: str
     """What was compared: ``keys and values``, ``layers that read text``, ``predicted noise`` or,
     without text, ``weights``."""
+
+
+def check_family(name: str, families: Collection[str], family: str) -> None:
+    """Refuses a family that a method does not edit, and names the methods that do.
+
+    Args:
+        name: of the method.
+        families: that it edits.
+        family: of the model.
+
+    Raises:
+        BadRequest: naming the method, the family, what it edits, and the methods that edit this.
+    """
+    if family not in families:
+        others = [
+            each
+            for each in registry.list_methods()
+            if family in getattr(registry.load("methods", each), "families", ())
+        ]
+        refuse_family(name, families, family, others=others)
 
 
 def require(method: Method, request: ErasureRequest) -> None:
@@ -125,7 +146,7 @@ def _probe(model: Any, delta: Delta) -> str:
     if all(name.startswith("text_encoder") or name in readers for name in names):
         attention = all(each.key.endswith("/key_value") for each in text_branches(model))
         return "keys and values" if attention else "layers that read text"
-    return "weights" if layout(model) == "pixart" else "predicted noise"
+    return "predicted noise" if host_of(model).predicts else "weights"
 
 
 def _outputs(delta: Delta, key: str, parameter: Tensor) -> tuple[Float[Tensor, "*shape"], float]:

@@ -20,16 +20,17 @@ from efface.deltas.gates import PromptGate
 from efface.deltas.patches import Patch
 from efface.deltas.recording import Recording
 from efface.deltas.results import ErasureResult
-from efface.diffusion.denoising import SAMPLES_A_PASS, Conditions, Denoiser
+from efface.diffusion.denoising import SAMPLES_A_PASS, Denoiser
 from efface.diffusion.losses import Ask
 from efface.diffusion.trajectories import Pool, drawn_latents, fresh_pool, sampled_pool, stopped
 from efface.errors import BadModel, BadRequest
+from efface.hosts.conditions import Conditions
+from efface.hosts.families import layout
 from efface.memory import MemoryRanOut
 from efface.progress import told
 from efface.randomness import split
-from efface.runs.checks import require
+from efface.runs.checks import check_family, require
 from efface.runs.gradient_eraser import GradientEraser, require_anchor, worded
-from efface.text.branches import check_family
 from efface.training.hooks import Hooks
 from efface.training.loop import Losses, train
 from efface.training.parameters import Originals, Trained, chosen, training
@@ -59,7 +60,8 @@ class GradientRun:
         monitor: Monitor,
     ) -> None:
         require(method, request)
-        check_family(model, method)
+        name = type(method).__module__.rpartition(".")[2]
+        check_family(name, method.families, layout(model))
         require_anchor(method, request)
         self.method, self.model, self.request = method, model, request
         self.recording = Recording(model, generator=generator, monitor=monitor, steps=method.steps)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from efface.hosts.architectures import members
+from efface.hosts.roles import members
 from efface.hosts.shards import folder_json, stored_tensors
 from efface.runs.gradient_eraser import require_anchor
 

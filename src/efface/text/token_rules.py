@@ -14,7 +14,7 @@ from torch import Tensor
 from efface.closed_form.text_space import TokenPairs, joined
 from efface.concepts import TEMPLATES, Concept, Erasure, names, wordings
 from efface.errors import BadRequest
-from efface.text.streams import TextStream
+from efface.hosts.streams import TextStream
 
 __all__ = [
     "PromptPair",

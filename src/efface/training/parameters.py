@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from efface.deltas.patches import DensePatch, Patch
 from efface.errors import BadModel
-from efface.hosts.architectures import members
 from efface.hosts.components import component
+from efface.hosts.roles import members
 from efface.randomness import evaluating
 from efface.training.parking import Parked, parking_place
 
