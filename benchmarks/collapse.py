@@ -59,8 +59,12 @@ class Models:
     def every(self) -> Iterator[tuple[str, str, Callable[[], Delta]]]:
         """Lists kind, name and what makes each edit."""
         for name, part in ZEROED.items():
-            yield "wreck", name, lambda part=part: self._changed(  # type: ignore[misc]
-                lambda key, weight: torch.zeros_like(weight) if part(key) else None
+            yield (
+                "wreck",
+                name,
+                lambda part=part: self._changed(  # type: ignore[misc]
+                    lambda key, weight: torch.zeros_like(weight) if part(key) else None
+                ),
             )
         for share in NOISE:
             yield "wreck", f"noise of {share:g} in the U-Net", lambda s=share: self._noisy(s)  # type: ignore[misc]

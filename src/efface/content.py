@@ -173,4 +173,6 @@ def _is_plain(value: Any) -> bool:
 def _hooks_of(module: nn.Module) -> list[Any]:
     """Lists hooks in force; those that only move weights between devices change no picture."""
     hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
-    return [one for one in hooks if not str(getattr(one, "__module__", "")).startswith("accelerate")]
+    return [
+        one for one in hooks if not str(getattr(one, "__module__", "")).startswith("accelerate")
+    ]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from efface.cli.drawing import Sampling, Shot, draw, write_png
 from efface.concepts import ErasureRequest, wordings
-from efface.errors import BadRequest
+from efface.errors import BadRequest, MeasurementFailed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -91,10 +91,9 @@ def compare(folder: Path, pipe: Any, delta: Delta, monitor: Monitor) -> Differen
     """
     import numpy
 
-    index = json.loads((folder / FOLDER / _INDEX).read_text(encoding="utf-8"))
-    shots = [Shot(**shot) for shot in index["shots"]]
+    shots, sampling = _index(folder / FOLDER / _INDEX)
     kept = [_read(_picture(folder, number)) for number in range(len(shots))]
-    again = drawn(pipe, delta, shots, Sampling(**index["sampling"]), monitor)
+    again = drawn(pipe, delta, shots, sampling, monitor)
     apart = []
     for old, (_, new) in zip(kept, again, strict=True):
         if old.size != new.size:
@@ -111,15 +110,33 @@ def compare(folder: Path, pipe: Any, delta: Delta, monitor: Monitor) -> Differen
     )
 
 
+def _index(path: Path) -> tuple[list[Shot], Sampling]:
+    """Reads what the kept pictures were drawn of.
+
+    Raises:
+        BadRequest: the file is damaged, or names no picture.
+    """
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+        shots = [Shot(**shot) for shot in index["shots"]]
+        sampling = Sampling(**index["sampling"])
+        if not all(isinstance(shot.prompt, str) and isinstance(shot.seed, int) for shot in shots):
+            raise ValueError("a prompt or seed is of another kind")
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise BadRequest(f"{path} is damaged ({error}); erase again with --smoke") from error
+    if not shots:
+        raise BadRequest(f"{path} names no picture; erase again with --smoke")
+    return shots, sampling
+
+
 def _picture(folder: Path, number: int) -> Path:
     return folder / FOLDER / f"{number}.png"
 
 
 def _read(path: Path) -> Image:
-    from PIL.Image import open as opened
+    from efface.evaluation.pictures import read_picture
 
     try:
-        with opened(path) as picture:
-            return picture.convert("RGB")
-    except OSError as error:
-        raise BadRequest(f"the kept picture {path} cannot be read ({error})") from error
+        return read_picture(path)
+    except MeasurementFailed as error:
+        raise BadRequest(f"the smoke set is damaged: {error}") from error

@@ -152,6 +152,8 @@ def _reasons(control: Control) -> tuple[str, ...]:
     if control.details:
         return tuple(f"{control.name} control failed: {detail}" for detail in control.details)
     if control.estimate is None or control.name == "model":
-        return (f"{control.name} control: there was no picture to check that {control.requirement}",)
+        return (
+            f"{control.name} control: there was no picture to check that {control.requirement}",
+        )
     seen = f"{control.estimate.hits} of {control.estimate.count}"
     return (f"{control.name} control failed with {seen}: needed that {control.requirement}",)

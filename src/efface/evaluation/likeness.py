@@ -12,7 +12,15 @@ if TYPE_CHECKING:
     from jaxtyping import Float
     from torch import Tensor
 
-__all__ = ["LEAST_OWN", "LEAST_SEEN", "ROUGHNESS", "Likeness", "likeness", "roughness", "thumbnails"]
+__all__ = [
+    "LEAST_OWN",
+    "LEAST_SEEN",
+    "ROUGHNESS",
+    "Likeness",
+    "likeness",
+    "roughness",
+    "thumbnails",
+]
 
 LEAST_OWN = 0.75
 """Sound erasures of the bundled model have 1.00 and wrecks at most 0.68 (benchmarks/collapse.py);

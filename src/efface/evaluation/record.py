@@ -99,6 +99,9 @@ class Evaluation:
     """Hashes of their content and settings, by the same names."""
     limits: Limits = field(default_factory=Limits)
     """What counts as erased and as lost."""
+    answers: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """What each picture scored, in the samples' order, by "<metric> before" and "<metric> after";
+    NaN where there was nothing to score."""
     notes: tuple[str, ...] = ()
     """What was set aside: pictures and scores that were not those of this model and judge."""
     store: Path

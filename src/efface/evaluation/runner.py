@@ -160,11 +160,23 @@ def _measured(
         instruments=job.instruments.names,
         identities=job.instruments.identities,
         limits=job.limits,
+        answers=_answers(job, scorer, sources) if measurements else {},
         notes=tuple(_notes(foreign, book)),
         store=job.store.folder,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={**ran.versions, "commit": ran.commit + ("+changes" if ran.dirty else "")},
     )
+
+
+def _answers(job: _Job, scorer: Scorer, sources: Sequence[Source]) -> dict[str, tuple[float, ...]]:
+    """Collects what every picture scored, metric by metric."""
+    return {
+        f"{metric.name} {time}": tuple(
+            scorer.values(job.instruments.measure(metric), source, job.suite.samples)
+        )
+        for metric in job.instruments.image_metrics
+        for time, source in zip(_TIMES, sources, strict=False)
+    }
 
 
 def _notes(foreign: int, book: ScoreBook) -> Iterator[str]:
