@@ -2,7 +2,7 @@
 
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
                      [transfer] [implicit] [cost] [alone] [true_size]
-                     [tradeoff]
+                     [tradeoff] [collapse]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -14,6 +14,7 @@ from benchmarks import (
     alone,
     check,
     closed_form,
+    collapse,
     cost,
     debias,
     erasure,
@@ -32,6 +33,7 @@ EXPERIMENTS = {
     "erasure": erasure.run,
     "mass": mass.run,
     "closed_form": closed_form.run,
+    "collapse": collapse.run,
     "debias": debias.run,
     "training": training.run,
     "together": together.run,

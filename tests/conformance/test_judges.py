@@ -6,6 +6,7 @@ import torch
 from efface import registry
 from efface.cli.measuring import BUNDLED_JUDGES, judge_for
 from efface.errors import EffaceError
+
 try:
     from efface.evaluation.instruments import identity_of
 except ImportError:
