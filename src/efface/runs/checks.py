@@ -182,7 +182,7 @@ def _predicted_noise(model: Any, prompts: Sequence[str]) -> Float[Tensor, "n val
     drawn = torch.randn((1, *denoiser.latent_shape), generator=derive(0, "inspection"))
     noise = drawn.to(denoiser.device, denoiser.dtype)
     half = torch.tensor([500.0], dtype=torch.float64)
-    with denoiser.still():
+    with denoiser.inference_mode():
         found = [denoiser.predict(noise, half, denoiser.conditions([one])) for one in prompts]
     return torch.cat(found).flatten(1).to("cpu", torch.float64)
 

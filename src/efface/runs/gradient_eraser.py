@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from efface.concepts import Erasure, ErasureRequest
 from efface.contracts import Eraser, TextToImage
 from efface.errors import BadRequest, require_positive
-from efface.text.token_rules import TargetRule, anchor_name, mentions, target_prompt
+from efface.text.token_rules import TargetRule, WordingRule, anchor_name, mentions, target_prompt
 from efface.training.settings import Training
 
 __all__ = ["SMALL", "GradientEraser", "Trainable", "Wording", "require_anchor", "worded"]
@@ -49,7 +49,11 @@ class GradientEraser(Training, Eraser[TextToImage]):
     edits: ClassVar[frozenset[str]] = frozenset({"unet"})
 
     target: TargetRule = "anchor"
-    """What a wording becomes: the anchor's prompt, or itself without the concept."""
+    """What a wording becomes: itself with the anchor in place of the concept (anchor), the anchor's
+    name alone (bare_anchor), or itself with the anchor or nothing (prompt_without_concept); the
+    first two are the empty prompt without an anchor."""
+    wordings: WordingRule = "all"
+    """Which prompts are erased and kept: all wordings of a concept, or its names alone."""
     sampling_steps: int = 50
     """Denoising steps of a trajectory."""
     sampling_guidance: float = 3.0
@@ -118,8 +122,16 @@ class Wording:
     erasure: Erasure
 
 
-def worded(erasure: Erasure, rule: TargetRule) -> Iterator[Wording]:
-    """Pairs every wording of a concept with the prompt that takes its place."""
+def worded(
+    erasure: Erasure, rule: TargetRule, original: Erasure | None = None
+) -> Iterator[Wording]:
+    """Pairs every wording of a concept with the prompt that takes its place.
+
+    Args:
+        erasure: the concept with the prompts that count.
+        rule: what takes their place.
+        original: the erasure as the request has it, if not the same.
+    """
     for prompt, name in mentions(erasure.concept):
         target = target_prompt(prompt, name, anchor_name(erasure), rule)
-        yield Wording(prompt, name or "", target, erasure)
+        yield Wording(prompt, name or "", target, original or erasure)
