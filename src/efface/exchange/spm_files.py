@@ -21,7 +21,10 @@ from efface.hosts.components import canonical
 from efface.runs.gating import GateRule, gate_for
 from efface.runs.gradient_eraser import worded
 
-__all__ = ["erased_prompts", "gate_from", "write_spm"]
+ALWAYS = "efface_acts_on_every_prompt"
+"""Set in the header of files whose delta had no gate, so that import gives them none."""
+
+__all__ = ["ALWAYS", "erased_prompts", "gate_from", "write_spm"]
 
 
 def write_spm(
