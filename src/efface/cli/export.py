@@ -25,7 +25,6 @@ __all__ = ["Export", "Format", "Job", "run"]
 Format: TypeAlias = Literal[
     "diffusers", "component", "diffusers-lora", "peft", "kohya", "spm", "adapter"
 ]
-CARDS = ("card.md", "card.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +77,17 @@ def run(arguments: list[str], output: Output) -> int:
     """
     about = "Writes a run's delta in the files that other tools read."
     options = parse(Export, arguments, prog="efface export", description=about)
+    from efface.exchange.low_rank import check_exportable
+
     found = runs.open_run(options.source)
+    check_exportable(found.delta, scale=options.scale, rank=options.rank)
     _make_room(options)
     model = options.model or runs.recipe_of(options.source).model
     told = _WRITERS[options.as_](Job(options, found, model, output))
     told += runs.without_gate(found.delta)
     place = options.out if options.out.is_dir() else options.out.parent
-    cards = [] if options.as_ == "diffusers" else _copy_cards(found.folder, place, options)
+    cards = [] if options.as_ == "diffusers" else _copy_cards(found, place, options)
+    told += _left_out(found)
     output.say(f"wrote {options.out}: {told}", *(f"wrote {card}" for card in cards))
     fields_told = {"as": options.as_, "out": str(options.out), "told": told}
     output.result({**fields_told, "delta": found.delta.id, "scale": options.scale})
@@ -99,13 +102,24 @@ def _make_room(options: Export) -> None:
         shutil.rmtree(options.out)
 
 
-def _copy_cards(run_folder: Path, place: Path, options: Export) -> list[Path]:
+def _copy_cards(found: runs.Run, place: Path, options: Export) -> list[Path]:
+    from efface.exchange.cards import cards_of
+
     written = []
-    for name in CARDS:
-        if (run_folder / name).exists():
-            own = f"{options.out.stem}.{name}" if place == options.out.parent else name
-            written.append(Path(shutil.copyfile(run_folder / name, place / own)))
+    for card in cards_of(found.folder, found.delta.id)[0]:
+        own = f"{options.out.stem}.{card.name}" if place == options.out.parent else card.name
+        written.append(Path(shutil.copyfile(card, place / own)))
     return written
+
+
+def _left_out(found: runs.Run) -> str:
+    """Says that the run's cards are of another delta."""
+    from efface.exchange.cards import cards_of
+
+    names = ", ".join(card.name for card in cards_of(found.folder, found.delta.id)[1])
+    return (
+        f"; left out {names}, which are of another delta: evaluate the run again" if names else ""
+    )
 
 
 def _lora(job: Job, *, writer: str) -> str:
@@ -115,17 +129,17 @@ def _lora(job: Job, *, writer: str) -> str:
 
     text_only = job.delta.patches.keys() <= TEXT_KEYS.keys()
     host = host_for(job.model, "uce", job.output, pictures=not text_only)
-    layers = layers_of(job.delta, host, scale=job.options.scale, rank=job.options.rank)
+    scale, rank = job.options.scale, job.options.rank
+    layers = layers_of(job.delta, host, scale=scale, rank=rank, biases=writer == "write_kohya")
     if writer == "write_spm":
-        erasures = job.delta.provenance.request["erasures"]
-        prompts = [each["concept"]["name"] for each in erasures]
-        spm_files.write_spm(layers, job.options.out, job.facts, prompts=prompts)
+        prompts, gated = spm_files.prompts_of(job.delta), job.delta.gate is not None
+        spm_files.write_spm(layers, job.options.out, job.facts, prompts=prompts, gated=gated)
     else:
         write: Callable[..., Path] = getattr(lora_files, writer)
         write(layers, job.options.out, job.facts)
-    rank = max(layer.rank for layer in layers.by_module.values())
     lost = f"{layers.lost:.2%} of the change is lost" if layers.lost else "nothing is lost"
-    return f"{len(layers.by_module)} layers of rank {rank}, {lost}"
+    full = f" and {len(layers.full)} biases and norms, for ComfyUI alone" if layers.full else ""
+    return f"{len(layers.by_module)} layers of rank {layers.rank}{full}, {lost}"
 
 
 def _adapter(job: Job) -> str:
@@ -137,10 +151,11 @@ def _adapter(job: Job) -> str:
 
 
 def _diffusers(job: Job) -> str:
+    from efface.exchange.cards import cards_of
     from efface.exchange.folders import write_folder
 
-    card = job.found.folder / "card.md"
-    text = card.read_text("utf-8") if card.exists() else None
+    own = cards_of(job.found.folder, job.delta.id)[0]
+    text = next((card.read_text("utf-8") for card in own if card.name == "card.md"), None)
     base, scale = folder_of_model(job.model), job.options.scale
     with job.output.progress("copying and editing") as monitor:
         made = write_folder(

@@ -61,8 +61,8 @@ def import_delta(
     ``adapter_config.json``), safetensors or pickled files with edited weights by parameter name
     (ESD, UCE, RECE and whole networks), and diffusers folders of an edited network or pipeline.
     Several networks make one delta. Pickles are read with ``weights_only`` alone, so that they can
-    run nothing. Every key is read, or refused if it is of something that the model has; what belongs
-    to nothing is listed. A LoRA file of a U-Net whose header names erased prompts is SPM's: its
+    run nothing. Every key is read, or refused if it is of something that the model has; what
+    belongs to nothing is listed. A LoRA file of a U-Net whose header names erased prompts is SPM's: its
     membranes get a gate.
 
     Args:
@@ -133,7 +133,9 @@ def _provenance(
 def _sha256(places: list[Place]) -> str:
     """Hashes a file, or the hashes of several in order."""
     digests = [_digest(file) for place in places for file in place.files]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
 
 
 def _digest(file: Path) -> str:

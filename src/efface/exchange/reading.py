@@ -273,8 +273,8 @@ def _refuse_rest(reading: Reading, names: list[str]) -> None:
     left: Mapping[str, Any] = dict.fromkeys([*reading.not_understood, *reading.lacking])
     if kind := foreign_kind(left):
         raise BadDelta(
-            f"'{kind[1]}' is of {kind[0]}, which is not read, so the rest would be another change; "
-            "ask for merged weights, or for a plain LoRA"
+            f"'{kind[1]}' is of {kind[0]}; that is not read, and the rest would be another "
+            "change: ask for merged weights, or for a plain LoRA"
         )
     if reading.not_understood:
         raise BadDelta(
