@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from efface.exchange.kohya_names import original_name
-from efface.hosts.families import HOSTS
 from efface.hosts.components import canonical, components
+from efface.hosts.families import HOSTS
 
 __all__ = ["NETWORKS", "Claim", "Network", "claim", "denoiser", "networks"]
 
