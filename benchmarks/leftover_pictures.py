@@ -35,7 +35,6 @@ from efface.bundled.vocabulary import HELD_OUT, STYLES, concept, prompt
 from efface.bundled.wordings import EVALUATION_STYLED
 from efface.contracts import Sample
 from efface.deltas.delta import Delta
-from efface.diffusion.trajectories import sharing_pools
 from efface.evaluation.identity import fingerprints, model_id
 from efface.evaluation.images import ImageStore, Source
 from efface.registry import build
@@ -142,16 +141,15 @@ class Drawer:
     def after(self, some: Sequence[Picture]) -> Tensor:
         """Gives the pictures after their erasures, in the order of the pictures."""
         found: dict[Picture, Tensor] = {}
-        with sharing_pools():
-            for trial in dict.fromkeys(one.trial for one in some):
-                mine = [one for one in some if one.trial == trial]
-                delta = self.delta(trial)
-                source = Source(self.model, delta.id, STEPS, GUIDANCE)
-                samples = [one.sample for one in mine]
-                if self.store.missing(source, samples):
-                    with delta.apply(self.pipe):
-                        self.store.fill(self.pipe, source, samples)
-                found |= dict(zip(mine, self.store.load(source, samples), strict=True))
+        for trial in dict.fromkeys(one.trial for one in some):
+            mine = [one for one in some if one.trial == trial]
+            delta = self.delta(trial)
+            source = Source(self.model, delta.id, STEPS, GUIDANCE)
+            samples = [one.sample for one in mine]
+            if self.store.missing(source, samples):
+                with delta.apply(self.pipe):
+                    self.store.fill(self.pipe, source, samples)
+            found |= dict(zip(mine, self.store.load(source, samples), strict=True))
         return torch.stack([found[one] for one in some])
 
     def delta(self, trial: Trial) -> Delta:

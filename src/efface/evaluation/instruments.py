@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from efface import registry
+from efface.concepts import Concept
+from efface.content import content_hash
 from efface.contracts import ImageMetric, Instrument, Judge, JudgeCard, SetMetric, Suite
 from efface.errors import BadRequest, MissingInput
+from efface.evaluation.scores import Measure
 from efface.metrics.clip_score import Clip
 
-__all__ = ["Instruments", "instruments_for"]
+__all__ = ["Instruments", "identity_of", "instruments_for"]
 
 _BATCH = 16
 
@@ -40,13 +43,22 @@ class Instruments:
     set_metrics: tuple[SetMetric, ...]
     names: Mapping[str, str]
     """By "judge", "leftover", "clip" and "features"; only those in use."""
-
+    identities: Mapping[str, str]
+    """Hashes of their content and settings, by the same names."""
     leftover_card: JudgeCard | None = None
     """What is known about the judge of leftovers, where one is in use."""
 
-    def measure(self, metric: ImageMetric) -> str:
+    def measure(self, metric: ImageMetric) -> Measure:
         """Names a metric together with its instrument, so that rows of two never mix."""
-        return f"{metric.name} by {self.names[metric.uses]}"
+        named = type(metric).__module__, type(metric).__qualname__, metric.unit, metric.uses
+        revision = getattr(metric, "revision", 1)
+        instrument = content_hash(named, revision, self.identities[metric.uses])
+        return Measure(f"{metric.name} by {self.names[metric.uses]}", instrument)
+
+    def presence_of(self, concept: Concept) -> Measure:
+        """Names the question whether a concept is there, whatever picture is asked about."""
+        asked = f"presence of {concept.name} by {self.names['judge']}"
+        return Measure(asked, content_hash("presence", concept, self.identities["judge"]))
 
 
 def instruments_for(suite: Suite, judge: Judge, clip: Clip | None) -> Instruments:
@@ -74,10 +86,25 @@ def instruments_for(suite: Suite, judge: Judge, clip: Clip | None) -> Instrument
     built = [tuple(_built(name, verb, sources) for name in given) for given, verb in listed]
     used = {"judge", *(metric.uses for group in built for metric in group)}
     names = {str(use): name for use, (name, _) in sources.items() if use in used}
+    left = sources["leftover"][1] if "leftover" in used else None
+    held: dict[str, Any] = {"judge": judge, "clip": clip, "features": _holder(judge, clip)}
+    held["leftover"] = left
+    identities = {use: identity_of(held.get(use)) for use in names}
     if len(per_image) < len(suite.image_metrics):
         names["leftover"] = f"not measured: {_judge_name(judge)} has no judge of leftovers"
-    card = sources["leftover"][1].card if "leftover" in used else None
-    return Instruments(built[0], built[1], names, card)
+    return Instruments(built[0], built[1], names, identities, left and left.card)
+
+
+def identity_of(instrument: Any) -> str:
+    """Names an instrument by its content: its own ``identity``, or a hash of all that it holds.
+
+    The name and version on a judge's card count as well.
+    """
+    card = getattr(instrument, "card", None)
+    named = None if card is None else (card.name, card.version)
+    own = getattr(instrument, "identity", None)
+    kind = type(instrument).__module__, type(instrument).__qualname__
+    return content_hash(kind, named, own if isinstance(own, str) else instrument)
 
 
 def _built(name: str, verb: str, sources: Mapping[Instrument, tuple[str, Any]]) -> Any:
@@ -99,6 +126,11 @@ def _features(judge: Judge, clip: Clip | None) -> tuple[str, Callable[[Tensor], 
     if clip is not None:
         return f"image features of {_clip_name(clip)}", _in_batches(clip.image_features)
     return None
+
+
+def _holder(judge: Judge, clip: Clip | None) -> Any:
+    """Gives what features come from."""
+    return judge if isinstance(judge, _Featured) else clip
 
 
 def _in_batches(encode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
