@@ -113,10 +113,10 @@ on which people would not agree ({unsure}) count for neither.
 
 {table}
 
-`emoji-leftover` is the first judge at a threshold of {threshold:g} instead of {usual:g}, which was
-chosen on the pictures of other nouns, so that it misses at most {allowed:.1f} % of them in neon and in
-blueprint; its rates here are those of the remaining {own} pictures. Suites ask both: `presence` is
-what the judge sees, `leftover` what this one sees in pictures of erased prompts.
+`emoji-leftover` is the first judge at a threshold of {threshold:g} instead of {usual:g}. It was
+chosen on the pictures of other nouns, so that it misses at most {allowed:.1f} % of them in neon and
+in blueprint; its rates here are those of the remaining {own} pictures. Suites ask both: `presence`
+is what the judge sees, `leftover` what this one sees in pictures of erased prompts.
 {parts}
 """
 

@@ -221,9 +221,10 @@ class Line:
 
 
 def main_lines(evaluation: Evaluation) -> tuple[Line, ...]:
-    """Picks erased, synonyms, neighbours, kept and style, in this order, as far as measured."""
+    """Picks erased, outlines, synonyms, neighbours, kept and style, as far as measured."""
     wanted: tuple[tuple[str, str, Role], ...] = (
         ("erased: must go", "presence", "erased"),
+        ("outlines: must go", "leftover", "erased"),
         ("synonyms: must go", "presence", "synonym"),
         ("neighbours: must stay", "presence", "neighbour"),
         ("kept: must stay", "presence", "kept"),
@@ -301,9 +302,10 @@ def _leftovers(evaluation: Evaluation) -> Iterator[str]:
         )
     if evaluation.leftover_judge is not None:
         wrong = evaluation.leftover_judge.false_positive_rate
+        share = f"{number(wrong.value, 'rate')} ({hits(wrong)})"
         yield (
-            f"{evaluation.leftover_judge.name} also sees something in {number(wrong.value, 'rate')} "
-            f"({hits(wrong)}) of labelled pictures in which the thing is gone."
+            f"{evaluation.leftover_judge.name} also sees something in {share} of labelled pictures "
+            "in which the thing is gone."
         )
 
 
