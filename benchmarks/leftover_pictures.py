@@ -8,8 +8,7 @@ prompt and seed before), without any judge's answer. What somebody saw is in
 ``results/leftover/labels.json``, by the key of a picture.
 
 Parts have nouns of their own: a threshold is set on the first and measured on the others.
-Erasures are closed forms and methods that train. Besides whole edits there are scaled ones and
-short trainings, which leave something more often.
+Erasures are closed forms, whole and scaled down, and a short training: weak ones leave more.
 """
 
 from __future__ import annotations
@@ -49,9 +48,9 @@ PARTS: dict[str, tuple[str, ...]] = {
 """Nouns of each part; pictures of the last were drawn and labelled after the threshold was set."""
 CLOSED = ("uce", "rece", "trce", "realera")
 SCALES = (1.0, 0.7, 0.5)
-TRAINED: dict[str, tuple[int, ...]] = {"esd": (60,), "spm": (150,), "ant": (60,), "doco": (200,)}
-"""Methods that train and their numbers of steps; fewer than the preset's leave more."""
-TRAINED_NOUNS = ("pistol", "frog")
+TRAINED, STEPS_TRAINED = "esd", 60
+"""A method that trains, and fewer steps than its preset has, which leave more."""
+TRAINED_NOUNS = ("frog",)
 ALWAYS = ("neon", "blueprint")
 """Styles that every erasure is drawn in; the others take turns."""
 OTHERS = tuple(style for style in STYLES if style not in ALWAYS)
@@ -98,11 +97,9 @@ def trials() -> tuple[Trial, ...]:
     """Lists the erasures, in an order that only grows at its end."""
     first, last = (*PARTS["tuning"], *PARTS["held-out"]), PARTS["confirming"]
     closed = [Trial(n, m, scale) for n in first for m in CLOSED for scale in SCALES]
-    trained = [
-        Trial(n, m, steps=steps) for n in TRAINED_NOUNS for m in TRAINED for steps in TRAINED[m]
-    ]
     more = [Trial(n, m, scale) for n in last for m in CLOSED for scale in SCALES]
-    return (*closed, *trained, *more)
+    trained = [Trial(noun, TRAINED, steps=STEPS_TRAINED) for noun in TRAINED_NOUNS]
+    return (*closed, *more, *trained)
 
 
 def pictures() -> Iterator[Picture]:
