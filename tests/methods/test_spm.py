@@ -9,7 +9,7 @@ from efface.concepts import Concept, request
 from efface.deltas.composition import compose
 from efface.deltas.delta import Delta
 from efface.diffusion.denoising import Denoiser
-from efface.diffusion.losses import matched
+from efface.diffusion.losses import squared_errors
 from efface.methods.spm import _noises
 from tests.conformance.snapshots import differences, snapshot
 from tests.conftest import host
@@ -29,14 +29,14 @@ def test_the_first_losses_are_those_of_the_equations(tiny_sd1):
 def test_anchoring_has_no_gradient_before_the_first_step(tiny_sd1):
     """Each answer is the frozen one then; the erasing term does move up, and not down."""
     run, pool = at_one_latent("spm", tiny_sd1, sampling_steps=3, anchors=2)
-    draws, (role, rank) = run.draws["batches"], run.method.trained()
-    with run.adapting(role, rank=rank, membranes=1) as adapters:
+    draws, trained = run.draws["batches"], run.method.trainable()
+    with run.adapting(trained.role, rank=trained.rank, membranes=1) as adapters:
         held = run.method._anchored(run, adapters, pool, draws)
         erase = run.method._erase(run, adapters, pool)
         weights = [*adapters.parameters.values()]
         for ask, still in ((held[0], True), (erase, False)):
             run.open_membranes(adapters, [ask], draws)
-            (loss,) = matched(run.denoiser, [ask]).values()
+            (loss,) = squared_errors(run.denoiser, [ask]).values()
             sizes = [float(each.norm()) for each in torch.autograd.grad(loss, weights)]
             assert (max(sizes) < 1e-4) == still
             assert (float(loss.detach()) < 1e-6) == still

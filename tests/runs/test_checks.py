@@ -1,6 +1,5 @@
 """The detectors around an erasure: nothing happened, everything broke, something is missing."""
 
-
 import pytest
 import torch
 
