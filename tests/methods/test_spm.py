@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from efface import registry
 from efface.concepts import Concept, request
 from efface.deltas.composition import compose
 from efface.deltas.delta import Delta
@@ -44,6 +45,23 @@ def test_anchoring_has_no_gradient_before_the_first_step(tiny_sd1):
         downs = [size for key, size in moved.items() if key.endswith("::down")]
         assert downs
         assert not any(downs)
+
+
+@pytest.mark.parametrize(("share", "blank"), [(0.0, 0), (0.5, 2), (1.0, 4)])
+def test_a_share_of_every_latents_anchors_is_the_empty_prompt(tiny_sd1, share, blank):
+    """The released code lays out half of those that count so; drawn anchors stay what they were."""
+    settings = {"anchors": 4, "trajectories": 2, "anchors_unconditional": share}
+    run, pool = at_one_latent("spm", tiny_sd1, **settings)
+    plain, _ = at_one_latent("spm", tiny_sd1, **(settings | {"anchors_unconditional": 0.0}))
+    with run.adapting("attention_blocks", rank=1, membranes=1) as adapters:
+        (held,) = run.method._anchored(run, adapters, pool, torch.Generator().manual_seed(0))
+        (drawn,) = plain.method._anchored(run, adapters, pool, torch.Generator().manual_seed(0))
+    empty = run.empty(1).rows[0]
+    rows = held.conditions.rows.reshape(len(pool), 4, *empty.shape)
+    assert torch.equal(rows[:, :blank], empty.expand(len(pool), blank, -1, -1))
+    others = drawn.conditions.rows.reshape(len(pool), 4, *empty.shape)
+    assert torch.equal(rows[:, blank:], others[:, blank:])
+    assert registry.build("methods", "spm", preset="released-sd14").anchors_unconditional == 0.5
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0, 5.0])
