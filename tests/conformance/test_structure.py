@@ -15,7 +15,7 @@ FLOORS = (
     {"errors"},
     {"concepts"},
     {"contracts"},
-    {"registry", "files", "randomness", "progress", "memory"},
+    {"registry", "files", "content", "randomness", "progress", "memory"},
     {"hosts"},
     {"deltas"},
     {"closed_form"},

@@ -1,5 +1,7 @@
 """Denoisers of every family sample what their pipelines sample; pools hold what was visited."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from efface.concepts import Concept, request
 from efface.diffusion import trajectories
 from efface.diffusion.denoising import Denoiser
 from efface.diffusion.noise import guided
-from efface.diffusion.trajectories import sampled_pool, stopped
+from efface.diffusion.trajectories import fresh_pool, sampled_pool, stopped
 from efface.errors import BadModel, BadRequest
 from tests.cases import TRAINED
 from tests.conftest import host
@@ -34,29 +36,6 @@ def sampled(request):
     return request.param, pipe, *pool_of(pipe)
 
 
-def test_a_trajectory_ends_where_the_pipeline_does(sampled):
-    family, pipe, denoiser, _, pool = sampled
-    start = pool.latents[:1]
-    sizes = {}
-    if family in ("sdxl", "sd3", "flux"):
-        height, width = (edge * pipe.vae_scale_factor for edge in start.shape[-2:])
-        sizes = {"height": height, "width": width}
-    held = pipe.scheduler
-    pipe.scheduler = denoiser.scheduler()
-    options = {"num_inference_steps": 4, "guidance_scale": 3.0, "output_type": "latent"} | sizes
-    try:
-        if family == "flux":
-            packed = pipe._pack_latents(start, 1, *start.shape[1:])
-            negative = {"negative_prompt": "", "true_cfg_scale": 3.0}
-            found = pipe("a cat", latents=packed, **options, **negative).images
-            found = pipe._unpack_latents(found, height, width, pipe.vae_scale_factor)
-        else:
-            found = pipe("a cat", latents=start, **options).images
-    finally:
-        pipe.scheduler = held
-    assert torch.allclose(found, pool.clean[:1], atol=1e-3)
-
-
 def test_a_pool_holds_every_visit_with_its_predictions(sampled):
     _, _, denoiser, conditions, pool = sampled
     assert len(pool) == 3 * 4
@@ -80,6 +59,31 @@ def test_samples_stop_where_the_whole_run_passed(sampled):
     for sample, place in enumerate(places.tolist()):
         passed = pool[(pool.step_index == place) & (pool.trajectory_index == sample)]
         assert torch.allclose(ended[sample], passed.latents[0], atol=1e-4)
+
+
+def test_a_fresh_pool_asks_the_teacher_at_the_time_where_each_sample_stands(tiny_sd1):
+    """The time that the sampler would visit next, after as many steps as were done."""
+    denoiser = Denoiser(tiny_sd1)
+    conditions, seen = denoiser.conditions(PROMPTS), []
+    with torch.no_grad():
+        pool = fresh_pool(
+            denoiser,
+            conditions,
+            6,
+            steps=4,
+            guidance=3.0,
+            generator=torch.Generator().manual_seed(0),
+            teacher=lambda: contextlib.nullcontext(seen.append(denoiser.evaluations)),
+        )
+    draws = torch.Generator().manual_seed(0)
+    prompts = torch.randint(2, (6,), generator=draws)
+    done = torch.randint(4, (6,), generator=draws)
+    assert len(done.unique()) > 2
+    times = torch.tensor([751.0, 501.0, 251.0, 1.0], dtype=torch.float64)[done]
+    assert torch.equal(pool.times, times)
+    with denoiser.still():
+        conditional = denoiser.predict(pool.latents, times, conditions[prompts])
+    assert torch.allclose(pool.conditional, conditional, atol=1e-5)
 
 
 def test_one_step_of_a_pool_follows_from_its_entry(tiny_sd1):

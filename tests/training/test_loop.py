@@ -35,6 +35,25 @@ def test_accumulated_batches_are_averaged():
     assert torch.allclose(twice, -0.1 * weight.grad.sign(), atol=1e-4)
 
 
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_gradient_of_a_step_is_the_mean_over_its_batches(accumulate):
+    """What the optimiser sees, of which Adam's first step hides the length."""
+    weight, seen = nn.Parameter(torch.zeros(4)), []
+
+    class Watching:
+        def gradients(self, terms, parameters, /):
+            sum(terms.values()).backward()
+
+        def after_step(self):
+            seen.append(weight.grad.clone())
+
+    ran(Settings(steps=1, accumulate=accumulate), weight=weight, hooks=Watching())
+    plain, draws = torch.zeros(4, requires_grad=True), torch.Generator().manual_seed(3)
+    batches = [sum(losses(plain)(draws).values()) for _ in range(accumulate)]
+    torch.stack(batches).mean().backward()
+    assert torch.allclose(seen[0], plain.grad, rtol=1e-5)
+
+
 @pytest.mark.parametrize("clip", [0.0, 0.5])
 def test_gradients_are_shortened_before_the_step(clip):
     weight, lengths = nn.Parameter(torch.zeros(4)), []

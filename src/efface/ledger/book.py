@@ -70,6 +70,17 @@ class Ledger:
             BadRequest: the folder holds a ledger already, or cannot be written to; or the settings
                 look at all entries together, whose contributions would not add up.
         """
+        return cls.begun(folder, model, method=method, keep=keep)._saved()
+
+    @classmethod
+    def begun(
+        cls, folder: Path | str, model: Any, *, method: Uce, keep: Sequence[Concept] = ()
+    ) -> Ledger:
+        """Gives a ledger whose file is written with its first entry.
+
+        Raises:
+            BadRequest: see `create`.
+        """
         folder = Path(folder)
         if method.reweightings or method.unanchored == "nearest":
             raise BadRequest(
@@ -82,7 +93,7 @@ class Ledger:
             )
         made = cls(folder, model_name(model), Encoder.of(model), method, tuple(keep), ())
         made._check_encoder(model)
-        return made._saved()
+        return made
 
     @classmethod
     def open(cls, folder: Path | str) -> Ledger:
@@ -196,7 +207,7 @@ class Ledger:
         Raises:
             BadRequest: see `create` and `add`.
         """
-        fresh = Ledger.create(folder, model, method=self.method, keep=self.keep)
+        fresh = Ledger.begun(folder, model, method=self.method, keep=self.keep)
         told = []
         for entry in self.entries:
             pairs = encoded(model, entry.request, self._rules)

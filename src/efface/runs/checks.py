@@ -25,8 +25,9 @@ __all__ = ["Inspection", "check_family", "inspect"]
 
 NOTHING = 1e-4
 """Relative response below which a concept counts as untouched; rounding in float32 reaches 1e-6."""
-COLLAPSE = 1.0
-"""Relative response of other prompts above which a model counts as wrecked: all of it is new."""
+COLLAPSE = 0.75
+"""Relative response of other prompts from which on a model counts as wrecked. Sound erasures of the
+bundled model stay below 0.2; zeroed layers give 1.0 exactly (benchmarks/collapse.py)."""
 PROBES = 8
 """Prompts per side at most."""
 OUTPUTS = 32
@@ -205,7 +206,7 @@ def _judge(seen: Inspection) -> None:
             f"{seen.erased_response:.1e}, which is rounding; word the concept as the model knows "
             "it, or raise the strength"
         )
-    if seen.kept_response > COLLAPSE:
+    if seen.kept_response >= COLLAPSE:
         raise ModelCollapsed(
             f"the {seen.probe} of kept prompts changed by {seen.kept_response:.0%}, so the model "
             "is wrecked; raise the ridge, lower the strength or keep more concepts"

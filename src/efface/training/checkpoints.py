@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from efface.errors import BadRequest
-from efface.files import write_atomically
+from efface.files import parse_json, write_atomically
 
 __all__ = ["FILE", "Checkpointing", "Keeper", "Stateful", "identity_of"]
 
@@ -198,7 +198,7 @@ def _read(place: Checkpointing) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         with safe_open(place.file, framework="pt") as opened:
-            header = json.loads(opened.metadata()["checkpoint"])
+            header = parse_json(opened.metadata()["checkpoint"], "its record")
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise BadRequest(
@@ -219,7 +219,7 @@ def _read(place: Checkpointing) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _differing(theirs: str, ours: str) -> tuple[str, str]:
     """Names what differs between two identities."""
-    first, second = (dict(json.loads(each)) for each in (theirs, ours))
+    first, second = (dict(parse_json(each, "a checkpoint")) for each in (theirs, ours))
     if first.get("method") != second.get("method"):
         first, second = ({"method": each.get("method")} for each in (first, second))
     names = [name for name in second if first.get(name) != second[name]] or ["format"]
