@@ -81,7 +81,7 @@ def test_a_fresh_pool_asks_the_teacher_at_the_time_where_each_sample_stands(tiny
     assert len(done.unique()) > 2
     times = torch.tensor([751.0, 501.0, 251.0, 1.0], dtype=torch.float64)[done]
     assert torch.equal(pool.times, times)
-    with denoiser.still():
+    with denoiser.inference_mode():
         conditional = denoiser.predict(pool.latents, times, conditions[prompts])
     assert torch.allclose(pool.conditional, conditional, atol=1e-5)
 
