@@ -51,6 +51,7 @@ class AllButOne(GradientEraser):
     paper: ClassVar[Paper] = Paper(
         "All but One: Surgical Concept Erasing with Model Preservation", "2312.12807", 2024
     )
+    revision: ClassVar[int] = 2
 
     mode: Literal["replace", "suppress", "negate"] = "replace"
     """What becomes of the guidance term: the anchor's, none, or its opposite."""

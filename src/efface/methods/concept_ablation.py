@@ -58,6 +58,7 @@ class ConceptAblation(GradientEraser):
     )
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
     families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})
+    revision: ClassVar[int] = 2
 
     parameters: Literal["key_value", "cross_attention", "self_attention", "attention", "unet"] = (
         "key_value"

@@ -61,6 +61,7 @@ class Doco(GradientEraser):
         "2405.15304",
         2025,
     )
+    revision: ClassVar[int] = 2
 
     parameters: Literal["key_value", "cross_attention", "unet"] = "key_value"
     """Which weights are trained."""

@@ -65,6 +65,7 @@ class Spm(GradientEraser):
     )
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
     families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})
+    revision: ClassVar[int] = 2
 
     rank: int = 1
     """Rank of each membrane."""
