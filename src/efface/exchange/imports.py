@@ -62,8 +62,8 @@ def import_delta(
     (ESD, UCE, RECE and whole networks), and diffusers folders of an edited network or pipeline.
     Several networks make one delta. Pickles are read with ``weights_only`` alone, so that they can
     run nothing. Every key is read, or refused if it is of something that the model has; what
-    belongs to nothing is listed. A LoRA file of a U-Net whose header names erased prompts is SPM's: its
-    membranes get a gate.
+    belongs to nothing is listed. A LoRA file of a U-Net whose header names erased prompts is SPM's:
+    its membranes get a gate.
 
     Args:
         source: file or folder.
