@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from efface.cli import runs
-from efface.cli.folder import locked
+from efface.cli.folder import claimed, folders_of
 from efface.cli.hosts import BUNDLED, Wanted, load_host, request_for
 from efface.cli.shell import Repeated, Shared, parse
 from efface.concepts import ConceptKind
-from efface.errors import BadRequest
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -65,9 +64,8 @@ def run(arguments: list[str], output: Output) -> int:
     from efface.exchange.imports import import_delta
     from efface.runs.checks import inspect
 
-    with locked(options.out) as folder:
-        if (options.out / runs.RECORD).exists() and not options.overwrite:
-            raise BadRequest(f"{options.out} already holds a run; give another --out")
+    protected = [options.source, *folders_of(options.model)]
+    with claimed(options.out, overwrite=options.overwrite, protected=protected) as folder:
         pipe = load_host(options.model, output)
         began = time.perf_counter()
         made = import_delta(

@@ -11,7 +11,7 @@ from efface.deltas.delta import Delta
 from efface.deltas.edited_copy import EditedCopy, edited_copy
 from efface.errors import BadRequest
 from efface.exchange.low_rank import check_exportable
-from efface.files import write_atomically
+from efface.files import seal, write_atomically
 
 __all__ = ["LICENCES", "write_component", "write_folder"]
 
@@ -51,6 +51,7 @@ def write_folder(
         if (out / CARD).exists():
             (out / CARD).replace(out / "README.base.md")
         write_atomically(out / CARD, card.encode())
+        seal(out)
     return made
 
 
@@ -85,6 +86,7 @@ def write_component(
         for name in (*LICENCES, "efface.json"):
             if (staging / name).exists():
                 (staging / name).replace(out / name)
+        seal(out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return parts

@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from efface.exchange.kohya_names import original_name
-from efface.hosts.architectures import layout
 from efface.hosts.components import canonical, components
+from efface.hosts.families import HOSTS
 
 __all__ = ["NETWORKS", "Claim", "Network", "claim", "denoiser", "networks"]
 
@@ -143,7 +143,7 @@ class Network:
 
 def networks(model: Any) -> dict[str, Network]:
     """Lists the networks of a pipeline by name; a bare network is ``model``."""
-    known = layout(model) in ("sd1", "sd2", "sdxl")
+    known = any(host.part == "unet" and host.recognises(model) for host in HOSTS)
     return {
         part: Network(part, module, original=known and part == "unet")
         for part, module in components(model).items()
