@@ -198,3 +198,11 @@ def test_cards_of_another_delta_stay_where_they_are(tmp_path):
         assert cards_of(tmp_path, mine) == ([], [card, values])
     values.unlink()
     assert cards_of(tmp_path, other) == ([], [card])
+
+
+def test_norms_of_text_encoders_have_no_place_in_kohya_files(base, whole, tmp_path):
+    norm = "text_encoder/encoder.layers.0.layer_norm1.bias"
+    weight = base.text_encoder.get_parameter(norm.removeprefix("text_encoder/"))
+    delta = made(base, whole, {norm: DensePatch(torch.ones_like(weight))})
+    with pytest.raises(BadRequest, match="ComfyUI reads no such layer"):
+        write_kohya(layers_of(delta, base, biases=True), tmp_path / "x.safetensors", {})

@@ -287,9 +287,7 @@ def _refuse_rest(reading: Reading, names: list[str]) -> None:
         raise _nothing(reading, names)
     if reading.lacking:
         some = "read one network alone with --part, or give the base it was made from"
-        raise BadDelta(
-            f"the base lacks the layers of: {_listed(reading.lacking)}; {some}"
-        )
+        raise BadDelta(f"the base lacks the layers of: {_listed(reading.lacking)}; {some}")
 
 
 def _nothing(reading: Reading, names: list[str]) -> BadDelta:
