@@ -25,7 +25,8 @@ __all__ = ["CARD_FORMAT", "card_values", "write_json_card", "write_model_card"]
 CARD_FORMAT = 1
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
 _MARKDOWN = re.compile(
-    r"[&<>|`*~\[\]\\@$]|^[#+=-]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.", re.IGNORECASE
+    r"[&<>|`*~\[\]\\$]|@(?=[a-z])|^[#+=-]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.",
+    re.IGNORECASE,
 )
 """Signs that are or begin Markdown, links included; inside a word, as in clip_score, is none."""
 _TEMPLATE = Path(__file__).parent / "templates" / "card.md"
