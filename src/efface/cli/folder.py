@@ -105,7 +105,7 @@ def _take_place(staging: Path, path: Path) -> bool:
 
 
 def _beside(path: Path) -> Path:
-    return path.absolute().with_name(f".{path.absolute().name}.new")
+    return path.resolve().with_name(f".{path.resolve().name}.new")
 
 
 def _move_in(staging: Path, path: Path, going: Collection[str]) -> None:
@@ -136,7 +136,7 @@ def claimed(path: Path, *, overwrite: bool, protected: Iterable[Path] = ()) -> I
 
 def folders_of(model: str) -> list[Path]:
     """Gives the folder that a model on the command line names; none for one that comes along."""
-    return [] if model in loading.BUNDLED else [Path(model)]
+    return [] if model in loading.BUNDLED or "\0" in model else [Path(model)]
 
 
 def check_free(path: Path, *, overwrite: bool, protected: Iterable[Path] = ()) -> None:
@@ -169,14 +169,22 @@ def check_free(path: Path, *, overwrite: bool, protected: Iterable[Path] = ()) -
 
 
 def _refuse_others_place(path: Path, protected: Iterable[Path]) -> None:
-    if path.exists() and not path.is_dir():
-        raise BadRequest(f"{path} is a file; --out needs a folder, or a name that is still free")
+    _require_folder(path)
     for each in protected:
         if path.resolve() == each.resolve():
             raise BadRequest(f"{path} is read by this very command; give another --out")
     for name, what in (("model_index.json", "model"), ("ledger.json", "ledger")):
         if (path / name).exists():
             raise BadRequest(f"{path} is the folder of a {what}; give another --out")
+    if models := [each for each in path.resolve().parents if (each / "model_index.json").exists()]:
+        raise BadRequest(f"{path} lies inside the model {models[0]}; give another --out")
+
+
+def _require_folder(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise BadRequest(f"{path} is a file; --out needs a folder, or a name that is still free")
+    if not path.resolve().name:
+        raise BadRequest(f"{path} holds all files there are; --out needs a folder of its own")
 
 
 def _refuse_others(path: Path) -> None:
@@ -212,8 +220,7 @@ def locked(path: Path) -> Iterator[RunFolder]:
     Raises:
         BadRequest: another process is writing there, or the path is a file.
     """
-    if path.exists() and not path.is_dir():
-        raise BadRequest(f"{path} is a file; --out needs a folder, or a name that is still free")
+    _require_folder(path)
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         with locks.locked(path):
