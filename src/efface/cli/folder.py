@@ -47,8 +47,8 @@ class RunFolder:
         leaves one or the other whole. Files of the older run that the new one lacks are gone then,
         and what efface did not write stays. When the body raises, the run is what it was.
 
-        Where systems cannot do that, and where no run was yet, files are moved one by one, the
-        record last.
+        Where systems cannot do that, and in folders that hold other things and no run, files are
+        moved one by one, the record last.
 
         Args:
             owned: names that are replaced; others stay.
@@ -57,7 +57,7 @@ class RunFolder:
         staging, going = self.path / _STAGING, set(owned) - set(keep)
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
-        whole = (self.path / _RECORD).exists() and _exchangeable(self.path)
+        whole = _exchangeable(self.path)
         try:
             if whole:
                 _clone(self.path, staging, leave={*going, _STAGING})
@@ -69,9 +69,16 @@ class RunFolder:
 
 
 def _exchangeable(path: Path) -> bool:
+    """Tells a run's own folder from others, which may hold anything and be anywhere."""
     working = Path.cwd().resolve()
-    inside = path.resolve() in (working, *working.parents)
-    return not (path.is_symlink() or path.is_mount() or inside)
+    if path.is_symlink() or path.is_mount() or path.resolve() in (working, *working.parents):
+        return False
+    own = (path / _RECORD).exists()
+    return own or all(_is_ours(entry.name) for entry in path.iterdir())
+
+
+def _is_ours(name: str) -> bool:
+    return name in (*_RUN, _STAGING) or name.startswith(_LOCK_FILES)
 
 
 def _clone(old: Path, new: Path, *, leave: Collection[str]) -> None:
