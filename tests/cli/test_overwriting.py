@@ -93,10 +93,10 @@ def test_an_export_to_which_somebody_added_is_kept(export, tmp_path, name, chang
 @pytest.mark.parametrize(
     ("flags", "said"),
     [
-        (("--scale", "nan"), "scale is nan"),
+        (("--scale", "nan"), "the scale is nan"),
         (("--scale", "inf"), "scale is inf"),
-        (("--rank", "0"), "rank is 0"),
-        (("--rank", "-1"), "rank is -1"),
+        (("--rank", "0"), "the rank is 0"),
+        (("--rank", "-1"), "the rank is -1"),
     ],
 )
 def test_a_refused_export_keeps_the_older_one(export, tmp_path, name, flags, said):

@@ -10,9 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from efface.errors import BadDelta, BadModel
 from efface.hosts import loading
-from efface.hosts.architectures import ROLES, layout, members
 from efface.hosts.components import canonical, components, find, is_key_value
-from efface.hosts.tiny import WORDS, tiny_tokenizer
+from efface.hosts.families import layout
+from efface.hosts.roles import ROLES, members
+from efface.hosts.toys import WORDS, tiny_tokenizer
 from tests.conftest import host
 
 

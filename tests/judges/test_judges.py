@@ -97,7 +97,7 @@ def test_classifier_refuses_what_it_has_no_label_for(classifier_folder, pictures
 
 @pytest.mark.parametrize("judge", [ZeroShot, Classifier])
 def test_bad_folders_are_named(judge, tmp_path, clip_folder):
-    with pytest.raises(MissingInput, match="is no folder"):
+    with pytest.raises(MissingInput, match="is not a folder"):
         judge(folder=tmp_path / "nothing")
     with pytest.raises(BadModel, match=r"has no config\.json"):
         judge(folder=tmp_path)

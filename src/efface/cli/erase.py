@@ -15,6 +15,7 @@ from efface.cli.drawing import sampling_for
 from efface.cli.folder import RunFolder, claimed, folders_of, locked
 from efface.cli.hosts import Wanted, host_for, is_bundled, load_host, request_for
 from efface.errors import BadRequest, EffaceError
+from efface.evaluation.limits import Limits
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -24,7 +25,7 @@ __all__ = ["Erase", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Erase(Choosing):
+class Erase(Limits, Choosing):
     """What to erase, from which model, and where to put the result."""
 
     out: Path
@@ -47,12 +48,17 @@ class Erase(Choosing):
     and seed, into the run's previews; 0: never."""
     size: str = "standard"
     """How many pictures to measure with; see efface evaluate."""
+    details: bool = False
+    """Print every number of the measurement instead of the five lines that matter."""
     overwrite: bool = False
     """Replace the run that the folder holds."""
 
 
 def run(arguments: list[str], output: Output) -> int:
-    """Erases, saves, and measures unless told not to."""
+    """Erases, saves, and measures unless told not to.
+
+    Exit code 1 says that the result was measured and failed: the delta is kept all the same.
+    """
     if not arguments or arguments[0].startswith("-"):
         return overview("erase", arguments, output)
     method, *flags = arguments
@@ -72,7 +78,12 @@ def run(arguments: list[str], output: Output) -> int:
         seed=options.seed,
         request=request,
     )
-    plan = measuring.Plan(size=options.size)
+    plan = measuring.Plan(
+        size=options.size,
+        limits=measuring.limits_of(options),
+        details=options.details,
+        overwrite=options.overwrite,
+    )
     reason = measuring.unmeasurable(recipe) if options.evaluate else "not measured"
     if reason is None:
         measuring.suite_of(plan, recipe)
@@ -96,7 +107,7 @@ def _fill(
     folder: RunFolder, recipe: runs.Recipe, options: Erase, output: Output, again: str
 ) -> Any:
     """Writes the run; gives the model."""
-    pictures = options.smoke or (options.evaluate and is_bundled(options.model))
+    pictures = options.smoke or is_bundled(options.model)
     pictures = pictures or options.preview > 0
     pipe = host_for(options.model, recipe.method, output, pictures=pictures)
     place = previews.checkpoint_of(options.out)

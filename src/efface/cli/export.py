@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +25,6 @@ __all__ = ["Export", "Format", "Job", "run"]
 Format: TypeAlias = Literal[
     "diffusers", "component", "diffusers-lora", "peft", "kohya", "spm", "adapter"
 ]
-CARDS = ("card.md", "card.json")
 _FILES: tuple[Format, ...] = ("kohya", "spm", "adapter")
 """Formats that are one file."""
 
@@ -83,29 +81,25 @@ def run(arguments: list[str], output: Output) -> int:
     """
     about = "Writes a run's delta in the files that other tools read."
     options = parse(Export, arguments, prog="efface export", description=about)
-    _check_values(options)
+    from efface.exchange.low_rank import check_exportable
+
     found = runs.open_run(options.source)
+    check_exportable(found.delta, scale=options.scale, rank=options.rank)
     model = options.model or runs.recipe_of(options.source).model
     protected = _check_out(options, found, model)
-    cards = _cards(found.folder, options)
+    cards = _cards(found, options)
     with replacing(options.out, overwrite=options.overwrite, protected=protected) as place:
         told = _WRITERS[options.as_](Job(options, found, model, output, place))
         if place.is_dir():
-            seal(_with_cards(place, found.folder, options))
+            seal(_with_cards(place, found, options))
         for card, content in cards.items():
             write_atomically(card, content)
     told += runs.without_gate(found.delta)
+    told += _left_out(found)
     output.say(f"wrote {options.out}: {told}", *(f"wrote {card}" for card in cards))
     fields_told = {"as": options.as_, "out": str(options.out), "told": told}
     output.result({**fields_told, "delta": found.delta.id, "scale": options.scale})
     return 0
-
-
-def _check_values(options: Export) -> None:
-    if not math.isfinite(options.scale):
-        raise BadRequest(f"scale is {options.scale}; give a number, 1 for the whole change")
-    if options.rank is not None and options.rank < 1:
-        raise BadRequest(f"rank is {options.rank}; a LoRA needs at least one")
 
 
 def _check_out(options: Export, found: runs.Run, model: str) -> list[Path]:
@@ -124,18 +118,19 @@ def _check_out(options: Export, found: runs.Run, model: str) -> list[Path]:
     return protected
 
 
-def _cards(run_folder: Path, options: Export) -> Mapping[Path, bytes]:
+def _cards(found: runs.Run, options: Export) -> Mapping[Path, bytes]:
     """Gives what is written beside a file: the run's cards, under the file's name.
 
     Raises:
         BadRequest: there is something else of that name.
     """
+    from efface.exchange.cards import cards_of
+
     if options.as_ not in _FILES:
         return {}
-    own = [name for name in CARDS if (run_folder / name).is_file()]
     cards = {
-        options.out.with_name(f"{options.out.stem}.{name}"): (run_folder / name).read_bytes()
-        for name in own
+        options.out.with_name(f"{options.out.stem}.{card.name}"): card.read_bytes()
+        for card in cards_of(found.folder, found.delta.id)[0]
     }
     for card, content in cards.items():
         known = not card.exists() or (card.is_file() and card.read_bytes() == content)
@@ -157,12 +152,23 @@ def _is_card(file: Path) -> bool:
     return isinstance(values, dict) and {"verdict", "identity", "scope"} <= values.keys()
 
 
-def _with_cards(place: Path, run_folder: Path, options: Export) -> Path:
+def _with_cards(place: Path, found: runs.Run, options: Export) -> Path:
+    from efface.exchange.cards import cards_of
+
     if options.as_ != "diffusers":
-        for name in CARDS:
-            if (run_folder / name).is_file():
-                write_atomically(place / name, (run_folder / name).read_bytes())
+        for card in cards_of(found.folder, found.delta.id)[0]:
+            write_atomically(place / card.name, card.read_bytes())
     return place
+
+
+def _left_out(found: runs.Run) -> str:
+    """Says that the run's cards are of another delta."""
+    from efface.exchange.cards import cards_of
+
+    names = ", ".join(card.name for card in cards_of(found.folder, found.delta.id)[1])
+    return (
+        f"; left out {names}, which are of another delta: evaluate the run again" if names else ""
+    )
 
 
 def _lora(job: Job, *, writer: str) -> str:
@@ -172,17 +178,17 @@ def _lora(job: Job, *, writer: str) -> str:
 
     text_only = job.delta.patches.keys() <= TEXT_KEYS.keys()
     host = host_for(job.model, "uce", job.output, pictures=not text_only)
-    layers = layers_of(job.delta, host, scale=job.options.scale, rank=job.options.rank)
+    scale, rank = job.options.scale, job.options.rank
+    layers = layers_of(job.delta, host, scale=scale, rank=rank, biases=writer == "write_kohya")
     if writer == "write_spm":
-        erasures = job.delta.provenance.request["erasures"]
-        prompts = [each["concept"]["name"] for each in erasures]
-        spm_files.write_spm(layers, job.place, job.facts, prompts=prompts)
+        prompts, gated = spm_files.prompts_of(job.delta), job.delta.gate is not None
+        spm_files.write_spm(layers, job.place, job.facts, prompts=prompts, gated=gated)
     else:
         write: Callable[..., Path] = getattr(lora_files, writer)
         write(layers, job.place, job.facts)
-    rank = max(layer.rank for layer in layers.by_module.values())
     lost = f"{layers.lost:.2%} of the change is lost" if layers.lost else "nothing is lost"
-    return f"{len(layers.by_module)} layers of rank {rank}, {lost}"
+    full = f" and {len(layers.full)} biases and norms, for ComfyUI alone" if layers.full else ""
+    return f"{len(layers.by_module)} layers of rank {layers.rank}{full}, {lost}"
 
 
 def _adapter(job: Job) -> str:
@@ -194,10 +200,11 @@ def _adapter(job: Job) -> str:
 
 
 def _diffusers(job: Job) -> str:
+    from efface.exchange.cards import cards_of
     from efface.exchange.folders import write_folder
 
-    card = job.found.folder / "card.md"
-    text = card.read_text("utf-8") if card.exists() else None
+    own = cards_of(job.found.folder, job.delta.id)[0]
+    text = next((card.read_text("utf-8") for card in own if card.name == "card.md"), None)
     base, scale = folder_of_model(job.model), job.options.scale
     with job.output.progress("copying and editing") as monitor:
         made = write_folder(base, job.delta, job.place, card=text, scale=scale, monitor=monitor)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from efface.cli.drawing import Sampling, Shot, check_drawing, draw, write_png
 from efface.concepts import ErasureRequest, wordings
-from efface.errors import BadRequest
+from efface.errors import BadRequest, MeasurementFailed
 from efface.files import read_json_object
 
 if TYPE_CHECKING:
@@ -139,10 +139,9 @@ def _picture(folder: Path, number: int) -> Path:
 
 
 def _read(path: Path) -> Image:
-    from PIL.Image import open as opened
+    from efface.evaluation.pictures import read_picture
 
     try:
-        with opened(path) as picture:
-            return picture.convert("RGB")
-    except OSError as error:
-        raise BadRequest(f"the kept picture {path} cannot be read ({error})") from error
+        return read_picture(path)
+    except MeasurementFailed as error:
+        raise BadRequest(f"the smoke set is damaged: {error}") from error

@@ -10,6 +10,7 @@ from efface.contracts import Monitor, silent
 from efface.deltas.delta import Delta
 from efface.deltas.edited_copy import EditedCopy, edited_copy
 from efface.errors import BadRequest
+from efface.exchange.low_rank import check_exportable
 from efface.files import seal, write_atomically
 
 __all__ = ["LICENCES", "write_component", "write_folder"]
@@ -44,6 +45,7 @@ def write_folder(
     Raises:
         BadRequest, BadModel, BadDelta, ModelCollapsed: see `edited_copy`.
     """
+    check_exportable(delta, scale=scale)
     made = edited_copy(base, delta, out, scale=scale, monitor=monitor)
     if card is not None:
         if (out / CARD).exists():
