@@ -53,6 +53,7 @@ class AllButOne(GradientEraser):
         "All but One: Surgical Concept Erasing with Model Preservation", "2312.12807", 2024
     )
     needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
+    revision: ClassVar[int] = 2
 
     mode: Literal["replace", "suppress", "negate"] = "replace"
     """What becomes of the guidance term: the anchor's, none, or its opposite."""

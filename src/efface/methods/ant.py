@@ -63,6 +63,7 @@ class Ant(GradientEraser):
         2025,
     )
     needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
+    revision: ClassVar[int] = 2
 
     parameters: Literal["unet", "cross_attention", "key_value", "not_cross_attention"] = "unet"
     """Which weights the mask chooses from; ``several="fused"`` has no mask, and ignores it."""

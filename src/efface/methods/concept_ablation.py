@@ -59,6 +59,7 @@ class ConceptAblation(GradientEraser):
     needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
     families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})
+    revision: ClassVar[int] = 2
 
     parameters: Literal["key_value", "cross_attention", "self_attention", "unet"] = "key_value"
     """Which weights are trained; ``unet`` is the paper's choice for memorised pictures."""

@@ -63,6 +63,7 @@ class Doco(GradientEraser):
         2025,
     )
     needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
+    revision: ClassVar[int] = 2
 
     parameters: Literal["key_value", "cross_attention", "unet"] = "key_value"
     """Which weights are trained."""

@@ -50,6 +50,7 @@ class RealeraNoise(GradientEraser):
         "RealEra: Semantic-level Concept Erasure via Neighbor-Concept Mining", "2410.09140", 2024
     )
     needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
+    revision: ClassVar[int] = 2
 
     parameters: Literal["key_value", "cross_attention"] = "key_value"
     """Which layers get low-rank layers beside them."""

@@ -64,6 +64,7 @@ class Spm(GradientEraser):
     needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
     families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})
+    revision: ClassVar[int] = 2
 
     rank: int = 1
     """Of each membrane."""

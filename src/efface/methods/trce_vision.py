@@ -57,6 +57,7 @@ class TrceVision(GradientEraser):
     needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
     families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})
+    revision: ClassVar[int] = 2
 
     parameters: Literal["early_attention", "queries", "unet"] = "early_attention"
     """Which weights are trained: self-attention and the queries of text, queries alone, or all."""
