@@ -122,7 +122,7 @@ def build(kind: Kind, name: str, *, preset: str | None = None, **settings: Any) 
         if preset not in presets:
             raise BadRequest(_unknown(f"preset of {name}", preset, presets))
         base = _values(presets[preset])
-    known = [field.name for field in fields(found)] if is_dataclass(found) else []
+    known = [each.name for each in fields(found) if each.init] if is_dataclass(found) else []
     for given in settings:
         if given not in known:
             raise BadRequest(_unknown(f"setting of {name}", given, known))
@@ -199,7 +199,8 @@ def _settings(node: ast.ClassDef, tree: ast.Module) -> dict[str, Setting]:
         if type_text.startswith("ClassVar"):
             continue
         default = None if item.value is None else ast.unparse(item.value)
-        name = item.target.id
+        if (name := item.target.id).startswith("_"):
+            continue
         found[name] = Setting(name, type_text, default, _text(following))
     for base in (each.id for each in node.bases if isinstance(each, ast.Name)):
         for name, setting in _inherited(base, tree).items():
