@@ -6,10 +6,7 @@ import torch
 from efface import registry
 from efface.cli.measuring import BUNDLED_JUDGES, judge_for
 from efface.errors import EffaceError
-try:
-    from efface.evaluation.instruments import identity_of
-except ImportError:
-    identity_of = None
+from efface.evaluation.instruments import identity_of
 from efface.metrics.estimates import is_known
 from efface.metrics.presence import ask
 from tests.cases import JUDGE_CASES

@@ -134,7 +134,10 @@ def judge_for(name: str, folder: Path | None, settings: Sequence[str] = ()) -> J
     given = _settings_given(entry, settings)
     if folder is not None:
         given["folder"] = folder
+    names = {setting.name for setting in entry.settings}
     lacking = [s.name for s in entry.settings if s.default is None and s.name not in given]
+    if given.keys() - names:
+        lacking = []  # Which is said first, with the name that was meant.
     if "folder" in lacking:
         raise MissingInput(f"the judge {name} needs a model: give --judge-folder FOLDER")
     if lacking:
