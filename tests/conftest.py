@@ -64,7 +64,7 @@ def tiny_double():
 
 @cache
 def shared(name, *, seed=0, dtype=torch.float32):
-    """Gives the toy host of `host` that all tests of a session share, and leave as they found it."""
+    """Gives the toy host that all tests of a session share, and leave as they found it."""
     return host(name, seed=seed, dtype=dtype)
 
 

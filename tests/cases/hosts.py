@@ -48,16 +48,10 @@ CASES = (
         encoded=rows_and_pooled,
         sized=True,
     ),
-    HostCase(
-        host="tiny_sd3", branches=TRANSFORMER, encoded=rows_and_pooled_of_three, sized=True
-    ),
-    HostCase(
-        host="tiny_flux", branches=TRANSFORMER, encoded=rows_and_pooled_of_flux, sized=True
-    ),
+    HostCase(host="tiny_sd3", branches=TRANSFORMER, encoded=rows_and_pooled_of_three, sized=True),
+    HostCase(host="tiny_flux", branches=TRANSFORMER, encoded=rows_and_pooled_of_flux, sized=True),
     HostCase(
         host="tiny_flux_shifted", branches=TRANSFORMER, encoded=rows_and_pooled_of_flux, sized=True
     ),
-    HostCase(
-        host="tiny_pixart", branches=("transformer/key_value",), encoded=projected_captions
-    ),
+    HostCase(host="tiny_pixart", branches=("transformer/key_value",), encoded=projected_captions),
 )

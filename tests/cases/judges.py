@@ -19,9 +19,7 @@ def clip(folder):
 
 CASES = (
     JudgeCase(judge="classifier", settings=classifier, unknown=ZEPPELIN),
-    JudgeCase(
-        judge="zero_shot", settings=clip, changed=({"alternatives": ("a tree", "a house")},)
-    ),
+    JudgeCase(judge="zero_shot", settings=clip, changed=({"alternatives": ("a tree", "a house")},)),
     JudgeCase(judge="emoji", unknown=ZEPPELIN),
     JudgeCase(judge="emoji-second", unknown=ZEPPELIN),
     JudgeCase(judge="emoji-remix", unknown=ZEPPELIN),

@@ -140,7 +140,6 @@ CASES = (
         maps=2,
         map_batches=2,
         mask_keeps="bottom",
-        originals="disk",
         parameters="cross_attention",
     ),
     trained("trce_vision", anchor="lamp", change=0.020982834, hold_trajectories=2, steering=2.0),

@@ -116,9 +116,7 @@ def test_the_distance_of_a_set_to_itself_is_nothing(metric):
 def test_pictures_that_moved_farther_are_worse(case, metric):
     base = pictures()
     before = base.clone()
-    near, far = (
-        metric.distance(change(base), base).value for change in (case.better, case.worse)
-    )
+    near, far = (metric.distance(change(base), base).value for change in (case.better, case.worse))
     assert (near < far) if metric.better == "lower" else (near > far)
     assert metric.distance(case.worse(base), base).value == far
     assert torch.equal(base, before)

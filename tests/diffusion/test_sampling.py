@@ -33,7 +33,7 @@ def test_every_visit_says_what_the_network_predicted_there(denoiser):
     assert denoiser.evaluations == before + 2 * 2 * 4
     for visit in visits:
         times = visit.time.double().expand(2)
-        with denoiser.still():
+        with denoiser.inference_mode():
             alone = denoiser.predict(visit.latents, times, visit.conditions)
         assert torch.allclose(alone, visit.conditional, atol=1e-5)
         assert torch.equal(visit.prediction, guided(visit.unconditional, visit.conditional, 3.0))

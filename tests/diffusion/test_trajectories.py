@@ -42,7 +42,7 @@ def test_a_pool_holds_every_visit_with_its_predictions(sampled):
     assert len(pool) == 3 * 4
     assert set(pool.step_index.tolist()) == {0, 1, 2, 3}
     some = pool[torch.tensor([2, 7])]
-    with denoiser.still():
+    with denoiser.inference_mode():
         again = denoiser.predict(some.latents, some.times, conditions[some.prompt_index])
         without = denoiser.predict(some.latents, some.times, denoiser.conditions(["", ""]))
     assert torch.allclose(again, some.conditional, atol=1e-4)

@@ -203,7 +203,7 @@ def test_the_table_holds_what_the_unedited_model_says_of_its_rows(tiny_sd1):
     told = table[some]
     asked = told.rows.prompt_index
     for prompts, found in ((run.prompts, told.concept), (run.anchors, told.anchor)):
-        with run.denoiser.still():
+        with run.denoiser.inference_mode():
             answer = run.denoiser.predict(told.rows.latents, told.rows.times, prompts[asked])
         fresh = run.denoiser.process.clean(told.rows.latents, answer, told.rows.times)
         assert torch.allclose(found, fresh, rtol=1e-4, atol=1e-4)

@@ -4,7 +4,6 @@ import sys
 import time
 
 # Loaded once, before the processes fork.
-import diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion
 import torch
 import transformers.models.clip.modeling_clip  # noqa: F401
 

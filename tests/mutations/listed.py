@@ -170,8 +170,8 @@ METHODS = (
     Mutation(
         "ant's early side has the weight of its late one",
         "methods/ant.py",
-        "self._ask(run, \"preserve\", kept, stay), weight=a)",
-        "self._ask(run, \"preserve\", kept, stay), weight=1.0)",
+        'self._ask(run, "preserve", kept, stay), weight=a)',
+        'self._ask(run, "preserve", kept, stay), weight=1.0)',
         (GOLDEN, "-k", "ant-tiny_sd1"),
     ),
     Mutation(

@@ -83,7 +83,7 @@ def denoise(
     for index, time in enumerate(times[: int(ends.max())]):
         samples = (ends > index).nonzero().flatten()
         visit = Visit(index, len(times), time, samples, latents[samples], conditions[samples])
-        with denoiser.still():
+        with denoiser.inference_mode():
             visit = visit if steer is None else steer(visit)
             visit = _predicted(denoiser, visit, guidance)
             visit = visit if steer is None else steer(visit)

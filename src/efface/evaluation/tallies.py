@@ -67,45 +67,45 @@ def tally(
         guidance: scale of classifier-free guidance.
 
     Raises:
-        MeasurementFailed: a picture is not finite, or the judge gives no probabilities or leaves a
-            picture without an answer.
+        MeasurementFailed: a picture is not finite, or the judge gives no probability for one.
     """
     counts = torch.zeros(len(attributes), dtype=torch.int64)
     present = 0
     concept = samples[0].concept
-    looked_for = concept is not None and judge.knows(concept)
+    looked_for = concept if concept is not None and judge.knows(concept) else None
     for first in range(0, len(samples), _BATCH):
         batch = samples[first : first + _BATCH]
         drawn = draw(pipe, batch, steps=steps, guidance=guidance)
         images = torch.from_numpy(drawn.pixels).permute(0, 3, 1, 2) / 255
         counts += _counted(judge, images, attributes)
-        if looked_for:
-            found = _answers(judge, images, concept)
+        if looked_for is not None:
+            found = _answered(judge, images, looked_for)
             present += int((found >= judge.card.threshold).sum())
-    return Tally(len(samples), tuple(counts.tolist()), present if looked_for else None)
+    return Tally(len(samples), tuple(counts.tolist()), None if looked_for is None else present)
+
+
+def _answered(
+    judge: Judge, images: Float[Tensor, "n 3 h w"], concept: Concept
+) -> Float[Tensor, " n"]:
+    """Asks about one concept; a picture without an answer is neither a hit nor a miss.
+
+    Raises:
+        MeasurementFailed: the judge gave no answer for a picture.
+    """
+    found = ask(judge, images, [concept] * len(images))
+    blank = int(found.isnan().sum())
+    if blank:
+        raise MeasurementFailed(
+            f"judge {judge.card.name} gave no answer about '{concept.name}' for {blank} of "
+            f"{len(found)} pictures, so that shares cannot be counted; choose another judge"
+        )
+    return found
 
 
 def _counted(
     judge: Judge, images: Float[Tensor, "n 3 h w"], attributes: Sequence[Concept]
 ) -> Float[Tensor, " k"]:
-    columns = [_answers(judge, images, each) for each in attributes]
+    columns = [_answered(judge, images, each) for each in attributes]
     likely, which = torch.stack(columns, dim=1).max(dim=1)
     clear = which[likely >= judge.card.threshold]
     return clear.bincount(minlength=len(attributes))
-
-
-def _answers(
-    judge: Judge, images: Float[Tensor, "n 3 h w"], concept: Concept
-) -> Float[Tensor, " n"]:
-    """Asks about one concept in every picture; a picture that is not scored is not counted as one.
-
-    Raises:
-        MeasurementFailed: there is a picture without an answer.
-    """
-    answers = ask(judge, images, [concept] * len(images))
-    if blank := int(answers.isnan().sum()):
-        raise MeasurementFailed(
-            f"judge {judge.card.name} gave no answer about '{concept.name}' in {blank} of "
-            f"{len(images)} pictures, so nothing can be counted; choose another judge"
-        )
-    return answers
