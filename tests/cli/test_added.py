@@ -41,7 +41,16 @@ def test_it_is_listed(efface, kind):
 
 def test_methods_erase_and_judge_and_metric_measure(efface, model, tmp_path, two_pictures):
     plain = ("--model", model, "--concept", "pistol", "--keep", "cat", "--no-evaluate")
-    short = ("--steps", "2", "--trajectories", "1", "--sampling-steps", "2", "--learning-rate", "1e-3")
+    short = (
+        "--steps",
+        "2",
+        "--trajectories",
+        "1",
+        "--sampling-steps",
+        "2",
+        "--learning-rate",
+        "1e-3",
+    )
     trained = efface("erase", "nudge", *plain, *short, "--out", tmp_path / "nudge")
     assert trained.code == 0, trained
     run = tmp_path / "blend"

@@ -1,4 +1,4 @@
-"""A golden number that changes needs a raised revision of its method, so that files tell them apart.
+"""A golden number that changes needs a raised revision of its method: files are told apart by it.
 
 Read from git: whatever a case's golden numbers were under the method's present revision, they still
 are. A case is told by its text without its numbers, and by what that text refers to.
