@@ -233,7 +233,7 @@ class Halted(Exception):
     """Interrupts a run."""
 
 
-@pytest.mark.parametrize("saliency", [1.0, 0.5])
+@pytest.mark.parametrize("saliency", [pytest.param(1.0, marks=pytest.mark.slow), 0.5])
 def test_a_resumed_run_has_the_same_weights_and_counts(tiny_sd1, tmp_path, saliency):
     def stop(step, *_):
         if step == 4:

@@ -17,6 +17,7 @@ from tests.conftest import host
 from tests.methods.trained import PISTOL, TO_LAMP, at_one_latent, one_step, ran
 
 FREE = {"anchors": 0}
+SHORT = FREE | {"steps": 4}
 HOUSE = request("house", keep=["cat"])
 
 
@@ -125,7 +126,7 @@ def test_openings_are_one_for_the_concept_and_between_zero_and_one(tiny_sd1):
 
 
 def test_a_pipeline_draws_with_the_gate_and_scale_zero_is_the_base(tiny_sd1):
-    delta = ran("spm", tiny_sd1, **FREE).delta
+    delta = ran("spm", tiny_sd1, **FREE, steps=4).delta
 
     def picture():
         generator = torch.Generator().manual_seed(3)
@@ -152,7 +153,7 @@ def test_gated_deltas_survive_their_file(tiny_sd1, tmp_path):
 
 
 def test_gated_deltas_compose_exactly_in_any_order(tiny_sd1):
-    one, other = (ran("spm", tiny_sd1, wanted, **FREE).delta for wanted in (PISTOL, HOUSE))
+    one, other = (ran("spm", tiny_sd1, wanted, **SHORT).delta for wanted in (PISTOL, HOUSE))
     both = compose([one, other])
     assert both.id == compose([other, one]).id
     assert both.gate.membranes == 2
@@ -166,7 +167,7 @@ def test_gated_deltas_compose_exactly_in_any_order(tiny_sd1):
 
 def test_several_concepts_have_membranes_of_their_own(tiny_sd1):
     both = request(["pistol", "house"], keep=["cat"])
-    delta = ran("spm", tiny_sd1, both, **FREE, calibrated=True).delta
+    delta = ran("spm", tiny_sd1, both, **SHORT, calibrated=True).delta
     assert delta.gate.membranes == 2
     assert all(len(patch.down) == 2 for patch in delta.patches.values())
     opened = delta.gate.openings(Denoiser(tiny_sd1).conditions(["pistol", "house"]).rows)
@@ -176,7 +177,7 @@ def test_several_concepts_have_membranes_of_their_own(tiny_sd1):
 
 def test_merging_drops_the_gate():
     pipe = host("tiny_sd1")
-    delta = ran("spm", pipe, TO_LAMP, **FREE).delta
+    delta = ran("spm", pipe, TO_LAMP, **SHORT).delta
     before = predictions(pipe, ["a cat"])
     delta.merge_into(pipe)
     merged = predictions(pipe, ["a cat"])

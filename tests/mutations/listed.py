@@ -111,8 +111,8 @@ TRAINING = (
     Mutation(
         "kept latents where the empty prompt is held ask for the prompt's prediction",
         "runs/gradient_runs.py",
-        "visits.unconditional[:without]",
-        "visits.conditional[:without]",
+        "torch.cat([visits.unconditional[:without],",
+        "torch.cat([visits.conditional[:without],",
         ("tests/methods/test_keeping.py",),
     ),
     Mutation(
@@ -253,8 +253,8 @@ MEASURING = (
     Mutation(
         "a picture without an answer of the judge counts as one without the concept",
         "evaluation/tallies.py",
-        "if blank := int(answers.isnan().sum()):",
-        "if blank := 0 * len(answers):",
+        "blank = int(found.isnan().sum())",
+        "blank = 0",
         ("tests/evaluation/test_debias.py",),
     ),
     Mutation(
