@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from efface.concepts import ErasureRequest, described, request_from
 from efface.errors import BadDelta, BadRequest
+from efface.files import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -166,10 +167,10 @@ def folder_of(source: Path) -> Path:
 def _read_record(folder: Path) -> dict[str, Any]:
     path = folder / RECORD
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(read_json(path))
     except (FileNotFoundError, NotADirectoryError):
         raise BadRequest(
             f"there is no run at {folder} (no {RECORD} in it); make one with efface erase"
         ) from None
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise BadRequest(f"{path} is damaged ({error}); erase again") from error

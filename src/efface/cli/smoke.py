@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from efface.cli.drawing import Sampling, Shot, draw, write_png
 from efface.concepts import ErasureRequest, wordings
 from efface.errors import BadRequest
+from efface.files import read_json
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -91,7 +92,7 @@ def compare(folder: Path, pipe: Any, delta: Delta, monitor: Monitor) -> Differen
     """
     import numpy
 
-    index = json.loads((folder / FOLDER / _INDEX).read_text(encoding="utf-8"))
+    index = read_json(folder / FOLDER / _INDEX)
     shots = [Shot(**shot) for shot in index["shots"]]
     kept = [_read(_picture(folder, number)) for number in range(len(shots))]
     again = drawn(pipe, delta, shots, Sampling(**index["sampling"]), monitor)

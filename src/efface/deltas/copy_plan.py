@@ -150,7 +150,7 @@ def _check_base(delta: Delta, key: str, place: StoredTensor) -> None:
     if expected is None:
         raise BadDelta(f"delta {delta.id} has no sketch of {key}, which it changes; make it again")
     deviation = sketch_deviation(sketch(place.mapped()), expected)
-    if deviation > SKETCH_TOLERANCE:
+    if not deviation <= SKETCH_TOLERANCE:
         raise BadDelta(
             f"delta {delta.id} was made for {delta.provenance.base_model} and {key} in "
             f"{place.file} differs from it by {deviation:.1%} (up to {SKETCH_TOLERANCE:.0%} is the "

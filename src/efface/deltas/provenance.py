@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from efface.files import parse_json
 from efface.hosts.components import find
 
 __all__ = [
@@ -67,8 +68,11 @@ def sketch(tensor: Float[Tensor, "*shape"]) -> tuple[float, ...]:
 
 
 def sketch_deviation(found: tuple[float, ...], expected: tuple[float, ...]) -> float:
-    """Measures the relative distance of two sketches; infinite when their lengths differ."""
-    if len(found) != len(expected):
+    """Measures the relative distance of two sketches.
+
+    Infinite when their lengths differ or a value is not finite: nothing is known of such a base.
+    """
+    if len(found) != len(expected) or not all(map(math.isfinite, (*found, *expected))):
         return float("inf")
     distance = math.dist(found, expected)
     size = math.hypot(*expected)
@@ -89,7 +93,7 @@ def provenance_to_json(provenance: Provenance) -> str:
 
 def provenance_from_json(text: str) -> Provenance:
     """Reads what `provenance_to_json` wrote; lists become tuples again."""
-    fields: dict[str, Any] = json.loads(text)
+    fields: dict[str, Any] = parse_json(text)
     for name in ("settings_given", "parents", "parts"):
         fields[name] = tuple(fields[name])
     fields["base_sketch"] = {key: tuple(values) for key, values in fields["base_sketch"].items()}

@@ -11,7 +11,7 @@ from typing import Any
 from efface.deltas.delta import Delta
 from efface.deltas.storage import FILE_NAME
 from efface.errors import BadDelta
-from efface.files import write_atomically
+from efface.files import parse_json, read_json, write_atomically
 
 __all__ = ["CURVES", "ErasureResult", "read_curves"]
 
@@ -70,7 +70,7 @@ class ErasureResult:
         folder = Path(folder)
         delta = Delta.load(folder)
         try:
-            run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            run = read_json(folder / "run.json")
         except (OSError, ValueError) as error:
             raise _incomplete(folder, error) from error
         if run.get("delta") != delta.id:
@@ -92,7 +92,7 @@ def read_curves(folder: Path) -> dict[str, tuple[float, ...]]:
     """
     try:
         lines = (folder / CURVES).read_text(encoding="utf-8").splitlines()
-        steps = [json.loads(line) for line in lines]
+        steps = [parse_json(line) for line in lines]
     except (OSError, ValueError) as error:
         raise _incomplete(folder, error) from error
     names = [name for name in (steps[0] if steps else {}) if name != "step"]

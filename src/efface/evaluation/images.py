@@ -18,7 +18,7 @@ from torch import Tensor
 from efface.contracts import Monitor, Sample, Suite, silent
 from efface.errors import MeasurementFailed
 from efface.evaluation.drawing import Drawn, draw
-from efface.files import write_atomically
+from efface.files import parse_json, write_atomically
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -143,7 +143,7 @@ def _note(path: Path) -> dict[str, Any] | None:
     try:
         with Image.open(path) as image:
             image.load()
-            return dict(json.loads(image.text[_NOTE]))  # type: ignore[attr-defined]
+            return dict(parse_json(image.text[_NOTE]))  # type: ignore[attr-defined]
     except (OSError, UnidentifiedImageError, KeyError, ValueError, AttributeError):
         return None
 

@@ -14,7 +14,7 @@ from efface.errors import BadRequest, MissingInput
 from efface.evaluation.encoding import decoded, encoded
 from efface.evaluation.identity import TensorChange
 from efface.evaluation.images import ImageStore, Source
-from efface.files import write_atomically
+from efface.files import read_json, write_atomically
 
 __all__ = ["FILE", "FORMAT", "Control", "Cost", "Evaluation", "Measurement", "Verdict"]
 
@@ -142,7 +142,7 @@ class Evaluation:
         """
         path = folder / FILE if folder.is_dir() else folder
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_json(path)
             if data.get("format", 0) > FORMAT:
                 raise BadRequest(f"{path} was written by a newer version of efface; update efface")
             found = decoded(cls, data)

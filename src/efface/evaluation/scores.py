@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from efface.files import parse_json
+
 __all__ = ["Row", "ScoreBook"]
 
 Row: TypeAlias = tuple[str, str, str]
@@ -57,7 +59,7 @@ class ScoreBook:
 
     def _read(self, source: str, line: str) -> None:
         try:
-            sample, measure, value = json.loads(line)
+            sample, measure, value = parse_json(line)
             self.scores[source, sample, measure] = float(value)
         except (ValueError, TypeError):
             return

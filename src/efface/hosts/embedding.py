@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.errors import BadModel, BadRequest
+from efface.hosts.components import unwrapped
 from efface.hosts.conditions import PLAIN, Encoding
 from efface.hosts.identity import fingerprint
 from efface.randomness import evaluating
@@ -85,7 +86,7 @@ class Embedder:
         masked: bool = False,
     ) -> None:
         self._tokenizer: Any = getattr(model, f"tokenizer{suffix}", None)
-        self._encoder: Any = getattr(model, f"text_encoder{suffix}", None)
+        self._encoder: Any = unwrapped(getattr(model, f"text_encoder{suffix}", None))
         self._name = f"text_encoder{suffix}"
         self._layer, self._place = layer, (suffix, layer)
         self._masked = masked

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch.nn import functional
 
 from efface.errors import BadModel, MissingInput
+from efface.files import read_json
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -69,12 +69,12 @@ def folder_config(folder: Path, name: str) -> dict[str, Any]:
     if not folder.is_dir():
         raise MissingInput(f"{folder} is no folder; give a folder with a saved transformers model")
     try:
-        return dict(json.loads((folder / name).read_text(encoding="utf-8")))
+        return dict(read_json(folder / name))
     except FileNotFoundError:
         raise BadModel(
             f"{folder} has no {name}; save the model together with its processor"
         ) from None
-    except ValueError as error:
+    except (ValueError, TypeError) as error:
         raise BadModel(f"{folder / name} is not JSON ({error}); save the model again") from None
 
 

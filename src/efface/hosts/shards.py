@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from efface.errors import BadModel
+from efface.files import check_regular, parse_json, read_json
 from efface.hosts.components import canonical
 
 __all__ = [
@@ -159,10 +159,14 @@ def weight_set(part: Path) -> WeightSet:
     if found := weight_sets(part):
         return found[0]
     held = ", ".join(sorted(file.name for file in part.iterdir())) or "nothing"
-    raise BadModel(
-        f"{part} holds no safetensors file (it holds {held}); "
-        "copy the model again, or convert its weights to safetensors"
+    pickled = any(part.glob("*.bin")) or any(part.glob("*.ckpt")) or any(part.glob("*.pt"))
+    advice = (
+        "weights in other formats can run code when they are read, so convert them to safetensors "
+        "where you trust them: load the pipeline with diffusers and call save_pretrained"
+        if pickled
+        else "copy the model again, or convert its weights to safetensors"
     )
+    raise BadModel(f"{part} holds no safetensors file (it holds {held}); {advice}")
 
 
 def weight_sets(part: Path) -> list[WeightSet]:
@@ -185,6 +189,11 @@ def _weight_map(index: Path) -> dict[str, str]:
     found = folder_json(index).get("weight_map", {})
     if not isinstance(found, dict) or not all(isinstance(file, str) for file in found.values()):
         raise BadModel(f"{index} has no weight map of names to files; copy the model again")
+    if outside := next((file for file in found.values() if Path(file).name != file), None):
+        raise BadModel(
+            f"{index} names the shard '{outside}', which is not a file beside it; an index names "
+            "files of its own folder, so fetch the model from where it is published"
+        )
     return found
 
 
@@ -195,7 +204,7 @@ def folder_json(file: Path) -> dict[str, Any]:
         BadModel: it is missing, or is not a JSON object.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except FileNotFoundError as error:
         raise BadModel(f"{file} is missing; the copy of the model is not complete") from error
     except (OSError, ValueError) as error:
@@ -212,10 +221,11 @@ def header(file: Path) -> dict[str, StoredTensor]:
         BadModel: missing, not safetensors, or cut short.
     """
     try:
+        check_regular(file)
         with file.open("rb") as opened:
             (length,) = struct.unpack("<Q", opened.read(8))
             size = file.stat().st_size
-            content = json.loads(opened.read(length)) if length < size else None
+            content = parse_json(opened.read(length)) if length < size else None
         if not isinstance(content, dict):
             raise BadModel(f"{file} is cut short within its header; copy the model again")
         found = {
@@ -225,7 +235,7 @@ def header(file: Path) -> dict[str, StoredTensor]:
         }
     except FileNotFoundError as error:
         raise BadModel(f"{file} is missing; the copy of the model is not complete") from error
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise _damaged(file, error) from error
     expected = max((tensor.stop for tensor in found.values()), default=8 + length)
     if size != expected:
@@ -237,7 +247,9 @@ def header(file: Path) -> dict[str, StoredTensor]:
 
 
 def _stored(file: Path, name: str, facts: dict[str, Any], offset: int) -> StoredTensor:
-    start, stop = facts["data_offsets"]
+    start, stop = (int(each) for each in facts["data_offsets"])
+    if not 0 <= start <= stop or not all(isinstance(each, int) for each in facts["shape"]):
+        raise ValueError(f"'{name}' has the shape {facts['shape']} and lies at {start} to {stop}")
     return StoredTensor(
         file, name, tuple(facts["shape"]), facts["dtype"], offset + start, offset + stop
     )

@@ -18,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from efface.errors import BadRequest
-from efface.files import write_atomically
+from efface.files import parse_json, write_atomically
 
 __all__ = ["FILE", "Checkpointing", "Stateful", "active", "checkpointing", "identity_of"]
 
@@ -228,7 +228,7 @@ def _read(wanted: Checkpointing) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         with safe_open(wanted.file, framework="pt") as opened:
-            told = json.loads(opened.metadata()["checkpoint"])
+            told = parse_json(opened.metadata()["checkpoint"])
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise BadRequest(
@@ -249,7 +249,7 @@ def _read(wanted: Checkpointing) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _differing(theirs: str, ours: str) -> tuple[str, str]:
     """Names what differs between two identities."""
-    first, second = (dict(json.loads(each)) for each in (theirs, ours))
+    first, second = (dict(parse_json(each)) for each in (theirs, ours))
     if first.get("method") != second.get("method"):
         first, second = ({"method": each.get("method")} for each in (first, second))
     names = [name for name in second if first.get(name) != second[name]] or ["format"]
