@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -14,6 +14,7 @@ from efface.cli.shell import Shared, parse
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
+    from efface.deltas.delta import Delta
 
 __all__ = ["Verify", "run"]
 
@@ -40,7 +41,7 @@ def run(arguments: list[str], output: Output) -> int:
     drawn = smoke.has_smoke(found.folder)
     pipe = host_for(options.model or recipe.model, recipe.method, output, pictures=drawn)
     with found.delta.apply(pipe):
-        output.say("base    the model that the delta was made for")
+        output.say(f"base    {_base(pipe, found.delta)}")
     if not drawn:
         output.say("smoke   no pictures were kept with this run (efface erase --smoke keeps some)")
         output.result({"delta": found.delta.id, "agrees": True, "smoke": None})
@@ -51,6 +52,27 @@ def run(arguments: list[str], output: Output) -> int:
     output.say(f"smoke   {_words(far, agrees=agrees)}")
     output.result({"delta": found.delta.id, "agrees": agrees, "smoke": asdict(far)})
     return 0 if agrees else 1
+
+
+def _base(pipe: Any, delta: Delta) -> str:
+    """Says how far the base is known to be the delta's.
+
+    Raises:
+        BadDelta: the weights that the delta changes fit, and other ones do not.
+    """
+    from efface.deltas.base_prints import base_prints, differing
+    from efface.errors import BadDelta
+
+    prints = delta.provenance.base_prints
+    if not prints:
+        return "fits the delta, which does not say what the model's other weights were"
+    if others := differing(base_prints(pipe), prints):
+        raise BadDelta(
+            f"the weights that delta {delta.id} changes are those of its base, "
+            f"{delta.provenance.base_model}, and others are not, in: {', '.join(others)}; give "
+            "the model it was made for"
+        )
+    return "the model that the delta was made for"
 
 
 def _words(far: smoke.Difference, *, agrees: bool) -> str:

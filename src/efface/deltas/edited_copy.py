@@ -117,11 +117,13 @@ def _staged(out: Path) -> Iterator[Path]:
     What a killed process left there is removed first; a lock keeps a living one apart.
     """
     out = out.absolute()
-    out.parent.mkdir(parents=True, exist_ok=True)
     staging = out.with_name(f".{out.name}.partial")
     lock = FileLock(out.with_name(f".{out.name}.lock"))
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
+    except OSError as error:
+        raise _unwritable(out, error) from error
     except Timeout:
         raise BadRequest(
             f"another process is writing {out}; wait until it has ended, or choose another name"
