@@ -8,13 +8,13 @@ import torch
 import efface
 from efface.deltas.base_prints import base_prints, differing
 from efface.deltas.delta import Delta
+from efface.deltas.patches import DensePatch
 from efface.deltas.provenance import sketch_deviation
 from efface.errors import BadDelta
 from efface.hosts.families import tiny_pipeline
 from efface.hosts.streaming import stream
 from tests.conftest import host
 from tests.deltas.toys import KEY, delta, drawn, toy
-from efface.deltas.patches import DensePatch
 
 
 def test_a_folder_a_copy_in_half_and_the_pipeline_are_one_base(tmp_path):

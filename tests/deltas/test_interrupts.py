@@ -74,7 +74,10 @@ def test_what_cannot_be_written_leaves_everything_as_it_was():
     targets = dict(model.unet.named_parameters())
     before = values(model)
     with pytest.raises(RuntimeError):
-        write(targets, {name: torch.ones(7, 7) if "conv" in name else w + 1 for name, w in targets.items()})
+        write(
+            targets,
+            {name: torch.ones(7, 7) if "conv" in name else w + 1 for name, w in targets.items()},
+        )
     assert same(values(model), before)
 
 

@@ -15,7 +15,7 @@ from efface.hosts.components import canonical
 from efface.hosts.libraries import check_configs, library_class, library_errors
 from efface.hosts.shards import folder_json, weight_set
 
-__all__ = ["PARTS", "check_folder", "empty_network", "pipeline_parts"]
+__all__ = ["PARTS", "check_classes", "check_folder", "empty_network", "pipeline_parts"]
 
 PARTS = ("unet", "transformer", "vae", "text_encoder", "tokenizer", "scheduler")
 """Beginnings of the names of parts that pipelines need."""
@@ -37,11 +37,7 @@ def check_folder(folder: Path) -> str | None:
     kinds = pipeline_parts(file, index)
     if not kinds:
         raise BadModel(f"{file} lists no parts; it is not a pipeline")
-    pipeline = index.get("_class_name")
-    if isinstance(pipeline, str):
-        library_class(file, "diffusers", pipeline)
-    else:
-        raise BadModel(f"{file} names no pipeline of diffusers in _class_name; it says {pipeline}")
+    check_classes(file, index)
     variants = set()
     for name, (library, class_name) in kinds.items():
         part = folder / name
@@ -77,6 +73,17 @@ def pipeline_parts(file: Path, index: Mapping[str, Any]) -> dict[str, tuple[str,
             raise _odd_entry(file, name, entry)
         found[name] = (entry[0], entry[1])
     return found
+
+
+def check_classes(file: Path, index: Mapping[str, Any]) -> None:
+    """Refuses a pipeline that is not diffusers' own, or with parts that are of no known library.
+
+    Raises:
+        BadModel: naming the class.
+    """
+    library_class(file, "diffusers", index.get("_class_name"))
+    for library, name in pipeline_parts(file, index).values():
+        library_class(file, library, name)
 
 
 def _odd_entry(file: Path, name: str, entry: Any) -> BadModel:

@@ -189,7 +189,10 @@ def _weight_map(index: Path) -> dict[str, str]:
     found = folder_json(index).get("weight_map", {})
     if not isinstance(found, dict) or not all(isinstance(file, str) for file in found.values()):
         raise BadModel(f"{index} has no weight map of names to files; copy the model again")
-    if outside := next((file for file in found.values() if Path(file).name != file), None):
+    outside = next(
+        (file for file in found.values() if Path(file).name != file or file in ("", "..")), None
+    )
+    if outside is not None:
         raise BadModel(
             f"{index} names the shard '{outside}', which is not a file beside it; an index names "
             "files of its own folder, so fetch the model from where it is published"

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from efface.errors import BadModel
 from efface.hosts.encoders import StreamedEncoder
-from efface.hosts.folders import pipeline_parts
+from efface.hosts.folders import check_classes, pipeline_parts
 from efface.hosts.libraries import (
     check_configs,
     check_libraries,
@@ -101,6 +101,7 @@ def stream(folder: Path | str) -> StreamedModel:
             f"{folder / 'model_index.json'} names no text encoder with its tokenizer; efface edits "
             "what a model reads from text, so copy the whole pipeline"
         )
+    check_classes(folder / "model_index.json", index)
     parts: dict[str, Any] = dict.fromkeys(name for name in index if _reads(name))
     parts |= {name: _part(folder / name, *kinds[name]) for name in kinds if _reads(name)}
     parts[denoiser] = _denoiser(folder / denoiser)
