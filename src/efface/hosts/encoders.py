@@ -76,7 +76,7 @@ def _empty(part: Path, class_name: str) -> tuple[Any, nn.Module]:
     kind = library_class(part.parent / "model_index.json", "transformers", class_name)
     check_configs(part)
     folder_json(part / "config.json")
-    with library_errors(part / "config.json", class_name):
+    with library_errors(part / "config.json", f"describe a {class_name}"):
         # From the folder, as one that was copied from a whole CLIP holds the text's inside.
         config = kind.config_class.from_pretrained(part, local_files_only=True)
         with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False):

@@ -103,7 +103,7 @@ def empty_network(part: Path, kind: Any) -> nn.Module | None:
         return None
     config = folder_json(part / "config.json")
     with (
-        library_errors(part / "config.json", kind.__name__),
+        library_errors(part / "config.json", f"describe a {kind.__name__}"),
         torch.random.fork_rng(devices=[]),
         torch.device("meta"),
     ):

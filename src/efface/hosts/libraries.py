@@ -55,7 +55,7 @@ def library_class(file: Path, library: Any, name: Any) -> type[Any]:
     Raises:
         BadModel: another package, an unknown name, or one that chooses by files.
     """
-    if (library, name) in _PIPELINE_CLASSES:
+    if isinstance(name, str) and (library, name) in _PIPELINE_CLASSES:
         from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 
         checker: type[Any] = StableDiffusionSafetyChecker
@@ -84,6 +84,10 @@ def library_class(file: Path, library: Any, name: Any) -> type[Any]:
 def library_errors(where: Path | str, what: str) -> Iterator[None]:
     """Turns what a library raises on a broken file into one line.
 
+    Args:
+        where: the file or folder.
+        what: what it does not do, such as ``load as CLIP``.
+
     Any exception, as libraries raise some dozen kinds for values that make no sense, and
     tokenizers plain ones.
 
@@ -97,7 +101,7 @@ def library_errors(where: Path | str, what: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or "no reason given"
         raise BadModel(
-            f"{where} does not describe a {what} ({type(error).__name__}: {reason}); "
+            f"{where} does not {what} ({type(error).__name__}: {reason}); "
             "copy the model again"
         ) from error
 

@@ -100,7 +100,7 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Any:
         if name.startswith(("text_encoder", "tokenizer")) and entry == [None, None]
     }
     given = {"local_files_only": True, "use_safetensors": True, "variant": variant}
-    with library_errors(folder, "pipeline"):
+    with library_errors(folder, "load as a pipeline"):
         return DiffusionPipeline.from_pretrained(folder, **given, **_as(dtype), **absent)
 
 

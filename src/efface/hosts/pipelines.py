@@ -28,7 +28,7 @@ def text_to_image(pipe: Any) -> Any:
     )
     if control := next((part for part in _CONTROLS if getattr(pipe, part, None)), None):
         raise BadModel(f"a {name} is given pictures for its {control}, and {how}")
-    network = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
+    network: Any = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
     reads = int(network.config.in_channels)
     gives = int(getattr(network.config, "out_channels", None) or reads)
     if reads > gives:

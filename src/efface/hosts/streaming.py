@@ -119,7 +119,7 @@ def _part(part: Path, library: str, class_name: str) -> Any:
         return StreamedEncoder(part, class_name)
     kind: Any = library_class(part.parent / "model_index.json", library, class_name)
     check_configs(part)
-    with library_errors(part, class_name):
+    with library_errors(part, f"load as {class_name}"):
         return kind.from_pretrained(part, local_files_only=True)
 
 
