@@ -97,11 +97,12 @@ def provenance_to_json(provenance: Provenance) -> str:
 
 def provenance_from_json(text: str, prints: str = "{}") -> Provenance:
     """Reads what `provenance_to_json` wrote, and the prints; lists become tuples again."""
-    fields: dict[str, Any] = parse_json(text)
+    fields: dict[str, Any] = parse_json(text, "the provenance")
     for name in ("settings_given", "parents", "parts"):
         fields[name] = tuple(fields[name])
     fields["base_sketch"] = {key: tuple(values) for key, values in fields["base_sketch"].items()}
     fields["base_prints"] = {
-        name: tuple(float(value) for value in values) for name, values in parse_json(prints).items()
+        name: tuple(float(value) for value in values)
+        for name, values in parse_json(prints, "the prints of the base").items()
     }
     return Provenance(**fields)

@@ -72,7 +72,7 @@ def load(path: Path, kind: type[Delta]) -> Delta:
     header, tensors = _read(file)
     _check_format(file, header)
     try:
-        kinds: dict[str, str] = parse_json(header["kinds"])
+        kinds: dict[str, str] = parse_json(header["kinds"], "the list of patches")
         every = {key: _patch(key, kind, tensors) for key, kind in kinds.items()}
         delta = kind(
             patches={key: patch for key, patch in every.items() if not key.startswith(UNGATED)},
@@ -84,7 +84,7 @@ def load(path: Path, kind: type[Delta]) -> Delta:
                 if key.startswith(UNGATED)
             },
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadDelta(
             f"the header of {file} is damaged ({error}); make the delta again"
         ) from error

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from efface.content import content_hash
 from efface.errors import BadModel
 from efface.hosts.libraries import check_configs, library_errors
 from efface.hosts.preprocessing import Preprocessing, folder_config
@@ -23,6 +24,8 @@ __all__ = ["FolderClip"]
 
 class FolderClip:
     """Wraps a saved ``transformers.CLIPModel`` with its tokenizer and preprocessor.
+
+    Its ``identity`` is a hash of weights, tokenizer and preprocessing, wherever the folder lies.
 
     Raises:
         MissingInput: no such folder.
@@ -47,6 +50,10 @@ class FolderClip:
                 self.folder, local_files_only=True, trust_remote_code=False
             )
         self._model = model.eval().requires_grad_(requires_grad=False).to(device)
+        self.identity = content_hash(
+            type(self).__qualname__, self._model, self._prepare.identity, self._tokenizer
+        )
+        self.name = f"clip ({self.folder.name})"
 
     @property
     def temperature(self) -> float:

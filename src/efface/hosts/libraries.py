@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from efface.errors import BadModel, EffaceError
-from efface.files import read_json
+from efface.files import read_json_object
 
 __all__ = ["FLOORS", "check_configs", "check_libraries", "library_class", "library_errors"]
 
@@ -101,8 +101,7 @@ def library_errors(where: Path | str, what: str) -> Iterator[None]:
     except Exception as error:
         reason = " ".join(str(error).split())[:300] or "no reason given"
         raise BadModel(
-            f"{where} does not {what} ({type(error).__name__}: {reason}); "
-            "copy the model again"
+            f"{where} does not {what} ({type(error).__name__}: {reason}); copy the model again"
         ) from error
 
 
@@ -114,14 +113,7 @@ def check_configs(part: Path) -> None:
             holds a size that no model has.
     """
     for file in sorted(part.glob("*.json")):
-        try:
-            content = read_json(file)
-        except (OSError, ValueError) as error:
-            raise BadModel(
-                f"{file} is not readable as JSON ({error}); copy the model again"
-            ) from error
-        if not isinstance(content, dict):
-            raise BadModel(f"{file} does not hold a JSON object; copy the model again")
+        content = read_json_object(file, failure=BadModel, advice="copy the model again")
         if content.get("auto_map") or content.get("custom_pipelines"):
             raise BadModel(
                 f"{file} asks for code of the model's own (auto_map), which efface never runs; "

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from efface.errors import BadModel
-from efface.files import check_regular, parse_json, read_json
+from efface.files import parse_json, read_json_object
 from efface.hosts.components import canonical
 
 __all__ = [
@@ -207,14 +207,9 @@ def folder_json(file: Path) -> dict[str, Any]:
         BadModel: it is missing, or is not a JSON object.
     """
     try:
-        content = read_json(file)
-    except FileNotFoundError as error:
+        return read_json_object(file, failure=BadModel, advice="copy the model again")
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise BadModel(f"{file} is missing; the copy of the model is not complete") from error
-    except (OSError, ValueError) as error:
-        raise BadModel(f"{file} is not readable as JSON ({error}); copy the model again") from error
-    if not isinstance(content, dict):
-        raise BadModel(f"{file} does not hold a JSON object; copy the model again")
-    return content
 
 
 def header(file: Path) -> dict[str, StoredTensor]:
@@ -224,11 +219,13 @@ def header(file: Path) -> dict[str, StoredTensor]:
         BadModel: missing, not safetensors, or cut short.
     """
     try:
-        check_regular(file)
+        if file.exists() and not file.is_file():
+            raise BadModel(f"{file} is not a regular file; copy the model again")
         with file.open("rb") as opened:
             (length,) = struct.unpack("<Q", opened.read(8))
             size = file.stat().st_size
-            content = parse_json(opened.read(length)) if length < size else None
+            told = opened.read(length) if length < size else None
+        content = None if told is None else parse_json(told, f"the header of {file}")
         if not isinstance(content, dict):
             raise BadModel(f"{file} is cut short within its header; copy the model again")
         found = {

@@ -73,7 +73,6 @@ def erase(  # noqa: PLR0913 - the one call that everything can be said in
 
     Raises:
         BadRequest: an unknown name or setting, or a request that makes no sense.
-        MissingInput: the method needs something that the request does not hold.
         BadModel: weights are packed, offloaded, fused or have others beside them.
         NothingChanged: the result does nothing to the concept.
         ModelCollapsed: the result wrecks the model.
@@ -142,7 +141,7 @@ def _with_settings(
 
 
 def _name(method: Eraser[Any]) -> str:
-    return type(method).__module__.rpartition(".")[2]
+    return method.name
 
 
 def _checkpointing(
@@ -167,7 +166,7 @@ def _checkpointing(
         if resume:
             raise BadRequest(f"{_name(method)} does not train, so there is nothing to resume")
         return None
-    identity = identity_of(_base(model), wanted, method, seed)
+    identity = identity_of(method.name, _base(model), wanted, method, seed)
     return Checkpointing(Path(folder), identity, resume=resume)
 
 
