@@ -115,9 +115,12 @@ class ErasureRequest:
     def __post_init__(self) -> None:
         if not self.erasures:
             raise BadRequest("the request erases nothing; name at least one concept")
-        erased = [_folded(name) for erasure in self.erasures for name in names(erasure.concept)]
-        if twice := sorted({name for name in erased if erased.count(name) > 1}):
+        named = [name for erasure in self.erasures for name in names(erasure.concept)]
+        # Some text encoders, T5 among them, tell capitals apart.
+        exact = [" ".join(name.split()) for name in named]
+        if twice := sorted({name for name in exact if exact.count(name) > 1}):
             raise BadRequest(f"'{twice[0]}' is erased twice; name it once")
+        erased = {_folded(name) for name in named}
         kept = {_folded(name) for concept in self.keep for name in names(concept)}
         if both := sorted(kept.intersection(erased)):
             raise BadRequest(f"'{both[0]}' is both erased and kept; drop it from one of the two")

@@ -29,6 +29,7 @@ FLOORS = (
     {"evaluation"},
     {"ledger", "reports"},
     {"cli", "studio"},
+    {"__main__"},
 )
 """Rooms from the ground up: a file imports from its own room and from those below."""
 HEIGHT = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

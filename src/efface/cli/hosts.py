@@ -51,12 +51,14 @@ def load_host(name: str, output: Output) -> Any:
     """Loads a model by its name on the command line, and silences its own progress bars.
 
     Raises:
-        BadModel: no such model, or its files are missing, cut short or of the wrong shape.
+        BadModel: no such model, its files are missing, cut short or of the wrong shape, or it draws
+            from pictures.
     """
     import efface
+    from efface.hosts.pipelines import text_to_image
 
     with output.progress(f"loading {name}"), quiet_loading():
-        pipe = efface.load(name)
+        pipe = text_to_image(efface.load(name))
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

@@ -109,4 +109,6 @@ def _version() -> str:
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # The working folder, which may hold a torch.py of a model's.
     sys.exit(main())

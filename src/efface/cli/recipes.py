@@ -28,7 +28,7 @@ def read_toml(path: Path, what: str = "settings file") -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadRequest(f"there is no {what} {path}; check how it is spelled") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(
             f"{path} is not a TOML file: {error}; write lines like: ridge = 0.1"
         ) from None

@@ -100,11 +100,7 @@ def _base(found: runs.Run, pipe: Any, output: Output, *, whole: bool) -> list[st
     with found.delta.apply(pipe):
         pass
     if measured is None or not measured.identities:
-        output.say(
-            "base    fits by samples of the weights that the delta touches; the others were not "
-            "compared"
-        )
-        return []
+        return _prints(found, pipe, output)
     if model_id(pipe, fingerprints(pipe)) == measured.before.model:
         output.say("base    the model that the delta was made for: every weight is equal")
         return []
@@ -112,6 +108,25 @@ def _base(found: runs.Run, pipe: Any, output: Output, *, whole: bool) -> list[st
         "base    DIFFERENT: weights or settings are not those of the model that was measured"
     )
     return ["the base is not the model that was measured"]
+
+
+def _prints(found: runs.Run, pipe: Any, output: Output) -> list[str]:
+    """Compares all networks by the prints that the delta holds; files written before hold none."""
+    from efface.deltas.base_prints import base_prints, differing
+
+    expected = found.delta.provenance.base_prints
+    if not expected:
+        output.say(
+            "base    fits by samples of the weights that the delta touches; the others were not "
+            "compared"
+        )
+        return []
+    others = ", ".join(differing(base_prints(pipe), expected))
+    if not others:
+        output.say("base    the model that the delta was made for: every network, up to rounding")
+        return []
+    output.say(f"base    DIFFERENT: the delta fits, and other weights are not its base's: {others}")
+    return [f"the base has other weights in: {others}"]
 
 
 def _words(far: smoke.Difference, *, agrees: bool) -> str:

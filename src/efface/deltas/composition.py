@@ -180,6 +180,9 @@ def _provenance(ordered: Sequence[Delta], factor_of: Mapping[str, float]) -> Pro
         settings_given=(),
         request=_joined([delta.provenance.request for delta in ordered]),
         base_sketch=sketches,
+        base_prints=next(
+            (one.provenance.base_prints for one in ordered if one.provenance.base_prints), {}
+        ),
         parents=tuple(sorted(parents.difference(parts))),
         parts=parts,
     )

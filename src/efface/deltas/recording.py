@@ -15,6 +15,7 @@ import torch
 from efface.concepts import ErasureRequest, described
 from efface.contracts import Method, Monitor
 from efface.deltas.application import parents_of
+from efface.deltas.base_prints import base_prints
 from efface.deltas.delta import Delta
 from efface.deltas.patches import Patch
 from efface.deltas.provenance import Provenance, base_sketch
@@ -70,6 +71,7 @@ class Recording:
             seed=self._seed,
             base_model=model_name(self._model),
             base_sketch=base_sketch(self._model, tuple(patches)),
+            base_prints=base_prints(self._model),
             versions=ran.versions,
             commit=ran.commit,
             dirty=ran.dirty,

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 from efface.concepts import ErasureRequest, described
 from efface.deltas.application import parents_of
+from efface.deltas.base_prints import base_prints
 from efface.deltas.delta import Delta
 from efface.deltas.patches import LowRankPatch, Patch
 from efface.deltas.provenance import Provenance, base_sketch
@@ -126,6 +127,7 @@ def _provenance(
         seed=0,
         base_model=model_name(model),
         base_sketch=base_sketch(model, keys),
+        base_prints=base_prints(model),
         versions=ran.versions,
         commit=ran.commit,
         dirty=ran.dirty,

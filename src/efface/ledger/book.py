@@ -17,6 +17,7 @@ from efface.deltas.results import ErasureResult
 from efface.errors import BadRequest
 from efface.hosts.families import layout
 from efface.hosts.loading import BUNDLED, bundled
+from efface.hosts.states import check_erasable
 from efface.ledger import storage
 from efface.ledger.entries import Entry, seal
 from efface.ledger.rows import (
@@ -233,6 +234,7 @@ class Ledger:
             BadRequest: nothing is active, another base model, or stored rows do not fit.
             NothingChanged, ModelCollapsed: see `efface.erase`.
         """
+        check_erasable(model)
         self._check_encoder(model)
         request = self.request(model)
         generator = torch.Generator().manual_seed(0)

@@ -105,6 +105,8 @@ def inspect(model: Any, delta: Delta, request: ErasureRequest) -> Mapping[str, A
         change, float(moved[: len(erased)].mean()), float(moved[len(erased) :].mean()), probe
     )
     _judge(seen, delta)
+    if probe != "predicted noise":
+        _check_output_moves(model, delta, erased[0])
     return asdict(seen)
 
 
@@ -199,6 +201,29 @@ def _predicted_noise(model: Any, prompts: Sequence[str]) -> Float[Tensor, "n val
     with denoiser.inference_mode():
         found = [denoiser.predict(noise, half, denoiser.conditions([one])) for one in prompts]
     return torch.cat(found).flatten(1).to("cpu", torch.float64)
+
+
+def _check_output_moves(model: Any, delta: Delta, prompt: str) -> None:
+    """Runs the denoiser itself: changed weights that it does not use change nothing.
+
+    One that runs from its folder is not there to be run, and can have been changed by nothing.
+    """
+    if hasattr(model, "embedded_prompts"):
+        return
+    before = host_of(model).probe(prompt)
+    with delta.apply(model):
+        after = host_of(model).probe(prompt)
+    if torch.equal(before, after):
+        raise NothingChanged(
+            f"the weights that read '{prompt}' change and what the denoiser makes of it does not, "
+            "by one bit; something in this pipeline draws with other weights (a processor, a hook "
+            "or a compiled copy), so erase on the pipeline as it was loaded"
+        )
+    if bool(before.isfinite().all()) and not bool(after.isfinite().all()):
+        raise ModelCollapsed(
+            f"after the erasure the denoiser's output for '{prompt}' is not finite; "
+            "raise the ridge, lower the strength or use float32"
+        )
 
 
 def _relative(

@@ -20,6 +20,7 @@ from efface.deltas.results import ErasureResult
 from efface.errors import BadRequest
 from efface.hosts.components import parameters
 from efface.hosts.loading import BUNDLED, bundled, measured_preset
+from efface.hosts.states import check_erasable
 from efface.registry import build, load, stage_names
 from efface.runs.checks import inspect
 from efface.runs.stages import in_turn, places
@@ -73,10 +74,12 @@ def erase(  # noqa: PLR0913 - the one call that everything can be said in
 
     Raises:
         BadRequest: an unknown name or setting, or a request that makes no sense.
+        BadModel: weights are packed, offloaded, fused or have others beside them.
         NothingChanged: the result does nothing to the concept.
         ModelCollapsed: the result wrecks the model.
     """
     wanted = _understood(model, _request(concepts, keep, anchor, kind))
+    check_erasable(model)
     stages = _stages(method)
     if len(stages) > 1:
         ready = _with_settings(model, stages, preset, settings)

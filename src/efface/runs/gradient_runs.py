@@ -26,6 +26,7 @@ from efface.diffusion.trajectories import Pool, drawn_latents, fresh_pool, sampl
 from efface.errors import BadModel, BadRequest
 from efface.hosts.conditions import Conditions
 from efface.hosts.families import layout
+from efface.hosts.states import check_trainable
 from efface.memory import MemoryRanOut
 from efface.randomness import split
 from efface.runs.checks import check_family
@@ -68,6 +69,7 @@ class GradientRun:
             self.session.checkpointing.require_free()
         self.recording = Recording(model, generator=generator, monitor=monitor, steps=method.steps)
         self.denoiser = Denoiser(model)
+        check_trainable(model, self.denoiser.network)
         if self.denoiser.dtype.itemsize < 4:
             raise BadModel(
                 f"small steps of training round away in {self.denoiser.dtype}; load it in float32"

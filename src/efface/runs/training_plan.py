@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from efface.hosts.folders import empty_network
+from efface.hosts.libraries import check_configs, library_class
 from efface.hosts.roles import members
 from efface.hosts.shards import folder_json, stored_tensors
 from efface.runs.gradient_eraser import require_anchor
@@ -77,13 +77,11 @@ def plan_training(
 
 def _empty(survey: FolderSurvey) -> Any:
     """Builds the denoiser without its values."""
-    import diffusers
-
     part = survey.folder / survey.denoiser
-    config = folder_json(part / "config.json")
-    with torch.device("meta"):
-        network = getattr(diffusers, config["_class_name"]).from_config(config)
-    return SimpleNamespace(**{survey.denoiser: network})
+    file = part / "config.json"
+    kind = library_class(file, "diffusers", folder_json(file).get("_class_name"))
+    check_configs(part)
+    return SimpleNamespace(**{survey.denoiser: empty_network(part, kind)})
 
 
 def _values(survey: FolderSurvey) -> int:

@@ -299,6 +299,15 @@ def embedded_pairs(
     Raises:
         BadRequest: see `prompt_pairs`.
     """
-    pairs = [pair for erasure in erasures for pair in prompt_pairs(embedder, erasure, target)]
+    every = [pair for erasure in erasures for pair in prompt_pairs(embedder, erasure, target)]
+    # Names that differ in capitals are one name for an encoder that reads them alike.
+    told = {_read(embedder, pair): pair for pair in reversed(every)}
+    pairs = [pair for pair in every if told[_read(embedder, pair)] is pair]
     embedder.embedded([text for pair in pairs for text in (pair.source, pair.target)])
     return pairs
+
+
+def _read(embedder: TextStream, pair: PromptPair) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+    """Tells pairs apart by what the encoder reads, capitals aside."""
+    source, target = embedder.tokenised(pair.source), embedder.tokenised(pair.target)
+    return pair.source.casefold(), source.ids, target.ids
