@@ -84,6 +84,12 @@ class Paper:
 class Method(ABC):
     """Facts as class variables, settings as fields, presets by name."""
 
+    name: ClassVar[str] = ""
+    """What it is called in commands and records: the name of its file or entry point."""
+    weakened_by: ClassVar[tuple[str, ...]] = ()
+    """What makes its edits weaker, such as "raise ridge", for whoever wrecked a model."""
+    strengthened_by: ClassVar[tuple[str, ...]] = ()
+    """What makes its edits stronger, for whoever changed nothing."""
     paper: ClassVar[Paper]
     needs: ClassVar[frozenset[Need]]
     """What a request must hold for this method."""

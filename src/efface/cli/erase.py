@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from efface.cli import measuring, previews, runs, smoke
+from efface.cli import making, measuring, previews, runs, smoke
 from efface.cli.choosing import Choosing, choose, overview
 from efface.cli.drawing import sampling_for
-from efface.cli.folder import RunFolder, locked
-from efface.cli.hosts import Wanted, host_for, is_bundled, request_for
+from efface.cli.folder import RunFolder
+from efface.cli.hosts import host_for, is_bundled
 from efface.errors import BadRequest
+from efface.runs.recipe import EraseRecipe, StagesRecipe
+from efface.runs.workspace import Workspace
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -56,28 +58,20 @@ def run(arguments: list[str], output: Output) -> int:
         return overview("erase", arguments, output)
     method, *flags = arguments
     options, choice = choose(method, flags, Erase)
-    if options.preview < 0:
-        raise BadRequest(f"preview is {options.preview}; it must not be negative")
-    again = shlex.join(["efface", "erase", *(each for each in arguments if each != "--resume")])
-    wanted = Wanted(
-        concepts=options.concept, kind=options.kind, anchor=options.anchor, keep=options.keep
+    recipe = choice.recipe(options.model, options.request(), options.seed)
+    workspace = Workspace(
+        cache=options.cache,
+        checkpoint=previews.checkpoint_of(options.out),
+        resume=options.resume,
     )
-    request = request_for(options.model, wanted)
-    recipe = runs.Recipe(
-        model=options.model,
-        method=choice.name,
-        preset=choice.preset,
-        settings=choice.given,
-        seed=options.seed,
-        request=request,
-    )
+    _check(options, recipe, workspace)
     plan = measuring.Plan(size=options.size)
     reason = measuring.unmeasurable(recipe) if options.evaluate else "not measured"
     if reason is None:
         measuring.suite_of(plan, recipe)
-    with locked(options.out) as folder:
-        _refuse_to_replace(options)
-        pipe = _fill(folder, recipe, options, output, again)
+    again = shlex.join(["efface", "erase", *(each for each in arguments if each != "--resume")])
+    with making.open_new_run(options.out, overwrite=options.overwrite) as folder:
+        pipe = _fill(folder, recipe, options, workspace, output, again)
         if reason is None:
             return measuring.measure(folder, pipe, plan, output)
     output.say(f"{reason}; to measure it later, see: efface evaluate --help")
@@ -86,8 +80,26 @@ def run(arguments: list[str], output: Output) -> int:
     return 0
 
 
+def _check(options: Erase, recipe: EraseRecipe | StagesRecipe, workspace: Workspace) -> None:
+    """Refuses what can be seen to fail before a model is loaded.
+
+    Raises:
+        BadRequest, MissingInput: see `efface.runs.erasing.check`; or previews of nothing.
+    """
+    from efface.runs.erasing import check
+
+    if options.preview < 0:
+        raise BadRequest(f"preview is {options.preview}; it must not be negative")
+    check(recipe, workspace)
+
+
 def _fill(
-    folder: RunFolder, recipe: runs.Recipe, options: Erase, output: Output, again: str
+    folder: RunFolder,
+    recipe: EraseRecipe | StagesRecipe,
+    options: Erase,
+    workspace: Workspace,
+    output: Output,
+    again: str,
 ) -> Any:
     """Writes the run; gives the model."""
     pictures = options.smoke or (options.evaluate and is_bundled(options.model))
@@ -106,23 +118,10 @@ def _fill(
         watch = previews.previewing(
             folder.path, pipe, recipe, options.preview, resume=options.resume
         )
-    result = runs.erase(
-        pipe,
-        recipe,
-        output,
-        watch=watch,
-        cache=options.cache,
-        checkpoint=place,
-        resume=options.resume,
-    )
+    result = making.perform(recipe, pipe, output, watch=watch, workspace=workspace)
     if place.is_dir() and not any(place.iterdir()):
         place.rmdir()
-    with folder.staged() as staging:
-        result.save(staging)
-        runs.extend_record(staging, recipe)
-        measuring.forget(folder.path)
-        if not options.preview:
-            previews.forget(folder.path)
+    making.write_run(folder, result, keep_previews=options.preview > 0)
     output.after_interrupt = f"the delta is saved; go on with: efface evaluate {options.out}"
     output.say(f"erased in {result.seconds:.1f} s: {options.out / runs.DELTA}")
     output.say(*_cache_lines(result.diagnostics.get("keep_cache"), options.cache))
@@ -148,10 +147,3 @@ def _keep_pictures(
     sampling = sampling_for(recipe.model, steps=smoke.STEPS)
     with folder.staged() as staging, output.progress("drawing the smoke set") as monitor:
         smoke.write_smoke(staging, smoke.drawn(pipe, delta, shots, sampling, monitor), sampling)
-
-
-def _refuse_to_replace(options: Erase) -> None:
-    if (options.out / runs.RECORD).exists() and not options.overwrite:
-        raise BadRequest(
-            f"{options.out} already holds a run; give another --out, or --overwrite to replace it"
-        )

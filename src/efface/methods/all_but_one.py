@@ -49,6 +49,7 @@ class AllButOne(GradientEraser):
     `efface.diffusion.inversion.purified` draws a picture anew without what was erased.
     """
 
+    name: ClassVar[str] = "all_but_one"
     paper: ClassVar[Paper] = Paper(
         "All but One: Surgical Concept Erasing with Model Preservation", "2312.12807", 2024
     )

@@ -45,6 +45,7 @@ class Esd(GradientEraser):
         ``keep_weight`` is ours: kept prompts hold the frozen model's predictions.
     """
 
+    name: ClassVar[str] = "esd"
     paper: ClassVar[Paper] = Paper("Erasing Concepts from Diffusion Models", "2303.07345", 2023)
     needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})

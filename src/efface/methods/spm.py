@@ -55,6 +55,7 @@ class Spm(GradientEraser):
         ``anchors_from="kept"`` anchors real prompts. ``keep_weight`` is ours.
     """
 
+    name: ClassVar[str] = "spm"
     paper: ClassVar[Paper] = Paper(
         "One-dimensional Adapter to Rule Them All: Concepts, Diffusion Models and Erasing "
         "Applications",

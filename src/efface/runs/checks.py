@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from efface.concepts import ErasureRequest, wordings
+from efface import registry
+from efface.concepts import ErasureRequest, request_from, wordings
 from efface.contracts import Method
 from efface.deltas.delta import Delta
 from efface.deltas.patches import TextMapPatch
+from efface.deltas.results import ErasureResult
 from efface.diffusion.denoising import Denoiser
 from efface.errors import MissingInput, ModelCollapsed, NothingChanged
 from efface.hosts.architectures import FAMILIES, layout
 from efface.hosts.components import find
 from efface.randomness import derive
+from efface.runs.recipe import Recipe
 from efface.text.branches import text_branches
 
-__all__ = ["Inspection", "inspect", "require"]
+__all__ = ["Inspection", "finish", "inspect", "require", "stamped"]
 
 NOTHING = 1e-4
 """Relative response below which a concept counts as untouched; rounding in float32 reaches 1e-6."""
@@ -54,7 +57,6 @@ def require(method: Method, request: ErasureRequest) -> None:
     Raises:
         MissingInput: naming the field.
     """
-    name = type(method).__module__.rpartition(".")[2]
     concepts = [erasure.concept for erasure in request.erasures]
     absent = {
         "anchor": any(erasure.anchor is None for erasure in request.erasures),
@@ -66,7 +68,7 @@ def require(method: Method, request: ErasureRequest) -> None:
     }
     for need in sorted(method.needs):
         if absent.get(need, False):
-            raise MissingInput(f"{name} needs '{need}' and the request has none; add it")
+            raise MissingInput(f"{method.name} needs '{need}' and the request has none; add it")
 
 
 def inspect(model: Any, delta: Delta, request: ErasureRequest) -> Mapping[str, Any]:
@@ -90,8 +92,32 @@ def inspect(model: Any, delta: Delta, request: ErasureRequest) -> Mapping[str, A
     seen = Inspection(
         change, float(moved[: len(erased)].mean()), float(moved[len(erased) :].mean()), probe
     )
-    _judge(seen)
+    _judge(seen, delta)
     return asdict(seen)
+
+
+def finish(model: Any, result: ErasureResult, recipe: Recipe, **facts: Any) -> ErasureResult:
+    """Ends every run: inspects what its delta does, and writes down how it came about.
+
+    Args:
+        model: what the delta is for, without it.
+        result: what the method made.
+        recipe: everything that decided it.
+        **facts: further diagnostics.
+
+    Raises:
+        NothingChanged, ModelCollapsed: see `inspect`.
+    """
+    request = request_from(result.delta.provenance.request)
+    diagnostics = {**result.diagnostics, **inspect(model, result.delta, request), **facts}
+    return stamped(replace(result, diagnostics=diagnostics), recipe)
+
+
+def stamped(result: ErasureResult, recipe: Recipe) -> ErasureResult:
+    """Writes down how a result came about."""
+    provenance = replace(result.delta.provenance, recipe=recipe.noted())
+    delta = replace(result.delta, provenance=provenance)
+    return replace(result, delta=delta, recipe=recipe.written())
 
 
 def _weight_change(model: Any, delta: Delta) -> float:
@@ -105,12 +131,12 @@ def _weight_change(model: Any, delta: Delta) -> float:
     if not change < float("inf"):
         raise ModelCollapsed(
             "the erasure changed weights to values that are not finite; "
-            "raise the ridge, lower the strength or use float32"
+            f"{_advice(delta, 'weakened_by', 'use float32')}"
         )
     if change == 0.0:
         raise NothingChanged(
-            "the erasure changed no weight; check that the concept differs from its anchor "
-            "and that the strength is above zero"
+            "the erasure changed no weight; check that the concept differs from its anchor, "
+            f"{_advice(delta, 'strengthened_by', 'or name another concept')}"
         )
     return float((change / max(size, 1e-300)) ** 0.5)
 
@@ -194,20 +220,31 @@ def _relative(
     return moved
 
 
-def _judge(seen: Inspection) -> None:
+def _advice(delta: Delta, way: str, *others: str) -> str:
+    """Asks the method of a delta, or those of its stages, which of their settings help."""
+    known = {entry.name for entry in registry.entries("methods")}
+    methods = [
+        registry.load("methods", n) for n in delta.provenance.method.split("+") if n in known
+    ]
+    helpful = [each for method in methods for each in getattr(method, way)]
+    *first, last = dict.fromkeys([*helpful, *others])
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _judge(seen: Inspection, delta: Delta) -> None:
     if not seen.erased_response + seen.kept_response < float("inf"):
         raise ModelCollapsed(
             f"after the erasure the {seen.probe} are not finite; "
-            "raise the ridge, lower the strength or use float32"
+            f"{_advice(delta, 'weakened_by', 'use float32')}"
         )
     if seen.erased_response < NOTHING:
         raise NothingChanged(
             f"the {seen.probe} of the erased concept's prompts changed by "
-            f"{seen.erased_response:.1e}, which is rounding; word the concept as the model knows "
-            "it, or raise the strength"
+            f"{seen.erased_response:.1e}, which is rounding; "
+            f"{_advice(delta, 'strengthened_by', 'word the concept as the model knows it')}"
         )
     if seen.kept_response > COLLAPSE:
         raise ModelCollapsed(
             f"the {seen.probe} of kept prompts changed by {seen.kept_response:.0%}, so the model "
-            "is wrecked; raise the ridge, lower the strength or keep more concepts"
+            f"is wrecked; {_advice(delta, 'weakened_by', 'keep more concepts')}"
         )

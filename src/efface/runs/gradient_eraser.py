@@ -37,6 +37,8 @@ class GradientEraser(Training, Eraser[TextToImage]):
 
     families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl"})
     edits: ClassVar[frozenset[str]] = frozenset({"unet"})
+    weakened_by = ("lower learning_rate", "take fewer steps", "raise keep_weight")
+    strengthened_by = ("raise learning_rate", "take more steps")
 
     target: TargetRule = "anchor"
     """What a wording becomes: the anchor's prompt, or itself without the concept."""
@@ -90,7 +92,7 @@ def require_anchor(method: GradientEraser, request: ErasureRequest) -> None:
     for erasure in request.erasures:
         if erasure.anchor is None and method.replaces():
             raise BadRequest(
-                f"{type(method).__module__.rpartition('.')[2]} puts an anchor in the concept's "
+                f"{method.name} puts an anchor in the concept's "
                 f"place and '{erasure.concept.name}' has none: name one with --anchor, or set "
                 "target to prompt_without_concept"
             )

@@ -185,8 +185,7 @@ def check_family(model: Any, method: Eraser[Any]) -> None:
     Raises:
         BadRequest: naming the method, the family, and those that it edits.
     """
-    name = type(method).__module__.rpartition(".")[2]
-    refuse_family(name, method.families, layout(model))
+    refuse_family(method.name, method.families, layout(model))
 
 
 def refuse_family(name: str, families: Collection[str], family: str) -> None:

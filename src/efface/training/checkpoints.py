@@ -269,6 +269,11 @@ def identity_of(model: str, request: Any, settings: Any, seed: int) -> str:
         seed: of all draws.
     """
     facts = {name: value for name, value in asdict(settings).items() if name not in MAY_CHANGE}
-    method = type(settings).__module__.rpartition(".")[2]
-    told = {"method": method, "base": model, "request": asdict(request), "seed": seed, **facts}
+    told = {
+        "method": settings.name,
+        "base": model,
+        "request": asdict(request),
+        "seed": seed,
+        **facts,
+    }
     return json.dumps(told, sort_keys=True, default=str)
