@@ -17,6 +17,7 @@ __all__ = [
     "ConceptKind",
     "Erasure",
     "ErasureRequest",
+    "bare",
     "described",
     "names",
     "request",
@@ -85,7 +86,7 @@ class Erasure:
         if self.anchor is None:
             return
         _refuse_minors(_texts(self.concept) + _texts(self.anchor))
-        if _folded(self.anchor.name) in {_folded(name) for name in names(self.concept)}:
+        if bare(self.anchor.name) in {bare(name) for name in names(self.concept)}:
             raise BadRequest(
                 f"'{self.concept.name}' would be replaced by itself; "
                 "choose another anchor, or none for the empty prompt"
@@ -110,10 +111,11 @@ class ErasureRequest:
     def __post_init__(self) -> None:
         if not self.erasures:
             raise BadRequest("the request erases nothing; name at least one concept")
-        erased = [_folded(name) for erasure in self.erasures for name in names(erasure.concept)]
+        each = [{bare(name) for name in names(erasure.concept)} for erasure in self.erasures]
+        erased = [name for known in each for name in known]
         if twice := sorted({name for name in erased if erased.count(name) > 1}):
             raise BadRequest(f"'{twice[0]}' is erased twice; name it once")
-        kept = {_folded(name) for concept in self.keep for name in names(concept)}
+        kept = {bare(name) for concept in self.keep for name in names(concept)}
         if both := sorted(kept.intersection(erased)):
             raise BadRequest(f"'{both[0]}' is both erased and kept; drop it from one of the two")
 
@@ -160,8 +162,11 @@ def _concept(given: str | Concept, kind: ConceptKind) -> Concept:
     return given if isinstance(given, Concept) else Concept(name=given, kind=kind)
 
 
-def _folded(name: str) -> str:
-    return " ".join(name.casefold().split())
+def bare(name: str) -> str:
+    """Gives a name without case, article and punctuation around it: "A pistol." is "pistol"."""
+    words = [word.strip(".,;:!?\"'()") for word in name.casefold().split()]
+    rest = words[1:] if words[0] in ("a", "an", "the") and any(words[1:]) else words
+    return " ".join(word for word in rest if word) or name.casefold()
 
 
 def _texts(concept: Concept) -> tuple[str, ...]:

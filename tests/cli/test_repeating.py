@@ -36,7 +36,7 @@ def test_an_erasure_with_everything_said(efface, model, tmp_path):
     out = tmp_path / "run"
     words = ("--concept", "van gogh", "--kind", "style", "--keep", "a cat", "--keep-kind", "object")
     words += ("--anchor", "art", "--synonyms", "vincent", "--always-keep", "", "it's", "--seed", 7)
-    words += ("--preset", "paper-sd14-artist", "--model", model)
+    words += ("--preset", "paper-sd14-art", "--model", model)
     assert efface("erase", "uce", *words, "--no-evaluate", "--out", out).code == 0
     assert record(out)["recipe"]["request"]["erasures"][0]["concept"]["synonyms"] == ["vincent"]
     assert_repeats(efface, out, tmp_path)
@@ -91,18 +91,33 @@ def test_an_import_repeats_while_its_file_is_there(efface, a_run, model, tmp_pat
     refused(efface("rerun", out), "there is no file or folder")
 
 
-def test_a_transfer_repeats_while_its_run_is_there(efface, a_run, model, other_model, tmp_path):
+def test_a_transfer_repeats_while_its_run_is_there(efface, a_run, model, tuned, tmp_path):
     out = tmp_path / "carried"
-    assert efface("transfer", a_run, "--model", other_model, "--out", out).code == 0
+    assert efface("transfer", a_run, "--model", tuned, "--out", out).code == 0
     assert_repeats(efface, out, tmp_path)
-    other = ("erase", "uce", "--model", model, "--concept", "church", "--no-evaluate", "--overwrite")
+    other = (
+        "erase",
+        "uce",
+        "--model",
+        model,
+        "--concept",
+        "church",
+        "--no-evaluate",
+        "--overwrite",
+    )
     assert efface(*other, "--out", a_run).code == 0
     refused(efface("rerun", out), "was transferred; transfer it again")
     old = record(out)
-    old["recipe"] = {**record(a_run)["recipe"], "model": str(other_model)}
+    old["recipe"] = {**record(a_run)["recipe"], "model": str(tuned)}
     del old["recipe"]["kind"]
     (out / "run.json").write_text(json.dumps(old))
     refused(efface("rerun", out), "does not say which run it was transferred from")
+
+
+@pytest.fixture
+def tuned(model, tmp_path):
+    """Another copy of the toy model, for transfers."""
+    return shutil.copytree(model, tmp_path / "tuned")
 
 
 @pytest.fixture
@@ -113,13 +128,13 @@ def saved(model, tmp_path):
     return tmp_path / "saved"
 
 
-def test_a_result_saved_from_python_is_a_run(efface, saved, other_model, tmp_path):
+def test_a_result_saved_from_python_is_a_run(efface, saved, tuned, tmp_path):
     assert_repeats(efface, saved, tmp_path)
     assert efface("verify", saved).code == 0
     draw = ("--prompt", "a cat", "--steps", "1", "--out", tmp_path / "a.png")
     assert efface("apply", saved, *draw).code == 0
     assert efface("export", saved, "--as", "kohya", "--out", tmp_path / "a.safetensors").code == 0
-    assert efface("transfer", saved, "--model", other_model, "--out", tmp_path / "there").code == 0
+    assert efface("transfer", saved, "--model", tuned, "--out", tmp_path / "there").code == 0
     measured = efface("evaluate", saved)
     assert "how to repeat the run" not in measured.err
 
@@ -190,7 +205,7 @@ LEFT = {"delta.safetensors", "run.json", "curves.jsonl"}
 
 
 def test_no_verb_leaves_files_of_an_older_run_beside_a_new_delta(
-    efface, made_run, model, other_model, tmp_path
+    efface, made_run, model, tuned, tmp_path
 ):
     file, book = tmp_path / "edit.safetensors", tmp_path / "book"
     assert efface("export", made_run, "--as", "kohya", "--out", file, "--model", model).code == 0
@@ -199,7 +214,7 @@ def test_no_verb_leaves_files_of_an_older_run_beside_a_new_delta(
     verbs = (
         ("erase", "uce", "--model", model, "--concept", "church", "--no-evaluate"),
         ("import", file, "--model", model, "--concept", "pistol"),
-        ("transfer", made_run, "--model", other_model),
+        ("transfer", made_run, "--model", tuned),
         ("ledger", "erase", book, "--model", model),
         ("rerun", made_run),
     )

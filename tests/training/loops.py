@@ -1,6 +1,7 @@
 """A toy regression that the training loop's tests train."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import nn
@@ -16,6 +17,8 @@ GOAL = torch.tensor([1.0, -2.0, 3.0, 0.5])
 @dataclass(frozen=True, kw_only=True)
 class Settings(Training):
     """The loop's own settings with toy values."""
+
+    name: ClassVar[str] = "toy"
 
     steps: int = 30
     learning_rate: float = 0.05

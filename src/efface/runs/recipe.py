@@ -333,7 +333,9 @@ def _tagged(record: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, A
     if method == "import":
         return {**both, "kind": "import", "file": record["settings"]["file"]}
     given = record.get("settings_given", ())
-    settings = values.get("settings", {n: record["settings"][n] for n in given if n in record["settings"]})
+    settings = values.get(
+        "settings", {n: record["settings"][n] for n in given if n in record["settings"]}
+    )
     both |= {"seed": values["seed"]}
     if method == "debias":
         settings = dict(settings)
