@@ -1,4 +1,4 @@
-"""Every kind of run is repeated to the same delta, and its printed command is read as its recipe."""
+"""Every kind of run is repeated to the same delta; its printed command is read as its recipe."""
 
 import json
 import shlex
