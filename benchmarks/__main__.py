@@ -2,7 +2,8 @@
 
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
                      [transfer] [implicit] [cost] [alone] [true_size]
-                     [tradeoff]
+                     [tradeoff] [collapse]
+python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import sys
 
 from benchmarks import (
     alone,
+    check,
     closed_form,
+    collapse,
     cost,
     debias,
     erasure,
@@ -30,6 +33,7 @@ EXPERIMENTS = {
     "erasure": erasure.run,
     "mass": mass.run,
     "closed_form": closed_form.run,
+    "collapse": collapse.run,
     "debias": debias.run,
     "training": training.run,
     "together": together.run,
@@ -45,6 +49,8 @@ EXPERIMENTS = {
 def main() -> None:
     """Runs those named on the command line, or all."""
     wanted = sys.argv[1:] or list(EXPERIMENTS)
+    if wanted[0] == "--check":
+        raise SystemExit(check.run(wanted[1:]))
     if wanted[0] == "presets" and wanted[1:] and not set(wanted[1:]) & set(EXPERIMENTS):
         presets.run(wanted[1:])
         return

@@ -39,8 +39,8 @@ from efface.closed_form.text_space import gram, ridge_edit
 from efface.concepts import Concept, Erasure
 from efface.deltas.patches import TextMapPatch
 from efface.files import write_atomically
-from efface.hosts.tiny import tiny_tokenizer
-from efface.text.embedding import Embedder
+from efface.hosts.embedding import Embedder
+from efface.hosts.toys import tiny_tokenizer
 from efface.text.token_rules import erased_pairs, kept_rows
 
 RESULTS = Path(__file__).parent / "results" / "closed_form.json"

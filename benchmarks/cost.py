@@ -23,8 +23,8 @@ import torch
 
 from efface.concepts import request
 from efface.files import write_atomically
-from efface.hosts.architectures import members
-from efface.hosts.tiny import tiny_stable_diffusion
+from efface.hosts.families import tiny_pipeline
+from efface.hosts.roles import members
 from efface.registry import build
 
 RESULTS = Path(__file__).parent / "results" / "cost.json"
@@ -61,7 +61,7 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], Authors]] = {
     ),
     "ant": (
         "paper-sd14-content",
-        {"originals": "disk"},
+        {},
         Authors((250 + 200) * (138 + 6 + 2), 2, "(250 + 20 maps x 10) x (sampling twice, 8)"),
     ),
     "trce_vision": (
@@ -75,7 +75,7 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], Authors]] = {
         Authors(3000 * 52, 1, "3000 x (sampling 30, 4 teacher, 2 student, 16 for anchors)"),
     ),
 }
-"""Method, preset, what makes it use the pool and little memory, and the authors' account; from the
+"""Method, preset, what makes it use the pool, and the authors' account; from the
 notes on their code. All but One and RealEra published none."""
 
 
@@ -111,7 +111,7 @@ def run() -> None:
 
 def _counted(method: Any) -> tuple[float, float]:
     """Gives the evaluations that a run takes once, and those that each step takes."""
-    pipe = tiny_stable_diffusion()
+    pipe = tiny_pipeline()
     wanted = request("pistol", anchor="lamp", keep=["cat"])
     counts = []
     # Maps and the discriminator's warm-up are part of what is taken once.
@@ -133,12 +133,10 @@ def _sd15() -> Any:
 def _copies(method: Any, model: Any) -> float:
     """Gives the U-Net and what is kept or trained beside it, in U-Nets."""
     whole = sum(weight.numel() for weight in model.unet.parameters())
-    role, rank = method.trained()
-    layers = members(model, role).values()
-    if rank:
-        beside = sum(rank * (len(weight) + weight[0].numel()) for weight in layers)
-    elif getattr(method, "originals", "memory") == "disk":
-        beside = 0
+    trainable = method.trainable()
+    layers = members(model, trainable.role).values()
+    if trainable.rank:
+        beside = sum(trainable.rank * (len(weight) + weight[0].numel()) for weight in layers)
     else:
         beside = sum(weight.numel() for weight in layers)
     return float(1 + beside / whole)

@@ -29,7 +29,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from efface.hosts.tiny import WORDS, tiny_tokenizer
+from efface.hosts.toys import WORDS, tiny_tokenizer
 
 CLIP_LENGTH = 77
 T5_LENGTH = 512

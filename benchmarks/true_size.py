@@ -21,7 +21,7 @@ import torch
 from benchmarks.processes import held, took
 from efface.concepts import request
 from efface.files import write_atomically
-from efface.hosts.tiny import autoencoder, tiny_tokenizer
+from efface.hosts.toys import autoencoder, tiny_tokenizer
 from efface.registry import build
 
 RESULTS = Path(__file__).parent / "results" / "true_size.json"

@@ -38,20 +38,20 @@ def efface(capsys):
 @pytest.fixture(scope="session")
 def model(tmp_path_factory):
     """A folder with a toy Stable Diffusion 1.x model."""
-    from efface.hosts.tiny import tiny_stable_diffusion
+    from efface.hosts.families import tiny_pipeline
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
-    tiny_stable_diffusion("sd1", seed=0).save_pretrained(folder)
+    tiny_pipeline("sd1", seed=0).save_pretrained(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
 def other_model(tmp_path_factory):
     """The same layout with other weights."""
-    from efface.hosts.tiny import tiny_stable_diffusion
+    from efface.hosts.families import tiny_pipeline
 
     folder = tmp_path_factory.mktemp("models") / "other"
-    tiny_stable_diffusion("sd1", seed=1).save_pretrained(folder)
+    tiny_pipeline("sd1", seed=1).save_pretrained(folder)
     return folder
 
 

@@ -5,7 +5,7 @@ import torch
 
 from efface.closed_form.neighbours import Shell, moments, sampled
 from efface.errors import BadRequest
-from efface.text.embedding import Embedder
+from efface.hosts.embedding import Embedder
 from efface.text.mining import nearest_words
 
 WIDTH = 24

@@ -8,7 +8,7 @@ from torch import nn
 from efface.deltas.adapters import Adapters, LowRankLayer, adapting, attached
 from efface.deltas.patches import LowRankPatch
 from efface.diffusion.denoising import Denoiser
-from efface.hosts.architectures import members
+from efface.hosts.roles import members
 from tests.conformance.snapshots import differences, snapshot
 from tests.conftest import host
 

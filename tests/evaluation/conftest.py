@@ -15,7 +15,7 @@ from efface.deltas.patches import DensePatch
 from efface.deltas.provenance import Provenance, base_sketch
 from efface.evaluation.drawing import draw
 from efface.hosts.components import find
-from efface.hosts.tiny import tiny_stable_diffusion
+from efface.hosts.families import tiny_pipeline
 
 PISTOL = Concept(name="pistol")
 CAT = Concept(name="cat")
@@ -60,7 +60,7 @@ def card(**changes: Any) -> JudgeCard:
 
 @dataclass
 class MemoryJudge:
-    """Recognises the pictures that the unedited model drew of a concept, and nothing else."""
+    """Recognises the pictures that the unedited model drew, a cat also in paler ones."""
 
     known: dict[str, torch.Tensor]
     card: JudgeCard = field(default_factory=card)
@@ -72,7 +72,7 @@ class MemoryJudge:
     def presence(self, images: torch.Tensor, concept: Concept) -> torch.Tensor:
         self.asked += len(images)
         apart = (images[:, None] - self.known[concept.name][None]).abs().mean(dim=(2, 3, 4))
-        return (apart.min(dim=1).values < 1e-3).float()
+        return (apart.min(dim=1).values < (0.2 if concept.name == "cat" else 1e-3)).float()
 
     def features(self, images: torch.Tensor) -> torch.Tensor:
         return images.flatten(1) - 0.5
@@ -114,7 +114,7 @@ class CountingPipe:
 
 @pytest.fixture(scope="session")
 def toy():
-    return tiny_stable_diffusion()
+    return tiny_pipeline()
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def pipe(toy):
 
 @pytest.fixture(scope="session")
 def delta(toy):
-    """Turns the last layer of the denoiser around, so every picture changes."""
+    """Halves the last layer of the denoiser: every picture changes and looks much the same."""
     weight = find(toy, KEY)[KEY].detach()
     provenance = Provenance(
         method="test",
@@ -136,7 +136,7 @@ def delta(toy):
         base_sketch=base_sketch(toy, (KEY,)),
         versions={},
     )
-    return Delta(patches={KEY: DensePatch(-2 * weight)}, provenance=provenance)
+    return Delta(patches={KEY: DensePatch(-0.5 * weight)}, provenance=provenance)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from efface.evaluation.controls import unrelated, verdict_of
 from efface.evaluation.encoding import decoded, encoded
 from efface.evaluation.record import Control, Evaluation
 from efface.evaluation.samples import GOING, crossed, in_role
-from efface.evaluation.scores import ScoreBook
+from efface.evaluation.scores import Measure, Row, ScoreBook
 from efface.evaluation.suites import basic_suite, suite_for
 from efface.metrics.clip_score import ClipScore
 from efface.metrics.presence import Presence
@@ -90,15 +90,17 @@ def test_unknown_suites_and_sizes_are_refused():
 
 def test_score_books_survive_a_kill_in_the_middle_of_a_line(tmp_path):
     book = ScoreBook(tmp_path)
-    book.add({("src", "one", "presence"): 0.5, ("other", "two", "presence"): 0.25})
-    book.add({("src", "nan", "presence"): float("nan")})
+    measure = Measure("presence by somebody", "1234")
+    book.add({Row("src", "one", "ab", measure): 0.5, Row("other", "two", "cd", measure): 0.25})
+    book.add({Row("src", "nan", "ef", measure): float("nan")})
     path = tmp_path / "src" / "scores.jsonl"
     path.write_text(path.read_text() + '\n["three", "pres')
     again = ScoreBook.open(tmp_path, ["src", "other"])
     assert again.scores == book.scores
     assert len(again.scores) == 2
-    again.add({("src", "three", "presence"): 1.0})
-    assert ScoreBook.open(tmp_path, ["src"]).scores["src", "three", "presence"] == 1.0
+    third = Row("src", "three", "ab", measure)
+    again.add({third: 1.0})
+    assert ScoreBook.open(tmp_path, ["src"]).scores[third] == 1.0
 
 
 def test_encoding_keeps_nested_concepts_and_writes_nan_as_null():

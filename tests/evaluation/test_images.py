@@ -8,7 +8,7 @@ from efface.errors import BadRequest, MeasurementFailed
 from efface.evaluation.drawing import draw
 from efface.evaluation.identity import changes, fingerprints, model_id
 from efface.evaluation.images import ImageStore, Source
-from efface.hosts.tiny import tiny_stable_diffusion
+from efface.hosts.families import tiny_pipeline
 from tests.conftest import host
 
 from .conftest import KEY, STEPS, small_suite
@@ -56,7 +56,7 @@ def test_a_blackened_picture_is_not_an_erased_concept(pipe):
 
 
 def test_pictures_that_are_not_finite_are_refused():
-    broken = tiny_stable_diffusion(seed=3)
+    broken = tiny_pipeline(seed=3)
     with torch.no_grad():
         broken.unet.conv_out.bias.fill_(torch.nan)
     with pytest.raises(MeasurementFailed, match="not finite"):
@@ -127,7 +127,7 @@ def test_a_source_is_named_by_everything_pictures_depend_on():
 
 
 def test_a_model_is_named_by_its_content(toy, delta):
-    same, other = tiny_stable_diffusion(), tiny_stable_diffusion(seed=1)
+    same, other = tiny_pipeline(), tiny_pipeline(seed=1)
     hashes = fingerprints(toy)
     name = model_id(toy, hashes)
     assert model_id(same, fingerprints(same)) == name

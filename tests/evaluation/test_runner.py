@@ -16,6 +16,7 @@ from efface.errors import BadRequest, MissingInput
 from efface.evaluation import Evaluation, evaluate
 from efface.evaluation.images import ImageStore
 from efface.evaluation.locks import locked
+from efface.evaluation.outcome import failed
 
 from .conftest import CAT, KEY, PISTOL, STEPS, AnsweringJudge, small_suite
 
@@ -127,7 +128,10 @@ def test_a_failing_judge_gives_invalid_and_never_a_number(pipe, delta, tmp_path,
     assert found.verdict == "invalid"
     assert any(reason in text for text in found.reasons)
     assert found.measurements == ()
-    assert all(control.estimate is None and not control.passed for control in found.controls)
+    judged = [one for one in found.controls if one.name in ("positive", "negative")]
+    assert all(control.estimate is None and not control.passed for control in judged)
+    assert found.outcome.name == "unknown"
+    assert failed(found)
     assert Evaluation.load(found.save(tmp_path).parent).verdict == "invalid"
 
 
@@ -168,7 +172,13 @@ def test_a_judge_that_sees_it_everywhere_is_inconclusive(pipe, delta, tmp_path):
     eager = AnsweringJudge(lambda images, _: torch.ones(len(images)))
     found = evaluate(pipe, delta, small_suite(), eager, store=tmp_path)
     assert found.verdict == "inconclusive"
-    assert [control.passed for control in found.controls] == [True, False]
+    assert {control.name: control.passed for control in found.controls} == {
+        "positive": True,
+        "negative": False,
+        "model": True,
+        "edit": True,
+    }
+    assert found.outcome.name == "unknown"
     assert "negative control failed with 2 of 2" in found.reasons[0]
 
 

@@ -10,9 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from efface.errors import BadDelta, BadModel
 from efface.hosts import loading
-from efface.hosts.architectures import ROLES, layout, members
 from efface.hosts.components import canonical, components, find, is_key_value
-from efface.hosts.tiny import WORDS, tiny_tokenizer
+from efface.hosts.families import layout
+from efface.hosts.roles import ROLES, members
+from efface.hosts.toys import WORDS, tiny_tokenizer
 from tests.conftest import host
 
 
@@ -138,7 +139,7 @@ def reconfigured(folder):
 
 BREAKS = {
     "is missing": lambda folder: (folder / "model_index.json").unlink(),
-    "is not readable as JSON": lambda folder: (folder / "model_index.json").write_text("{"),
+    "not readable as JSON": lambda folder: (folder / "model_index.json").write_text("{"),
     "lists no parts": lambda folder: (folder / "model_index.json").write_text("{}"),
     "has no folder 'vae'": lambda folder: shutil.rmtree(folder / "vae"),
     "holds no safetensors file": lambda folder: (folder / WEIGHTS).unlink(),

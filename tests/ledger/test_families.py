@@ -13,12 +13,12 @@ from efface.closed_form.edit_report import stored
 from efface.closed_form.text_space import TokenPairs, joined, ridge_edit, token_factors
 from efface.concepts import Concept, request
 from efface.errors import BadRequest
+from efface.hosts.embedding import Embedder
 from efface.ledger import Ledger
 from efface.ledger.rows import Encoder, read_rows, write_rows
 from efface.methods.uce import Uce
 from efface.runs.erasing import erase
-from efface.text.attention import key_value_weights
-from efface.text.embedding import Embedder
+from efface.text.branches import text_branches
 from efface.text.keep_sets import kept_set
 from tests.conftest import host
 
@@ -87,7 +87,7 @@ def test_a_ledger_made_before_gives_what_it_gave(tmp_path, family):
         ridge=method.ridge,
     )
     assert result.diagnostics["condition"] == solution.conditioning.condition
-    small = stored(solution.map, key_value_weights(pipe.unet, pairs.sources.shape[1]))
+    small = stored(solution.map, text_branches(pipe)[0].weights)
     assert torch.equal(patch.left, small.left)
     assert torch.equal(patch.right, small.right)
 

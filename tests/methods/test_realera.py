@@ -7,9 +7,9 @@ from efface.closed_form.text_space import TokenPairs, joined
 from efface.concepts import Concept, request
 from efface.errors import BadRequest
 from efface.hosts.components import KEY_VALUE
+from efface.hosts.embedding import Embedder
 from efface.methods.realera import Realera
 from efface.methods.uce import Uce
-from efface.text.embedding import Embedder
 from efface.text.mining import Mining
 from efface.text.token_rules import erased_pairs
 from tests.conftest import host

@@ -6,9 +6,9 @@ import torch
 from efface.concepts import Concept, request, wordings
 from efface.errors import BadRequest
 from efface.hosts.components import KEY_VALUE
+from efface.hosts.embedding import Embedder
 from efface.methods.trce import Trce
 from efface.methods.uce import Uce
-from efface.text.embedding import Embedder
 from tests.conftest import host
 from tests.reference import closed_form as reference
 

@@ -8,12 +8,12 @@ from safetensors.torch import save_file
 from efface.closed_form.text_space import TextMap
 from efface.concepts import Concept, request, wordings
 from efface.errors import BadRequest
+from efface.hosts.embedding import Embedder
+from efface.hosts.identity import fingerprint
 from efface.hosts.streaming import stream
 from efface.runs.erasing import erase
 from efface.runs.workspace import Workspace
 from efface.text.branches import text_branches
-from efface.text.embedding import Embedder
-from efface.text.identity import fingerprint
 from efface.text.keep_sets import KeepCache, KeepSet, kept_set, remembering
 from efface.text.token_rules import kept_rows
 from tests.conftest import host

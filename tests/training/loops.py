@@ -18,8 +18,6 @@ GOAL = torch.tensor([1.0, -2.0, 3.0, 0.5])
 class Settings(Training):
     """The loop's own settings with toy values."""
 
-    name: ClassVar[str] = "toy"
-
     steps: int = 30
     learning_rate: float = 0.05
 
@@ -46,7 +44,7 @@ def ran(settings, *, weight=None, terms=None, **options):
         monitor=lambda step, _, figures: rows.append((step, dict(figures))),
         steps=settings.steps,
     )
-    done = train(
+    train(
         terms or losses(weight),
         {"model/weight": weight},
         settings,
@@ -54,4 +52,4 @@ def ran(settings, *, weight=None, terms=None, **options):
         recording=recording,
         **options,
     )
-    return weight.detach(), rows, done
+    return weight.detach(), rows

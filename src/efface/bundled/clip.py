@@ -13,6 +13,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from efface.bundled import pipeline_folder, weights_folder
 from efface.bundled.vision import load_network
+from efface.content import content_hash
 
 __all__ = ["EmojiClip"]
 
@@ -21,7 +22,6 @@ class EmojiClip:
     """Pictures and prompts as unit vectors of one space; the text tower is the unedited one."""
 
     name = "emoji-clip@1"
-    """Raised whenever the weights change: scores are kept under this name."""
 
     def __init__(self) -> None:
         folder = pipeline_folder()
@@ -31,6 +31,10 @@ class EmojiClip:
         self._vision = load_network(weights_folder() / "clip_image.safetensors")
         rest = load_file(weights_folder() / "clip_text_projection.safetensors")
         self._projection = rest["text_projection"].float()
+        self.identity = content_hash(
+            type(self).__qualname__, self._text, self._tokenizer, self._vision, self._projection
+        )
+        """A hash of all that decides its answers."""
 
     @torch.no_grad()
     def image_features(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:

@@ -15,6 +15,7 @@ from efface.bundled.remix import turned
 from efface.bundled.vision import load_network
 from efface.bundled.vocabulary import NOUNS, STYLES, canonical
 from efface.concepts import Concept
+from efface.content import content_hash
 from efface.contracts import Estimate, JudgeCard
 from efface.errors import BadRequest, MissingInput
 
@@ -47,6 +48,8 @@ class EmojiJudge:
         self._network = load_network(weights_folder() / f"{file}.safetensors")
         self.card = _card(weights_folder() / f"{file}.json", name)
         self._turns = name == "emoji-remix"
+        self.identity = content_hash(type(self).__qualname__, self._network, self._turns)
+        """A hash of all that decides its answers."""
 
     def knows(self, concept: Concept) -> bool:
         """Says whether the concept is a noun or style of the vocabulary, under any of its names."""

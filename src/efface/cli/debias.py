@@ -57,7 +57,7 @@ def run(arguments: list[str], output: Output) -> int:
     recipe = recipe_for(options, settings)
     folder = None if recipe.judge_folder is None else Path(recipe.judge_folder)
     require_attributes(settings, measuring.judge_for(recipe.judge, folder))
-    with making.open_new_run(options.out, overwrite=options.overwrite) as new:
+    with making.open_new_run(options.out, recipe, overwrite=options.overwrite) as new:
         result = making.perform(recipe, load_host(options.model, output), output)
         making.write_run(new, result)
     _tell(options.out, result, settings, output)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from efface.cli import making, measuring, previews, runs, smoke
 from efface.cli.choosing import Choosing, choose, overview
 from efface.cli.drawing import sampling_for
-from efface.cli.folder import RunFolder
-from efface.cli.hosts import host_for, is_bundled
-from efface.errors import BadRequest
+from efface.cli.folder import RunFolder, locked
+from efface.cli.hosts import host_for, is_bundled, load_host
+from efface.errors import BadRequest, EffaceError
+from efface.evaluation.limits import Limits
 from efface.runs.recipe import EraseRecipe, StagesRecipe
 from efface.runs.workspace import Workspace
 
@@ -25,7 +27,7 @@ __all__ = ["Erase", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Erase(Choosing):
+class Erase(Limits, Choosing):
     """What to erase, from which model, and where to put the result."""
 
     out: Path
@@ -48,12 +50,17 @@ class Erase(Choosing):
     and seed, into the run's previews; 0: never."""
     size: str = "standard"
     """How many pictures to measure with; see efface evaluate."""
+    details: bool = False
+    """Print every number of the measurement instead of the five lines that matter."""
     overwrite: bool = False
     """Replace the run that the folder holds."""
 
 
 def run(arguments: list[str], output: Output) -> int:
-    """Erases, saves, and measures unless told not to."""
+    """Erases, saves, and measures unless told not to.
+
+    Exit code 1 says that the result was measured and failed: the delta is kept all the same.
+    """
     if not arguments or arguments[0].startswith("-"):
         return overview("erase", arguments, output)
     method, *flags = arguments
@@ -65,12 +72,22 @@ def run(arguments: list[str], output: Output) -> int:
         resume=options.resume,
     )
     _check(options, recipe, workspace)
-    plan = measuring.Plan(size=options.size)
+    plan = measuring.Plan(
+        size=options.size,
+        limits=measuring.limits_of(options),
+        details=options.details,
+        overwrite=options.overwrite,
+    )
     reason = measuring.unmeasurable(recipe) if options.evaluate else "not measured"
     if reason is None:
         measuring.suite_of(plan, recipe)
+    if reason is None and not options.overwrite and _lacks_evaluation(options.out, recipe):
+        output.say(f"{options.out} holds this very run, not measured yet; going on with that")
+        with locked(options.out) as folder:
+            pipe = load_host(options.model, output)
+            return measuring.measure(folder, pipe, plan, output)
     again = shlex.join(["efface", "erase", *(each for each in arguments if each != "--resume")])
-    with making.open_new_run(options.out, overwrite=options.overwrite) as folder:
+    with making.open_new_run(options.out, recipe, overwrite=options.overwrite) as folder:
         pipe = _fill(folder, recipe, options, workspace, output, again)
         if reason is None:
             return measuring.measure(folder, pipe, plan, output)
@@ -102,7 +119,7 @@ def _fill(
     again: str,
 ) -> Any:
     """Writes the run; gives the model."""
-    pictures = options.smoke or (options.evaluate and is_bundled(options.model))
+    pictures = options.smoke or is_bundled(options.model)
     pictures = pictures or options.preview > 0
     pipe = host_for(options.model, recipe.method, output, pictures=pictures)
     place = previews.checkpoint_of(options.out)
@@ -121,12 +138,20 @@ def _fill(
     result = making.perform(recipe, pipe, output, watch=watch, workspace=workspace)
     if place.is_dir() and not any(place.iterdir()):
         place.rmdir()
-    making.write_run(folder, result, keep_previews=options.preview > 0)
+    trouble: EffaceError | KeyboardInterrupt | None = None
+    with folder.staged(keep=[previews.FOLDER] if options.preview else []) as staging:
+        result.save(staging)
+        try:
+            if pictures:
+                _keep_pictures(staging, pipe, result.delta, recipe, output)
+        except (EffaceError, KeyboardInterrupt) as error:  # What was trained is not lost with it.
+            trouble = error
+            shutil.rmtree(staging / smoke.FOLDER, ignore_errors=True)
     output.after_interrupt = f"the delta is saved; go on with: efface evaluate {options.out}"
+    if trouble is not None:
+        raise trouble
     output.say(f"erased in {result.seconds:.1f} s: {options.out / runs.DELTA}")
     output.say(*_cache_lines(result.diagnostics.get("keep_cache"), options.cache))
-    if pictures:
-        _keep_pictures(folder, pipe, result.delta, recipe, output)
     return pipe
 
 
@@ -141,9 +166,19 @@ def _cache_lines(told: Mapping[str, Any] | None, folder: Path | None) -> list[st
 
 
 def _keep_pictures(
-    folder: RunFolder, pipe: Any, delta: Delta, recipe: runs.Recipe, output: Output
+    folder: Path, pipe: Any, delta: Delta, recipe: runs.Recipe, output: Output
 ) -> None:
     shots = smoke.shots_for(recipe.request)
     sampling = sampling_for(recipe.model, steps=smoke.STEPS)
-    with folder.staged() as staging, output.progress("drawing the smoke set") as monitor:
-        smoke.write_smoke(staging, smoke.drawn(pipe, delta, shots, sampling, monitor), sampling)
+    with output.progress("drawing the smoke set") as monitor:
+        smoke.write_smoke(folder, smoke.drawn(pipe, delta, shots, sampling, monitor), sampling)
+
+
+def _lacks_evaluation(out: Path, recipe: runs.Recipe) -> bool:
+    """Tells the run of this very command, which was killed before it was measured."""
+    if not (out / runs.RECORD).is_file() or (out / measuring.EVALUATION).exists():
+        return False
+    try:
+        return runs.recipe_of(out) == recipe
+    except EffaceError:
+        return False

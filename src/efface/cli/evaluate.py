@@ -13,6 +13,7 @@ from efface.cli.folder import locked
 from efface.cli.hosts import load_host
 from efface.cli.shell import Repeated, Shared, parse
 from efface.errors import BadRequest
+from efface.evaluation.limits import Limits
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -21,7 +22,7 @@ __all__ = ["Evaluate", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Shared):
+class Evaluate(Limits, Shared):
     """Which run to measure, and with what."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -43,10 +44,14 @@ class Evaluate(Shared):
     """Where drawn pictures are kept for all runs; by default .pictures beside the run."""
     model: str | None = None
     """Another copy of the base model; by default the model that the run names."""
+    details: bool = False
+    """Print every number instead of the five lines that matter; the report has them always."""
+    overwrite: bool = False
+    """Replace a measurement of more pictures, with its report and card."""
 
 
 def run(arguments: list[str], output: Output) -> int:
-    """Measures a run; exit code 1 means that the verdict is invalid."""
+    """Measures a run; exit code 1 means an invalid verdict, or an erasure that failed."""
     options = parse(Evaluate, arguments, prog="efface evaluate", description="Measures a run.")
     recipe = runs.recipe_of(options.source)
     if recipe.method == debias.METHOD:
@@ -62,6 +67,9 @@ def run(arguments: list[str], output: Output) -> int:
         clip=options.clip,
         metrics=options.metrics,
         pictures=options.pictures,
+        limits=measuring.limits_of(options),
+        details=options.details,
+        overwrite=options.overwrite,
     )
     output.after_interrupt = "drawn pictures are kept; run the same command again to go on"
     with locked(runs.folder_of(options.source)) as folder:

@@ -28,11 +28,14 @@ class Import(Asking):
     """What to import, what it is said to erase, and from which base; that will be measured."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """LoRA, edited weights (safetensors or .pt), or folder of an edited network."""
+    """LoRA, edited weights (safetensors or pickle), or folder of an edited network or pipeline."""
     out: Path
     """Folder of the run."""
-    part: Literal["unet", "transformer", "text_encoder"] = "unet"
-    """The network that edited weights belong to; LoRA files say it themselves."""
+    part: (
+        Literal["unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae"]
+        | None
+    ) = None
+    """The one network to read; by default all that the file is of."""
     gate: Literal["linear", "official", "none"] = "linear"
     """How SPM's membranes open: for prompts like those erased, squared as released, or always."""
     unconditional: Literal["own", "same"] = "own"
@@ -64,7 +67,7 @@ def run(arguments: list[str], output: Output) -> int:
     recipe = recipe_for(options)
     if not options.source.exists():
         raise MissingInput(f"there is no file or folder {options.source} to import")
-    with making.open_new_run(options.out, overwrite=options.overwrite) as folder:
+    with making.open_new_run(options.out, recipe, overwrite=options.overwrite) as folder:
         result = making.perform(recipe, load_host(options.model, output), output)
         making.write_run(folder, result)
     facts = {name: result.diagnostics[name] for name in ("layout", "unused", "opens_for")}
@@ -72,7 +75,8 @@ def run(arguments: list[str], output: Output) -> int:
     output.say(f"read {options.source} as {facts['layout']}: {tensors} tensors changed")
     if unused := facts["unused"]:
         first = ", ".join(unused[:3])
-        output.say(f"{len(unused)} keys of it belong to nothing in the model: {first} ...")
+        output.say(f"{len(unused)} keys of it are of nothing that is read: {first} ...")
+    output.say(*result.diagnostics["notes"])
     if facts["layout"] != "edited weights":
         output.say(_opening(facts))
     output.say(f"wrote {options.out}; measure it with: efface evaluate {options.out}")
@@ -85,5 +89,5 @@ def _opening(facts: Mapping[str, Any]) -> str:
     if facts["opens_for"]:
         return f"its membranes open as far as a prompt is like: {', '.join(facts['opens_for'])}"
     if facts["layout"] == "SPM":
-        return "it acts on every prompt, as --gate none asks"
+        return "it acts on every prompt, as --gate none asks or its header says"
     return "it acts on every prompt: its header names no erased prompts, so it gets no gate"

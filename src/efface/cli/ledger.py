@@ -14,6 +14,7 @@ from efface.cli.hosts import BUNDLED, is_bundled, load_host
 from efface.cli.shell import Repeated, Shared, parse
 from efface.concepts import Concept, ConceptKind, described, names
 from efface.errors import BadRequest, MissingInput
+from efface.files import check_place, replacing
 from efface.hosts import loading
 from efface.runs.words import Words, understood
 
@@ -171,7 +172,7 @@ def _start(options: Add, pipe: Any) -> Ledger:
 
     preset = options.preset or loading.measured_preset(options.model or BUNDLED)
     method = build("methods", "uce", preset=preset)
-    return Ledger.create(options.ledger, pipe, method=method, keep=_kept(options))
+    return Ledger.begun(options.ledger, pipe, method=method, keep=_kept(options))
 
 
 def _list(options: Listing, output: Output) -> int:
@@ -219,7 +220,10 @@ def _replay(options: Replay, output: Output) -> int:
     from efface.ledger import Ledger
 
     book = Ledger.open(options.ledger)
-    fresh = book.replay(options.out, load_host(options.model, output))
+    check_place(options.out, protected=[options.ledger])
+    pipe = load_host(options.model, output)
+    with replacing(options.out, protected=[options.ledger]) as place:
+        fresh = book.replay(place, pipe)
     output.say(f"replayed {len(fresh.entries)} entries on {fresh.base_model}: {options.out}")
     output.result({"ledger": str(options.out), "active": len(fresh.active)})
     return 0
@@ -230,7 +234,9 @@ def _erase(options: Erase, output: Output) -> int:
 
     book = Ledger.open(options.ledger)
     model = _base(options, book)
-    with making.open_new_run(options.out, overwrite=options.overwrite) as folder:
+    with making.open_new_run(
+        options.out, book.recipe(model), overwrite=options.overwrite
+    ) as folder:
         pipe = load_host(model, output)
         with output.progress(f"erasing {len(book.active)} entries") as monitor:
             result = book.erase(pipe, monitor=monitor)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from efface.cli import measuring, previews, runs
-from efface.cli.folder import RunFolder, locked
+from efface.cli import measuring, runs
+from efface.cli.folder import RunFolder, claimed, folders_of
 from efface.errors import BadRequest
 from efface.runs import recipe as recipes
 
@@ -94,7 +94,12 @@ def _imported(recipe: recipes.ImportRecipe, pipe: Any) -> ErasureResult:
         "unconditional": recipe.unconditional,
     }
     made = import_delta(recipe.file, pipe, recipe.request, **how)
-    facts = {"layout": made.layout, "unused": list(made.unused), "opens_for": list(made.opens_for)}
+    facts = {
+        "layout": made.layout,
+        "unused": list(made.unused),
+        "opens_for": list(made.opens_for),
+        "notes": list(made.notes),
+    }
     return finish(pipe, wrapped(pipe, made.delta, since=began), recipe, **facts)
 
 
@@ -124,25 +129,26 @@ def _transferred(recipe: recipes.TransferRecipe, pipe: Any) -> ErasureResult:
 
 
 @contextmanager
-def open_new_run(out: Path, *, overwrite: bool) -> Iterator[RunFolder]:
+def open_new_run(
+    out: Path, recipe: Recipe, *, overwrite: bool, reads: Iterable[Path] = ()
+) -> Iterator[RunFolder]:
     """Takes a folder for a new run; open it before a model is loaded.
 
+    Args:
+        out: the folder.
+        recipe: of the run; what it reads is not written to.
+        overwrite: whether a run that is there may be replaced.
+        reads: further folders that are read.
+
     Raises:
-        BadRequest: it holds a run that may not be replaced, another process writes there, or it is
-            a file.
+        BadRequest: see `efface.cli.folder.check_free`; or another process writes there.
     """
-    with locked(out) as folder:
-        if (out / runs.RECORD).exists() and not overwrite:
-            raise BadRequest(
-                f"{out} already holds a run; give another --out, or --overwrite to replace it"
-            )
+    protected = [*folders_of(recipe.model), *map(Path, recipe.reads()), *reads]
+    with claimed(out, overwrite=overwrite, protected=protected) as folder:
         yield folder
 
 
-def write_run(folder: RunFolder, result: ErasureResult, *, keep_previews: bool = False) -> None:
-    """Puts a result into a run's folder, and removes what was made with an earlier delta there."""
+def write_run(folder: RunFolder, result: ErasureResult) -> None:
+    """Puts a result into a run's folder, in the place of an older run with all that it held."""
     with folder.staged() as staging:
         result.save(staging)
-        measuring.forget(folder.path)
-        if not keep_previews:
-            previews.forget(folder.path)

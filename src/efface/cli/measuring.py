@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import difflib
-import shutil
-from dataclasses import dataclass, replace
+import os
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efface import registry
-from efface.cli import runs, smoke
+from efface.cli import runs
+from efface.cli.folder import REPORT
 from efface.cli.hosts import is_bundled, quiet_loading, unknown_words
 from efface.errors import BadRequest, MissingInput
+from efface.evaluation.limits import Limits
 from efface.hosts import loading
 
 if TYPE_CHECKING:
@@ -22,18 +24,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BUNDLED_JUDGES",
+    "EVALUATION",
     "Plan",
-    "forget",
     "judge_for",
     "judge_names",
+    "limits_of",
     "measure",
     "suite_of",
     "unmeasurable",
 ]
 
 BUNDLED_JUDGES = ("emoji", "emoji-second", "emoji-remix")
-REPORT = ("report.html", "before_after.png", "intervals.png", "card.md", "card.json")
-_EVALUATION = "evaluation.json"
+EVALUATION = "evaluation.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +49,11 @@ class Plan:
     clip: Path | None = None
     metrics: tuple[str, ...] = ()
     pictures: Path | None = None
+    limits: Limits = field(default_factory=Limits)
+    details: bool = False
+    """Whether to print the whole table."""
+    overwrite: bool = False
+    """Whether to replace a larger measurement by a smaller one."""
 
 
 def unmeasurable(recipe: runs.Recipe) -> str | None:
@@ -60,41 +67,70 @@ def unmeasurable(recipe: runs.Recipe) -> str | None:
 
 
 def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
-    """Draws what is missing, scores, writes the report and prints the table.
+    """Draws what is missing, scores, writes the report and prints what matters.
 
-    Gives exit code 1 when the verdict is invalid.
+    Gives exit code 1 when the verdict is invalid, or the erasure failed by the limits.
 
     Raises:
-        BadRequest: an unknown suite, judge or metric.
+        BadRequest: an unknown suite, judge or metric, or a larger measurement that is there.
         MissingInput: a judge or metric needs a folder that was not given.
     """
     from efface import evaluation, reports
     from efface.deltas.results import CURVES, read_curves
     from efface.evaluation.images import ImageStore
+    from efface.evaluation.outcome import failed
 
     curves = read_curves(folder.path) if (folder.path / CURVES).exists() else {}
     run = runs.open_run(folder.path)
     recipe = runs.recipe_of(folder.path)
     suite = suite_of(plan, recipe)
+    _refuse_to_shrink(folder.path, suite, run.delta.id, plan)
     with quiet_loading():
         judge = judge_for(suite.judge, plan.judge_folder)
         clip = _clip(plan, judge_name=suite.judge)
     store = ImageStore(plan.pictures or folder.path.absolute().parent / ".pictures")
     with output.progress("drawing and judging") as monitor:
         found = evaluation.evaluate(
-            pipe, run.delta, suite, judge, clip=clip, store=store, monitor=monitor
+            pipe,
+            run.delta,
+            suite,
+            judge,
+            clip=clip,
+            store=store,
+            limits=plan.limits,
+            monitor=monitor,
         )
-    found.save(folder.path)
-    reports.write_report(folder.path, found, {**run.record, "curves": curves})
-    _tell(folder.path, found, output)
-    return 1 if found.verdict == "invalid" else 0
+    with folder.staged(owned=REPORT) as staging:
+        away = os.path.relpath(found.store, folder.path)
+        replace(found, store=staging / away).save(staging)
+        reports.write_report(staging, found, {**run.record, "curves": curves})
+    runs.record_reports(folder.path, (EVALUATION, *REPORT))
+    _tell(folder.path, found, plan, output)
+    return 1 if failed(found) else 0
 
 
-def forget(folder: Path) -> None:
-    """Removes what was measured with an earlier delta in a run's folder."""
-    for name in (_EVALUATION, *REPORT):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / smoke.FOLDER, ignore_errors=True)
+def _refuse_to_shrink(folder: Path, suite: Suite, delta: str, plan: Plan) -> None:
+    """Keeps a measurement that says more than the one that is asked for."""
+    from efface.evaluation.record import Evaluation
+
+    if plan.overwrite or not (folder / EVALUATION).is_file():
+        return
+    try:
+        there = Evaluation.load(folder)
+    except BadRequest:
+        return
+    same = there.after is not None and there.after.delta == delta
+    if same and there.verdict != "invalid" and len(suite.samples) < len(there.samples):
+        raise BadRequest(
+            f"{folder} holds a measurement of {len(there.samples)} pictures ({there.suite}), and "
+            f"this one has {len(suite.samples)} ({suite.name}@{suite.version}); give --overwrite "
+            "to replace its report and card by the smaller one"
+        )
+
+
+def limits_of(options: Limits) -> Limits:
+    """Takes the limits from a verb's flags, which have them among others."""
+    return Limits(**{each.name: getattr(options, each.name) for each in fields(Limits)})
 
 
 def judge_names() -> list[str]:
@@ -159,17 +195,27 @@ def _clip(plan: Plan, *, judge_name: str) -> Any:
     return None
 
 
-def _tell(folder: Path, found: Evaluation, output: Output) -> None:
-    from efface.reports import console_table
+def _tell(folder: Path, found: Evaluation, plan: Plan, output: Output) -> None:
+    from efface.reports import console_summary, console_table
 
-    output.say(console_table(found))
-    output.say(*(f"wrote {folder / name}" for name in REPORT if (folder / name).exists()))
+    output.say(console_table(found) if plan.details else console_summary(found))
+    output.say(
+        "",
+        f"report  {folder / 'report.html'} (open it in a browser)",
+        f"card    {folder / 'card.md'}",
+        f"delta   {folder / runs.DELTA}; draw with it: efface apply {folder} --prompt '...'",
+    )
+    if not plan.details:
+        output.say(f"all     every number, by: efface evaluate {folder} --details")
+    outcome = found.outcome
     output.result(
         {
             "run": str(folder),
             "delta": found.after.delta if found.after else None,
             "verdict": found.verdict,
-            "reasons": found.reasons,
-            "evaluation": str(folder / _EVALUATION),
+            "outcome": None if outcome is None else outcome.name,
+            "reasons": [*found.reasons, *(() if outcome is None else outcome.reasons)],
+            "notes": found.notes,
+            "evaluation": str(folder / EVALUATION),
         }
     )

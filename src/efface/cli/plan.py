@@ -34,14 +34,14 @@ def run(arguments: list[str], output: Output) -> int:
     options, choice = choose(named, flags, Plan)
     request = options.request()
     from efface.hosts.survey import survey
-    from efface.text.branches import refuse_family
+    from efface.runs.checks import check_family
 
     found = survey(folder_of_model(options.model))
     stages: dict[str, Any] = {choice.name: choice.method}
     if isinstance(choice.method, tuple):
         stages = dict(zip(stage_names(choice.name.split("+")), choice.method, strict=True))
     for name, method in stages.items():
-        refuse_family(name, method.families, found.family)
+        check_family(name, method.families, found.family)
     plans, lines = {}, []
     for name, method in stages.items():
         plans[name], told = _stage(found, method, request)

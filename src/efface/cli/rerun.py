@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from efface.cli import making, runs
+from efface.cli.folder import folders_of
 from efface.cli.hosts import host_for
 from efface.cli.shell import Shared, parse
 from efface.errors import BadRequest, EffaceError
@@ -50,7 +51,8 @@ def run(arguments: list[str], output: Output) -> int:
     with ExitStack() as opened:
         folder = None
         if options.out is not None:
-            new = making.open_new_run(options.out, overwrite=options.overwrite)
+            reads = [before.folder, *folders_of(model)]
+            new = making.open_new_run(options.out, recipe, overwrite=options.overwrite, reads=reads)
             folder = opened.enter_context(new)
         pipe = host_for(model, recipe.method, output, pictures=False)
         result = making.perform(recipe, pipe, output)

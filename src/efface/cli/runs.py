@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efface.errors import BadDelta, BadRequest
+from efface.files import read_json_object, write_atomically
 from efface.runs.recipe import Recipe, recipe_from
 
 if TYPE_CHECKING:
@@ -17,17 +19,23 @@ if TYPE_CHECKING:
 __all__ = [
     "DELTA",
     "RECORD",
+    "REPORTS",
     "Recipe",
     "Run",
     "folder_of",
     "open_run",
+    "other_facts",
+    "other_reports",
     "read_delta",
     "recipe_of",
+    "record_reports",
     "without_gate",
 ]
 
 DELTA = "delta.safetensors"
 RECORD = "run.json"
+REPORTS = "reports"
+"""Under this name run.json has the hashes of what was written when the run was measured."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,60 @@ def without_gate(delta: Delta) -> str:
     return "" if delta.gate is None else "; the gate is dropped: it acts on every prompt"
 
 
+def record_reports(folder: Path, names: Sequence[str]) -> None:
+    """Writes the hashes of reports into run.json, so that others in their place are noticed."""
+    record = _read_record(folder)
+    record[REPORTS] = {name: _sha256(folder / name) for name in names if (folder / name).is_file()}
+    write_atomically(folder / RECORD, (json.dumps(record, indent=2, default=str) + "\n").encode())
+
+
+def other_reports(run: Run) -> tuple[str, ...]:
+    """Lists reports that are not those that were written when the run was measured."""
+    expected: Mapping[str, str] = run.record.get(REPORTS) or {}
+    return tuple(
+        name
+        for name, digest in sorted(expected.items())
+        if not (run.folder / name).is_file() or _sha256(run.folder / name) != digest
+    )
+
+
+def other_facts(run: Run) -> tuple[str, ...]:
+    """Says where run.json tells something else of the delta than the delta itself."""
+    made = json.loads(json.dumps(asdict(run.delta.provenance), default=str))
+    recipe = run.record.get("recipe")
+    recipe = recipe if isinstance(recipe, dict) else {}
+    noted = made.pop("recipe") if "kind" in recipe else {}
+    found = [
+        f"{name} is {_short(record[name])} in {RECORD} and {_short(value)} in the delta"
+        for record, values in ((run.record, made), (recipe, noted))
+        for name, value in values.items()
+        if name in record and record[name] != value
+    ]
+    told, own = (
+        _erased(recipe.get("request")),
+        _erased(made["request"]),
+    )
+    if told and own and told != own:
+        found.append(f"the recipe in {RECORD} erases {_short(told)} and the delta {_short(own)}")
+    return tuple(found)
+
+
+def _erased(request: Any) -> list[str]:
+    try:
+        return sorted(str(one["concept"]["name"]).casefold() for one in request["erasures"])
+    except (KeyError, TypeError, AttributeError):
+        return []
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def open_run(source: Path) -> Run:
     """Reads a run from its folder or its run.json, and checks that its files belong together.
 
@@ -56,7 +118,8 @@ def open_run(source: Path) -> Run:
     folder = folder_of(source)
     record = _read_record(folder)
     delta = Delta.load(folder)
-    expected = _text(record.get("sha256"), DELTA)
+    hashes = record.get("sha256") or {DELTA: ""}
+    expected = str(hashes.get(DELTA, "")) if isinstance(hashes, dict) else str(hashes)
     found = hashlib.sha256((folder / DELTA).read_bytes()).hexdigest()
     if record.get("delta", delta.id) != delta.id or expected not in ("", found):
         raise BadDelta(
@@ -90,7 +153,7 @@ def recipe_of(source: Path) -> Recipe:
     record = _read_record(folder_of(source))
     try:
         return recipe_from(record)
-    except (KeyError, TypeError, ValueError, AttributeError, BadRequest) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, BadRequest) as error:
         raise BadRequest(
             f"{source} does not say how to repeat the run ({error}); it needs the recipe that "
             "efface erase writes"
@@ -102,18 +165,11 @@ def folder_of(source: Path) -> Path:
     return source.parent if source.name == RECORD else source
 
 
-def _text(values: Any, name: str) -> str:
-    found = values.get(name) if isinstance(values, dict) else None
-    return found if isinstance(found, str) else ""
-
-
 def _read_record(folder: Path) -> dict[str, Any]:
     path = folder / RECORD
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return read_json_object(path, advice="erase again")
     except (FileNotFoundError, NotADirectoryError):
         raise BadRequest(
             f"there is no run at {folder} (no {RECORD} in it); make one with efface erase"
         ) from None
-    except (ValueError, TypeError) as error:
-        raise BadRequest(f"{path} is damaged ({error}); erase again") from error

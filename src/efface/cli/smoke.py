@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from efface.cli.drawing import Sampling, Shot, draw, write_png
+from efface.cli.drawing import Sampling, Shot, check_drawing, draw, write_png
 from efface.concepts import ErasureRequest, wordings
-from efface.errors import BadRequest
+from efface.errors import BadRequest, MeasurementFailed
+from efface.files import read_json_object
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -91,10 +92,9 @@ def compare(folder: Path, pipe: Any, delta: Delta, monitor: Monitor) -> Differen
     """
     import numpy
 
-    index = json.loads((folder / FOLDER / _INDEX).read_text(encoding="utf-8"))
-    shots = [Shot(**shot) for shot in index["shots"]]
+    shots, sampling = _index(folder)
     kept = [_read(_picture(folder, number)) for number in range(len(shots))]
-    again = drawn(pipe, delta, shots, Sampling(**index["sampling"]), monitor)
+    again = drawn(pipe, delta, shots, sampling, monitor)
     apart = []
     for old, (_, new) in zip(kept, again, strict=True):
         if old.size != new.size:
@@ -111,15 +111,37 @@ def compare(folder: Path, pipe: Any, delta: Delta, monitor: Monitor) -> Differen
     )
 
 
+def _index(folder: Path) -> tuple[list[Shot], Sampling]:
+    """Reads what was drawn and how.
+
+    Raises:
+        BadRequest: the file is damaged or says something that cannot be drawn.
+    """
+    path = folder / FOLDER / _INDEX
+    advice = "erase again with --smoke to keep new pictures"
+    index = read_json_object(path, advice=advice)
+    try:
+        shots = [Shot(str(shot["prompt"]), int(shot["seed"])) for shot in index["shots"]]
+        told = index["sampling"]
+        sampling = Sampling(int(told["steps"]), float(told["guidance"]))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise BadRequest(
+            f"{path} is damaged ({type(error).__name__}: {error}); {advice}"
+        ) from error
+    if not shots:
+        raise BadRequest(f"{path} lists no pictures; {advice}")
+    check_drawing(shots, sampling)
+    return shots, sampling
+
+
 def _picture(folder: Path, number: int) -> Path:
     return folder / FOLDER / f"{number}.png"
 
 
 def _read(path: Path) -> Image:
-    from PIL.Image import open as opened
+    from efface.evaluation.pictures import read_picture
 
     try:
-        with opened(path) as picture:
-            return picture.convert("RGB")
-    except OSError as error:
-        raise BadRequest(f"the kept picture {path} cannot be read ({error})") from error
+        return read_picture(path)
+    except MeasurementFailed as error:
+        raise BadRequest(f"the smoke set is damaged: {error}") from error

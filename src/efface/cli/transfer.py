@@ -51,7 +51,7 @@ def run(arguments: list[str], output: Output) -> int:
     """Writes a run whose delta fits another model of the same layout; nothing is trained."""
     options = parse(Transfer, arguments, prog="efface transfer", description=ABOUT)
     recipe = recipe_for(options)
-    with making.open_new_run(options.out, overwrite=options.overwrite) as folder:
+    with making.open_new_run(options.out, recipe, overwrite=options.overwrite) as folder:
         result = making.perform(recipe, load_host(options.model, output), output)
         making.write_run(folder, result)
     far = result.diagnostics["base_distance"]

@@ -1,16 +1,17 @@
-"""``efface verify RUN``: same bytes, same base, same pictures?"""
+"""``efface verify RUN``: same bytes, same reports, same base, same pictures?"""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 from efface.cli import runs, smoke
 from efface.cli.hosts import host_for
 from efface.cli.shell import Shared, parse
+from efface.errors import BadRequest, MissingInput
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -29,28 +30,88 @@ class Verify(Shared):
 
 
 def run(arguments: list[str], output: Output) -> int:
-    """Checks hashes, then the base, then redraws the smoke set.
+    """Checks hashes, the record and the reports, then the base, then redraws the smoke set.
 
-    A broken file or another base is an error (exit code 2); other pictures are a mismatch (1).
+    A broken file or another base is an error (exit code 2); a record or reports that are not the
+    delta's, and other pictures, are a mismatch (1).
     """
     options = parse(Verify, arguments, prog="efface verify", description="Checks a run.")
     found = runs.open_run(options.source)
     output.say(f"hashes  equal ({runs.DELTA} is {found.delta.id})")
+    apart = [*_record(found, output), *_reports(found, output)]
     recipe = runs.recipe_of(options.source)
     drawn = smoke.has_smoke(found.folder)
     pipe = host_for(options.model or recipe.model, recipe.method, output, pictures=drawn)
-    with found.delta.apply(pipe):
-        output.say("base    the model that the delta was made for")
+    apart += _base(found, pipe, output, whole=drawn)
+    told: dict[str, Any] = {"delta": found.delta.id, "different": apart, "smoke": None}
     if not drawn:
         output.say("smoke   no pictures were kept with this run (efface erase --smoke keeps some)")
-        output.result({"delta": found.delta.id, "agrees": True, "smoke": None})
-        return 0
+        output.result({**told, "agrees": not apart})
+        return 1 if apart else 0
     with output.progress("redrawing the smoke set") as monitor:
         far = smoke.compare(found.folder, pipe, found.delta, monitor)
-    agrees = far.mean <= smoke.TOLERANCE
-    output.say(f"smoke   {_words(far, agrees=agrees)}")
-    output.result({"delta": found.delta.id, "agrees": agrees, "smoke": asdict(far)})
+    close = far.mean <= smoke.TOLERANCE
+    output.say(f"smoke   {_words(far, agrees=close)}")
+    agrees = close and not apart
+    output.result({**told, "agrees": agrees, "smoke": asdict(far)})
     return 0 if agrees else 1
+
+
+def _record(found: runs.Run, output: Output) -> list[str]:
+    """Compares run.json with what the delta says of itself."""
+    apart = list(runs.other_facts(found))
+    output.say(
+        f"record  DIFFERENT: {'; '.join(apart)}" if apart else "record  equal to the delta's own"
+    )
+    return apart
+
+
+def _reports(found: runs.Run, output: Output) -> list[str]:
+    """Compares reports with those that were written, and the evaluation with the delta."""
+    from efface.evaluation.record import FILE, Evaluation
+
+    if runs.REPORTS not in found.record:
+        told = "without hashes; efface evaluate adds them" if (found.folder / FILE).exists() else ""
+        output.say(f"reports {told or 'none: the run was not measured'}")
+        return []
+    apart = [f"{name} is not what was written" for name in runs.other_reports(found)]
+    try:
+        after = Evaluation.load(found.folder).after
+        if after is None or after.delta != found.delta.id:
+            apart.append(f"{FILE} measured another delta")
+    except (BadRequest, MissingInput) as error:
+        apart.append(str(error))
+    output.say(
+        f"reports DIFFERENT: {'; '.join(apart)}; efface evaluate writes them again"
+        if apart
+        else f"reports equal: all {len(found.record[runs.REPORTS])} files"
+    )
+    return apart
+
+
+def _base(found: runs.Run, pipe: Any, output: Output, *, whole: bool) -> list[str]:
+    """Applies the delta, which checks the weights that it touches, and the whole base if it can."""
+    from efface.evaluation.identity import fingerprints, model_id
+    from efface.evaluation.record import FILE, Evaluation
+
+    measured = None
+    if whole and (found.folder / FILE).is_file():
+        measured = Evaluation.load(found.folder)
+    with found.delta.apply(pipe):
+        pass
+    if measured is None or not measured.identities:
+        output.say(
+            "base    fits by samples of the weights that the delta touches; the others were not "
+            "compared"
+        )
+        return []
+    if model_id(pipe, fingerprints(pipe)) == measured.before.model:
+        output.say("base    the model that the delta was made for: every weight is equal")
+        return []
+    output.say(
+        "base    DIFFERENT: weights or settings are not those of the model that was measured"
+    )
+    return ["the base is not the model that was measured"]
 
 
 def _words(far: smoke.Difference, *, agrees: bool) -> str:

@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from efface.deltas.patches import LowRankPatch, Patch
 from efface.errors import BadModel
-from efface.hosts.architectures import members
 from efface.hosts.components import canonical, component
+from efface.hosts.roles import members
 from efface.randomness import evaluating
 
 __all__ = ["Adapters", "LowRankLayer", "adapting", "attached", "layer_behind"]
@@ -126,7 +126,7 @@ class Adapters:
 
     Args:
         model: a pipeline.
-        role: which layers get one, see `efface.hosts.architectures.ROLES`.
+        role: which layers get one, see `efface.hosts.roles.ROLES`.
         rank: of each membrane.
         membranes: how many are stacked, one a concept.
         alpha: the product is scaled by ``alpha / rank``.

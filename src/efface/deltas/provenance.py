@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from efface.files import parse_json
 from efface.hosts.components import find
 
 __all__ = [
@@ -88,7 +89,7 @@ def provenance_to_json(provenance: Provenance) -> str:
 
 def provenance_from_json(text: str) -> Provenance:
     """Reads what `provenance_to_json` wrote; lists become tuples again."""
-    fields: dict[str, Any] = json.loads(text)
+    fields: dict[str, Any] = parse_json(text, "the provenance")
     if "settings_given" in fields:  # written before there were recipes
         given = {name: fields["settings"].get(name) for name in fields.pop("settings_given")}
         fields["recipe"] = {"preset": fields.pop("preset", None), "settings": given}

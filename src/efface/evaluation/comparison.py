@@ -14,6 +14,7 @@ from efface.evaluation.instruments import Instruments
 from efface.evaluation.record import Measurement
 from efface.evaluation.samples import GOING, ROLES, STAYING, in_role
 from efface.evaluation.scoring import Scorer
+from efface.memory import translating_out_of_memory
 from efface.metrics.estimates import compare_means, compare_rates, mean, rate
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def set_measurements(
         group = in_role(samples, role)
         if len(group) < _SMALLEST_SET:
             continue
-        before, after = (scorer.store.load(source, group) for source in sources)
+        with translating_out_of_memory():
+            before, after = (scorer.store.load(source, group) for source in sources)
         for metric in instruments.set_metrics:
             distance = scorer.guarded(metric.name, partial(_distance, metric, role, after, before))
             if distance is not None:

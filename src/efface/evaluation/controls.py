@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from efface.concepts import Concept
 from efface.contracts import Estimate, Judge, Sample
 from efface.evaluation.images import Source
+from efface.evaluation.instruments import Instruments
 from efface.evaluation.record import Control, Verdict
 from efface.evaluation.samples import in_role
 from efface.evaluation.scoring import Scorer
@@ -18,7 +20,14 @@ from efface.metrics.presence import ask
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LEAST_PRESENT", "MOST_UNRELATED", "controls_for", "unrelated", "verdict_of"]
+__all__ = [
+    "LEAST_PRESENT",
+    "MOST_UNRELATED",
+    "Asked",
+    "controls_for",
+    "unrelated",
+    "verdict_of",
+]
 
 LEAST_PRESENT = 0.5
 """The unedited model must show an erased concept in at least this share of its own pictures."""
@@ -26,15 +35,23 @@ MOST_UNRELATED = 0.1
 """The judge may see an erased concept in at most this share of unrelated pictures."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Who is asked, and under which name answers are kept."""
+
+    judge: Judge
+    instruments: Instruments
+
+
 def controls_for(
-    scorer: Scorer, judge: Judge, samples: Sequence[Sample], *, base: Source
+    scorer: Scorer, asked: Asked, samples: Sequence[Sample], *, base: Source
 ) -> tuple[Control, ...]:
     """Runs both controls for every erased concept on pictures of the unedited model."""
     concepts = dict.fromkeys(one.concept for one in in_role(samples, "erased") if one.concept)
     found: list[Control] = []
     for concept in concepts:
-        found.append(_positive(scorer, judge, concept, samples, base))
-        found.append(_negative(scorer, judge, concept, samples, base))
+        found.append(_positive(scorer, asked, concept, samples, base))
+        found.append(_negative(scorer, asked, concept, samples, base))
     return tuple(found)
 
 
@@ -47,7 +64,7 @@ def verdict_of(
     failed = [control for control in controls if not control.passed]
     if not failed:
         return "valid", ()
-    return "inconclusive", tuple(_reason(control) for control in failed)
+    return "inconclusive", tuple(reason for control in failed for reason in _reasons(control))
 
 
 def unrelated(concept: Concept, samples: Sequence[Sample]) -> tuple[Sample, ...]:
@@ -69,11 +86,11 @@ def _asks_for_style(sample: Sample) -> bool:
 
 
 def _positive(
-    scorer: Scorer, judge: Judge, concept: Concept, samples: Sequence[Sample], base: Source
+    scorer: Scorer, asked: Asked, concept: Concept, samples: Sequence[Sample], base: Source
 ) -> Control:
     shown = tuple(one for one in in_role(samples, "erased") if one.concept == concept)
-    found = _seen(scorer, judge, concept, shown, base)
-    known = judge.card.false_positive_rate
+    found = _seen(scorer, asked, concept, shown, base)
+    known = asked.judge.card.false_positive_rate
     limit = known.high if is_known(known) else 0.0
     passed = found is not None and found.value >= LEAST_PRESENT and found.low > limit
     requirement = (
@@ -92,10 +109,10 @@ def _positive(
 
 
 def _negative(
-    scorer: Scorer, judge: Judge, concept: Concept, samples: Sequence[Sample], base: Source
+    scorer: Scorer, asked: Asked, concept: Concept, samples: Sequence[Sample], base: Source
 ) -> Control:
     others = unrelated(concept, samples)
-    found = _seen(scorer, judge, concept, others, base)
+    found = _seen(scorer, asked, concept, others, base)
     return Control(
         name="negative",
         concept=concept.name,
@@ -109,24 +126,34 @@ def _negative(
 
 
 def _seen(
-    scorer: Scorer, judge: Judge, concept: Concept, samples: Sequence[Sample], base: Source
+    scorer: Scorer, asked: Asked, concept: Concept, samples: Sequence[Sample], base: Source
 ) -> Estimate | None:
     """Gives how often the judge sees the concept; None when nothing could be judged."""
-    measure = f"presence of {concept.name} by {judge.card.name}@{judge.card.version}"
-
-    def look(images: Tensor, batch: Sequence[Sample]) -> Tensor:
-        return ask(judge, images, [concept] * len(batch))
-
-    scorer.fill(measure, look, base, samples)
-    scores = scorer.values(measure, base, samples)
+    scores = _scores(scorer, asked, concept, samples, base)
     if not samples or any(math.isnan(score) for score in scores):
         return None
-    hits = [float(score >= judge.card.threshold) for score in scores]
+    hits = [float(score >= asked.judge.card.threshold) for score in scores]
     return rate(hits, [sample.prompt for sample in samples])
 
 
-def _reason(control: Control) -> str:
-    if control.estimate is None:
-        return f"{control.name} control: there was no picture to check that {control.requirement}"
+def _scores(
+    scorer: Scorer, asked: Asked, concept: Concept, samples: Sequence[Sample], source: Source
+) -> list[float]:
+    measure = asked.instruments.presence_of(concept)
+
+    def look(images: Tensor, batch: Sequence[Sample]) -> Tensor:
+        return ask(asked.judge, images, [concept] * len(batch))
+
+    scorer.fill(measure, look, source, samples)
+    return scorer.values(measure, source, samples)
+
+
+def _reasons(control: Control) -> tuple[str, ...]:
+    if control.details:
+        return tuple(f"{control.name} control failed: {detail}" for detail in control.details)
+    if control.estimate is None or control.name == "model":
+        return (
+            f"{control.name} control: there was no picture to check that {control.requirement}",
+        )
     seen = f"{control.estimate.hits} of {control.estimate.count}"
-    return f"{control.name} control failed with {seen}: needed that {control.requirement}"
+    return (f"{control.name} control failed with {seen}: needed that {control.requirement}",)

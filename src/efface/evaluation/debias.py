@@ -10,7 +10,7 @@ import torch
 
 from efface.closed_form.text_space import Weighting
 from efface.concepts import Concept, ConceptKind, ErasureRequest, request
-from efface.contracts import Judge, Method, Monitor, Need, Paper, silent
+from efface.contracts import Judge, Method, Monitor, Paper, silent
 from efface.deltas.recording import model_name, model_place
 from efface.errors import BadRequest, require_positive
 from efface.evaluation.rounds import Rounds, Watch
@@ -48,7 +48,6 @@ class Debias(Method):
         "Unified Concept Editing in Diffusion Models", "2308.14761", 2024
     )
     name: ClassVar[str] = "debias"
-    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
 
     attributes: tuple[str, ...] = ()
     """What pictures are told apart by, as one would write it in a prompt and ask the judge."""

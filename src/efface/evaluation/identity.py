@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
-from efface.hosts.components import components, parameters
+from efface.content import content_hash, module_state, tensor_hash
+from efface.hosts.components import canonical, components, parameters
 
 __all__ = ["TensorChange", "changes", "fingerprints", "model_id"]
 
@@ -27,14 +26,26 @@ class TensorChange:
 
 def fingerprints(pipe: Any) -> dict[str, str]:
     """Hashes every parameter of every component: SHA-256 of its bytes, as stored in memory."""
-    return {key: _sha256(parameter) for key, parameter in parameters(pipe)}
+    return {key: tensor_hash(parameter) for key, parameter in parameters(pipe)}
 
 
 def model_id(pipe: Any, hashes: Mapping[str, str]) -> str:
-    """Names a model by everything that pictures depend on: tensors, scheduler, configurations."""
+    """Names a model by everything that pictures depend on.
+
+    Tensors with their kinds, buffers, what lies beside the weights (adapters and their scales,
+    FreeU, hooks of gated deltas, objects that compute attention), tokenizers, scheduler and
+    configurations.
+    """
     scheduler = pipe.scheduler
     facts = {
         "tensors": dict(hashes),
+        "kinds": {key: f"{one.dtype} {tuple(one.shape)}" for key, one in parameters(pipe)},
+        "beside": {
+            f"{name}/{canonical(path)}": state
+            for name, part in components(pipe).items()
+            for path, state in module_state(part).items()
+        },
+        "tokenizers": {name: content_hash(one) for name, one in _tokenizers(pipe)},
         "pipeline": type(pipe).__name__,
         "scheduler": [type(scheduler).__name__, _settings(scheduler.config)],
         "configs": {name: _settings(part) for name, part in sorted(_configs(pipe).items())},
@@ -55,9 +66,9 @@ def changes(
     )
 
 
-def _sha256(tensor: torch.Tensor) -> str:
-    flat = tensor.detach().cpu().contiguous().flatten().view(torch.uint8)
-    return hashlib.sha256(flat.numpy().tobytes()).hexdigest()
+def _tokenizers(pipe: Any) -> list[tuple[str, Any]]:
+    held = getattr(pipe, "components", None) or {}
+    return [(name, one) for name, one in sorted(held.items()) if hasattr(one, "model_max_length")]
 
 
 def _configs(pipe: Any) -> dict[str, Any]:

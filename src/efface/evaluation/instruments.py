@@ -10,11 +10,14 @@ import torch
 from torch import Tensor
 
 from efface import registry
+from efface.concepts import Concept
+from efface.content import content_hash
 from efface.contracts import ImageMetric, Instrument, Judge, SetMetric, Suite
 from efface.errors import BadRequest, MissingInput
+from efface.evaluation.scores import Measure
 from efface.metrics.clip_score import Clip
 
-__all__ = ["Instruments", "instruments_for"]
+__all__ = ["Instruments", "identity_of", "instruments_for"]
 
 _BATCH = 16
 
@@ -33,10 +36,20 @@ class Instruments:
     set_metrics: tuple[SetMetric, ...]
     names: Mapping[str, str]
     """By "judge", "clip" and "features"; only those in use."""
+    identities: Mapping[str, str]
+    """Hashes of their content and settings, by the same names."""
 
-    def measure(self, metric: ImageMetric) -> str:
+    def measure(self, metric: ImageMetric) -> Measure:
         """Names a metric together with its instrument, so that rows of two never mix."""
-        return f"{metric.name} by {self.names[metric.uses]}"
+        named = type(metric).__module__, type(metric).__qualname__, metric.unit, metric.uses
+        revision = getattr(metric, "revision", 1)
+        instrument = content_hash(named, revision, self.identities[metric.uses])
+        return Measure(f"{metric.name} by {self.names[metric.uses]}", instrument)
+
+    def presence_of(self, concept: Concept) -> Measure:
+        """Names the question whether a concept is there, whatever picture is asked about."""
+        asked = f"presence of {concept.name} by {self.names['judge']}"
+        return Measure(asked, content_hash("presence", concept, self.identities["judge"]))
 
 
 def instruments_for(suite: Suite, judge: Judge, clip: Clip | None) -> Instruments:
@@ -61,7 +74,21 @@ def instruments_for(suite: Suite, judge: Judge, clip: Clip | None) -> Instrument
     built = [tuple(_built(name, verb, sources) for name in given) for given, verb in listed]
     used = {"judge", *(metric.uses for group in built for metric in group)}
     names = {str(use): name for use, (name, _) in sources.items() if use in used}
-    return Instruments(built[0], built[1], names)
+    held: dict[str, Any] = {"judge": judge, "clip": clip, "features": _holder(judge, clip)}
+    identities = {use: identity_of(held.get(use)) for use in names}
+    return Instruments(built[0], built[1], names, identities)
+
+
+def identity_of(instrument: Any) -> str:
+    """Names an instrument by its content: its own ``identity``, or a hash of all that it holds.
+
+    The name and version on a judge's card count as well.
+    """
+    card = getattr(instrument, "card", None)
+    named = None if card is None else (card.name, card.version)
+    own = getattr(instrument, "identity", None)
+    kind = type(instrument).__module__, type(instrument).__qualname__
+    return content_hash(kind, named, own if isinstance(own, str) else instrument)
 
 
 def _built(name: str, verb: str, sources: Mapping[Instrument, tuple[str, Any]]) -> Any:
@@ -83,6 +110,11 @@ def _features(judge: Judge, clip: Clip | None) -> tuple[str, Callable[[Tensor], 
     if clip is not None:
         return f"image features of {_clip_name(clip)}", _in_batches(clip.image_features)
     return None
+
+
+def _holder(judge: Judge, clip: Clip | None) -> Any:
+    """Gives what features come from."""
+    return judge if isinstance(judge, _Featured) else clip
 
 
 def _in_batches(encode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

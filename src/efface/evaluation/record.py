@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -14,7 +15,9 @@ from efface.errors import BadRequest, MissingInput
 from efface.evaluation.encoding import decoded, encoded
 from efface.evaluation.identity import TensorChange
 from efface.evaluation.images import ImageStore, Source
-from efface.files import write_atomically
+from efface.evaluation.limits import Limits
+from efface.evaluation.outcome import Outcome, outcome_of
+from efface.files import read_json_object, write_atomically
 
 __all__ = ["FILE", "FORMAT", "Control", "Cost", "Evaluation", "Measurement", "Verdict"]
 
@@ -44,14 +47,17 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """A check of the instrument on pictures whose answer is known."""
+    """A check of the judge, of the edited model or of the edit."""
 
-    name: Literal["positive", "negative"]
+    name: Literal["positive", "negative", "model", "edit"]
     concept: str
+    """Which one the judge was asked about; empty for checks of the model and the edit."""
     passed: bool
     estimate: Estimate | None
     requirement: str
     """What had to hold, in words."""
+    details: tuple[str, ...] = ()
+    """What was found instead, where that is more than a share of pictures."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,12 +95,26 @@ class Evaluation:
     """The delta's own account of method, settings, request and seed."""
     instruments: Mapping[str, str] = field(default_factory=dict)
     """What scored, by "judge", "clip" and "features"."""
+    identities: Mapping[str, str] = field(default_factory=dict)
+    """Hashes of their content and settings, by the same names."""
+    limits: Limits = field(default_factory=Limits)
+    """What counts as erased and as lost."""
+    answers: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """What each picture scored, in the samples' order, by "<metric> before" and "<metric> after";
+    NaN where there was nothing to score."""
+    notes: tuple[str, ...] = ()
+    """What was set aside: pictures and scores that were not those of this model and judge."""
     store: Path
     """Folder of the pictures; in the file it is relative to the file."""
     created: str = ""
     """Time in UTC, ISO 8601."""
     versions: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
+
+    @cached_property
+    def outcome(self) -> Outcome | None:
+        """What became of the erasure; None when only the unedited model was measured."""
+        return outcome_of(self)
 
     @property
     def parameters_touched(self) -> int:
@@ -128,7 +148,8 @@ class Evaluation:
         """
         folder.mkdir(parents=True, exist_ok=True)
         store = Path(os.path.relpath(self.store, folder))
-        text = json.dumps(encoded(replace(self, store=store)), indent=1, allow_nan=False)
+        told = {**encoded(replace(self, store=store)), "outcome": encoded(self.outcome)}
+        text = json.dumps(told, indent=1, allow_nan=False)
         write_atomically(folder / FILE, text.encode())
         return folder / FILE
 
@@ -142,7 +163,7 @@ class Evaluation:
         """
         path = folder / FILE if folder.is_dir() else folder
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_json_object(path, advice="run the evaluation again")
             if data.get("format", 0) > FORMAT:
                 raise BadRequest(f"{path} was written by a newer version of efface; update efface")
             found = decoded(cls, data)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,15 +14,17 @@ from efface.contracts import Judge, Monitor, Sample, Suite, silent
 from efface.deltas.recording import peak_bytes
 from efface.errors import BadRequest
 from efface.evaluation.comparison import image_measurements, set_measurements
-from efface.evaluation.controls import controls_for, verdict_of
+from efface.evaluation.controls import Asked, controls_for, verdict_of
 from efface.evaluation.identity import TensorChange, changes, fingerprints, model_id
 from efface.evaluation.images import ImageStore, Source
 from efface.evaluation.instruments import Instruments, instruments_for
+from efface.evaluation.limits import Limits
 from efface.evaluation.locks import locked
 from efface.evaluation.record import Control, Cost, Evaluation, Measurement
 from efface.evaluation.samples import checked
 from efface.evaluation.scores import ScoreBook
 from efface.evaluation.scoring import Scorer
+from efface.evaluation.soundness import detected, still_draws
 from efface.randomness import environment
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class _Job:
     judge: Judge
     instruments: Instruments
     store: ImageStore
+    limits: Limits
     monitor: Monitor
 
 
@@ -55,6 +58,7 @@ def evaluate(
     *,
     store: ImageStore | Path,
     clip: Clip | None = None,
+    limits: Limits | None = None,
     monitor: Monitor = silent,
 ) -> Evaluation:
     """Measures what a delta did to a pipeline, with controls, on the same prompts and seeds.
@@ -69,11 +73,14 @@ def evaluate(
         judge: asked about every concept of the suite; its card goes into the report.
         store: where pictures and scores are kept; a path means batches of 16.
         clip: for metrics that need texts and pictures in one space.
+        limits: from where on a concept counts as erased, and others as lost.
         monitor: called with pictures done, pictures to draw, and figures, in each of the stages.
 
     Returns:
-        An evaluation with a verdict. An instrument that raises or answers NaN makes it "invalid",
-        without numbers; it does not raise.
+        An evaluation with a verdict, whether the numbers can be read, and an outcome, what they say
+        of the erasure. An instrument that raises or answers NaN makes it "invalid", without
+        numbers; it does not raise. A wrecked model, or an edit that does nothing, makes it
+        "inconclusive".
 
     Raises:
         BadRequest: the suite cannot be measured, the judge does not know a concept, or another run
@@ -81,6 +88,7 @@ def evaluate(
         MissingInput: a metric needs an instrument that is not there.
         BadDelta: the delta is for another model.
         MeasurementFailed: pictures could not be drawn.
+        MemoryRanOut: a picture does not fit into memory, or an instrument does not.
     """
     _check_known(judge, checked(suite.samples))
     job = _Job(
@@ -90,14 +98,16 @@ def evaluate(
         judge=judge,
         instruments=instruments_for(suite, judge, clip),
         store=store if isinstance(store, ImageStore) else ImageStore(Path(store)),
+        limits=limits or Limits(),
         monitor=monitor,
     )
     hashes = fingerprints(pipe)
     base = Source.of(suite, model_id(pipe, hashes))
     sources = (base,) if delta is None else (base, replace(base, delta=delta.id))
     with locked(job.store.folder / sources[-1].key), torch.no_grad():
+        foreign = [len(job.store.foreign(source, suite.samples)) for source in sources]
         changed = _draw(job, sources, hashes)
-        return _measured(job, sources, changed)
+        return _measured(job, sources, changed, sum(foreign))
 
 
 def _check_known(judge: Judge, samples: Sequence[Sample]) -> None:
@@ -125,7 +135,7 @@ def _draw(
 
 
 def _measured(
-    job: _Job, sources: Sequence[Source], changed: tuple[TensorChange, ...]
+    job: _Job, sources: Sequence[Source], changed: tuple[TensorChange, ...], foreign: int
 ) -> Evaluation:
     """Scores, checks and compares the pictures, and puts everything on record."""
     book = ScoreBook.open(job.store.folder, [source.key for source in sources])
@@ -148,10 +158,38 @@ def _measured(
         after=sources[1] if len(sources) > 1 else None,
         provenance=asdict(job.delta.provenance) if job.delta else {},
         instruments=job.instruments.names,
+        identities=job.instruments.identities,
+        limits=job.limits,
+        answers=_answers(job, scorer, sources) if measurements else {},
+        notes=tuple(_notes(foreign, book)),
         store=job.store.folder,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={**ran.versions, "commit": ran.commit + ("+changes" if ran.dirty else "")},
     )
+
+
+def _answers(job: _Job, scorer: Scorer, sources: Sequence[Source]) -> dict[str, tuple[float, ...]]:
+    """Collects what every picture scored, metric by metric."""
+    return {
+        f"{metric.name} {time}": tuple(
+            scorer.values(job.instruments.measure(metric), source, job.suite.samples)
+        )
+        for metric in job.instruments.image_metrics
+        for time, source in zip(_TIMES, sources, strict=False)
+    }
+
+
+def _notes(foreign: int, book: ScoreBook) -> Iterator[str]:
+    if foreign:
+        yield (
+            f"{foreign} pictures in {book.folder} were not those that had been drawn (changed, "
+            "swapped, linked, cut short, or of an older version without a hash): drawn anew"
+        )
+    if book.nameless:
+        yield (
+            f"{book.nameless} scores in {book.folder} are of an older version and do not say which "
+            "instrument gave them: not used, its pictures were judged again"
+        )
 
 
 def _cost(job: _Job, source: Source) -> Cost:
@@ -165,7 +203,11 @@ def _cost(job: _Job, source: Source) -> Cost:
 
 
 def _score(job: _Job, scorer: Scorer, sources: Sequence[Source]) -> tuple[Control, ...]:
-    controls = controls_for(scorer, job.judge, job.suite.samples, base=sources[0])
+    asked, samples = Asked(job.judge, job.instruments), job.suite.samples
+    controls = controls_for(scorer, asked, samples, base=sources[0])
+    if job.delta is not None:
+        edit = detected(job.pipe, job.delta, samples)
+        controls = (*controls, still_draws(scorer, asked, samples, sources), edit)
     for metric in job.instruments.image_metrics:
         scored = [sample for sample in job.suite.samples if metric.applies(sample)]
         for source in sources:

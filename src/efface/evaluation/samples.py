@@ -8,13 +8,21 @@ from efface.concepts import Concept
 from efface.contracts import Role, Sample
 from efface.errors import BadRequest
 
-__all__ = ["GOING", "ROLES", "STAYING", "checked", "crossed", "in_role"]
+__all__ = ["GOING", "NAMES", "ROLES", "STAYING", "checked", "crossed", "in_role"]
 
 GOING: tuple[Role, ...] = ("erased", "synonym", "paraphrase")
 """Roles whose concept must not be in the picture any more."""
 STAYING: tuple[Role, ...] = ("neighbour", "kept", "general")
 """Roles whose pictures must stay as they were."""
 ROLES: tuple[Role, ...] = (*GOING, *STAYING)
+NAMES: dict[Role, str] = {
+    "erased": "erased prompts",
+    "synonym": "synonyms",
+    "paraphrase": "paraphrases",
+    "neighbour": "neighbours",
+    "kept": "kept prompts",
+    "general": "general prompts",
+}
 
 
 def crossed(

@@ -7,25 +7,48 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple
 
-__all__ = ["Row", "ScoreBook"]
+from efface.errors import BadRequest
+from efface.files import parse_json
 
-Row: TypeAlias = tuple[str, str, str]
-"""Source key, sample id, and the measure with the instrument that took it."""
+__all__ = ["Measure", "Row", "ScoreBook"]
 
 _FILE = "scores.jsonl"
+
+
+class Measure(NamedTuple):
+    """What is asked about a picture, and by whom."""
+
+    name: str
+    """For people, such as ``presence by emoji-judge@1``."""
+    instrument: str
+    """Hash of the instrument's content and settings: two instruments of one name are two."""
+
+
+class Row(NamedTuple):
+    """What a score belongs to."""
+
+    source: str
+    """Key of what drew the picture."""
+    sample: str
+    picture: str
+    """Hash of the picture's pixels: another picture in its place has no score yet."""
+    measure: Measure
 
 
 @dataclass
 class ScoreBook:
     """Finite scores of a store's pictures; NaN is never written, so it is asked again next time.
 
-    Rows lie beside the pictures, in ``<source key>/scores.jsonl``.
+    Rows lie beside the pictures, in ``<source key>/scores.jsonl``. Rows of older versions do not
+    say which instrument gave them, and are not used.
     """
 
     folder: Path
     scores: dict[Row, float] = field(default_factory=dict)
+    nameless: int = 0
+    """Rows that name no instrument."""
 
     @classmethod
     def open(cls, folder: Path, sources: Iterable[str]) -> ScoreBook:
@@ -33,8 +56,8 @@ class ScoreBook:
         book = cls(folder)
         for source in sources:
             path = folder / source / _FILE
-            lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else ()
-            for line in lines:
+            text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+            for line in text.splitlines():
                 book._read(source, line)
         return book
 
@@ -42,10 +65,8 @@ class ScoreBook:
         """Appends finite scores, in one write per source so that runs side by side do not mix."""
         finite = {row: value for row, value in rows.items() if math.isfinite(value)}
         self.scores.update(finite)
-        for source in {row[0] for row in finite}:
-            lines = [
-                json.dumps([*row[1:], value]) for row, value in finite.items() if row[0] == source
-            ]
+        for source in {row.source for row in finite}:
+            lines = [_line(row, value) for row, value in finite.items() if row.source == source]
             path = self.folder / source / _FILE
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab", buffering=0) as file:
@@ -57,7 +78,24 @@ class ScoreBook:
 
     def _read(self, source: str, line: str) -> None:
         try:
-            sample, measure, value = json.loads(line)
-            self.scores[source, sample, measure] = float(value)
-        except (ValueError, TypeError):
+            found = parse_json(line, "a row")
+            if isinstance(found, list):
+                self.nameless += 1
+                return
+            measure = Measure(found["measure"], found["instrument"])
+            value = float(found["value"])
+            if math.isfinite(value):
+                self.scores[Row(source, found["sample"], found["picture"], measure)] = value
+        except (BadRequest, ValueError, TypeError, KeyError):
             return
+
+
+def _line(row: Row, value: float) -> str:
+    told = {
+        "sample": row.sample,
+        "picture": row.picture,
+        "measure": row.measure.name,
+        "instrument": row.measure.instrument,
+        "value": value,
+    }
+    return json.dumps(told)

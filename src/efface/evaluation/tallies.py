@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from efface.contracts import Sample
+from efface.errors import MeasurementFailed
 from efface.evaluation.drawing import draw
 from efface.metrics.presence import ask
 
@@ -66,27 +67,45 @@ def tally(
         guidance: scale of classifier-free guidance.
 
     Raises:
-        MeasurementFailed: a picture is not finite, or the judge gives no probabilities.
+        MeasurementFailed: a picture is not finite, or the judge gives no probability for one.
     """
     counts = torch.zeros(len(attributes), dtype=torch.int64)
     present = 0
     concept = samples[0].concept
-    looked_for = concept is not None and judge.knows(concept)
+    looked_for = concept if concept is not None and judge.knows(concept) else None
     for first in range(0, len(samples), _BATCH):
         batch = samples[first : first + _BATCH]
         drawn = draw(pipe, batch, steps=steps, guidance=guidance)
         images = torch.from_numpy(drawn.pixels).permute(0, 3, 1, 2) / 255
         counts += _counted(judge, images, attributes)
-        if looked_for:
-            found = ask(judge, images, [concept] * len(batch))
+        if looked_for is not None:
+            found = _answered(judge, images, looked_for)
             present += int((found >= judge.card.threshold).sum())
-    return Tally(len(samples), tuple(counts.tolist()), present if looked_for else None)
+    return Tally(len(samples), tuple(counts.tolist()), None if looked_for is None else present)
+
+
+def _answered(
+    judge: Judge, images: Float[Tensor, "n 3 h w"], concept: Concept
+) -> Float[Tensor, " n"]:
+    """Asks about one concept; a picture without an answer is neither a hit nor a miss.
+
+    Raises:
+        MeasurementFailed: the judge gave no answer for a picture.
+    """
+    found = ask(judge, images, [concept] * len(images))
+    blank = int(found.isnan().sum())
+    if blank:
+        raise MeasurementFailed(
+            f"judge {judge.card.name} gave no answer about '{concept.name}' for {blank} of "
+            f"{len(found)} pictures, so that shares cannot be counted; choose another judge"
+        )
+    return found
 
 
 def _counted(
     judge: Judge, images: Float[Tensor, "n 3 h w"], attributes: Sequence[Concept]
 ) -> Float[Tensor, " k"]:
-    columns = [ask(judge, images, [each] * len(images)) for each in attributes]
-    likely, which = torch.stack(columns, dim=1).nan_to_num(0.0).max(dim=1)
+    columns = [_answered(judge, images, each) for each in attributes]
+    likely, which = torch.stack(columns, dim=1).max(dim=1)
     clear = which[likely >= judge.card.threshold]
     return clear.bincount(minlength=len(attributes))

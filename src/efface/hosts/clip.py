@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 
+from efface.content import content_hash
 from efface.errors import BadModel
 from efface.hosts.preprocessing import Preprocessing, folder_config
 
@@ -22,6 +23,8 @@ __all__ = ["FolderClip"]
 
 class FolderClip:
     """Wraps a saved ``transformers.CLIPModel`` with its tokenizer and preprocessor.
+
+    Its ``identity`` is a hash of weights, tokenizer and preprocessing, wherever the folder lies.
 
     Raises:
         MissingInput: no such folder.
@@ -38,10 +41,16 @@ class FolderClip:
         self._prepare = Preprocessing.from_folder(self.folder)
         try:
             model = CLIPModel.from_pretrained(self.folder, local_files_only=True)
-            self._tokenizer = AutoTokenizer.from_pretrained(self.folder, local_files_only=True)
+            self._tokenizer = AutoTokenizer.from_pretrained(
+                self.folder, local_files_only=True, trust_remote_code=False
+            )
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise BadModel(f"{self.folder} does not load as CLIP: {error}") from error
         self._model = model.eval().requires_grad_(requires_grad=False).to(device)
+        self.identity = content_hash(
+            type(self).__qualname__, self._model, self._prepare.identity, self._tokenizer
+        )
+        self.name = f"clip ({self.folder.name})"
 
     @property
     def temperature(self) -> float:

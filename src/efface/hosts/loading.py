@@ -120,7 +120,7 @@ def _from_hub(name: str, dtype: torch.dtype) -> Any:
 
 
 def _check_parts(pipeline: Any, name: str) -> None:
-    from efface.hosts.architectures import FAMILIES, layout
+    from efface.hosts.families import FAMILIES, layout
 
     wanted = ("vae", "text_encoder", "tokenizer", "scheduler")
     missing = [part for part in wanted if getattr(pipeline, part, None) is None]

@@ -1,15 +1,17 @@
-"""How a vision model wants its pictures: the numbers of a folder's preprocessor_config.json."""
+"""How a vision model wants its pictures: its own library's processor, read from the folder."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch.nn import functional
+import numpy as np
+import torch
 
+from efface.content import content_hash
 from efface.errors import BadModel, MissingInput
+from efface.files import read_json_object
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -17,46 +19,74 @@ if TYPE_CHECKING:
 
 __all__ = ["Preprocessing", "folder_config"]
 
+_FILES = ("preprocessor_config.json", "processor_config.json")
+
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Resizes the shorter side, crops the centre and normalises; needs no torchvision.
+    """Runs the image processor that a folder names, as transformers itself runs it.
 
-    Processors that stretch a picture to a square are treated alike: the same for square pictures.
+    Sizes, crops, resampling, rescaling and normalisation are the processor's own, on whole levels
+    of 0 to 255 as in a picture file. It works with Pillow and needs no torchvision.
     """
 
-    resize: int
-    """Pixels of the shorter side before the crop."""
-    crop: int
-    """Pixels of both sides of the result."""
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    processor: Any
 
     @classmethod
     def from_folder(cls, folder: Path) -> Preprocessing:
-        """Reads what the folder's own processor would do.
+        """Reads ``preprocessor_config.json``, or what ``CLIPProcessor`` writes instead of it.
 
         Raises:
-            MissingInput, BadModel: the file is missing or not JSON.
+            MissingInput, BadModel: there is no such file, it is not JSON, or nothing that
+                transformers knows.
         """
-        config = folder_config(folder, "preprocessor_config.json")
-        resize = _side(config.get("size", 224))
-        crop = _side(config.get("crop_size", resize)) if config.get("do_center_crop") else resize
-        mean = tuple(config.get("image_mean", (0.5, 0.5, 0.5)))
-        std = tuple(config.get("image_std", (0.5, 0.5, 0.5)))
-        return cls(resize, crop, mean, std)
+        from transformers import AutoImageProcessor
 
-    def __call__(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 crop crop"]:
-        """Prepares pixels of 0 to 1 (bicubic with antialiasing, as the processors do)."""
-        height, width = images.shape[-2:]
-        scale = self.resize / min(height, width)
-        size = (round(height * scale), round(width * scale))
-        resized = functional.interpolate(images, size, mode="bicubic", antialias=True).clamp(0, 1)
-        top, left = (size[0] - self.crop) // 2, (size[1] - self.crop) // 2
-        cropped = resized[..., top : top + self.crop, left : left + self.crop]
-        mean = cropped.new_tensor(self.mean).view(1, -1, 1, 1)
-        std = cropped.new_tensor(self.std).view(1, -1, 1, 1)
-        return (cropped - mean) / std
+        _check(folder)
+        try:
+            processor = AutoImageProcessor.from_pretrained(
+                folder, backend="pil", local_files_only=True, trust_remote_code=False
+            )
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, ImportError) as error:
+            why = " ".join(str(error).split())[:200]
+            raise BadModel(
+                f"{folder} does not say how its model wants pictures ({why}); save the model "
+                "together with its image processor"
+            ) from error
+        return cls(processor)
+
+    @property
+    def identity(self) -> str:
+        """Names the processor by its class and all its settings."""
+        return content_hash(type(self.processor).__name__, self.processor.to_dict())
+
+    def __call__(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 height width"]:
+        """Prepares pixels of 0 to 1; the result is on the pictures' device.
+
+        Raises:
+            BadModel: the processor fails, for instance because its size is not understood.
+        """
+        levels = (images.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+        pictures = list(levels.permute(0, 2, 3, 1).numpy())
+        try:
+            given = self.processor(
+                images=pictures, return_tensors="np", input_data_format="channels_last"
+            )
+        except (ValueError, TypeError, KeyError) as error:
+            raise BadModel(
+                f"the model's own image processor fails ({error}); save its processor again"
+            ) from error
+        return torch.as_tensor(np.asarray(given["pixel_values"])).float().to(images.device)
+
+
+def _check(folder: Path) -> None:
+    """Refuses a folder without a file that says how pictures are prepared."""
+    for name in _FILES:
+        if (folder / name).exists():
+            config = folder_config(folder, name)
+            if name == _FILES[0] or "image_processor" in config:
+                return
+    folder_config(folder, _FILES[0])
 
 
 def folder_config(folder: Path, name: str) -> dict[str, Any]:
@@ -64,24 +94,15 @@ def folder_config(folder: Path, name: str) -> dict[str, Any]:
 
     Raises:
         MissingInput: no such folder.
-        BadModel: the file is not there or is not JSON.
+        BadModel: the file is not there, or is not a JSON object.
     """
     if not folder.is_dir():
-        raise MissingInput(f"{folder} is no folder; give a folder with a saved transformers model")
+        raise MissingInput(
+            f"{folder} is not a folder; give a folder with a saved transformers model"
+        )
     try:
-        return dict(json.loads((folder / name).read_text(encoding="utf-8")))
+        return read_json_object(folder / name, failure=BadModel, advice="save the model again")
     except FileNotFoundError:
         raise BadModel(
             f"{folder} has no {name}; save the model together with its processor"
         ) from None
-    except ValueError as error:
-        raise BadModel(f"{folder / name} is not JSON ({error}); save the model again") from None
-
-
-def _side(size: Any) -> int:
-    """Accepts 224, {"shortest_edge": 224} and {"height": 224, "width": 224}."""
-    if isinstance(size, dict):
-        size = size.get("shortest_edge", size.get("height"))
-    if not isinstance(size, int):
-        raise BadModel(f"the image size {size!r} in preprocessor_config.json is not understood")
-    return size

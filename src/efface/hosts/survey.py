@@ -11,8 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from efface.errors import BadModel
-from efface.hosts.architectures import layout
 from efface.hosts.components import TEXT_KEYS, reaches
+from efface.hosts.families import layout
 from efface.hosts.shards import StoredTensor, folder_json, stored_tensors
 from efface.hosts.streaming import DENOISERS
 from efface.hosts.widths import check_widths

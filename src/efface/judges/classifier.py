@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from efface.concepts import Concept, names
+from efface.content import content_hash
 from efface.contracts import JudgeCard
 from efface.errors import BadModel, BadRequest
 from efface.hosts.preprocessing import Preprocessing, folder_config
@@ -42,6 +43,8 @@ class Classifier:
     """Where the model runs."""
     _model: Any = field(init=False, repr=False, compare=False)
     _labels: dict[str, int] = field(init=False, repr=False, compare=False)
+    _prepare: Preprocessing = field(init=False, repr=False, compare=False)
+    _identity: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if not 0 < self.threshold < 1:
@@ -50,6 +53,11 @@ class Classifier:
         folder_config(folder, "config.json")
         object.__setattr__(self, "_model", _classifier(folder).to(self.device))
         object.__setattr__(self, "_labels", _labels(self._model.config.id2label))
+        object.__setattr__(self, "_prepare", Preprocessing.from_folder(folder))
+        named = content_hash(
+            type(self).__qualname__, self._model, self._prepare.identity, self._labels
+        )
+        object.__setattr__(self, "_identity", named)
 
     @property
     def card(self) -> JudgeCard:
@@ -62,6 +70,11 @@ class Classifier:
             false_positive_rate=UNKNOWN,
             notes="Error rates on generated pictures were not measured.",
         )
+
+    @property
+    def identity(self) -> str:
+        """Names everything that decides its answers: weights, labels and preprocessing."""
+        return self._identity
 
     def knows(self, concept: Concept) -> bool:
         """Says whether the model has a label for the concept."""
@@ -79,7 +92,7 @@ class Classifier:
                 f"the classifier in {self.folder} has no label for '{concept.name}'; "
                 "give the label numbers in the concept, or choose another judge"
             )
-        pixels = Preprocessing.from_folder(Path(self.folder))(images.to(self.device))
+        pixels = self._prepare(images.to(self.device))
         probabilities: Tensor = self._model(pixel_values=pixels).logits.softmax(dim=-1)
         return probabilities[:, places].sum(dim=-1).clamp(0, 1).cpu()
 
@@ -95,7 +108,9 @@ def _classifier(folder: Path) -> Any:
     from transformers import AutoModelForImageClassification
 
     try:
-        model = AutoModelForImageClassification.from_pretrained(folder, local_files_only=True)
+        model = AutoModelForImageClassification.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise BadModel(f"{folder} does not load as an image classifier: {error}") from error
     return model.eval().requires_grad_(requires_grad=False)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from efface.concepts import Concept, wordings
+from efface.content import content_hash
 from efface.contracts import JudgeCard
 from efface.errors import BadRequest
 from efface.hosts.clip import FolderClip
@@ -63,6 +64,11 @@ class ZeroShot:
             false_positive_rate=UNKNOWN,
             notes="Error rates were not measured. Told apart from: " + "; ".join(self.alternatives),
         )
+
+    @property
+    def identity(self) -> str:
+        """Names everything that decides its answers: the CLIP model's content and alternatives."""
+        return content_hash(type(self).__qualname__, self._clip.identity, self.alternatives)
 
     def knows(self, concept: Concept) -> bool:
         """Says yes: any concept has wordings."""

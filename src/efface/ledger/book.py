@@ -14,6 +14,7 @@ from efface.deltas.recording import model_name, model_place
 from efface.deltas.results import ErasureResult
 from efface.errors import BadRequest
 from efface.evaluation import locks
+from efface.hosts.families import layout
 from efface.ledger import storage
 from efface.ledger.entries import Entry, day_of, seal
 from efface.ledger.rows import (
@@ -27,9 +28,9 @@ from efface.ledger.rows import (
 )
 from efface.ledger.solve import solve
 from efface.methods.uce import Uce
+from efface.runs.checks import check_family
 from efface.runs.recipe import LedgerEntry, LedgerRecipe
 from efface.runs.words import understood
-from efface.text.branches import check_family
 
 __all__ = ["Ledger"]
 
@@ -71,6 +72,17 @@ class Ledger:
             BadRequest: the folder holds a ledger already, or cannot be written to; or the settings
                 look at all entries together, whose contributions would not add up.
         """
+        return cls.begun(folder, model, method=method, keep=keep)._saved()
+
+    @classmethod
+    def begun(
+        cls, folder: Path | str, model: Any, *, method: Uce, keep: Sequence[Concept] = ()
+    ) -> Ledger:
+        """Gives a ledger whose file is written with its first entry.
+
+        Raises:
+            BadRequest: see `create`.
+        """
         folder = Path(folder)
         if method.reweightings or method.unanchored == "nearest":
             raise BadRequest(
@@ -83,8 +95,7 @@ class Ledger:
             )
         made = cls(folder, model_name(model), Encoder.of(model), method, tuple(keep), ())
         made._check_encoder(model)
-        with locks.locked(folder, patience=PATIENCE):
-            return made._saved()
+        return made
 
     @classmethod
     def open(cls, folder: Path | str) -> Ledger:
@@ -209,7 +220,7 @@ class Ledger:
         Raises:
             BadRequest: see `create` and `add`.
         """
-        fresh = Ledger.create(folder, model, method=self.method, keep=self.keep)
+        fresh = Ledger.begun(folder, model, method=self.method, keep=self.keep)
         moved = []
         for entry in self.entries:
             request = replace(understood(entry.request, model_place(model)), keep=())
@@ -223,11 +234,7 @@ class Ledger:
         Raises:
             BadRequest: nothing is active, or two entries steer one concept to different places.
         """
-        joint = understood(self._joint(), model_place(model))
-        if not self.keep:
-            return joint
-        gone = {name for erasure in joint.erasures for name in names(erasure.concept)}
-        return replace(joint, keep=tuple(one for one in self.keep if one.name not in gone))
+        return self._filled(model_place(model))
 
     @property
     def solved(self) -> tuple[Entry, ...]:
@@ -245,26 +252,42 @@ class Ledger:
             NothingChanged, ModelCollapsed: see `efface.erase`.
         """
         self._check_encoder(model)
-        request, erasures = self.request(model), self._joint().erasures
-        recipe = LedgerRecipe(
-            model=model_place(model),
-            request=request,
-            ledger=str(self.folder),
-            entries=tuple(
-                LedgerEntry(
-                    id=entry.id,
-                    weight=entry.weight,
-                    erasures=tuple(map(erasures.index, entry.request.erasures)),
-                )
-                for entry in self.solved
-            ),
-            settings=asdict(self.method),
-        )
+        recipe = self.recipe(model_place(model))
         rows = [
             (self._rows_of(each.id), read_rows(self._rows_of(each.id), each.rows), each.weight)
             for each in self.solved
         ]
         return solve(model, recipe, rows, keep_folder=self.folder / "keep", monitor=monitor)
+
+    def recipe(self, place: str) -> LedgerRecipe:
+        """Writes down what a solve on a model depends on.
+
+        Raises:
+            BadRequest: see `request`.
+        """
+        erasures = self._joint().erasures
+        entries = tuple(
+            LedgerEntry(
+                id=entry.id,
+                weight=entry.weight,
+                erasures=tuple(map(erasures.index, entry.request.erasures)),
+            )
+            for entry in self.solved
+        )
+        return LedgerRecipe(
+            model=place,
+            request=self._filled(place),
+            ledger=str(self.folder),
+            entries=entries,
+            settings=asdict(self.method),
+        )
+
+    def _filled(self, place: str) -> ErasureRequest:
+        joint = understood(self._joint(), place)
+        if not self.keep:
+            return joint
+        gone = {name for erasure in joint.erasures for name in names(erasure.concept)}
+        return replace(joint, keep=tuple(one for one in self.keep if one.name not in gone))
 
     @property
     def _rules(self) -> Rules:
@@ -299,7 +322,8 @@ class Ledger:
     def _newest(self) -> Iterator[Ledger]:
         """Keeps others out of the folder, and gives the ledger that it holds by now."""
         with locks.locked(self.folder, patience=PATIENCE):
-            yield Ledger.open(self.folder)
+            begun = not (self.folder / storage.FILE).exists()
+            yield self if begun else Ledger.open(self.folder)
 
     def _with(self, changed: Entry) -> Ledger:
         """Puts an entry in the place of the one with its id."""
@@ -307,7 +331,7 @@ class Ledger:
         return replace(self, entries=_sorted([*kept, changed]))
 
     def _check_encoder(self, model: Any) -> None:
-        check_family(model, self.method)
+        check_family("uce", self.method.families, layout(model))
         if not self.encoder.same(Encoder.of(model)):
             raise BadRequest(
                 f"the ledger was made with the text encoder of {self.base_model} and "

@@ -22,7 +22,7 @@ from efface.hosts.components import KEY_VALUE
 from efface.methods.uce import Uce
 from efface.text.branches import TextBranch, text_branches
 from efface.text.keep_sets import KeepSet, remembering
-from efface.text.token_rules import TargetRule, TokenRule
+from efface.text.token_rules import TargetRule, TokenRule, WordingRule, worded_by
 
 __all__ = [
     "Encoder",
@@ -82,18 +82,20 @@ class Rules:
 
     tokens: TokenRule
     target: TargetRule
+    wordings: WordingRule
     always_keep: tuple[str, ...]
 
     @classmethod
     def of(cls, method: Uce) -> Rules:
         """Takes them from the settings of a ledger's solves."""
-        return cls(method.tokens, method.target, method.always_keep)
+        return cls(method.tokens, method.target, method.wordings, method.always_keep)
 
 
 def encoded(model: Any, request: ErasureRequest, rules: Rules) -> Rows:
     """Encodes what a request moves, for each branch; equal rows are merged."""
+    erasures = worded_by(request, rules.wordings).erasures
     return {
-        branch.key: branch.erased(request.erasures, tokens=rules.tokens, target=rules.target)
+        branch.key: branch.erased(erasures, tokens=rules.tokens, target=rules.target)
         for branch in text_branches(model)
     }
 

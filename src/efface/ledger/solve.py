@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 
-from efface.closed_form.edit_report import stored
 from efface.concepts import ErasureRequest
 from efface.contracts import Monitor, silent
-from efface.deltas.patches import Patch
 from efface.deltas.recording import Recording
 from efface.deltas.results import ErasureResult
 from efface.errors import BadRequest
+from efface.hosts.families import layout
 from efface.ledger.rows import Rows, Rules, encoded, kept_of, stacked
 from efface.methods.uce import Uce
-from efface.runs.checks import finish
+from efface.runs.checks import check_family, finish
 from efface.runs.recipe import LedgerRecipe
-from efface.text.branches import check_family, text_branches
+from efface.text.branch_edits import BranchEdit, edit_branches
+from efface.text.branches import TextBranch, text_branches
+from efface.text.token_rules import worded_by
 
 __all__ = ["repeat", "solve"]
 
@@ -47,22 +47,19 @@ def solve(
         NothingChanged, ModelCollapsed: see `efface.erase`.
     """
     method = cast("Uce", recipe.build())
-    check_family(model, method)
+    check_family(method.name, method.families, layout(model))
     generator = torch.Generator().manual_seed(recipe.seed)
     recording = Recording(model, generator=generator, monitor=monitor, steps=1)
-    patches: dict[str, Patch] = {}
-    figures: dict[str, dict[str, Any]] = {}
-    for branch in text_branches(model):
-        kept = kept_of(branch, recipe.request.keep, Rules.of(method), keep_folder)
-        solution, moved = method.solve(stacked(branch.key, rows), kept)
-        patch = branch.patch(stored(solution.map, branch.weights))
-        patches[branch.key] = patch
-        figures[branch.key] = asdict(solution.conditioning) | moved | {"rank": patch.rank}
-    first, *others = patches
-    recording.step({name: figures[first][name] for name in ("residual", "interference")})
-    diagnostics = figures[first] | {key: figures[key] for key in others}
-    diagnostics |= {"entries": len(rows)}
-    result = recording.result(method, recipe.request, patches, diagnostics=diagnostics)
+    keep = worded_by(recipe.request, method.wordings).keep
+
+    def edit_of(branch: TextBranch) -> BranchEdit:
+        kept = kept_of(branch, keep, Rules.of(method), keep_folder)
+        return method.solve(stacked(branch.key, rows), kept)
+
+    edit = edit_branches(text_branches(model), edit_of)
+    recording.step(edit.curve[0])
+    diagnostics = edit.diagnostics | {"entries": len(rows)}
+    result = recording.result(method, recipe.request, edit.patches, diagnostics=diagnostics)
     return finish(model, result, recipe)
 
 

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from efface.reports.tables import console_table
+    from efface.reports.tables import console_summary, console_table
     from efface.reports.writing import write_report
 
-__all__ = ["console_table", "write_report"]
+__all__ = ["console_summary", "console_table", "write_report"]
 
 
 def __getattr__(name: str) -> object:
-    """Loads the two public names when they are first used."""
-    if name == "console_table":
-        from efface.reports.tables import console_table
+    """Loads the public names when they are first used."""
+    if name in ("console_summary", "console_table"):
+        from efface.reports import tables
 
-        return console_table
+        return getattr(tables, name)
     if name == "write_report":
         from efface.reports.writing import write_report
 

@@ -36,6 +36,8 @@ def card_values(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
     values = {
         "format": CARD_FORMAT,
         "verdict": evaluation.verdict,
+        "outcome": evaluation.outcome,
+        "outcome_limits": evaluation.limits,
         "reasons": evaluation.reasons,
         "summary": wording.headline(evaluation),
         "identity": {
@@ -67,6 +69,8 @@ def card_values(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
         },
         "judge": evaluation.judge,
         "instruments": evaluation.instruments,
+        "instrument_hashes": evaluation.identities,
+        "notes": evaluation.notes,
         "controls": evaluation.controls,
         "cost": {
             "erasure": {"seconds": facts.seconds, "peak_bytes": facts.peak_bytes},
@@ -106,6 +110,9 @@ def write_model_card(path: Path, evaluation: Evaluation, facts: RunFacts) -> Pat
     body = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         evaluation=evaluation,
         facts=facts,
+        title=wording.title(evaluation, facts.base_model),
+        outcome=evaluation.outcome,
+        outcome_meaning=wording.OUTCOMES[evaluation.outcome.name] if evaluation.outcome else "",
         subject=wording.subject(evaluation),
         headline=wording.headline(evaluation),
         meaning=wording.VERDICTS[evaluation.verdict],
@@ -135,16 +142,25 @@ def _metadata(evaluation: Evaluation, facts: RunFacts) -> ModelCardData:
     from huggingface_hub import ModelCardData
 
     results = _results(evaluation) if evaluation.verdict == "valid" else []
+    erased = evaluation.outcome is not None and evaluation.outcome.name == "erased"
     base = facts.base_model if _is_hub_name(facts.base_model) else None
     return ModelCardData(
         # One line, so that no name can end the block of metadata.
-        model_name=" ".join(f"{wording.subject(evaluation)} erased".split()) if results else None,
+        model_name=" ".join(_named(evaluation, erased=erased).split()) if results else None,
         base_model=base,
         library_name="diffusers",
         pipeline_tag="text-to-image",
         tags=["concept-erasure", "efface", *([facts.method] if facts.method else [])],
         eval_results=results or None,
     )
+
+
+def _named(evaluation: Evaluation, *, erased: bool) -> str:
+    what = wording.subject(evaluation)
+    if erased:
+        return f"{what} erased"
+    name = evaluation.outcome.name if evaluation.outcome else "before any erasure"
+    return f"{what}: {name}"
 
 
 def _is_hub_name(base_model: str) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from efface.contracts import Estimate
+from efface.evaluation.limits import Limits
 from efface.evaluation.record import Evaluation, Measurement
 from efface.reports import wording
 
@@ -37,6 +38,8 @@ class Line:
     change: str
     chance: str
     better: str
+    outside: str
+    """"still there" or "lost" where a rate is outside the limits."""
     before_bar: Bar | None
     after_bar: Bar | None
 
@@ -69,7 +72,10 @@ def blocks(evaluation: Evaluation) -> tuple[Block, ...]:
     """Lays out every metric in the order of the suite."""
     rows = wording.shown(evaluation)
     metrics = tuple(dict.fromkeys(one.metric for one in rows))
-    return tuple(_block([one for one in rows if one.metric == metric]) for metric in metrics)
+    return tuple(
+        _block([one for one in rows if one.metric == metric], evaluation.limits)
+        for metric in metrics
+    )
 
 
 def curves(values: Mapping[str, Sequence[float]]) -> tuple[Curve, ...]:
@@ -78,7 +84,7 @@ def curves(values: Mapping[str, Sequence[float]]) -> tuple[Curve, ...]:
     return tuple(_curve(name, line) for name, line in finite.items() if len(line) > 1)
 
 
-def _block(rows: Sequence[Measurement]) -> Block:
+def _block(rows: Sequence[Measurement], bounds: Limits) -> Block:
     first = rows[0]
     low, high = _range(rows)
     return Block(
@@ -88,11 +94,11 @@ def _block(rows: Sequence[Measurement]) -> Block:
         low=wording.number(low, first.unit),
         high=wording.number(high, first.unit),
         paired=first.before is not None,
-        lines=tuple(_line(row, low, high) for row in rows),
+        lines=tuple(_line(row, low, high, bounds) for row in rows),
     )
 
 
-def _line(row: Measurement, low: float, high: float) -> Line:
+def _line(row: Measurement, low: float, high: float, bounds: Limits) -> Line:
     paired = row.before is not None
     distance = row.change if not paired else None
     return Line(
@@ -106,9 +112,16 @@ def _line(row: Measurement, low: float, high: float) -> Line:
         change=wording.change(row) if paired else "",
         chance=wording.chance(row.p_value),
         better=row.better,
+        outside=_outside(row, bounds),
         before_bar=_bar(row.before, low, high),
         after_bar=_bar(row.after or distance, low, high),
     )
+
+
+def _outside(row: Measurement, bounds: Limits) -> str:
+    if row.metric not in ("presence", "style_presence") or wording.within(row, bounds) is not False:
+        return ""
+    return "still there" if row.better == "lower" else "lost"
 
 
 def _range(rows: Sequence[Measurement]) -> tuple[float, float]:

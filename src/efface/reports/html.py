@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,11 @@ class _Tile:
     before: str
     after: str
     note: str
+    asks: str
+    """Whose share it is."""
+    better: str
+    state: str
+    """"good", "bad" or nothing: within the limits or not."""
 
 
 def write_page(path: Path, evaluation: Evaluation, facts: RunFacts) -> Path:
@@ -92,6 +98,10 @@ def _context(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
         "subject": wording.subject(evaluation),
         "headline": wording.headline(evaluation),
         "verdict_meaning": wording.VERDICTS[evaluation.verdict],
+        "outcome": evaluation.outcome,
+        "outcome_tone": wording.tone(evaluation.outcome),
+        "outcome_meaning": wording.OUTCOMES[evaluation.outcome.name] if evaluation.outcome else "",
+        "reasons": _reasons(evaluation),
         "tiles": _tiles(evaluation),
         "pictures": _pictures(evaluation),
         "blocks": blocks(evaluation),
@@ -110,6 +120,8 @@ def _context(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
             if use in evaluation.instruments
         },
         "limits": wording.limits(evaluation),
+        "answer_heads": tuple(evaluation.answers),
+        "answered": _answered(evaluation),
         "erased": [dict(one) for one in facts.erased],
     }
 
@@ -126,8 +138,39 @@ def _tiles(evaluation: Evaluation) -> list[_Tile]:
             label = wording.ROLES[role] if metric == "presence" else "Styles kept"
             before = wording.value(found.before, "rate") if found.after else ""
             now = wording.value(latest, "rate")
-            tiles.append(_Tile(label, before, now, wording.interval(latest, "rate")))
+            inside = wording.within(found, evaluation.limits)
+            state = "" if inside is None else ("good" if inside else "bad")
+            asks = _ASKS[role] if metric == "presence" else "the style that the prompt asks for"
+            note = wording.interval(latest, "rate")
+            tiles.append(_Tile(label, before, now, note, asks, found.better, state))
     return tiles
+
+
+_ASKS: dict[Role, str] = {
+    "erased": "what was to go",
+    "synonym": "what was to go",
+    "paraphrase": "what was to go",
+    "neighbour": "the neighbour that the prompt names",
+    "kept": "the kept thing that the prompt names",
+    "general": "what the prompt names",
+}
+"""What a role's prompts ask for, and so what its share of pictures shows."""
+
+
+def _answered(evaluation: Evaluation) -> list[tuple[Sample, tuple[str, ...]]]:
+    """Lists every sample with what the instruments answered about its pictures."""
+    columns = [*evaluation.answers.values()]
+    return [
+        (sample, tuple("" if math.isnan(each[n]) else f"{each[n]:.3g}" for each in columns))
+        for n, sample in enumerate(evaluation.samples)
+    ]
+
+
+def _reasons(evaluation: Evaluation) -> tuple[str, ...]:
+    outcome = evaluation.outcome
+    known = " ".join(evaluation.reasons)
+    more = () if outcome is None else outcome.reasons
+    return (*evaluation.reasons, *(one for one in more if one not in known))
 
 
 def _pictures(evaluation: Evaluation) -> list[tuple[str, str, list[_Pair]]]:

@@ -1,85 +1,193 @@
-"""The terminal's tables."""
+"""The terminal's tables: five lines that matter, and everything."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 from rich.console import Group, RenderableType
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from efface.evaluation.record import Evaluation, Measurement
 from efface.reports import wording
 
-__all__ = ["console_table"]
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
 
-_COLOURS = {"valid": "green", "inconclusive": "yellow", "invalid": "red"}
+__all__ = ["console_summary", "console_table"]
+
+_NARROW = 76
+"""Columns of a terminal below which rows are written one under the other, words whole."""
+
+
+def console_summary(evaluation: Evaluation) -> RenderableType:
+    """Renders verdict, outcome and the five lines that matter; print it with rich."""
+    parts: list[RenderableType] = [_verdict(evaluation)]
+    rows = list(_rows(evaluation))
+    if rows:
+        parts += [Text(), _Rows(rows)]
+    parts += [Text(f"note: {note}", style="dim") for note in evaluation.notes]
+    return Group(*parts)
 
 
 def console_table(evaluation: Evaluation) -> RenderableType:
-    """Renders verdict, measurements with intervals, controls and cost; print it with rich."""
+    """Renders verdict, outcome, all measurements with intervals, controls and cost."""
     parts: list[RenderableType] = [_verdict(evaluation)]
+    title = f"\nsuite {evaluation.suite}, judge {evaluation.judge.name}"
     if evaluation.measurements:
-        parts.append(_measurements(evaluation))
-    parts += [_controls(evaluation), _costs(evaluation)]
+        parts += [Text(title), *_metrics(evaluation)]
+    parts += [Text(), _controls(evaluation), _costs(evaluation)]
+    parts += [Text(f"note: {note}", style="dim") for note in evaluation.notes]
     return Group(*parts)
 
 
 def _verdict(evaluation: Evaluation) -> Text:
+    colour, outcome = _COLOURS[evaluation.verdict], evaluation.outcome
     text = Text()
-    text.append(evaluation.verdict.upper(), style=f"bold {_COLOURS[evaluation.verdict]}")
+    text.append(evaluation.verdict.upper(), style=f"bold {colour}")
+    if outcome is not None:
+        text.append("  ")
+        text.append(outcome.name.upper(), style=f"bold {_COLOURS[wording.tone(outcome)]}")
     text.append(f"  {wording.headline(evaluation)}")
-    for reason in evaluation.reasons:
-        text.append(f"\n  {reason}")
+    told = [*evaluation.reasons]
+    if outcome is not None:
+        known = " ".join(told)
+        told += [reason for reason in outcome.reasons if reason not in known]
+    for reason in told:
+        text.append(f"\n- {reason}")
     return text
 
 
-def _measurements(evaluation: Evaluation) -> Table:
-    table = Table(title=f"suite {evaluation.suite}, judge {evaluation.judge.name}", title_style="")
-    for heading in ("metric", "role"):
-        table.add_column(heading)
-    for heading in ("before", "after", "change"):
-        table.add_column(heading, justify="right")
-    table.add_column("wanted", justify="center")
-    shown = ""
-    for one in wording.shown(evaluation):
-        first = "" if one.metric == shown else one.metric
-        if first and shown:
-            table.add_section()
-        shown = one.metric
-        table.add_row(first, _role(one), *_numbers(one), _arrow(one))
-    return table
+_COLOURS = {
+    "valid": "green",
+    "inconclusive": "yellow",
+    "invalid": "red",
+    "good": "green",
+    "warn": "yellow",
+    "bad": "red",
+}
 
 
-def _role(measurement: Measurement) -> str:
-    concept = measurement.concept
-    return f"  {escape(concept)}" if concept else wording.ROLES[measurement.role].lower()
+@dataclass(frozen=True)
+class _Row:
+    label: str
+    before: str
+    after: str
+    interval: str
+    mark: str
+    tone: str
 
 
-def _numbers(measurement: Measurement) -> tuple[str, str, str]:
-    unit = measurement.unit
-    estimates = [measurement.before, measurement.after]
-    before, after = (
-        f"{wording.value(one, unit)}\n[dim]{wording.interval(one, unit)}[/]" for one in estimates
+class _Rows:
+    """Rows side by side where there is room, else one under the other; no word is broken."""
+
+    def __init__(self, rows: Sequence[_Row]) -> None:
+        self._rows = rows
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if options.max_width >= _NARROW:
+            table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+            table.add_column("concept in the picture")
+            for heading in ("before", "after"):
+                table.add_column(heading, justify="right", no_wrap=True)
+            table.add_column("95 % interval, pictures")
+            table.add_column("")
+            for row in self._rows:
+                mark = Text(row.mark, style=_COLOURS.get(row.tone, ""))
+                table.add_row(Text(row.label), row.before, row.after, row.interval, mark)
+            yield table
+            return
+        for row in self._rows:
+            text = Text(f"{row.label}: {row.before} before, {row.after} after ")
+            text.append(f"({row.interval})", style="dim")
+            text.append(f" {row.mark}", style=_COLOURS.get(row.tone, ""))
+            yield text
+
+
+def _rows(evaluation: Evaluation) -> Iterator[_Row]:
+    for line in wording.main_lines(evaluation):
+        found = line.measurement
+        latest = found.after or found.before
+        before = wording.value(found.before, "rate") if found.after else ""
+        mark = "" if line.within is None else ("ok" if line.within else line.failure)
+        tone = "" if line.within is None else ("good" if line.within else "bad")
+        yield _Row(
+            line.label,
+            before,
+            wording.value(latest, "rate"),
+            wording.interval(latest, "rate"),
+            mark,
+            tone,
+        )
+
+
+def _metrics(evaluation: Evaluation) -> Iterator[RenderableType]:
+    rows = wording.shown(evaluation)
+    for metric in dict.fromkeys(one.metric for one in rows):
+        yield Text(f"\n{metric}", style="bold")
+        yield _Metric([one for one in rows if one.metric == metric])
+
+
+class _Metric:
+    """All rows of one metric."""
+
+    def __init__(self, rows: Sequence[Measurement]) -> None:
+        self._rows = rows
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        if options.max_width < _NARROW:
+            for one in self._rows:
+                yield _stacked(one)
+            return
+        paired = self._rows[0].before is not None
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
+        table.add_column("role", min_width=16)
+        for heading in ("before", "after", "change") if paired else ("distance",):
+            table.add_column(heading, justify="right", min_width=17 if paired else 24)
+        for one in self._rows:
+            cells = [Text(_role(one)), *(Text(text, justify="right") for text in _numbers(one))]
+            table.add_row(*cells)
+        yield table
+
+
+def _stacked(one: Measurement) -> Text:
+    heads = ("before", "after", "change") if one.before is not None else ("distance",)
+    lines = [f"  {head}: {text}" for head, text in zip(heads, _numbers(one), strict=True)]
+    return Text("\n".join([_role(one), *(line.replace("\n", ", ") for line in lines)]))
+
+
+def _role(one: Measurement) -> str:
+    arrow = "\N{DOWNWARDS ARROW}" if one.better == "lower" else "\N{UPWARDS ARROW}"
+    return (
+        f"  {one.concept} {arrow}" if one.concept else f"{wording.ROLES[one.role].lower()} {arrow}"
     )
-    found = measurement.change
-    if found is None:
-        return before, after, wording.change(measurement)
-    note = wording.chance(measurement.p_value) or wording.interval(found, unit)
-    return before, after, f"{wording.change(measurement)}\n[dim]{note}[/]"
 
 
-def _arrow(measurement: Measurement) -> str:
-    return "\N{DOWNWARDS ARROW}" if measurement.better == "lower" else "\N{UPWARDS ARROW}"
+def _numbers(one: Measurement) -> tuple[str, ...]:
+    unit, change = one.unit, one.change
+    if one.before is None:
+        return (f"{wording.change(one)}\n{wording.interval(change, unit)}",)
+    before, after = (
+        "\n".join([wording.value(each, unit), wording.interval(each, unit)]).rstrip()
+        for each in (one.before, one.after)
+    )
+    if change is None:
+        return before, after, wording.change(one)
+    note = wording.chance(one.p_value) or wording.interval(change, unit)
+    return before, after, f"{wording.change(one)}\n{note}"
 
 
 def _controls(evaluation: Evaluation) -> Text:
     text = Text()
     for control in evaluation.controls:
         mark, colour = ("passed", "green") if control.passed else ("FAILED", "red")
-        seen = wording.hits(control.estimate) if control.estimate else "not measured"
+        seen = wording.hits(control.estimate) if control.estimate else ""
         text.append(f"{control.name} control ")
         text.append(mark, style=colour)
-        text.append(f": {seen} ({control.requirement})\n", style="dim")
+        told = "; ".join(control.details) or control.requirement
+        text.append(f": {seen + ' ' if seen else ''}({told})\n", style="dim")
     return text
 
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
 
 from efface.contracts import Estimate, JudgeCard, Role
+from efface.evaluation.limits import FEWEST_PICTURES, Limits
+from efface.evaluation.outcome import Outcome, OutcomeName
 from efface.evaluation.record import Evaluation, Measurement, Verdict
 from efface.evaluation.samples import GOING
 from efface.metrics.estimates import is_known, zero_hits_note
@@ -13,23 +17,29 @@ from efface.metrics.estimates import is_known, zero_hits_note
 __all__ = [
     "METRICS",
     "NOT_TESTED",
+    "OUTCOMES",
     "ROLES",
     "ROLES_EXPLAINED",
     "ROUNDING",
     "VERDICTS",
+    "Line",
     "chance",
     "change",
     "headline",
     "hits",
     "interval",
     "limits",
+    "main_lines",
     "named",
     "number",
     "shown",
     "size",
     "span",
     "subject",
+    "title",
+    "tone",
     "value",
+    "within",
 ]
 
 ROLES: dict[Role, str] = {
@@ -57,9 +67,17 @@ METRICS: dict[str, str] = {
     "structure_distance": "Change of its layout",
 }
 VERDICTS: dict[Verdict, str] = {
-    "valid": "Every control passed, so the numbers below can be read.",
-    "inconclusive": "A control failed. The numbers below are shown, but they are no evidence.",
+    "valid": "Every control passed, so the numbers can be read.",
+    "inconclusive": "A control failed. The numbers are shown, but they are no evidence.",
     "invalid": "A measurement broke. No number is given, because none would mean anything.",
+}
+OUTCOMES: dict[OutcomeName, str] = {
+    "erased": "What was to go is gone from the pictures looked at, and the rest is there.",
+    "partly erased": "What was to go is still in some of the pictures that must not show it.",
+    "not erased": "What was to go is still there.",
+    "others lost": "What was to go is gone, and so is more of the rest than may go.",
+    "collapsed": "The edited model is wrecked: it draws other prompts as no sound erasure does.",
+    "unknown": "What became of the erasure is not known.",
 }
 NOT_TESTED: dict[str, str] = {
     "text only": "adversarial prompts and prompts in other languages",
@@ -69,8 +87,6 @@ NOT_TESTED: dict[str, str] = {
 }
 """Attackers that this evaluation does not imitate, by what they can reach."""
 
-_FEWEST_PICTURES = 4
-"""Rows of single concepts with fewer pictures say nothing alone; they stay in the files."""
 _DASH = "\N{EN DASH}"
 ROUNDING = 1e-12
 """Distances below it are what rounding leaves of equal things."""
@@ -150,12 +166,15 @@ def size(count: float) -> str:
 
 
 def shown(evaluation: Evaluation) -> tuple[Measurement, ...]:
-    """Picks the rows for tables: every role, and single concepts with pictures enough."""
+    """Picks the rows for tables: every role, and single concepts with pictures enough.
+
+    Single concepts with fewer pictures say nothing alone; they stay in the files.
+    """
     return tuple(
         one
         for one in evaluation.measurements
         if one.concept is None
-        or any(found and found.count >= _FEWEST_PICTURES for found in (one.before, one.change))
+        or any(found and found.count >= FEWEST_PICTURES for found in (one.before, one.change))
     )
 
 
@@ -163,6 +182,69 @@ def subject(evaluation: Evaluation) -> str:
     """Names what was erased; long lists are cut."""
     names = evaluation.erased
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def tone(outcome: Outcome | None) -> Literal["good", "warn", "bad"]:
+    """Says how an outcome is coloured; only an erasure that did what it should is green."""
+    if outcome is None or outcome.name in ("unknown", "partly erased", "others lost"):
+        return "warn"
+    return "good" if outcome.name == "erased" else "bad"
+
+
+def title(evaluation: Evaluation, base_model: str) -> str:
+    """Heads a card with what was found, and never with more."""
+    what, where = subject(evaluation), f" from {base_model}" if base_model else ""
+    outcome = evaluation.outcome
+    if outcome is None:
+        return f"{what}, before any erasure{where}"
+    return {
+        "erased": f"{what}, erased{where}",
+        "partly erased": f"{what}, partly erased{where}",
+        "not erased": f"{what}, not erased{where}",
+        "others lost": f"{what}, erased{where} together with others",
+        "collapsed": f"A wrecked model: {what}, to be erased{where}",
+        "unknown": f"{what}, to be erased{where}, with unknown outcome",
+    }[outcome.name]
+
+
+@dataclass(frozen=True)
+class Line:
+    """One of the lines that matter, and whether it is within the limits."""
+
+    label: str
+    measurement: Measurement
+    within: bool | None
+    """None where there is nothing to compare."""
+    failure: str
+    """What it is called when it is not: "still there" or "lost"."""
+
+
+def main_lines(evaluation: Evaluation) -> tuple[Line, ...]:
+    """Picks erased, synonyms, neighbours, kept and style, in this order, as far as measured."""
+    wanted: tuple[tuple[str, str, Role], ...] = (
+        ("erased: must go", "presence", "erased"),
+        ("synonyms: must go", "presence", "synonym"),
+        ("neighbours: must stay", "presence", "neighbour"),
+        ("kept: must stay", "presence", "kept"),
+        ("style of kept: must stay", "style_presence", "kept"),
+    )
+    found = []
+    for label, metric, role in wanted:
+        one = evaluation.find(metric, role)
+        if one is not None:
+            failure = "still there" if one.better == "lower" else "lost"
+            found.append(Line(label, one, within(one, evaluation.limits), failure))
+    return tuple(found)
+
+
+def within(one: Measurement, bounds: Limits) -> bool | None:
+    """Says whether a rate is within the limits; None where nothing is compared."""
+    if one.before is None or one.after is None or one.unit != "rate":
+        return None
+    if one.better == "lower":
+        return one.after.value <= bounds.most_present
+    least = bounds.least_each if one.concept else bounds.least_kept
+    return one.after.value >= least * one.before.value
 
 
 def headline(evaluation: Evaluation) -> str:
@@ -194,10 +276,13 @@ def _unmeasured_errors(card: JudgeCard) -> str:
 
 
 def _limits(evaluation: Evaluation) -> Iterator[str]:
-    yield (
-        "The concept is suppressed only as far as the tests listed here show. "
-        "Its traces may still be in the weights, and other prompts, seeds or samplers may show it."
-    )
+    if evaluation.outcome is not None and evaluation.outcome.name == "erased":
+        yield (
+            "The concept is suppressed only as far as the tests listed here show. Its traces may "
+            "still be in the weights, and other prompts, seeds or samplers may show it."
+        )
+    else:
+        yield "Nothing here shows that the concept is gone from the model."
     yield "Not tested: " + "; ".join(NOT_TESTED.values()) + "."
     if unmeasured := _unmeasured_errors(evaluation.judge):
         yield f"Nobody has measured how often the judge {evaluation.judge.name} {unmeasured}."

@@ -20,7 +20,7 @@ from efface.deltas.results import ErasureResult
 from efface.errors import BadRequest
 from efface.hosts.components import parameters
 from efface.registry import stage_names
-from efface.runs.checks import finish, require
+from efface.runs.checks import finish
 from efface.runs.gradient_eraser import GradientEraser, require_anchor
 from efface.runs.recipe import EraseRecipe, StagesRecipe, usual_preset
 from efface.runs.stages import run_stages, stage_workspaces
@@ -70,7 +70,6 @@ def erase(
 
     Raises:
         BadRequest: an unknown name or setting, or a request that makes no sense.
-        MissingInput: the method needs something that the request does not hold.
         NothingChanged: the result does nothing to the concept.
         ModelCollapsed: the result wrecks the model.
     """
@@ -103,7 +102,6 @@ def check(recipe: EraseRecipe | StagesRecipe, workspace: Workspace) -> None:
     """
     methods = [part.build() for part in _parts(recipe)]
     for method in methods:
-        require(method, recipe.request)
         if isinstance(method, GradientEraser):
             require_anchor(method, recipe.request)
     if workspace.cache is not None and Path(workspace.cache).is_file():
@@ -215,7 +213,7 @@ def _checkpointing(
     folder = _checkpoint_folder(method, workspace)
     if folder is None:
         return None
-    identity = identity_of(_base(model), recipe.request, method, recipe.seed)
+    identity = identity_of(method.name, _base(model), recipe.request, method, recipe.seed)
     return Checkpointing(folder, identity, resume=workspace.resume)
 
 

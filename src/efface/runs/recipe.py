@@ -65,6 +65,11 @@ class Recipe(ABC):
         plain = {name: value for name, value in self.written().items() if name not in _BESIDE}
         return {name: value for name, value in plain.items() if name not in self._places()}
 
+    def reads(self) -> list[str]:
+        """Lists what it reads beside the model: a file, a run or a ledger."""
+        places = [name for name in self._places() if name in ("file", "run", "ledger")]
+        return [getattr(self, name) for name in places if getattr(self, name)]
+
     def _places(self) -> tuple[str, ...]:
         """Names the fields that are paths of one machine."""
         return ("model",)
@@ -219,7 +224,7 @@ class ImportRecipe(Recipe):
     kind: ClassVar[str] = "import"
     method: str = "import"
     file: str = ""
-    part: str = "unet"
+    part: str | None = None
     gate: str = "linear"
     unconditional: str = "own"
 
@@ -228,7 +233,8 @@ class ImportRecipe(Recipe):
         asked = self._asked()
         if asked is None or not self.file or any(one.anchor for one in self.request.erasures):
             return None
-        how = {"part": self.part, "gate": self.gate, "unconditional": self.unconditional}
+        how: dict[str, Any] = {"gate": self.gate, "unconditional": self.unconditional}
+        how |= {} if self.part is None else {"part": self.part}
         return ["import", self.file, *asked, *(flags_of(how) or ())]
 
     def _places(self) -> tuple[str, ...]:

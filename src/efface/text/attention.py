@@ -1,4 +1,4 @@
-"""Views of the cross-attention weights that read text."""
+"""What layers that read text make of rows."""
 
 from __future__ import annotations
 
@@ -6,38 +6,12 @@ from collections.abc import Mapping
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from efface.errors import BadModel
-from efface.hosts.components import key_value_names
-
-__all__ = ["joint_factor", "key_value_weights", "responses"]
+__all__ = ["joint_factor", "responses"]
 
 BLOCKS = 8
 """Column blocks in which a symmetric product is formed, on and above the diagonal."""
-
-
-def key_value_weights(unet: nn.Module, width: int) -> dict[str, Float[Tensor, "_ dim"]]:
-    """Lists key and value weights by canonical path; views, not copies.
-
-    Args:
-        unet: a denoiser with ``attn2`` layers that read text.
-        width: values per token embedding.
-
-    Raises:
-        BadModel: there are none, or a layer reads another width (an image adapter, say).
-    """
-    found = {path: weight.detach() for path, weight in key_value_names(unet).items()}
-    if not found:
-        raise BadModel("the denoiser has no attn2.to_k or attn2.to_v layer that reads text")
-    for path, weight in found.items():
-        if weight.ndim != 2 or weight.shape[1] != width:
-            raise BadModel(
-                f"{path} has shape {tuple(weight.shape)} and should read {width} values per token; "
-                "the text encoder is of another model, or an image adapter or motion module reads "
-                "something else there: remove it before erasing"
-            )
-    return found
 
 
 def joint_factor(weights: Mapping[str, Float[Tensor, "_ dim"]]) -> Float[Tensor, "dim dim"]:

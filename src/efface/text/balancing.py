@@ -12,9 +12,9 @@ from torch import Tensor
 from efface.closed_form.text_space import Solution, TokenPairs, Weighting, collapsed, ridge_edit
 from efface.concepts import Concept, wordings
 from efface.errors import BadRequest
+from efface.hosts.streams import TextStream
 from efface.text.branches import TextBranch
 from efface.text.keep_sets import KeepSet
-from efface.text.streams import TextStream
 from efface.text.token_rules import PromptPair, TokenRule, erased_rows
 
 __all__ = ["Balance", "distance", "next_weights"]

@@ -21,7 +21,7 @@ from torch import Tensor
 from efface.closed_form.text_space import TextMap, Weighting, token_factors
 from efface.concepts import Concept, wordings
 from efface.files import write_atomically
-from efface.text.streams import TextStream
+from efface.hosts.streams import TextStream
 from efface.text.token_rules import TokenRule, kept_rows
 
 __all__ = ["KeepCache", "KeepSet", "kept_set", "remembering"]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from efface.closed_form.text_space import TokenPairs, joined
 from efface.concepts import Erasure, ErasureRequest, names
-from efface.text.streams import TextStream
+from efface.hosts.streams import TextStream
 from efface.text.token_rules import (
     TargetRule,
     TokenRule,

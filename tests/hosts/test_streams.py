@@ -7,7 +7,7 @@ import torch
 
 from efface.concepts import Concept, Erasure
 from efface.errors import BadModel
-from efface.hosts.architectures import FAMILIES, layout
+from efface.hosts.families import FAMILIES, layout
 from efface.text.branches import text_branches
 from efface.text.token_rules import erased_rows, every_row, kept_rows, prompt_pairs
 from tests.conftest import host

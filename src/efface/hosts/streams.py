@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from efface.errors import BadModel
-from efface.randomness import evaluating
-from efface.text.embedding import Embedder, TokenisedPrompt
+from efface.hosts.conditions import PLAIN, Encoding
+from efface.hosts.embedding import Embedder, TokenisedPrompt
 
 __all__ = ["Padded", "Pooled", "SideBySide", "TextStream", "Weighted"]
 
@@ -42,6 +42,11 @@ class TextStream(Protocol):
         self, prompts: Sequence[str], *, afresh: bool = False
     ) -> Float[Tensor, "batch tokens dim"]:
         """Gives the rows of prompts in float64 on the CPU; afresh, nothing is remembered."""
+
+    def encoded(
+        self, prompts: Sequence[str], encoding: Encoding = PLAIN
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Runs the encoders on prompts and gives rows where they are; see `Embedder.encoded`."""
 
     def identity(self, prompts: Sequence[str]) -> Any:
         """Tells all that decides the rows of prompts, in values that JSON holds."""
@@ -93,6 +98,13 @@ class SideBySide:
         both = (self._first, self._second)
         return torch.cat([one.embedded(prompts, afresh=afresh) for one in both], dim=-1)
 
+    def encoded(
+        self, prompts: Sequence[str], encoding: Encoding = PLAIN
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Joins what both encoders give now."""
+        both = (self._first, self._second)
+        return torch.cat([one.encoded(prompts, encoding) for one in both], dim=-1)
+
     def identity(self, prompts: Sequence[str]) -> Any:
         """Tells both encoders."""
         return ["side by side", self._first.identity(prompts), self._second.identity(prompts)]
@@ -127,7 +139,15 @@ class Padded:
         self, prompts: Sequence[str], *, afresh: bool = False
     ) -> Float[Tensor, "batch tokens dim"]:
         """Fills the inner stream's rows up."""
-        rows = self._inner.embedded(prompts, afresh=afresh)
+        return self._filled(self._inner.embedded(prompts, afresh=afresh))
+
+    def encoded(
+        self, prompts: Sequence[str], encoding: Encoding = PLAIN
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Fills up what the inner stream gives now."""
+        return self._filled(self._inner.encoded(prompts, encoding))
+
+    def _filled(self, rows: Tensor) -> Tensor:
         return functional.pad(rows, (0, self.width - rows.shape[-1]))
 
 
@@ -164,9 +184,15 @@ class Weighted:
         """Scales the inner stream's rows."""
         return self.inner.embedded(prompts, afresh=afresh) * self._factor
 
+    def encoded(
+        self, prompts: Sequence[str], encoding: Encoding = PLAIN
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Scales what the inner stream gives now."""
+        return self.inner.encoded(prompts, encoding) * self._factor
+
 
 class Pooled:
-    """One row a prompt: the pooled outputs of CLIP encoders, joined.
+    """One row per prompt: the pooled outputs of CLIP encoders, joined.
 
     Args:
         model: the pipeline.
@@ -177,7 +203,6 @@ class Pooled:
 
     def __init__(self, model: Any, *suffixes: str) -> None:
         self._embedders = [Embedder(model, suffix=suffix) for suffix in suffixes]
-        self._encoders = [getattr(model, f"text_encoder{suffix}") for suffix in suffixes]
         self._rows: dict[Any, Tensor] = getattr(model, "embedded_prompts", {})
         self._place = ("pooled", *suffixes)
         self.vocabulary = self._embedders[0].vocabulary
@@ -219,16 +244,15 @@ class Pooled:
                 self._rows[keys[prompt]] = row[None]
         return torch.stack([self._rows[keys[prompt]] for prompt in prompts])
 
+    def encoded(
+        self, prompts: Sequence[str], encoding: Encoding = PLAIN
+    ) -> Float[Tensor, "batch 1 dim"]:
+        """Gives each prompt's pooled row, as the encoders make it now."""
+        parts = [each.pooled_rows(prompts, encoding) for each in self._embedders]
+        return torch.cat(parts, dim=-1)[:, None]
+
     def _pool(self, prompts: list[str]) -> Float[Tensor, "batch dim"]:
         return torch.cat(self._parts(prompts), dim=-1)
 
     def _parts(self, prompts: list[str]) -> list[Tensor]:
-        parts = []
-        for embedder, encoder in zip(self._embedders, self._encoders, strict=True):
-            ids = torch.tensor([embedder.tokenised(prompt).ids for prompt in prompts])
-            with evaluating(encoder), torch.no_grad():
-                output = encoder(ids.to(encoder.device))
-            projected = getattr(output, "text_embeds", None)
-            pooled = output.pooler_output if projected is None else projected
-            parts.append(pooled.to("cpu", torch.float64))
-        return parts
+        return [each.pooled_rows(prompts).to("cpu", torch.float64) for each in self._embedders]

@@ -12,10 +12,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.errors import BadModel, BadRequest
+from efface.hosts.conditions import PLAIN, Encoding
+from efface.hosts.identity import fingerprint
 from efface.randomness import evaluating
-from efface.text.identity import fingerprint
 
-TOKENS_A_PASS = 32 * 77
+TOKENS_PER_PASS = 32 * 77
 """Tokens that go through an encoder together: enough to be quick, few enough to fit."""
 
 ENDS, BEGINS = "</w>", "\u2581"
@@ -85,6 +86,7 @@ class Embedder:
     ) -> None:
         self._tokenizer: Any = getattr(model, f"tokenizer{suffix}", None)
         self._encoder: Any = getattr(model, f"text_encoder{suffix}", None)
+        self._name = f"text_encoder{suffix}"
         self._layer, self._place = layer, (suffix, layer)
         self._masked = masked
         self._states: dict[Any, Tensor] = getattr(model, "embedded_prompts", {})
@@ -138,7 +140,7 @@ class Embedder:
             prompts: what is read.
             afresh: encode them by themselves, without looking at or adding to what is remembered.
         """
-        size = max(1, TOKENS_A_PASS // self._length)
+        size = max(1, TOKENS_PER_PASS // self._length)
         if afresh:
             parts = [prompts[start : start + size] for start in range(0, len(prompts), size)]
             return torch.cat([self._encode(list(part)) for part in parts])
@@ -156,24 +158,82 @@ class Embedder:
         return [fingerprint(self._encoder), self._layer, self._length, self._masked, tokens]
 
     def _encode(self, prompts: list[str]) -> Tensor:
-        ids = torch.tensor([self.tokenised(prompt).ids for prompt in prompts])
-        mask = None
-        if self._masked or getattr(self._encoder.config, "use_attention_mask", False):
-            ends = torch.tensor([self.tokenised(prompt).end for prompt in prompts])
-            mask = (torch.arange(ids.shape[1]) <= ends[:, None]).long().to(self._encoder.device)
-        states = self._run(ids.to(self._encoder.device), mask)
+        states = self.encoded(prompts)
         if not bool(states.isfinite().all()):
             raise BadModel("the text encoder gives values that are not finite; try float32")
         return states.to("cpu", torch.float64)
 
-    def _run(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        with evaluating(self._encoder), torch.no_grad():
+    def encoded(
+        self, prompts: Sequence[str], encoding: Encoding = PLAIN
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Runs the encoder on prompts; nothing is remembered.
+
+        Args:
+            prompts: all of them in one batch.
+            encoding: how.
+
+        Returns:
+            What the denoiser reads, where the encoder is and in its dtype.
+
+        Raises:
+            BadRequest: a prompt is too long, or given embeddings do not fit it.
+            BadModel: gradients or embeddings are asked of an encoder that runs from files.
+        """
+        with self._running(encoding, prompts) as (ids, mask):
             if self._layer == 0:
-                found: Tensor = self._encoder(ids, attention_mask=mask)[0]
-                return found
-            with _capturing(self._encoder, self._layer) as seen:
+                states: Tensor = self._encoder(ids, attention_mask=mask)[0]
+                return states
+            with _capturing(self._encoder, self._layer) as captured:
                 self._encoder(ids, attention_mask=mask)
-        return seen[0]
+        return captured[0]
+
+    def pooled_rows(
+        self, prompts: Sequence[str], encoding: Encoding = PLAIN
+    ) -> Float[Tensor, "batch dim"]:
+        """Gives the encoder's pooled output, projected where it projects; as `encoded` does."""
+        with self._running(encoding, prompts) as (ids, _):
+            output = self._encoder(ids)
+        projected = getattr(output, "text_embeds", None)
+        pooled: Tensor = output.pooler_output if projected is None else projected
+        return pooled
+
+    @contextmanager
+    def _running(
+        self, encoding: Encoding, prompts: Sequence[str]
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Hands out token ids and mask, while given embeddings stand in and gradients are set."""
+        prefix = encoding.prefix.get(self._name)
+        given = encoding.embeddings.get(self._name)
+        asked = encoding.gradients or prefix is not None or given is not None
+        if asked and hasattr(self._encoder, "stored"):
+            raise BadModel(
+                f"{self._name} runs from its files, without gradients and embeddings of one's own; "
+                "load the whole model"
+            )
+        tokens = [self.tokenised(prompt) for prompt in prompts]
+        beside = 0 if prefix is None else len(prefix)
+        ids = torch.tensor([self._with_room(each, beside) for each in tokens])
+        ids = ids.to(self._encoder.device)
+        mask = None
+        if self._masked or getattr(self._encoder.config, "use_attention_mask", False):
+            ends = torch.tensor([each.end + beside for each in tokens])
+            mask = (torch.arange(ids.shape[1]) <= ends[:, None]).long().to(self._encoder.device)
+        with (
+            evaluating(self._encoder),
+            torch.set_grad_enabled(encoding.gradients),
+            _replacing(self._encoder, tokens[0].begin, prefix, given),
+        ):
+            yield ids, mask
+
+    def _with_room(self, tokens: TokenisedPrompt, count: int) -> list[int]:
+        """Gives a prompt's ids with places before its first token, for embeddings of no token."""
+        if tokens.end + count >= len(tokens.ids):
+            raise BadRequest(
+                f"the prompt '{tokens.text}' with {count} embeddings before it is longer than the "
+                f"{len(tokens.ids)} tokens that the text encoder reads; shorten either"
+            )
+        ids = [*tokens.ids[: tokens.begin], *[0] * count, *tokens.ids[tokens.begin :]]
+        return ids[: len(tokens.ids)]
 
     def vocabulary(self) -> tuple[Float[Tensor, "n dim"], dict[int, str]]:
         """Gives the table of input embeddings, and the plain words of three letters or more in it.
@@ -224,3 +284,47 @@ def _capturing(encoder: Any, layer: int) -> Iterator[list[Tensor]]:
         yield seen
     finally:
         handle.remove()
+
+
+@contextmanager
+def _replacing(
+    encoder: Any, begin: int, prefix: Tensor | None, given: Tensor | None
+) -> Iterator[None]:
+    """Lets embeddings stand in for what an encoder's table gives inside the body.
+
+    Args:
+        encoder: the text encoder.
+        begin: how many begin tokens come before a prefix.
+        prefix: embeddings at the places after them.
+        given: embeddings of all places.
+    """
+    if prefix is None and given is None:
+        yield
+        return
+    table = encoder.get_input_embeddings()
+    # T5 holds its table under two names.
+    twins = [
+        part
+        for part in encoder.modules()
+        if isinstance(part, nn.Embedding) and part.weight.data_ptr() == table.weight.data_ptr()
+    ]
+
+    def replace(_: nn.Module, __: tuple[Any, ...], rows: Tensor) -> Tensor:
+        if given is not None:
+            if given.shape != rows.shape:
+                raise BadRequest(
+                    f"embeddings of shape {tuple(given.shape)} are given and the prompts have "
+                    f"{tuple(rows.shape)}: batch, tokens, values"
+                )
+            rows = given.to(rows)
+        if prefix is not None:
+            wide = prefix.to(rows).expand(len(rows), -1, -1)
+            rows = torch.cat([rows[:, :begin], wide, rows[:, begin + len(prefix) :]], dim=1)
+        return rows
+
+    handles = [part.register_forward_hook(replace) for part in twins]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

@@ -12,7 +12,7 @@ from torch import nn
 from efface.errors import BadRequest
 from efface.hosts.components import canonical, component
 
-__all__ = ["FAMILIES", "ROLES", "Role", "layout", "members"]
+__all__ = ["ROLES", "Role", "members"]
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ ROLES: dict[str, Role] = {
     "self_attention": Role(
         "unet", r"(^|\.)attn1\.", "all of self-attention", r"\.attn\.to_(q|k|v|out)\b"
     ),
+    "attention": Role("unet", r"(^|\.)attn[12]\.", "all of attention", r"\.attn\."),
     "early_attention": Role(
         "unet",
         r"(^|\.)(attn1\.|attn2\.to_q\.)",
@@ -68,6 +69,15 @@ ROLES: dict[str, Role] = {
         "unet",
         rf"^(?!.*{_CROSS})(?!(time_embedding|conv_norm_out|conv_out)\.)",
         "everything but cross-attention, the time embedding and the output",
+    ),
+    "not_cross_attention_xl": Role(
+        "unet",
+        rf"^(?=.*block)(?!.*emb)(?!.*{_CROSS})",
+        "layers of blocks other than cross-attention and embeddings",
+        layers=True,
+    ),
+    "layers_xl": Role(
+        "unet", r"^(?=.*block)(?!.*emb)", "layers of blocks other than embeddings", layers=True
     ),
     "unconditional": Role("unet", rf"^(?!.*{_CROSS})", "the denoiser without cross-attention"),
     "layers": Role("unet", r"", "all linear layers and convolutions", r"^", layers=True),
@@ -108,54 +118,3 @@ def _named(network: nn.Module, *, layers: bool) -> Iterator[tuple[str, nn.Parame
             continue
         for name, parameter in module.named_parameters(prefix=path, recurse=False):
             yield canonical(name), parameter
-
-
-FAMILIES: dict[str, str] = {
-    "sd1": "Stable Diffusion 1.x",
-    "sd2": "Stable Diffusion 2.x",
-    "sdxl": "Stable Diffusion XL",
-    "sd3": "Stable Diffusion 3 and 3.5",
-    "flux": "FLUX.1",
-    "pixart": "PixArt",
-}
-"""The families of text-to-image models whose text layers are known."""
-
-_TRANSFORMERS = {
-    "SD3Transformer2DModel": "sd3",
-    "FluxTransformer2DModel": "flux",
-    "PixArtTransformer2DModel": "pixart",
-}
-
-
-def layout(model: Any) -> str:
-    """Names the layout of a text-to-image model: a key of `FAMILIES`, or ``other``.
-
-    Anything that has the parts and their configs will do, such as a folder that is not loaded:
-    classes are compared by name. Widths do not matter, so that small models of a layout count as
-    that layout. SD 2.x differs from 1.x by linear projections around its attention blocks, SDXL by
-    a second text encoder.
-    """
-    transformer = getattr(model, "transformer", None)
-    if transformer is not None:
-        return next(
-            (_TRANSFORMERS[n] for n in _class_names(transformer) if n in _TRANSFORMERS), "other"
-        )
-    config = getattr(getattr(model, "unet", None), "config", None)
-    if config is None or not hasattr(config, "cross_attention_dim"):
-        return "other"
-    # Denoisers that project what they read from elsewhere first, such as pictures or T5.
-    if getattr(config, "encoder_hid_dim_type", None) is not None:
-        return "other"
-    if getattr(model, "text_encoder_2", None) is not None:
-        return "sdxl"
-    return "sd2" if getattr(config, "use_linear_projection", False) else "sd1"
-
-
-def _class_names(network: Any) -> Iterator[str]:
-    """Names a network's class as it is and as its config says; old PixArt files say less."""
-    config = getattr(network, "config", None)
-    yield type(network).__name__
-    named = str(getattr(config, "_class_name", ""))
-    if named == "Transformer2DModel" and getattr(config, "norm_type", "") == "ada_norm_single":
-        named = "PixArtTransformer2DModel"
-    yield named

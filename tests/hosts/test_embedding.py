@@ -5,8 +5,8 @@ import torch
 
 from efface.concepts import Concept, Erasure
 from efface.errors import BadModel, BadRequest
+from efface.hosts.embedding import Embedder
 from efface.randomness import evaluating
-from efface.text.embedding import Embedder
 from efface.text.token_rules import (
     erased_pairs,
     erased_rows,

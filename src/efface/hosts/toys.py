@@ -1,20 +1,28 @@
-"""Real classes at toy size: a Stable Diffusion pipeline in an instant, without any file."""
+"""Parts of toy pipelines: real classes at toy size, in an instant and without any file."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 __all__ = [
+    "CLIP_WIDTH",
     "LENGTH",
+    "T5_WIDTH",
     "WORDS",
     "autoencoder",
+    "built",
+    "clip_encoder",
     "filled",
-    "tiny_stable_diffusion",
+    "shifted",
+    "t5_encoder",
+    "tiny_t5_tokenizer",
     "tiny_tokenizer",
+    "with_drawn_biases",
 ]
 
 WORDS: tuple[str, ...] = (
@@ -28,51 +36,34 @@ WORDS: tuple[str, ...] = (
 LENGTH = 24
 """Tokens that the toy text encoder reads; real ones read 77."""
 
+CLIP_WIDTH = 32
+"""Values per token of each toy CLIP encoder."""
+T5_WIDTH = 72
+"""Of the toy T5: more than two CLIP encoders side by side, as in the real ones."""
 
-def tiny_stable_diffusion(
-    layout: Literal["sd1", "sd2"] = "sd1", *, seed: int = 0, dtype: torch.dtype = torch.float32
+
+def built(
+    make: Callable[[], Any], *, seed: int, dtype: torch.dtype, order: Sequence[str] = ()
 ) -> Any:
-    """Builds a ``StableDiffusionPipeline`` with random weights in the layout of SD 1.x or 2.x.
-
-    The layouts differ as the real ones do: quick GELU and padding with the end token in 1.x; GELU,
-    padding with another token, linear projections and a fixed head width in 2.x, whose text encoder
-    is used up to its last but one layer simply by having been saved without the last.
+    """Makes a pipeline and gives it random weights.
 
     Args:
-        layout: ``sd1`` or ``sd2``.
+        make: builds the pipeline, with whatever weights.
         seed: decides every weight; the global random state is not touched.
         dtype: of all networks.
+        order: in which its networks are filled; by name when left out.
     """
-    from diffusers import DDIMScheduler, StableDiffusionPipeline
-
-    tokenizer = tiny_tokenizer(pad="<|endoftext|>" if layout == "sd1" else "!")
-    generator = torch.Generator().manual_seed(seed)
     with torch.random.fork_rng(devices=[]):
-        networks = {
-            "text_encoder": _text_encoder(tokenizer, layout),
-            "vae": autoencoder(),
-            "unet": _denoiser(layout),
-        }
-    for network in networks.values():
+        pipeline = make()
+    generator = torch.Generator().manual_seed(seed)
+    for name in order or sorted(pipeline.components):
+        network = getattr(pipeline, name)
+        if not isinstance(network, nn.Module):
+            continue
         filled(network, generator)
         network.eval()
         if dtype != torch.float32:
             network.to(dtype)
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        steps_offset=1,
-    )
-    pipeline = StableDiffusionPipeline(
-        **networks,
-        tokenizer=tokenizer,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -116,24 +107,54 @@ def _merged(parts: list[str], merges: list[tuple[str, str]]) -> list[str]:
     return parts
 
 
-def _text_encoder(tokenizer: Any, layout: str) -> nn.Module:
-    from transformers import CLIPTextConfig, CLIPTextModel
+def tiny_t5_tokenizer() -> Any:
+    """Builds a ``T5Tokenizer`` that knows `WORDS` and spells everything else in letters."""
+    from transformers import T5Tokenizer
 
-    encoder: nn.Module = CLIPTextModel(
-        CLIPTextConfig(
+    pieces: list[tuple[str, float]] = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -3.0)]
+    pieces += [(f"▁{word}", -1.0) for word in WORDS if len(word) > 1 or word == "a"]
+    pieces += [(chr(code), -5.0) for code in range(33, 127)]
+    return T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=LENGTH)
+
+
+def clip_encoder(tokenizer: Any, *, projected: bool) -> nn.Module:
+    """Builds a CLIP text encoder of three layers."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=CLIP_WIDTH,
+        intermediate_size=64,
+        projection_dim=CLIP_WIDTH,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=LENGTH,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    made: nn.Module = CLIPTextModelWithProjection(config) if projected else CLIPTextModel(config)
+    return made
+
+
+def t5_encoder(tokenizer: Any) -> nn.Module:
+    """Builds a T5 encoder of two layers."""
+    from transformers import T5Config, T5EncoderModel
+
+    made: nn.Module = T5EncoderModel(
+        T5Config(
             vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=64,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=LENGTH,
-            hidden_act="quick_gelu" if layout == "sd1" else "gelu",
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
+            d_model=T5_WIDTH,
+            d_kv=8,
+            d_ff=64,
+            num_layers=2,
+            num_heads=4,
+            feed_forward_proj="gated-gelu",
             pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
         )
     )
-    return encoder
+    return made
 
 
 def autoencoder() -> nn.Module:
@@ -151,24 +172,6 @@ def autoencoder() -> nn.Module:
     return autoencoder
 
 
-def _denoiser(layout: str) -> nn.Module:
-    from diffusers import UNet2DConditionModel
-
-    denoiser: nn.Module = UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=(16, 32),
-        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        norm_num_groups=4,
-        cross_attention_dim=32,
-        # In 1.x this is the number of heads; in 2.x a list, so that the width per head is fixed.
-        attention_head_dim=4 if layout == "sd1" else (2, 4),
-        use_linear_projection=layout == "sd2",
-    )
-    return denoiser
-
-
 def filled(network: nn.Module, generator: torch.Generator) -> None:
     """Fills matrices and kernels with normal values of variance 1 / inputs.
 
@@ -183,3 +186,17 @@ def filled(network: nn.Module, generator: torch.Generator) -> None:
                 parameter.copy_(drawn / parameter[0].numel() ** 0.5)
             elif len(parameter.unique()) > 1:
                 parameter.copy_(0.1 * torch.randn(parameter.shape, generator=biases))
+
+
+def with_drawn_biases(network: nn.Module, generator: torch.Generator) -> None:
+    """Fills biases with a tenth of normal values: captions pass some before they are read."""
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("bias"):
+                parameter.copy_(0.1 * torch.randn(parameter.shape, generator=generator))
+
+
+def shifted(vae: Any) -> Any:
+    """Gives an autoencoder the shift of its latents, which these families expect."""
+    vae.register_to_config(shift_factor=0.1)
+    return vae

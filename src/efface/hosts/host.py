@@ -1,0 +1,164 @@
+"""What a family of models says of itself: one class per family, in a file of its own."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from efface.hosts.components import TEXT_KEYS
+from efface.hosts.conditions import Conditions, Encoding
+from efface.hosts.readers import TextReader
+
+__all__ = ["Host", "WidthRead", "class_names", "width_read"]
+
+
+class WidthRead(NamedTuple):
+    """A weight that reads text, and how many values per row the encoders give it."""
+
+    pattern: str
+    """For canonical paths in the denoiser."""
+    gives: int
+    exactly: bool = True
+    """Whether it must read just so many, or may read more."""
+
+
+class Host(ABC):
+    """One family of text-to-image models: how it reads prompts and is asked for predictions.
+
+    Args:
+        model: a pipeline of the family, or an object with its encoders and the weights that read
+            text.
+    """
+
+    key: ClassVar[str]
+    """The family's name in settings and files."""
+    title: ClassVar[str]
+    """Its name for people."""
+    part: ClassVar[str] = "unet"
+    """The denoiser's name in the pipeline."""
+    predicts: ClassVar[bool] = True
+    """Whether the denoiser can be run on latents; otherwise it is edited by closed forms alone."""
+    kohya_encoders: ClassVar[Mapping[str, str]] = {}
+    """What kohya's LoRA files call the text encoders; empty: that layout has no names for it."""
+    original_names: ClassVar[bool] = False
+    """Whether these files name the U-Net's layers as the original code does."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+
+    @classmethod
+    @abstractmethod
+    def recognises(cls, model: Any) -> bool:
+        """Says whether a model is of this family, by classes' names and configs alone.
+
+        Anything that has the parts and their configs will do, such as a folder that is not loaded.
+        """
+
+    @classmethod
+    @abstractmethod
+    def toy(cls, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
+        """Builds a pipeline of the real classes at toy size, with random weights."""
+
+    @classmethod
+    @abstractmethod
+    def widths_read(
+        cls, tokens: Mapping[str, int], pooled: Mapping[str, int]
+    ) -> Iterator[WidthRead]:
+        """Lists which weights read text, with the values that the encoders give each.
+
+        Args:
+            tokens: values per token by encoder; those that a model leaves out are missing.
+            pooled: values per prompt by encoder.
+        """
+
+    @cached_property
+    @abstractmethod
+    def readers(self) -> tuple[TextReader, ...]:
+        """What reads text, the layers that read tokens first.
+
+        Raises:
+            BadModel: the model lacks a layer or an encoder of its family.
+        """
+
+    @abstractmethod
+    def predict(
+        self,
+        latents: Float[Tensor, "n c h w"],
+        times: Float[Tensor, " n"],
+        conditions: Conditions,
+    ) -> Float[Tensor, "n c h w"]:
+        """Puts samples through the network together, each at its own time.
+
+        Raises:
+            BadModel: `predicts` is false.
+        """
+
+    @property
+    def network(self) -> nn.Module:
+        """The denoiser."""
+        network: nn.Module = getattr(self.model, self.part)
+        return network
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of one sample at the model's own size."""
+        config: Any = self.network.config
+        return int(config.in_channels), int(config.sample_size), int(config.sample_size)
+
+    def encode(
+        self,
+        prompts: Sequence[str],
+        *,
+        gradients: bool = False,
+        prefix: Mapping[str, Float[Tensor, "prefix dim"]] | None = None,
+        embeddings: Mapping[str, Float[Tensor, "batch tokens dim"]] | None = None,
+    ) -> Conditions:
+        """Encodes prompts in one batch, as the pipeline does, and remembers nothing.
+
+        Args:
+            prompts: what is read.
+            gradients: whether they can be differentiated by the encoders' weights, and by what is
+                given here.
+            prefix: by encoder, such as ``text_encoder``: input embeddings put before each prompt's
+                first token.
+            embeddings: by encoder: input embeddings of all positions, in place of the tokens' own.
+
+        Raises:
+            BadRequest: a prompt is too long, or embeddings do not fit it.
+            BadModel: gradients or embeddings are asked of encoders that run from files.
+        """
+        encoding = Encoding(gradients, prefix or {}, embeddings or {})
+        tokens, *pooled = self.readers
+        rows = torch.cat([each.encoded(prompts, encoding) for each in tokens.streams], dim=1)
+        single = [each.streams[0].encoded(prompts, encoding)[:, 0] for each in pooled]
+        return Conditions(*(self._placed(each) for each in (rows, *single)))
+
+    def set_steps(self, scheduler: Any, steps: int, **options: Any) -> None:
+        """Sets a scheduler of this family to so many steps, as its pipeline does."""
+        scheduler.set_timesteps(steps, **options)
+
+    def _placed(self, rows: Tensor) -> Tensor:
+        """Moves rows to where the denoiser is."""
+        weight = next(self.network.parameters())
+        return rows.to(weight.device, weight.dtype)
+
+
+def width_read(key: str, gives: int, *, exactly: bool = True) -> WidthRead:
+    """Says what the layers behind a key of `TEXT_KEYS` are given."""
+    return WidthRead(TEXT_KEYS[key].pattern, gives, exactly)
+
+
+def class_names(network: Any) -> Iterator[str]:
+    """Names a network's class as it is and as its config says; old PixArt files say less."""
+    config = getattr(network, "config", None)
+    yield type(network).__name__
+    named = str(getattr(config, "_class_name", ""))
+    if named == "Transformer2DModel" and getattr(config, "norm_type", "") == "ada_norm_single":
+        named = "PixArtTransformer2DModel"
+    yield named
