@@ -236,3 +236,14 @@ def test_a_preset_that_has_changed_since_does_not_matter():
     assert vars(again.build()) == then
     gone = EraseRecipe(**BASE, method="rece", preset="gone").restated(then)
     assert (gone.preset, vars(gone.build())) == (None, then)
+
+
+def test_methods_know_their_names_and_what_settings_help():
+    for name in METHODS:
+        found = registry.load("methods", name)
+        assert found().name == name
+        ways = (*found.weakened_by, *found.strengthened_by)
+        named = {advice.split()[-1] for advice in ways}
+        assert named <= {field.name for field in fields(found)}, name
+        assert found.weakened_by, name
+        assert found.strengthened_by, name

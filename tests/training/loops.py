@@ -1,7 +1,6 @@
 """A toy regression that the training loop's tests train."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import torch
 from torch import nn
