@@ -18,6 +18,7 @@ __all__ = [
     "ConceptKind",
     "Erasure",
     "ErasureRequest",
+    "bare",
     "described",
     "names",
     "request",
@@ -90,7 +91,7 @@ class Erasure:
         if self.anchor is None:
             return
         _refuse_minors(_texts(self.concept) + _texts(self.anchor))
-        if _folded(self.anchor.name) in {_folded(name) for name in names(self.concept)}:
+        if bare(self.anchor.name) in {bare(name) for name in names(self.concept)}:
             raise BadRequest(
                 f"'{self.concept.name}' would be replaced by itself; "
                 "choose another anchor, or none for the empty prompt"
@@ -115,13 +116,13 @@ class ErasureRequest:
     def __post_init__(self) -> None:
         if not self.erasures:
             raise BadRequest("the request erases nothing; name at least one concept")
-        named = [name for erasure in self.erasures for name in names(erasure.concept)]
         # Some text encoders, T5 among them, tell capitals apart.
-        exact = [" ".join(name.split()) for name in named]
-        if twice := sorted({name for name in exact if exact.count(name) > 1}):
+        each = [{_trimmed(name) for name in names(erasure.concept)} for erasure in self.erasures]
+        named = [name for known in each for name in known]
+        if twice := sorted({name for name in named if named.count(name) > 1}):
             raise BadRequest(f"'{twice[0]}' is erased twice; name it once")
-        erased = {_folded(name) for name in named}
-        kept = {_folded(name) for concept in self.keep for name in names(concept)}
+        erased = {bare(name) for name in named}
+        kept = {bare(name) for concept in self.keep for name in names(concept)}
         if both := sorted(kept.intersection(erased)):
             raise BadRequest(f"'{both[0]}' is both erased and kept; drop it from one of the two")
 
@@ -168,8 +169,15 @@ def _concept(given: str | Concept, kind: ConceptKind) -> Concept:
     return given if isinstance(given, Concept) else Concept(name=given, kind=kind)
 
 
-def _folded(name: str) -> str:
-    return " ".join(name.casefold().split())
+def bare(name: str) -> str:
+    """Gives a name without case, article and punctuation around it: "A pistol." is "pistol"."""
+    return _trimmed(name).casefold()
+
+
+def _trimmed(name: str) -> str:
+    words = [word.strip(".,;:!?\"'()") for word in name.split()]
+    rest = words[1:] if words[0].lower() in ("a", "an", "the") and any(words[1:]) else words
+    return " ".join(word for word in rest if word) or name
 
 
 def _texts(concept: Concept) -> tuple[str, ...]:

@@ -110,6 +110,8 @@ def load(kind: Kind, name: str) -> type[Any]:
     """
     entry = find(kind, name)
     loaded: type[Any] = getattr(importlib.import_module(entry.module), entry.class_name)
+    if not getattr(loaded, "name", name):
+        loaded.name = name
     return loaded
 
 

@@ -45,7 +45,7 @@ def test_erase_fills_in_synonyms_keep_set_and_preset(measured):
     concept = record["recipe"]["request"]["erasures"][0]["concept"]
     assert concept["synonyms"]
     assert len(record["recipe"]["request"]["keep"]) > 30
-    assert record["preset"] == "emoji"
+    assert record["recipe"]["preset"] == "emoji"
     assert record["base_model"] == "emoji"
 
 

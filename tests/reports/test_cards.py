@@ -22,7 +22,7 @@ def test_json_card_holds_what_an_audit_asks_for(tmp_path, evaluation):
     card = json.loads(path.read_text())
     assert card["identity"]["base"] == "0123456789abcdef"
     assert len(card["identity"]["tensors"][0]["before"]) == 64
-    assert card["scope"]["erased"][0]["synonyms"] == ["revolver"]
+    assert card["scope"]["erased"][0]["synonyms"] == ["gun", "handgun"]
     assert card["change"]["parameters"] == 4 * 16384
     assert card["efficacy"][0]["after"]["hits"] == 0
     assert {row["role"] for row in card["efficacy"]} == {"erased", "synonym"}

@@ -10,7 +10,7 @@ from typing import Any
 from efface import registry
 from efface.errors import BadRequest
 
-__all__ = ["SUFFIX", "as_flags", "read_recipe", "read_toml"]
+__all__ = ["SUFFIX", "read_recipe", "read_toml"]
 
 SUFFIX = ".toml"
 """What tells a recipe from the name of a method."""
@@ -57,20 +57,6 @@ def read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
     if len(tables) == 1:
         return methods[0], settings[0]
     return "+".join(methods), dict(zip(registry.stage_names(methods), settings, strict=True))
-
-
-def as_flags(values: Mapping[str, Any]) -> list[str]:
-    """Writes TOML values as the flags they stand for, so that one parser checks both."""
-    flags: list[str] = []
-    for name, value in values.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            flags.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, list):
-            flags += [f"--{flag}", *map(str, value)]
-        else:
-            flags += [f"--{flag}", str(value)]
-    return flags
 
 
 def _method_of(table: Mapping[str, Any], where: str) -> str:

@@ -41,9 +41,8 @@ class Provenance:
     method: str
     revision: int
     settings: Mapping[str, Any]
-    settings_given: tuple[str, ...] = ()
-    """Those settings that the user set; the rest are defaults or a preset."""
-    preset: str | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """How it came about, as far as that is not said beside it; see `efface.runs.recipe`."""
     request: Mapping[str, Any]
     seed: int
     base_model: str
@@ -98,7 +97,10 @@ def provenance_to_json(provenance: Provenance) -> str:
 def provenance_from_json(text: str, prints: str = "{}") -> Provenance:
     """Reads what `provenance_to_json` wrote, and the prints; lists become tuples again."""
     fields: dict[str, Any] = parse_json(text, "the provenance")
-    for name in ("settings_given", "parents", "parts"):
+    if "settings_given" in fields:  # written before there were recipes
+        given = {name: fields["settings"].get(name) for name in fields.pop("settings_given")}
+        fields["recipe"] = {"preset": fields.pop("preset", None), "settings": given}
+    for name in ("parents", "parts"):
         fields[name] = tuple(fields[name])
     fields["base_sketch"] = {key: tuple(values) for key, values in fields["base_sketch"].items()}
     fields["base_prints"] = {

@@ -54,6 +54,7 @@ class Ant(GradientEraser):
         them, on plain predictions instead of guided ones, and fuses in float64 with a ridge.
     """
 
+    name: ClassVar[str] = "ant"
     paper: ClassVar[Paper] = Paper(
         "Set You Straight: Auto-Steering Denoising Trajectories to Sidestep Unwanted Concepts",
         "2504.12782",

@@ -53,6 +53,7 @@ class ConceptAblation(GradientEraser):
         it. The begin token's gradient is not cut.
     """
 
+    name: ClassVar[str] = "concept_ablation"
     paper: ClassVar[Paper] = Paper(
         "Ablating Concepts in Text-to-Image Diffusion Models", "2303.13516", 2023
     )

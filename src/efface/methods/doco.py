@@ -55,6 +55,7 @@ class Doco(GradientEraser):
         ``keep_weight`` is ours too; what it holds counts among what is retained.
     """
 
+    name: ClassVar[str] = "doco"
     paper: ClassVar[Paper] = Paper(
         "Unlearning Concepts in Diffusion Model via Concept Domain Correction and Concept "
         "Preserving Gradient",

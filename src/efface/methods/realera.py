@@ -65,6 +65,9 @@ class Realera(Eraser[TextToImage]):
         sides are means, so that their weights do not depend on the number of prompts.
     """
 
+    name: ClassVar[str] = "realera"
+    weakened_by = ("raise ridge", "raise keep_weight")
+    strengthened_by = ("lower ridge", "lower keep_weight")
     paper: ClassVar[Paper] = Paper(
         "RealEra: Semantic-level Concept Erasure via Neighbor-Concept Mining", "2410.09140", 2024
     )

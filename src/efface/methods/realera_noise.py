@@ -46,6 +46,7 @@ class RealeraNoise(GradientEraser):
         stand side by side, of each one's part. ``keep_weight`` is ours.
     """
 
+    name: ClassVar[str] = "realera_noise"
     paper: ClassVar[Paper] = Paper(
         "RealEra: Semantic-level Concept Erasure via Neighbor-Concept Mining", "2410.09140", 2024
     )

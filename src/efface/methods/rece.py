@@ -63,6 +63,9 @@ class Rece(Eraser[TextToImage]):
         ``target="prompt_without_concept"`` are ours; the defaults are the paper's.
     """
 
+    name: ClassVar[str] = "rece"
+    weakened_by = ("raise ridge", "raise strength", "raise keep_scale")
+    strengthened_by = ("lower strength", "raise erase_scale")
     paper: ClassVar[Paper] = Paper(
         "Reliable and Efficient Concept Erasure of Text-to-Image Diffusion Models",
         "2407.12383",

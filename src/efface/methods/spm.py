@@ -57,6 +57,7 @@ class Spm(GradientEraser):
         (``wordings="names"``). ``keep_weight`` is ours.
     """
 
+    name: ClassVar[str] = "spm"
     paper: ClassVar[Paper] = Paper(
         "One-dimensional Adapter to Rule Them All: Concepts, Diffusion Models and Erasing "
         "Applications",

@@ -54,6 +54,9 @@ class Trce(Eraser[TextToImage]):
         is ours.
     """
 
+    name: ClassVar[str] = "trce"
+    weakened_by = ("raise ridge", "raise keep_weight")
+    strengthened_by = ("lower ridge", "lower keep_weight")
     paper: ClassVar[Paper] = Paper(
         "TRCE: Towards Reliable Malicious Concept Erasure in Text-to-Image Diffusion Models",
         "2503.07389",

@@ -48,6 +48,7 @@ class TrceVision(GradientEraser):
         reads text and image together, this stage is experimental: run on toy models alone.
     """
 
+    name: ClassVar[str] = "trce_vision"
     paper: ClassVar[Paper] = Paper(
         "TRCE: Towards Reliable Malicious Concept Erasure in Text-to-Image Diffusion Models",
         "2503.07389",

@@ -68,6 +68,9 @@ class Uce(Eraser[TextToImage]):
         too little; steered to what is nearest, they have less far to go.
     """
 
+    name: ClassVar[str] = "uce"
+    weakened_by = ("raise ridge", "lower erase_scale", "raise keep_scale")
+    strengthened_by = ("raise erase_scale", "lower ridge")
     paper: ClassVar[Paper] = Paper(
         "Unified Concept Editing in Diffusion Models", "2308.14761", 2024
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -11,17 +11,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface import registry
-from efface.concepts import ErasureRequest, wordings
+from efface.concepts import ErasureRequest, request_from, wordings
 from efface.deltas.delta import Delta
 from efface.deltas.patches import TextMapPatch
+from efface.deltas.results import ErasureResult
 from efface.diffusion.denoising import Denoiser
 from efface.errors import ModelCollapsed, NothingChanged
 from efface.hosts.components import find
 from efface.hosts.families import FAMILIES, host_of, layout, refuse_family
 from efface.randomness import derive
+from efface.runs.recipe import Recipe
 from efface.text.branches import text_branches
 
-__all__ = ["Inspection", "check_family", "inspect"]
+__all__ = ["Inspection", "check_family", "finish", "inspect", "stamped"]
 
 NOTHING = 1e-4
 """Relative response below which a concept counts as untouched; rounding in float32 reaches 1e-6."""
@@ -30,20 +32,6 @@ COLLAPSE = 0.75
 bundled model stay below 0.2; zeroed layers give 1.0 exactly (benchmarks/collapse.py)."""
 PROBES = 8
 """Prompts per side at most."""
-GENTLER = {
-    "ridge": "raise",
-    "learning_rate": "lower",
-    "keep_weight": "raise",
-    "keep_scale": "raise",
-}
-"""Settings by which an erasure does less, where its method has them, and which way."""
-STRONGER = {
-    "erase_scale": "raise",
-    "learning_rate": "raise",
-    "steps": "raise",
-    "keep_weight": "lower",
-}
-"""Settings by which it does more."""
 OUTPUTS = 32
 """Rows of a weight, evenly strided, that stand for all of it where all are changed alike."""
 
@@ -110,6 +98,30 @@ def inspect(model: Any, delta: Delta, request: ErasureRequest) -> Mapping[str, A
     return asdict(seen)
 
 
+def finish(model: Any, result: ErasureResult, recipe: Recipe, **facts: Any) -> ErasureResult:
+    """Ends every run: inspects what its delta does, and writes down how it came about.
+
+    Args:
+        model: what the delta is for, without it.
+        result: what the method made.
+        recipe: everything that decided it.
+        **facts: further diagnostics.
+
+    Raises:
+        NothingChanged, ModelCollapsed: see `inspect`.
+    """
+    request = request_from(result.delta.provenance.request)
+    diagnostics = {**result.diagnostics, **inspect(model, result.delta, request), **facts}
+    return stamped(replace(result, diagnostics=diagnostics), recipe)
+
+
+def stamped(result: ErasureResult, recipe: Recipe) -> ErasureResult:
+    """Writes down how a result came about."""
+    provenance = replace(result.delta.provenance, recipe=recipe.noted())
+    delta = replace(result.delta, provenance=provenance)
+    return replace(result, delta=delta, recipe=recipe.written())
+
+
 def _weight_change(model: Any, delta: Delta) -> float:
     """Sizes the change itself, before it is applied."""
     change, size = 0.0, 0.0
@@ -121,12 +133,12 @@ def _weight_change(model: Any, delta: Delta) -> float:
     if not change < float("inf"):
         raise ModelCollapsed(
             "the erasure changed weights to values that are not finite; "
-            f"{_advice(delta, GENTLER)}, or use float32"
+            f"{_advice(delta, 'weakened_by', 'use float32')}"
         )
     if change == 0.0:
         raise NothingChanged(
-            "the erasure changed no weight; check that the concept differs from its anchor, or "
-            f"{_advice(delta, STRONGER)}"
+            "the erasure changed no weight; check that the concept differs from its anchor, "
+            f"{_advice(delta, 'strengthened_by', 'or name another concept')}"
         )
     return float((change / max(size, 1e-300)) ** 0.5)
 
@@ -233,27 +245,31 @@ def _relative(
     return moved
 
 
-def _advice(delta: Delta, changes: Mapping[str, str]) -> str:
-    """Says which of the settings that made a delta to change, and how: two of them at most."""
-    settings = delta.provenance.settings
-    ways = [f"{how} {name}" for name, how in changes.items() if name in settings]
-    return " or ".join(ways[:2]) or "change the settings that it was made with"
+def _advice(delta: Delta, way: str, *others: str) -> str:
+    """Asks the method of a delta, or those of its stages, which of their settings help."""
+    known = {entry.name for entry in registry.entries("methods")}
+    methods = [
+        registry.load("methods", n) for n in delta.provenance.method.split("+") if n in known
+    ]
+    helpful = [each for method in methods for each in getattr(method, way)]
+    *first, last = dict.fromkeys([*helpful, *others])
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def _judge(seen: Inspection, delta: Delta) -> None:
     if not seen.erased_response + seen.kept_response < float("inf"):
         raise ModelCollapsed(
-            f"after the erasure the {seen.probe} are not finite; {_advice(delta, GENTLER)}, or use "
-            "float32"
+            f"after the erasure the {seen.probe} are not finite; "
+            f"{_advice(delta, 'weakened_by', 'use float32')}"
         )
     if seen.erased_response < NOTHING:
         raise NothingChanged(
             f"the {seen.probe} of the erased concept's prompts changed by "
-            f"{seen.erased_response:.1e}, which is rounding; word the concept as the model knows "
-            f"it, or {_advice(delta, STRONGER)}"
+            f"{seen.erased_response:.1e}, which is rounding; "
+            f"{_advice(delta, 'strengthened_by', 'word the concept as the model knows it')}"
         )
     if seen.kept_response >= COLLAPSE:
         raise ModelCollapsed(
             f"the {seen.probe} of kept prompts changed by {seen.kept_response:.0%}, so the model "
-            f"is wrecked; {_advice(delta, GENTLER)}, or keep more concepts"
+            f"is wrecked; {_advice(delta, 'weakened_by', 'keep more concepts')}"
         )
