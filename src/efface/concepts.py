@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from efface.errors import BadRequest, Refused
+from efface.printable import is_text
 
 __all__ = [
     "TEMPLATES",
@@ -64,6 +65,10 @@ class Concept:
         if self.kind not in get_args(ConceptKind):
             known = ", ".join(get_args(ConceptKind))
             raise BadRequest(f"'{self.kind}' is no kind of concept; choose one of: {known}")
+        if odd := [text for text in _texts(self) if not is_text(text)]:
+            raise BadRequest(
+                f"{odd[0]!a} holds bytes that are not text; write the concept in UTF-8"
+            )
         if any(not text.strip() for text in (*self.prompts, *self.synonyms)):
             raise BadRequest(f"concept '{self.name}' has an empty prompt or synonym; leave it out")
         _refuse_minors(_texts(self))

@@ -12,7 +12,7 @@ import efface
 ROOT = Path(efface.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = (
-    {"errors"},
+    {"errors", "printable"},
     {"concepts"},
     {"contracts"},
     {"registry", "files", "content", "randomness", "progress", "memory"},

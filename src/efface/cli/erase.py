@@ -97,7 +97,7 @@ def run(arguments: list[str], output: Output) -> int:
         pipe = _fill(folder, recipe, options, output, again)
         if reason is None:
             return measuring.measure(folder, pipe, plan, output)
-    output.say(f"{reason}; to measure it later, see: efface evaluate --help")
+    output.say(f"{reason}, so there is no report and no card; {_next(options)}")
     delta = runs.read_delta(options.out).id
     output.result({"run": str(options.out), "delta": delta, "verdict": None})
     return 0
@@ -150,6 +150,16 @@ def _fill(
     output.say(f"erased in {result.seconds:.1f} s: {options.out / runs.DELTA}")
     output.say(*_cache_lines(result.diagnostics.get("keep_cache"), options.cache))
     return pipe
+
+
+def _next(options: Erase) -> str:
+    """Says how a run that was not measured is looked at."""
+    if is_bundled(options.model):
+        return f"to measure it: efface evaluate {options.out}"
+    return (
+        f"to see it: efface apply {options.out} --prompt TEXT --out FILE.png; to measure it with a "
+        f"CLIP model: efface evaluate {options.out} --judge zero_shot --judge-folder FOLDER"
+    )
 
 
 def _cache_lines(told: Mapping[str, Any] | None, folder: Path | None) -> list[str]:

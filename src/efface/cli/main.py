@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -34,7 +36,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0 is success, 1 a measured failure (invalid verdict, mismatch, nothing changed), 2 bad input,
     130 an interrupt.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    _open_streams()
+    try:
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except OSError as error:
+        # Nothing more can be said there, neither now nor when Python ends.
+        _replace_stream(1, "stdout", "w")
+        sys.stderr.write(f"efface: cannot write to standard output ({error.strerror or error})\n")
+        return 2
+    return code
+
+
+def _open_streams() -> None:
+    """Opens streams that were closed, as files would else take their places; any text fits."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            _replace_stream(number, name, mode)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _replace_stream(number: int, name: str, mode: str) -> None:
+    """Lets a stream lead nowhere."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    if nowhere != number:
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+    setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _run(given: list[str]) -> int:
     if not given or given[0] in ("-h", "--help", "help"):
         sys.stdout.write(usage())
         return 0 if given else 2
@@ -54,7 +87,7 @@ def usage() -> str:
     verbs = "".join(f"  {name:<10} {summary}\n" for name, summary in VERBS.items())
     return (
         "usage: efface VERB ...\n\n"
-        "Erases concepts from image models, and proves what was erased and what was not.\n\n"
+        "Erases concepts from image models, and measures what was erased and what else changed.\n\n"
         f"verbs:\n{verbs}\n"
         "Start with:      efface erase rece --concept pistol --out runs/pistol\n"
         "One verb's help: efface VERB --help, and efface erase METHOD --help\n"

@@ -22,6 +22,8 @@ def read_toml(path: Path, what: str = "settings file") -> dict[str, Any]:
     Raises:
         BadRequest: it is not there, or not TOML; the text calls it ``what``.
     """
+    if path.exists() and not path.is_file():
+        raise BadRequest(f"{path} is not a regular file; give a {what}")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -158,9 +158,21 @@ def _check_base(delta: Delta, key: str, place: StoredTensor) -> None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
+    """Lists what is to be copied.
+
+    Raises:
+        BadModel: something is neither file nor folder, or a link leads back to where it is.
+    """
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if name not in _SKIPPED_FOLDERS)
-        yield from (Path(place) / name for name in sorted(names))
+        here = Path(place).resolve()
+        for path in (Path(place) / name for name in folders):
+            if path.resolve() in (here, *here.parents):
+                raise BadModel(f"{path} is a link back to a folder that holds it; remove the link")
+        for path in (Path(place) / name for name in sorted(names)):
+            if not path.is_file():
+                raise BadModel(f"{path} is no file that can be copied; remove it from the model")
+            yield path
 
 
 def _holds_weights(file: Path) -> bool:
