@@ -89,7 +89,7 @@ def test_concept_that_is_kept(efface, out):
 def test_an_erasure_that_changes_nothing_is_a_failure(efface, out, model):
     erase = ("erase", "uce", "--model", model, "--concept", "pistol", "--out", out)
     refused(
-        efface(*erase, "--erase-scale", "1e-12"), "prompts changed by", "raise the strength", code=1
+        efface(*erase, "--erase-scale", "1e-12"), "prompts changed by", "raise erase_scale", code=1
     )
 
 

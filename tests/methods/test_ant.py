@@ -6,7 +6,7 @@ import torch
 from efface.closed_form.fusion import fused
 from efface.concepts import request
 from efface.deltas.patches import DensePatch, LowRankPatch
-from efface.diffusion.noise import negated
+from efface.diffusion.noise import guided
 from efface.errors import BadDelta, BadRequest
 from tests.methods.trained import (
     ONE,
@@ -36,7 +36,7 @@ def test_the_first_loss_is_that_of_esd_at_late_latents(tiny_sd1):
     two = {"sampling_steps": 2, "parameters": "key_value"}
     _, pool = at_one_latent("esd", tiny_sd1, **two)
     late = pool[pool.step_index == 1]
-    target = negated(late.unconditional, late.unconditional, late.conditional, 1.0)
+    target = guided(late.unconditional, late.conditional, -1.0)
     esd = float((late.conditional - target).square().mean())
     found = ran("ant", tiny_sd1, **(ONE | PLAIN | two)).curves["reverse"][0]
     assert found == pytest.approx(esd, rel=1e-4)

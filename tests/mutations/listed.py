@@ -208,8 +208,8 @@ EDITS = (
     Mutation(
         "uce's kept rows have no weight",
         "methods/uce.py",
-        "self.keep_scale * held",
-        "held",
+        "self.keep_scale * kept_gram",
+        "kept_gram",
         (GOLDEN, "-k", "uce-tiny_sd1"),
     ),
     Mutation(

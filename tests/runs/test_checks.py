@@ -1,12 +1,15 @@
-"""The detectors around an erasure: nothing happened, everything broke, something is missing."""
+"""The detectors after an erasure: nothing happened, or everything broke."""
+
+from dataclasses import replace
 
 import pytest
 import torch
 
+from efface import registry
 from efface.concepts import request
 from efface.deltas.patches import DensePatch, TextMapPatch
 from efface.errors import ModelCollapsed, NothingChanged
-from efface.runs.checks import inspect
+from efface.runs.checks import GENTLER, STRONGER, _advice, inspect
 from tests.deltas import toys
 
 MAP = "unet/key_value"
@@ -66,3 +69,15 @@ def test_a_bare_network_is_checked_by_its_weights():
     made = toys.delta(network, {"model/weight": DensePatch(torch.full((2, 3), 0.5))})
     seen = inspect(network, made, PISTOL)
     assert (seen["probe"], seen["weight_change"]) == ("weights", pytest.approx(0.5))
+
+
+@pytest.mark.parametrize("name", registry.list_methods())
+def test_advice_names_settings_that_the_method_has(tiny_sd1, name):
+    settings = registry.settings_of(registry.build("methods", name))
+    made = toys.delta(tiny_sd1, {KEY: DensePatch(0.3 * toys.drawn(0, 32, 32))})
+    made = replace(made, provenance=replace(made.provenance, settings=settings))
+    for changes in (GENTLER, STRONGER):
+        ways = _advice(made, changes).split(" or ")
+        assert len(ways) >= 1
+        assert all(way.split()[-1] in settings for way in ways)
+        assert "change the settings" not in " ".join(ways)

@@ -93,7 +93,7 @@ def run(arguments: list[str], output: Output) -> int:
         with folder.staged() as staging:
             result.save(staging)
             runs.extend_record(staging, recipe)
-    tensors = len(made.delta.patches)
+    tensors = len(made.delta.keys)
     output.say(f"read {options.source} as {made.layout}: {tensors} tensors changed")
     if made.unused:
         some = ", ".join(made.unused[:3])
@@ -103,7 +103,7 @@ def run(arguments: list[str], output: Output) -> int:
         output.say(_opening(made))
     output.say(f"wrote {options.out}; measure it with: efface evaluate {options.out}")
     told = {"layout": made.layout, "tensors": tensors, "unused": list(made.unused)}
-    told |= {"opens_for": list(made.opens_for)}
+    told |= {"opens_for": list(made.opens_for), "notes": list(made.notes)}
     output.result({"run": str(options.out), "delta": made.delta.id, **told})
     return 0
 

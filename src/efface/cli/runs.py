@@ -86,19 +86,16 @@ def erase(
         **places: ``cache``, ``checkpoint`` and ``resume`` of `efface.erase`.
     """
     import efface
-    from efface.progress import watching
+    from efface.training.session import Session
 
-    with (
-        output.progress(f"erasing with {recipe.method}") as bar,
-        watching(bar.before),
-    ):
+    with output.progress(f"erasing with {recipe.method}") as bar:
         return efface.erase(
             pipe,
             recipe.request,
             method=recipe.method,
             preset=recipe.preset,
             seed=recipe.seed,
-            monitor=bar if watch is None else watch(bar),
+            monitor=Session(bar if watch is None else watch(bar), bar.before),
             **places,
             **recipe.settings,
         )

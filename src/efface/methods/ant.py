@@ -12,7 +12,6 @@ from efface.closed_form.fusion import fused
 from efface.contracts import Monitor, Paper, TextToImage, silent
 from efface.diffusion.losses import Target, squared_errors
 from efface.errors import BadRequest
-from efface.progress import told
 from efface.randomness import derive
 from efface.runs.gating import Released
 from efface.runs.gradient_eraser import SMALL, GradientEraser, Trainable
@@ -262,7 +261,7 @@ class Ant(GradientEraser):
                 )
                 for key, gradient in zip(total, gradients, strict=True):
                     total[key] += gradient
-            told("finding salient weights", number + 1, self.maps)
+            run.session.report("finding salient weights", number + 1, self.maps)
             bottom = self.mask_keeps == "bottom"
             yield saliency_masks(total, self.mask_share, scope="tensor", least=bottom)
 

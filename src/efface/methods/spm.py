@@ -212,8 +212,8 @@ class Spm(GradientEraser):
             anchors = Conditions.joined([anchors, run.empty(1)])
             anchors = anchors[place.where(~blank, len(which))]
         with adapters.teacher():
-            held = run.denoiser.predict(latents, times, anchors)
-        return [Target("anchor", self.anchoring, latents, times, anchors, held)]
+            unedited = run.denoiser.predict(latents, times, anchors)
+        return [Target("anchor", self.anchoring, latents, times, anchors, unedited)]
 
 
 def _noises(like: Conditions, generator: torch.Generator) -> Conditions:

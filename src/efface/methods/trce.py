@@ -128,8 +128,8 @@ class Trce(Eraser[TextToImage]):
             return None
         kept = branch.kept(request.keep, tokens="legacy", always=self.always_keep)
         mean = 1.0 / float(pairs.weights.sum())
-        held = kept.averaged(self.keep_weight)
-        solution = ridge_edit(pairs.scaled(mean), held, ridge=self.ridge)
+        kept_gram = kept.averaged(self.keep_weight)
+        solution = ridge_edit(pairs.scaled(mean), kept_gram, ridge=self.ridge)
         return BranchEdit(solution, [movement(solution.map, pairs, kept)])
 
     def _pairs(self, branch: TextBranch, erasures: Sequence[Erasure]) -> TokenPairs | None:

@@ -124,7 +124,7 @@ class TrceVision(GradientEraser):
         """Samples unsafe and unconditional trajectories, then trains on their latents."""
         run = GradientRun(self, model, request, generator=generator, monitor=monitor)
         pool, safe, unsafe = self._goals(run)
-        held = self._unconditional(run)
+        neutral = self._unconditional(run)
         with run.training(self.parameters) as edit:
 
             def losses(generator: torch.Generator) -> dict[str, Tensor]:
@@ -134,7 +134,7 @@ class TrceVision(GradientEraser):
                 steered = [steer]
                 if self.both_branches:
                     steered.append(replace(steer, conditions=run.empty(self.batch)))
-                still = held.drawn(4 * self.batch, generator)
+                still = neutral.drawn(4 * self.batch, generator)
                 empty, e_0 = run.empty(len(still)), still.unconditional
                 hold = Target("hold", self.hold_weight, still.latents, still.times, empty, e_0)
                 rest = [hold, *run.keep(self.batch, generator)]

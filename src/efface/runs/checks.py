@@ -30,6 +30,20 @@ COLLAPSE = 0.75
 bundled model stay below 0.2; zeroed layers give 1.0 exactly (benchmarks/collapse.py)."""
 PROBES = 8
 """Prompts per side at most."""
+GENTLER = {
+    "ridge": "raise",
+    "learning_rate": "lower",
+    "keep_weight": "raise",
+    "keep_scale": "raise",
+}
+"""Settings by which an erasure does less, where its method has them, and which way."""
+STRONGER = {
+    "erase_scale": "raise",
+    "learning_rate": "raise",
+    "steps": "raise",
+    "keep_weight": "lower",
+}
+"""Settings by which it does more."""
 OUTPUTS = 32
 """Rows of a weight, evenly strided, that stand for all of it where all are changed alike."""
 
@@ -90,7 +104,7 @@ def inspect(model: Any, delta: Delta, request: ErasureRequest) -> Mapping[str, A
     seen = Inspection(
         change, float(moved[: len(erased)].mean()), float(moved[len(erased) :].mean()), probe
     )
-    _judge(seen)
+    _judge(seen, delta)
     return asdict(seen)
 
 
@@ -105,12 +119,12 @@ def _weight_change(model: Any, delta: Delta) -> float:
     if not change < float("inf"):
         raise ModelCollapsed(
             "the erasure changed weights to values that are not finite; "
-            "raise the ridge, lower the strength or use float32"
+            f"{_advice(delta, GENTLER)}, or use float32"
         )
     if change == 0.0:
         raise NothingChanged(
-            "the erasure changed no weight; check that the concept differs from its anchor "
-            "and that the strength is above zero"
+            "the erasure changed no weight; check that the concept differs from its anchor, or "
+            f"{_advice(delta, STRONGER)}"
         )
     return float((change / max(size, 1e-300)) ** 0.5)
 
@@ -194,20 +208,27 @@ def _relative(
     return moved
 
 
-def _judge(seen: Inspection) -> None:
+def _advice(delta: Delta, changes: Mapping[str, str]) -> str:
+    """Says which of the settings that made a delta to change, and how: two of them at most."""
+    settings = delta.provenance.settings
+    ways = [f"{how} {name}" for name, how in changes.items() if name in settings]
+    return " or ".join(ways[:2]) or "change the settings that it was made with"
+
+
+def _judge(seen: Inspection, delta: Delta) -> None:
     if not seen.erased_response + seen.kept_response < float("inf"):
         raise ModelCollapsed(
-            f"after the erasure the {seen.probe} are not finite; "
-            "raise the ridge, lower the strength or use float32"
+            f"after the erasure the {seen.probe} are not finite; {_advice(delta, GENTLER)}, or use "
+            "float32"
         )
     if seen.erased_response < NOTHING:
         raise NothingChanged(
             f"the {seen.probe} of the erased concept's prompts changed by "
             f"{seen.erased_response:.1e}, which is rounding; word the concept as the model knows "
-            "it, or raise the strength"
+            f"it, or {_advice(delta, STRONGER)}"
         )
     if seen.kept_response >= COLLAPSE:
         raise ModelCollapsed(
             f"the {seen.probe} of kept prompts changed by {seen.kept_response:.0%}, so the model "
-            "is wrecked; raise the ridge, lower the strength or keep more concepts"
+            f"is wrecked; {_advice(delta, GENTLER)}, or keep more concepts"
         )

@@ -24,7 +24,8 @@ from efface.registry import build, load, stage_names
 from efface.runs.checks import inspect
 from efface.runs.stages import in_turn, places
 from efface.text.keep_sets import remembering
-from efface.training.checkpoints import Checkpointing, checkpointing, identity_of
+from efface.training.checkpoints import Checkpointing, identity_of
+from efface.training.session import Session
 from efface.training.settings import Training
 
 __all__ = ["erase"]
@@ -83,9 +84,10 @@ def erase(  # noqa: PLR0913 - the one call that everything can be said in
         return in_turn(model, wanted, ready, each, places(checkpoint, len(ready), resume=resume))
     chosen = _method(model, stages[0], preset, settings)
     generator = torch.Generator().manual_seed(seed)
-    kept = _checkpointing(model, wanted, chosen, seed, checkpoint, resume=resume)
-    with remembering(cache) as known, checkpointing(kept):
-        result = chosen.erase(model, wanted, generator=generator, monitor=monitor)
+    place = _checkpointing(model, wanted, chosen, seed, checkpoint, resume=resume)
+    session = replace(Session.of(monitor), checkpointing=place)
+    with remembering(cache) as known:
+        result = chosen.erase(model, wanted, generator=generator, monitor=session)
     own = preset or _own_preset(model, stages[0])
     told = {} if known is None else {"keep_cache": known.told()}
     return _credited(model, result, wanted, (own, settings), told)

@@ -27,7 +27,6 @@ from efface.errors import BadModel, BadRequest
 from efface.hosts.conditions import Conditions
 from efface.hosts.families import layout
 from efface.memory import MemoryRanOut
-from efface.progress import told
 from efface.randomness import split
 from efface.runs.checks import check_family
 from efface.runs.gradient_eraser import GradientEraser, require_anchor, worded
@@ -36,6 +35,7 @@ from efface.training.hooks import Hooks
 from efface.training.loop import Losses, train
 from efface.training.parameters import Trained, chosen, training
 from efface.training.recomputing import recomputing
+from efface.training.session import Session
 
 __all__ = ["GradientRun"]
 
@@ -63,6 +63,9 @@ class GradientRun:
         check_family(method.name, method.families, layout(model))
         require_anchor(method, request)
         self.method, self.model, self.request = method, model, request
+        self.session = Session.of(monitor)
+        if self.session.checkpointing is not None:
+            self.session.checkpointing.require_free()
         self.recording = Recording(model, generator=generator, monitor=monitor, steps=method.steps)
         self.denoiser = Denoiser(model)
         if self.denoiser.dtype.itemsize < 4:
@@ -129,7 +132,7 @@ class GradientRun:
             parts.append(
                 stopped(self.denoiser, prompts, noise, whole, steps=steps, guidance=guidance)
             )
-            told("drawing pictures", sum(map(len, parts)), len(followed))
+            self.session.report("drawing pictures", sum(map(len, parts)), len(followed))
         return torch.cat(parts), followed
 
     def times(self, count: int, generator: torch.Generator) -> Float[Tensor, " count"]:
@@ -166,6 +169,7 @@ class GradientRun:
             guidance=self.method.sampling_guidance,
             generator=self.draws[purpose],
             last=last,
+            report=self.session.report,
         )
 
     @cached_property
@@ -284,6 +288,7 @@ class GradientRun:
                     recording=self.recording,
                     hooks=hooks,
                     beside=beside,
+                    checkpointing=self.session.checkpointing,
                 )
         except MemoryRanOut as error:
             raise MemoryRanOut(f"{error} in training; {self._smaller()}") from error
