@@ -73,6 +73,23 @@ def test_a_bare_network_is_checked_by_its_weights():
     assert (seen["probe"], seen["weight_change"]) == ("weights", pytest.approx(0.5))
 
 
+def test_a_change_that_takes_everything_away_is_an_error(tiny_sd1):
+    """All keys and values zeroed: the response is exactly 1, which is everything."""
+    with pytest.raises(ModelCollapsed, match=r"leaves 0\.0% of the weights"):
+        inspect(tiny_sd1, identity_map(tiny_sd1, -1.0), PISTOL)
+    with pytest.raises(ModelCollapsed, match="of kept prompts changed by 95%"):
+        inspect(tiny_sd1, identity_map(tiny_sd1, -0.95), PISTOL)
+
+
+def test_an_emptied_layer_of_a_bare_network_is_an_error():
+    network = torch.nn.utils.skip_init(torch.nn.Linear, 3, 2)
+    with torch.no_grad():
+        network.weight.fill_(1.0)
+    made = toys.delta(network, {"model/weight": DensePatch(torch.full((2, 3), -1.0))})
+    with pytest.raises(ModelCollapsed, match="model/weight, so the layer is gone"):
+        inspect(network, made, PISTOL)
+
+
 @pytest.mark.parametrize(
     "need", ["anchor", "keep", "images", "labels", "forget_data", "retain_data"]
 )

@@ -42,7 +42,7 @@ def run(arguments: list[str], output: Output) -> int:
     recipe = runs.recipe_of(options.source)
     drawn = smoke.has_smoke(found.folder)
     pipe = host_for(options.model or recipe.model, recipe.method, output, pictures=drawn)
-    apart += _base(found, pipe, output, whole=drawn)
+    _base(found, pipe, output, whole=drawn)
     told: dict[str, Any] = {"delta": found.delta.id, "different": apart, "smoke": None}
     if not drawn:
         output.say("smoke   no pictures were kept with this run (efface erase --smoke keeps some)")
@@ -89,7 +89,7 @@ def _reports(found: runs.Run, output: Output) -> list[str]:
     return apart
 
 
-def _base(found: runs.Run, pipe: Any, output: Output, *, whole: bool) -> list[str]:
+def _base(found: runs.Run, pipe: Any, output: Output, *, whole: bool) -> None:
     """Applies the delta, which checks the weights that it touches, and the whole base if it can."""
     from efface.evaluation.identity import fingerprints, model_id
     from efface.evaluation.record import FILE, Evaluation
@@ -104,14 +104,13 @@ def _base(found: runs.Run, pipe: Any, output: Output, *, whole: bool) -> list[st
             "base    fits by samples of the weights that the delta touches; the others were not "
             "compared"
         )
-        return []
-    if model_id(pipe, fingerprints(pipe)) == measured.before.model:
-        output.say("base    the model that the delta was made for: every weight is equal")
-        return []
-    output.say(
-        "base    DIFFERENT: weights or settings are not those of the model that was measured"
-    )
-    return ["the base is not the model that was measured"]
+    elif model_id(pipe, fingerprints(pipe)) == measured.before.model:
+        output.say("base    the model that was measured: every weight is equal")
+    else:
+        output.say(
+            "base    fits by samples, but is not bit for bit the model that was measured: its "
+            "pictures decide"
+        )
 
 
 def _words(far: smoke.Difference, *, agrees: bool) -> str:

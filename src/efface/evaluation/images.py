@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -192,7 +192,7 @@ def _png(drawn: Drawn, place: int, source: Source, sample: Sample) -> bytes:
     return buffer.getvalue()
 
 
-def _read(path: Path, source: Source, sample: Sample) -> tuple[np.ndarray, Mapping[str, Any] | Any]:
+def _read(path: Path, source: Source, sample: Sample) -> tuple[np.ndarray, dict[str, Any]]:
     """Reads a picture and its note, and compares both with what should have been drawn.
 
     Raises:

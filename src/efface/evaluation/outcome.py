@@ -117,9 +117,9 @@ def _losses(evaluation: Evaluation) -> Iterator[str]:
         if text := _loss(label, rows, limits.least_kept):
             yield text
     for one in evaluation.measurements:
-        if one.metric == "presence" and one.role in STAYING and one.concept:
-            if text := _loss(one.concept, [one], limits.least_each):
-                yield text
+        single = one.metric == "presence" and one.role in STAYING and one.concept
+        if single and (text := _loss(single, [one], limits.least_each)):
+            yield text
 
 
 def _loss(label: str, rows: Sequence[Measurement], least: float) -> str:

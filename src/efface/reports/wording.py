@@ -72,7 +72,7 @@ VERDICTS: dict[Verdict, str] = {
     "invalid": "A measurement broke. No number is given, because none would mean anything.",
 }
 OUTCOMES: dict[OutcomeName, str] = {
-    "erased": "What was to go is gone from the pictures that were looked at, and the rest is there.",
+    "erased": "What was to go is gone from the pictures looked at, and the rest is there.",
     "partly erased": "What was to go is still in some of the pictures that must not show it.",
     "not erased": "What was to go is still there.",
     "others lost": "What was to go is gone, and so is more of the rest than may go.",
