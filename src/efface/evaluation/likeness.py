@@ -23,8 +23,8 @@ __all__ = [
 ]
 
 LEAST_OWN = 0.75
-"""Sound erasures of the bundled model have 0.96 or more, wrecks at most 0.64, but for noise of a third,
-which the judge finds (benchmarks/collapse.py)."""
+"""Sound erasures of the bundled model have 0.96 or more, and wrecks at most 0.64, but for noise of
+a third, which the judge finds (benchmarks/collapse.py)."""
 LEAST_SEEN = 0.5
 """Sound ones keep 0.92 or more of what the judge saw, wrecks at most 0.32 of it."""
 ROUGHNESS = (0.5, 2.0)
