@@ -3,6 +3,7 @@
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
                      [transfer] [implicit] [cost] [alone] [true_size]
                      [tradeoff] [collapse]
+python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 
 from benchmarks import (
     alone,
+    check,
     closed_form,
     collapse,
     cost,
@@ -47,6 +49,8 @@ EXPERIMENTS = {
 def main() -> None:
     """Runs those named on the command line, or all."""
     wanted = sys.argv[1:] or list(EXPERIMENTS)
+    if wanted[0] == "--check":
+        raise SystemExit(check.run(wanted[1:]))
     if wanted[0] == "presets" and wanted[1:] and not set(wanted[1:]) & set(EXPERIMENTS):
         presets.run(wanted[1:])
         return

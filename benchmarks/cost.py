@@ -61,7 +61,7 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], Authors]] = {
     ),
     "ant": (
         "paper-sd14-content",
-        {"originals": "disk"},
+        {},
         Authors((250 + 200) * (138 + 6 + 2), 2, "(250 + 20 maps x 10) x (sampling twice, 8)"),
     ),
     "trce_vision": (
@@ -75,7 +75,7 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], Authors]] = {
         Authors(3000 * 52, 1, "3000 x (sampling 30, 4 teacher, 2 student, 16 for anchors)"),
     ),
 }
-"""Method, preset, what makes it use the pool and little memory, and the authors' account; from the
+"""Method, preset, what makes it use the pool, and the authors' account; from the
 notes on their code. All but One and RealEra published none."""
 
 
@@ -133,12 +133,10 @@ def _sd15() -> Any:
 def _copies(method: Any, model: Any) -> float:
     """Gives the U-Net and what is kept or trained beside it, in U-Nets."""
     whole = sum(weight.numel() for weight in model.unet.parameters())
-    role, rank = method.trained()
-    layers = members(model, role).values()
-    if rank:
-        beside = sum(rank * (len(weight) + weight[0].numel()) for weight in layers)
-    elif getattr(method, "originals", "memory") == "disk":
-        beside = 0
+    trainable = method.trainable()
+    layers = members(model, trainable.role).values()
+    if trainable.rank:
+        beside = sum(trainable.rank * (len(weight) + weight[0].numel()) for weight in layers)
     else:
         beside = sum(weight.numel() for weight in layers)
     return float(1 + beside / whole)

@@ -21,7 +21,6 @@ from benchmarks.concepts import TRAINED_NOUNS
 from benchmarks.erasure import Bench, summary, unmeasured, write
 from efface.bundled import understood
 from efface.bundled.suites import emoji_suite
-from efface.diffusion.trajectories import sharing_pools
 
 RESULTS = Path(__file__).parent / "results" / "implicit"
 METHODS = (*training.METHODS, "trce", "trce_vision", "realera")
@@ -31,14 +30,13 @@ def run(methods: tuple[str, ...] = METHODS) -> None:
     """Measures what is missing, one line of output a result."""
     torch.set_num_threads(1)
     bench = Bench("emoji-reader")
-    with sharing_pools():
-        for method, concept, path in unmeasured(RESULTS, methods, TRAINED_NOUNS):
-            request = understood(efface.request(concept))
-            result = efface.erase(bench.pipe, request, method=method)
-            found = bench.measured(result.delta, emoji_suite(request, size="implicit"))
-            more = training.told(result) | {"command": "python -m benchmarks implicit"}
-            write(path, found, more)
-            print(f"{method:22} {concept:12} {summary(found)}", flush=True)
+    for method, concept, path in unmeasured(RESULTS, methods, TRAINED_NOUNS):
+        request = understood(efface.request(concept))
+        result = efface.erase(bench.pipe, request, method=method)
+        found = bench.measured(result.delta, emoji_suite(request, size="implicit"))
+        more = training.told(result) | {"command": "python -m benchmarks implicit"}
+        write(path, found, more)
+        print(f"{method:22} {concept:12} {summary(found)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -30,7 +30,6 @@ from efface.bundled import understood
 from efface.bundled.suites import emoji_suite
 from efface.bundled.vocabulary import NOUNS
 from efface.contracts import Suite
-from efface.diffusion.trajectories import sharing_pools
 from efface.errors import MeasurementFailed
 from efface.evaluation.record import Evaluation
 from efface.files import write_atomically
@@ -212,9 +211,8 @@ def run(methods: Sequence[str] = ()) -> None:
     """
     bench = Tuner()
     every = CANDIDATES | TRAINED
-    with sharing_pools():
-        for method in methods or every:
-            _choose(bench, method, every[method])
+    for method in methods or every:
+        _choose(bench, method, every[method])
 
 
 def _choose(bench: Tuner, method: str, candidates: tuple[dict[str, Any], ...]) -> None:

@@ -28,7 +28,6 @@ from benchmarks.erasure import Bench, summary, write
 from benchmarks.training import SEEDS, told
 from efface.bundled import understood, vocabulary
 from efface.bundled.suites import emoji_suite
-from efface.diffusion.trajectories import sharing_pools
 from efface.files import write_atomically
 
 RESULTS = Path(__file__).parent / "results" / "together"
@@ -58,11 +57,10 @@ def sweep() -> None:
     bench, rows = presets.Tuner(), []
     nouns = [one for one in TUNING if one in vocabulary.NOUNS]
     alone = json.loads((presets.RESULTS / "ant.json").read_text())["chosen"]
-    with sharing_pools():
-        for fusion in FUSIONS:
-            settings = alone | METHODS["ant"] | fusion
-            rows.append(bench.score("ant", settings, [nouns]))
-            print(fusion, {name: cell["rate"] for name, cell in rows[-1]["after"].items()})
+    for fusion in FUSIONS:
+        settings = alone | METHODS["ant"] | fusion
+        rows.append(bench.score("ant", settings, [nouns]))
+        print(fusion, {name: cell["rate"] for name, cell in rows[-1]["after"].items()})
     best = presets.chosen(rows)
     record = {"command": "python -m benchmarks.together sweep", "concepts": nouns, "rows": rows}
     record["chosen"] = best["settings"] if best else None
@@ -85,12 +83,11 @@ def run() -> None:
     bench = Bench()
     request = understood(efface.request(NOUNS))
     suite = emoji_suite(request, size="benchmark")
-    with sharing_pools():
-        for method, seed, path in missing():
-            result = efface.erase(bench.pipe, request, method=method, seed=seed, **METHODS[method])
-            found = bench.measured(result.delta, suite)
-            write(path, found, told(result) | {"command": "python -m benchmarks together"})
-            print(f"{method:22} {seed} {found.verdict:12} {summary(found)}", flush=True)
+    for method, seed, path in missing():
+        result = efface.erase(bench.pipe, request, method=method, seed=seed, **METHODS[method])
+        found = bench.measured(result.delta, suite)
+        write(path, found, told(result) | {"command": "python -m benchmarks together"})
+        print(f"{method:22} {seed} {found.verdict:12} {summary(found)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,6 @@ from benchmarks.concepts import STYLE_ANCHOR, TRAINED_NOUNS, TRAINED_STYLES
 from benchmarks.erasure import Bench, summary, write
 from efface.bundled import understood
 from efface.bundled.suites import emoji_suite
-from efface.diffusion.trajectories import sharing_pools
 
 RESULTS = Path(__file__).parent / "results" / "training"
 METHODS = (
@@ -54,16 +53,15 @@ def run(methods: tuple[str, ...] = METHODS) -> None:
     """Measures what is missing, one line of output a result."""
     torch.set_num_threads(1)
     bench = Bench()
-    with sharing_pools():
-        for method, concept, seed, path in missing():
-            if method not in methods:
-                continue
-            anchor = STYLE_ANCHOR if concept in TRAINED_STYLES else None
-            request = understood(efface.request(concept, anchor=anchor))
-            result = efface.erase(bench.pipe, request, method=method, seed=seed)
-            found = bench.measured(result.delta, emoji_suite(request, size="benchmark"))
-            write(path, found, told(result) | {"command": "python -m benchmarks training"})
-            print(f"{method:22} {concept:16} {seed} {summary(found)}", flush=True)
+    for method, concept, seed, path in missing():
+        if method not in methods:
+            continue
+        anchor = STYLE_ANCHOR if concept in TRAINED_STYLES else None
+        request = understood(efface.request(concept, anchor=anchor))
+        result = efface.erase(bench.pipe, request, method=method, seed=seed)
+        found = bench.measured(result.delta, emoji_suite(request, size="benchmark"))
+        write(path, found, told(result) | {"command": "python -m benchmarks training"})
+        print(f"{method:22} {concept:16} {seed} {summary(found)}", flush=True)
 
 
 def told(result: Any) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from benchmarks.concepts import TRAINED_NOUNS
 from benchmarks.erasure import Bench, summary, unmeasured, write
 from efface.bundled import understood
 from efface.bundled.suites import emoji_suite
-from efface.diffusion.trajectories import sharing_pools
 from efface.runs.transfer import distance, transferred
 
 RESULTS = Path(__file__).parent / "results" / "transfer"
@@ -29,12 +28,11 @@ def run() -> None:
     torch.set_num_threads(1)
     base, bench = efface.load("emoji"), Bench("emoji-remix")
     base.set_progress_bar_config(disable=True)
-    with sharing_pools():
-        for method, concept, path in unmeasured(RESULTS, METHODS, TRAINED_NOUNS):
-            request = understood(efface.request(concept))
-            result = efface.erase(base, request, method=method)
-            delta = transferred(result.delta, bench.pipe)
-            found = bench.measured(delta, emoji_suite(request, size="benchmark"))
-            apart = {"base_distance": distance(result.delta, bench.pipe)}
-            write(path, found, apart | {"command": "python -m benchmarks transfer"})
-            print(f"{method:6} {concept:16} {found.verdict:12} {summary(found)}", flush=True)
+    for method, concept, path in unmeasured(RESULTS, METHODS, TRAINED_NOUNS):
+        request = understood(efface.request(concept))
+        result = efface.erase(base, request, method=method)
+        delta = transferred(result.delta, bench.pipe)
+        found = bench.measured(delta, emoji_suite(request, size="benchmark"))
+        apart = {"base_distance": distance(result.delta, bench.pipe)}
+        write(path, found, apart | {"command": "python -m benchmarks transfer"})
+        print(f"{method:6} {concept:16} {found.verdict:12} {summary(found)}", flush=True)

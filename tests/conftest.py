@@ -1,5 +1,7 @@
 """Toy hosts, shape checks in the rooms of numerics, and a watch on the global random state."""
 
+from functools import cache
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,14 @@ ROOMS = ("deltas", "closed_form", "text", "diffusion", "training", "runs")
 install_import_hook([f"efface.{room}" for room in ROOMS], "beartype.beartype")
 
 WATCHED = (*ROOMS, "hosts", "methods", "conformance", "top")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Gives each worker tests that follow one another, which share fixtures of the session."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log)
 
 
 @pytest.fixture(autouse=True)
@@ -37,23 +47,50 @@ def _global_state():
 @pytest.fixture(scope="session")
 def tiny_sd1():
     """A toy pipeline in the layout of SD 1.x; tests leave it as they found it."""
-    return host("tiny_sd1")
+    return shared("tiny_sd1")
 
 
 @pytest.fixture(scope="session")
 def tiny_sd2():
     """A toy pipeline in the layout of SD 2.x; tests leave it as they found it."""
-    return host("tiny_sd2")
+    return shared("tiny_sd2")
 
 
 @pytest.fixture(scope="session")
 def tiny_double():
     """A toy pipeline in float64, for comparisons to rounding."""
-    return host("tiny_sd1", dtype=torch.float64)
+    return shared("tiny_sd1", dtype=torch.float64)
+
+
+@cache
+def shared(name, *, seed=0, dtype=torch.float32):
+    """Gives the toy host that all tests of a session share, and leave as they found it."""
+    return host(name, seed=seed, dtype=dtype)
 
 
 def host(name, *, seed=0, dtype=torch.float32):
-    """Builds a toy host by the name that a `Case` uses."""
+    """Builds a toy host by the name that a `Case` uses: ``tiny_<family>`` or with a variant.
+
+    A variant is the same network with another schedule: ``tiny_sd2_v`` predicts v, and the times
+    of ``tiny_flux_shifted`` depend on the size of the picture, as those of FLUX.1-dev do.
+    """
     from efface.hosts.families import tiny_pipeline
 
-    return tiny_pipeline(name.removeprefix("tiny_"), seed=seed, dtype=dtype)
+    family, _, variant = name.removeprefix("tiny_").partition("_")
+    pipeline = tiny_pipeline(family, seed=seed, dtype=dtype)
+    if variant:
+        held = pipeline.scheduler
+        pipeline.scheduler = type(held).from_config(held.config, **VARIANTS[variant])
+    return pipeline
+
+
+VARIANTS = {
+    "v": {"prediction_type": "v_prediction"},
+    "shifted": {
+        "use_dynamic_shifting": True,
+        "base_image_seq_len": 4,
+        "max_image_seq_len": 64,
+        "base_shift": 0.5,
+        "max_shift": 1.15,
+    },
+}

@@ -12,7 +12,6 @@ from typing import Any, Literal, get_args, get_origin
 from efface import registry
 from readme_tables import measured
 
-KINDS = {"erase": "Eraser", "steering": "Guide", "search": "Search for forget sets"}
 CELLS = (
     "Presence by the bundled judge before → after in per cent, with the 95 % interval of the "
     "latter; ↓ marks what should fall. [Measuring](../measuring.md) says how."
@@ -39,7 +38,7 @@ def _page(entry: registry.Entry, results: Path) -> str:
         entry.summary,
         _facts(found),
         _markdown(entry.doc),
-        f"## Use\n\n{_use(entry.name, found)}",
+        f"## Use\n\n{_use(entry.name)}",
         f"## Settings\n\n{_settings(entry)}",
     ]
     if found.presets():
@@ -51,24 +50,18 @@ def _page(entry: registry.Entry, results: Path) -> str:
 
 
 def _facts(found: type[Any]) -> str:
-    kind = next(name for verb, name in KINDS.items() if hasattr(found, verb))
     paper = found.paper
     facts = {
         "Paper": f"[{paper.title}](https://arxiv.org/abs/{paper.arxiv}) ({paper.year})",
-        "Kind": kind,
-        "Needs": ", ".join(sorted(found.needs)) or "nothing besides the concept",
-        "Changes": ", ".join(f"`{name}`" for name in sorted(getattr(found, "edits", ())))
-        or "nothing",
-        "Works on a folder that is not loaded": "yes" if getattr(found, "streams", False) else "no",
+        "Changes": ", ".join(f"`{name}`" for name in sorted(found.edits)),
+        "Works on a folder that is not loaded": "yes" if found.streams else "no",
         "Revision": str(found.revision),
     }
     rows = [f"| {name} | {value} |" for name, value in facts.items()]
     return "\n".join(["| | |", "| --- | --- |", *rows])
 
 
-def _use(name: str, found: type[Any]) -> str:
-    if not hasattr(found, "erase"):
-        return f"```python\n{name} = efface.registry.build('methods', '{name}')\n```"
+def _use(name: str) -> str:
     return (
         f"```\nefface erase {name} --concept pistol --out runs/pistol\n```\n\n"
         f'```python\nresult = efface.erase(pipe, "pistol", method="{name}")\n```'

@@ -1,4 +1,4 @@
-"""What methods, attacks, judges, metrics and models must offer; contracts hold no algorithm."""
+"""What methods, judges, metrics and models must offer; contracts hold no algorithm."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
 # At run time too: `Sample` is read back from JSON by its types.
-from efface.concepts import Concept, ErasureRequest
+from efface.concepts import Concept, ErasureRequest, wordings
 
 if TYPE_CHECKING:
     import torch
@@ -20,32 +20,25 @@ if TYPE_CHECKING:
     from efface.deltas.results import ErasureResult
 
 __all__ = [
-    "Attack",
-    "AttackTrial",
     "Better",
-    "DenoisingStep",
     "Eraser",
     "Estimate",
-    "ForgetSet",
-    "ForgetSetSearch",
-    "Guide",
     "ImageMetric",
     "Instrument",
     "Judge",
     "JudgeCard",
     "Method",
     "Monitor",
-    "Need",
     "Paper",
     "Role",
     "Sample",
     "SetMetric",
     "Suite",
     "TextToImage",
+    "Work",
     "silent",
 ]
 
-Need = Literal["prompts", "images", "labels", "anchor", "keep", "forget_data", "retain_data"]
 Role = Literal["erased", "synonym", "paraphrase", "neighbour", "kept", "general"]
 Better = Literal["higher", "lower"]
 Instrument = Literal["judge", "clip", "features", "pixels"]
@@ -81,14 +74,29 @@ class Paper:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Work:
+    """What a closed form reads and solves; plans count it."""
+
+    prompts: frozenset[str]
+    """Prompts that are encoded."""
+    rounds: int | None = None
+    """Rounds of solves that each need the layers' joint factor; None: a single solve."""
+    reweightings: int = 0
+    """Solves between which prompts are weighed anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Method(ABC):
     """Facts as class variables, settings as fields, presets by name."""
 
     paper: ClassVar[Paper]
-    needs: ClassVar[frozenset[Need]]
-    """What a request must hold for this method."""
     revision: ClassVar[int] = 1
     """Raised whenever the same settings and seed give another result."""
+
+    @property
+    def name(self) -> str:
+        """What it is called, which is the name of its file."""
+        return type(self).__module__.rpartition(".")[2]
 
     @classmethod
     def presets(cls) -> Mapping[str, Self]:
@@ -117,48 +125,10 @@ class Eraser(Method, Generic[ModelT]):
     ) -> ErasureResult:
         """Makes the delta that erases what the request names."""
 
-
-@dataclass(frozen=True)
-class DenoisingStep:
-    """Where sampling stands: step ``index`` of ``total`` at the scheduler's ``timestep``."""
-
-    index: int
-    total: int
-    timestep: int
-
-
-class Guide(Method, Generic[ModelT]):
-    """Steers sampling and changes no weight."""
-
-    @abstractmethod
-    def steering(
-        self, model: ModelT, request: ErasureRequest
-    ) -> Callable[[Float[Tensor, "batch c h w"], DenoisingStep], Float[Tensor, "batch c h w"]]:
-        """Gives the function that bends the latents after each denoising step."""
-
-
-@dataclass(frozen=True)
-class ForgetSet:
-    """Chosen concepts with weights between 0 and 1, hardest first."""
-
-    members: tuple[Concept, ...]
-    weights: tuple[float, ...]
-
-
-class ForgetSetSearch(Method, Generic[ModelT]):
-    """Finds the set of concepts that is hardest to forget."""
-
-    @abstractmethod
-    def search(
-        self,
-        model: ModelT,
-        candidates: Sequence[Concept],
-        *,
-        size: int,
-        generator: torch.Generator,
-        monitor: Monitor = silent,
-    ) -> ForgetSet:
-        """Chooses ``size`` of the candidates."""
+    def work(self, request: ErasureRequest) -> Work:
+        """Says what a closed form reads and solves for a request."""
+        concepts = [*(each.concept for each in request.erasures), *request.keep]
+        return Work(prompts=frozenset(text for each in concepts for text in wordings(each)) | {""})
 
 
 @dataclass(frozen=True)
@@ -251,36 +221,6 @@ class SetMetric(Protocol):
         self, images: Float[Tensor, "n 3 h w"], reference: Float[Tensor, "m 3 h w"]
     ) -> Estimate:
         """Measures how far the images are from the reference; pixels are 0 to 1."""
-
-
-@dataclass(frozen=True)
-class AttackTrial:
-    """One attempt to bring a concept back: the judge's probability, model evaluations so far."""
-
-    prompt: str
-    seed: int
-    presence: float
-    success: bool
-    evaluations: int
-
-
-class Attack(Method, Generic[ModelT]):
-    """Tries to bring an erased concept back with a given access to the model."""
-
-    access: ClassVar[Literal["text only", "embeddings", "gradients", "weights"]]
-
-    @abstractmethod
-    def attack(
-        self,
-        model: ModelT,
-        concept: Concept,
-        judge: Judge,
-        *,
-        budget: int,
-        generator: torch.Generator,
-        monitor: Monitor = silent,
-    ) -> tuple[AttackTrial, ...]:
-        """Spends at most ``budget`` model evaluations."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,7 +29,7 @@ class Refused(BadRequest):
 
 
 class MissingInput(EffaceError):
-    """A method needs something that the request does not hold, such as pictures or an anchor."""
+    """Something is missing that a measurement needs, such as a judge for the model."""
 
 
 class BadModel(EffaceError):

@@ -1,4 +1,4 @@
-"""What exists: methods, attacks, judges, metrics, found by file name and read, not imported."""
+"""What exists: methods, judges, metrics, found by file name and read, not imported."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import difflib
 import importlib
 import importlib.metadata
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from efface.errors import BadRequest
 
@@ -26,17 +26,21 @@ __all__ = [
     "load",
     "settings_of",
     "stage_names",
+    "without_retired",
 ]
 
-Kind: TypeAlias = Literal["methods", "attacks", "judges", "metrics"]
+Kind: TypeAlias = Literal["methods", "judges", "metrics"]
 
 _VERBS: dict[str, frozenset[str]] = {
-    "methods": frozenset({"erase", "steering", "search"}),
-    "attacks": frozenset({"attack"}),
+    "methods": frozenset({"erase"}),
     "judges": frozenset({"presence"}),
     "metrics": frozenset({"scores", "distance"}),
 }
 _ROOT = Path(__file__).parent
+
+RETIRED: dict[str, Any] = {"ema": 0.0, "patience": 0, "originals": "memory"}
+"""Settings that are gone, each with the value at which it did nothing: files that hold it are read
+as before."""
 
 
 @dataclass(frozen=True)
@@ -113,20 +117,50 @@ def build(kind: Kind, name: str, *, preset: str | None = None, **settings: Any) 
     """Makes a method or judge: class defaults, then the preset, then ``settings``.
 
     Raises:
-        BadRequest: an unknown name, preset or setting (with a suggestion), or a value out of range.
+        BadRequest: an unknown name, preset or setting (with a suggestion), a value out of range,
+            or a setting that is gone.
     """
     found = load(kind, name)
     base: dict[str, Any] = {}
+    known = [field.name for field in fields(found)] if is_dataclass(found) else []
+    given = without_retired({key: _tuples(value) for key, value in settings.items()}, known)
     if preset is not None:
         presets = found.presets()
         if preset not in presets:
             raise BadRequest(_unknown(f"preset of {name}", preset, presets))
         base = _values(presets[preset])
-    known = [field.name for field in fields(found)] if is_dataclass(found) else []
-    for given in settings:
-        if given not in known:
-            raise BadRequest(_unknown(f"setting of {name}", given, known))
-    return found(**{**base, **{key: _tuples(value) for key, value in settings.items()}})
+    for key, value in given.items():
+        if key not in known:
+            raise BadRequest(_unknown(f"setting of {name}", key, known))
+        _require_choice(found, key, value)
+    return found(**{**base, **given})
+
+
+def without_retired(settings: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
+    """Leaves out settings that are gone, so that files written before can be read.
+
+    Args:
+        settings: by name, as a file holds them.
+        known: the settings that there are.
+
+    Raises:
+        BadRequest: one that is gone had an effect, which nothing gives any more.
+    """
+    for name, value in settings.items():
+        if name not in known and name in RETIRED and value != RETIRED[name]:
+            raise BadRequest(
+                f"{name} is {value}, and this setting is gone: only {name} = {RETIRED[name]}, "
+                "which did nothing, is still read; leave it out, or take an older efface"
+            )
+    return {key: value for key, value in settings.items() if key in known or key not in RETIRED}
+
+
+def _require_choice(found: type[Any], name: str, value: Any) -> None:
+    """Refuses a value that is none of those that a setting names."""
+    hint = get_type_hints(found)[name]
+    allowed = get_args(hint)
+    if get_origin(hint) is Literal and value not in allowed:
+        raise BadRequest(f"{name} is '{value}'; choose one of: {', '.join(map(str, allowed))}")
 
 
 def stage_names(methods: Sequence[str]) -> list[str]:

@@ -6,10 +6,9 @@ import pytest
 
 from efface.training.checkpoints import Checkpointing, checkpointing
 from efface.training.settings import Training
-from tests.conformance.conftest import PARAMETERS, run
+from tests.conformance.conftest import TRAINED, run
 
 STOP = 7
-TRAINED = [each for each in PARAMETERS if "weight_change" in each.values[0].golden]
 
 
 @pytest.mark.parametrize("ran", TRAINED, indirect=True)

@@ -11,7 +11,8 @@ from efface.errors import BadRequest
 from efface.hosts.components import components, find
 from efface.runs.checks import inspect
 from tests.cases import CASES
-from tests.conftest import host
+from tests.conformance.conftest import CLOSED
+from tests.conftest import shared
 from tests.reference.families import readers, relative_change
 
 
@@ -23,7 +24,9 @@ def test_the_global_random_state_is_not_touched(ran):
     assert not ran.global_states_used
 
 
+@pytest.mark.parametrize("ran", CLOSED, indirect=True)
 def test_the_same_seed_gives_the_same_delta(ran):
+    """Of methods that train an interrupted run shows it: test_resuming."""
     again = ran.again().delta
     assert again.id == ran.result.delta.id
     for name, tensor in ran.result.delta.tensors().items():
@@ -44,7 +47,7 @@ def test_every_declared_component_that_the_model_has_changes(ran):
 def test_every_declared_component_is_in_some_case():
     for name in {case.method for case in CASES}:
         declared = registry.load("methods", name).edits
-        hosts = [host(case.host) for case in CASES if case.method == name]
+        hosts = [shared(case.host) for case in CASES if case.method == name]
         assert declared <= {part for each in hosts for part in components(each)}
 
 

@@ -119,6 +119,21 @@ def test_a_text_map_made_on_another_delta_follows_it(kind):
         compose([child])
 
 
+def test_a_child_among_strangers_meets_its_parent_as_strongly_as_it_is_applied():
+    """Its map multiplies base and half of the parent, and not what others changed beside them."""
+    model, half = toys.toy(), 0.5
+    before = toys.weights(model)[toys.KEY]
+    parent, stranger = toys.delta(model, toys.dense(3)), toys.delta(model, toys.low_rank(5))
+    with parent.apply(model, scale=half):
+        child = toys.delta(model, toys.text_map(30), parents=(parent.id,))
+    own = half * toys.dense(3)[toys.KEY].difference
+    beside = toys.drawn(5, 4, 2) @ toys.drawn(6, 2, toys.WIDTH)
+    patch = toys.text_map(30)[toys.MAP]
+    expected = before + beside + own + (before + own) @ patch.left @ patch.right
+    with parent.apply(model, scale=half), stranger.apply(model), child.apply(model):
+        assert torch.allclose(toys.weights(model)[toys.KEY], expected, rtol=1e-4, atol=1e-5)
+
+
 def test_deltas_come_off_in_reverse_order_only():
     model = toys.toy()
     before = toys.weights(model)

@@ -97,7 +97,7 @@ def test_a_batch_of_other_latents_is_not_taken_for_guidance(tiny_sd1):
     latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     found = []
     for delta in (own, shared(own)):
-        with delta.apply(tiny_sd1), denoiser.still():
+        with delta.apply(tiny_sd1), denoiser.inference_mode():
             times, texts = torch.full((2,), 500.0), denoiser.conditions(["", "pistol"])
             found.append(denoiser.predict(latents, times, texts))
     assert torch.equal(*found)

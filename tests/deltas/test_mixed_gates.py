@@ -27,7 +27,7 @@ def predictions(pipe):
     denoiser = Denoiser(pipe)
     start = torch.randn(1, *denoiser.latent_shape, generator=torch.Generator().manual_seed(1))
     times = torch.full((len(PROMPTS),), 500.0)
-    with denoiser.still():
+    with denoiser.inference_mode():
         return denoiser.predict(
             start.expand(len(PROMPTS), -1, -1, -1), times, denoiser.conditions(PROMPTS)
         )

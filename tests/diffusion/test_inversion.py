@@ -5,7 +5,7 @@ import torch
 
 import efface
 from efface.diffusion.denoising import Denoiser
-from efface.diffusion.inversion import inverted, purified, redrawn
+from efface.diffusion.inversion import inverted, redrawn
 from efface.errors import BadModel
 from tests.conftest import host
 from tests.methods.trained import ran
@@ -16,12 +16,6 @@ def emoji():
     pipe = efface.load("emoji")
     pipe.set_progress_bar_config(disable=True)
     return pipe
-
-
-def drawn(pipe, prompt="a twemoji emoji of a cat", seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    options = {"num_inference_steps": 10, "guidance_scale": 3.0, "output_type": "pt"}
-    return pipe(prompt, generator=generator, **options).images
 
 
 def test_a_picture_comes_again_from_its_noise(emoji):
@@ -36,13 +30,6 @@ def test_a_picture_comes_again_from_its_noise(emoji):
     elsewhere = torch.randn(1, *denoiser.latent_shape, generator=generator)
     other = redrawn(denoiser, elsewhere, asked, steps=40, guidance=1.0)
     assert float((other - clean).norm() / clean.norm()) > 0.5
-
-
-def test_purifying_without_an_erasure_keeps_the_picture(emoji):
-    picture = drawn(emoji)
-    same = purified(emoji, picture, "a twemoji emoji of a cat", steps=40, guidance=1.0)
-    assert same.shape == picture.shape
-    assert float((same - picture).abs().mean()) < 0.08
 
 
 def test_an_erasure_that_holds_the_empty_prompt_inverts_alike(tiny_sd1):

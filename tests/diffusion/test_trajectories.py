@@ -1,5 +1,7 @@
 """Denoisers of every family sample what their pipelines sample; pools hold what was visited."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from efface.concepts import Concept, request
 from efface.diffusion import trajectories
 from efface.diffusion.denoising import Denoiser
 from efface.diffusion.noise import guided
-from efface.diffusion.trajectories import sampled_pool, sharing_pools, stopped
+from efface.diffusion.trajectories import fresh_pool, sampled_pool, stopped
 from efface.errors import BadModel, BadRequest
 from efface.progress import watching
 from tests.cases import TRAINED
@@ -35,36 +37,13 @@ def sampled(request):
     return request.param, pipe, *pool_of(pipe)
 
 
-def test_a_trajectory_ends_where_the_pipeline_does(sampled):
-    family, pipe, denoiser, _, pool = sampled
-    start = pool.latents[:1]
-    sizes = {}
-    if family in ("sdxl", "sd3", "flux"):
-        height, width = (edge * pipe.vae_scale_factor for edge in start.shape[-2:])
-        sizes = {"height": height, "width": width}
-    held = pipe.scheduler
-    pipe.scheduler = denoiser.scheduler()
-    options = {"num_inference_steps": 4, "guidance_scale": 3.0, "output_type": "latent"} | sizes
-    try:
-        if family == "flux":
-            packed = pipe._pack_latents(start, 1, *start.shape[1:])
-            negative = {"negative_prompt": "", "true_cfg_scale": 3.0}
-            found = pipe("a cat", latents=packed, **options, **negative).images
-            found = pipe._unpack_latents(found, height, width, pipe.vae_scale_factor)
-        else:
-            found = pipe("a cat", latents=start, **options).images
-    finally:
-        pipe.scheduler = held
-    assert torch.allclose(found, pool.clean[:1], atol=1e-3)
-
-
 def test_a_pool_holds_every_visit_with_its_predictions(sampled):
     _, _, denoiser, conditions, pool = sampled
     assert len(pool) == 3 * 4
-    assert set(pool.places.tolist()) == {0, 1, 2, 3}
+    assert set(pool.step_index.tolist()) == {0, 1, 2, 3}
     some = pool[torch.tensor([2, 7])]
-    with denoiser.still():
-        again = denoiser.predict(some.latents, some.times, conditions[some.prompts])
+    with denoiser.inference_mode():
+        again = denoiser.predict(some.latents, some.times, conditions[some.prompt_index])
         without = denoiser.predict(some.latents, some.times, denoiser.conditions(["", ""]))
     assert torch.allclose(again, some.conditional, atol=1e-4)
     assert torch.allclose(without, some.unconditional, atol=1e-4)
@@ -74,25 +53,50 @@ def test_a_pool_holds_every_visit_with_its_predictions(sampled):
 def test_samples_stop_where_the_whole_run_passed(sampled):
     _, _, denoiser, conditions, pool = sampled
     places = torch.tensor([3, 1, 0])
-    start = pool[pool.places == 0]
+    start = pool[pool.step_index == 0]
     ended = stopped(
-        denoiser, conditions[start.prompts], start.latents, places, steps=4, guidance=3.0
+        denoiser, conditions[start.prompt_index], start.latents, places, steps=4, guidance=3.0
     )
     for sample, place in enumerate(places.tolist()):
-        passed = pool[(pool.places == place) & (pool.runs == sample)]
+        passed = pool[(pool.step_index == place) & (pool.trajectory_index == sample)]
         assert torch.allclose(ended[sample], passed.latents[0], atol=1e-4)
+
+
+def test_a_fresh_pool_asks_the_teacher_at_the_time_where_each_sample_stands(tiny_sd1):
+    """The time that the sampler would visit next, after as many steps as were done."""
+    denoiser = Denoiser(tiny_sd1)
+    conditions, seen = denoiser.conditions(PROMPTS), []
+    with torch.no_grad():
+        pool = fresh_pool(
+            denoiser,
+            conditions,
+            6,
+            steps=4,
+            guidance=3.0,
+            generator=torch.Generator().manual_seed(0),
+            teacher=lambda: contextlib.nullcontext(seen.append(denoiser.evaluations)),
+        )
+    draws = torch.Generator().manual_seed(0)
+    prompts = torch.randint(2, (6,), generator=draws)
+    done = torch.randint(4, (6,), generator=draws)
+    assert len(done.unique()) > 2
+    times = torch.tensor([751.0, 501.0, 251.0, 1.0], dtype=torch.float64)[done]
+    assert torch.equal(pool.times, times)
+    with denoiser.still():
+        conditional = denoiser.predict(pool.latents, times, conditions[prompts])
+    assert torch.allclose(pool.conditional, conditional, atol=1e-5)
 
 
 def test_one_step_of_a_pool_follows_from_its_entry(tiny_sd1):
     """Stored predictions at the stored time lead to the next entry: no time is off."""
     denoiser, _, pool = pool_of(tiny_sd1)
     scheduler = denoiser.ready(4)
-    run = pool[pool.runs == 1]
+    run = pool[pool.trajectory_index == 1]
     for place in range(3):
-        entry = run[run.places == place]
+        entry = run[run.step_index == place]
         steered = guided(entry.unconditional, entry.conditional, 3.0)
         after = scheduler.step(steered, entry.times[0].long(), entry.latents).prev_sample
-        assert torch.allclose(after, run[run.places == place + 1].latents, atol=1e-5)
+        assert torch.allclose(after, run[run.step_index == place + 1].latents, atol=1e-5)
 
 
 def test_evaluations_count_samples(tiny_sd1):
@@ -157,30 +161,7 @@ def test_sampling_tells_how_far_it_is(tiny_sd1, monkeypatch):
     seen = []
     with watching(lambda *heard: seen.append(heard)):
         pool_of(tiny_sd1)
-    assert seen == [("sampling trajectories", done, 8) for done in range(1, 9)]
+    done = [2, 4, 6, 8, 9, 10, 11, 12]
+    assert seen == [("sampling trajectories", each, 12) for each in done]
     pool_of(tiny_sd1)
     assert len(seen) == 8
-
-
-def test_equal_pools_are_shared_where_that_is_asked_for(tiny_sd1):
-    _, _, alone = pool_of(tiny_sd1)
-    with sharing_pools():
-        first, _, one = pool_of(tiny_sd1)
-        second, _, other = pool_of(tiny_sd1)
-        _, _, longer = pool_of(tiny_sd1, steps=5)
-    assert other.latents is one.latents
-    assert second.evaluations == first.evaluations
-    assert torch.equal(one.latents, alone.latents)
-    assert len(longer) != len(one)
-    _, _, after = pool_of(tiny_sd1)
-    assert after.latents is not one.latents
-
-
-def test_pools_of_edited_weights_are_not_taken_for_those_of_the_base():
-    pipe = host("tiny_sd1")
-    with sharing_pools():
-        _, _, before = pool_of(pipe)
-        with torch.no_grad():
-            next(pipe.unet.parameters()).add_(0.01)
-        _, _, after = pool_of(pipe)
-    assert not torch.equal(before.conditional, after.conditional)

@@ -6,7 +6,7 @@ import torch
 from efface.concepts import Concept, request
 from efface.contracts import Sample
 from efface.deltas.results import ErasureResult
-from efface.errors import BadRequest, NothingChanged
+from efface.errors import BadRequest, MeasurementFailed, NothingChanged
 from efface.evaluation.debias import Debias, debias
 from efface.evaluation.tallies import tally
 from tests.evaluation.conftest import AnsweringJudge
@@ -117,6 +117,21 @@ def test_a_picture_goes_to_the_likeliest_attribute_above_the_threshold_or_to_non
     found = tally(toy, samples, judge, concepts, steps=1, guidance=1.0)
     assert (found.attributes, found.present, found.pictures) == ((1, 1), 2, 3)
     assert found.shares().tolist() == pytest.approx([1 / 3, 1 / 3])
+
+
+@pytest.mark.parametrize("silent_about", ["cat", "tree", "pistol"])
+def test_no_answer_of_the_judge_is_not_counted_as_absence(toy, silent_about):
+    """Nothing is counted then: a share of pictures that were not scored would be a made-up one."""
+
+    def some(images, concept):
+        answers = torch.full((len(images),), 0.9)
+        answers[1] = torch.nan if concept.name == silent_about else 0.9
+        return answers
+
+    samples = [Sample("a pistol", seed, "erased", Concept(name="pistol")) for seed in range(3)]
+    attributes = [Concept(name="cat"), Concept(name="tree")]
+    with pytest.raises(MeasurementFailed, match=rf"no answer .* '{silent_about}' in 1 of 3"):
+        tally(toy, samples, AnsweringJudge(some), attributes, steps=1, guidance=1.0)
 
 
 def test_presence_is_not_made_up_where_the_judge_does_not_know_the_concept(toy):

@@ -111,7 +111,7 @@ def moved(pipe, delta, prompts):
     start = torch.randn(1, *denoiser.latent_shape, generator=torch.Generator().manual_seed(1))
     given = start.repeat(len(prompts), 1, 1, 1), torch.full((len(prompts),), 500.0)
     texts = denoiser.conditions(prompts)
-    with denoiser.still():
+    with denoiser.inference_mode():
         before = denoiser.predict(*given, texts)
         with delta.apply(pipe):
             return (denoiser.predict(*given, texts) - before).flatten(1).norm(dim=1)

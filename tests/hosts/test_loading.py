@@ -139,7 +139,7 @@ def reconfigured(folder):
 
 BREAKS = {
     "is missing": lambda folder: (folder / "model_index.json").unlink(),
-    "is not readable as JSON": lambda folder: (folder / "model_index.json").write_text("{"),
+    "not readable as JSON": lambda folder: (folder / "model_index.json").write_text("{"),
     "lists no parts": lambda folder: (folder / "model_index.json").write_text("{}"),
     "has no folder 'vae'": lambda folder: shutil.rmtree(folder / "vae"),
     "holds no safetensors file": lambda folder: (folder / WEIGHTS).unlink(),

@@ -171,7 +171,7 @@ def test_bad_folders_are_named(judge, tmp_path, clip_folder):
     with pytest.raises(BadModel, match=r"has no config\.json"):
         judge(folder=tmp_path)
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(BadModel, match="is not JSON"):
+    with pytest.raises(BadModel, match="not readable as JSON"):
         judge(folder=tmp_path)
     with pytest.raises(BadRequest, match=r"threshold is 1\.5"):
         judge(folder=clip_folder, threshold=1.5)

@@ -14,7 +14,7 @@ def predictions(pipe, prompt):
     denoiser = Denoiser(pipe)
     latents = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     times = torch.tensor([100.0, 500.0, 900.0])
-    with denoiser.still():
+    with denoiser.inference_mode():
         return denoiser.predict(latents, times, denoiser.conditions([prompt] * 3))
 
 
@@ -47,7 +47,7 @@ def test_moving_both_predictions_alike_costs_the_drift_alone():
     wanted = torch.zeros_like(pool.latents)
 
     def terms():
-        with run.denoiser.still():
+        with run.denoiser.inference_mode():
             return run.method._terms(run, pool, wanted, [])
 
     before = terms()

@@ -35,7 +35,7 @@ def test_the_first_loss_is_that_of_esd_at_late_latents(tiny_sd1):
     # Of one trajectory of two steps the second is late: there is one latent, and ESD's target.
     two = {"sampling_steps": 2, "parameters": "key_value"}
     _, pool = at_one_latent("esd", tiny_sd1, **two)
-    late = pool[pool.places == 1]
+    late = pool[pool.step_index == 1]
     target = negated(late.unconditional, late.unconditional, late.conditional, 1.0)
     esd = float((late.conditional - target).square().mean())
     found = ran("ant", tiny_sd1, **(ONE | PLAIN | two)).curves["reverse"][0]

@@ -9,6 +9,7 @@ from efface.diffusion.denoising import Denoiser
 from efface.diffusion.trajectories import stopped
 from efface.registry import load
 from efface.runs.gradient_runs import GradientRun
+from tests.conftest import shared
 from tests.methods.trained import TO_LAMP, made, one_step, ran
 
 
@@ -54,6 +55,38 @@ def test_with_noise_for_a_target_it_is_the_plain_denoising_loss(tiny_sd1):
         asked = run.prompts[wordings[some]].rows
         answer = tiny_sd1.unet(latents, times, encoder_hidden_states=asked)[0]
     assert found == pytest.approx(float((answer - noise).square().mean()), rel=1e-5)
+
+
+def mixed_diffusion(pipe, clean, noise, times):
+    """Gives latents and v = sqrt(a) n - sqrt(1 - a) z, by the scheduler's own a."""
+    share = pipe.scheduler.alphas_cumprod[times].reshape(-1, 1, 1, 1)
+    latents = share.sqrt() * clean + (1 - share).sqrt() * noise
+    return latents, share.sqrt() * noise - (1 - share).sqrt() * clean
+
+
+def mixed_flow(_, clean, noise, times):
+    """Gives latents and the velocity n - z at t / 1000 of the way."""
+    share = (times / 1000).reshape(-1, 1, 1, 1)
+    return (1 - share) * clean + share * noise, noise - clean
+
+
+@pytest.mark.parametrize(("toy", "mix"), [("sd2_v", mixed_diffusion), ("sd3", mixed_flow)])
+def test_with_noise_for_a_target_others_predict_their_true_velocity(toy, mix):
+    pipe = shared(f"tiny_{toy}")
+    settings = {"loss": "noise", "keep_weight": 0.0, "batch": 16, "steps": 1}
+    settings |= {"parameters": "cross_attention"}
+    found = ran("concept_ablation", pipe, TO_LAMP, **settings).curves["erase"][0]
+    method, generator = made("concept_ablation", **settings), torch.Generator().manual_seed(0)
+    run = GradientRun(method, pipe, TO_LAMP, generator=generator, monitor=silent)
+    clean, wordings = run.drawn(run.anchors)
+    draws = run.draws["batches"]
+    some = torch.randint(len(clean), (16,), generator=draws)
+    times = torch.randint(len(run.denoiser.process.noise), (16,), generator=draws)
+    noise = torch.randn(16, *clean.shape[1:], generator=draws)
+    latents, truth = mix(pipe, clean[some], noise, times)
+    with run.denoiser.still():
+        answer = run.denoiser.predict(latents, times.double(), run.prompts[wordings[some]])
+    assert found == pytest.approx(float((answer - truth).square().mean()), rel=1e-4)
 
 
 def test_pictures_of_the_anchor_are_drawn_with_guidance(tiny_sd1):

@@ -154,6 +154,34 @@ def test_surgery_changes_the_step_only_where_there_is_conflict(tiny_sd1):
     assert same == (bent.diagnostics["conflict_rate"] == 0)
 
 
+@pytest.mark.parametrize("retain_weight", [0.0, 0.5])
+def test_the_erasing_gradient_is_bent_and_the_retained_one_added_by_its_weight(
+    tiny_sd1, retain_weight
+):
+    """Where they conflict, g - (g.h / h.h) h + weight h, over all weights as one vector."""
+    run, clean, wordings = played(tiny_sd1, retain_weight=retain_weight)
+    judge = discriminator(edge=clean.shape[2], norm="group")
+    with run.training("key_value") as edit:
+        game = _Game(run.method, run, edit, judge, clean, wordings)
+        weights = [*edit.parameters.values()]
+        conflicts = []
+        for _ in range(6):
+            terms = game.losses(run.draws["batches"])
+            g, h = (flat_gradient(terms[name], weights) for name in ("erase", "retain"))
+            game.gradients(terms, edit.parameters)
+            found = torch.cat([weight.grad.flatten() for weight in weights])
+            bent = g - min(float(g @ h), 0.0) / float(h @ h) * h
+            assert torch.allclose(found, bent + retain_weight * h, rtol=1e-3, atol=1e-7)
+            conflicts.append(float(g @ h) < 0)
+        assert any(conflicts)
+
+
+def flat_gradient(term, weights):
+    """Gives the gradient of a term over all weights as one vector."""
+    found = torch.autograd.grad(term, weights, retain_graph=True)
+    return torch.cat([each.flatten() for each in found])
+
+
 def played(pipe, wanted=TO_LAMP, **settings):
     """Sets the game up as a run does, with the pictures of a toy pipeline."""
     generator = torch.Generator().manual_seed(0)
@@ -169,13 +197,13 @@ def test_the_table_holds_what_the_unedited_model_says_of_its_rows(tiny_sd1):
     judge = discriminator(edge=clean.shape[2], norm="group")
     with run.training("key_value") as edit:
         table = _Game(run.method, run, edit, judge, clean, wordings).table
-    assert table.rows.prompts.tolist() == wordings.repeat_interleave(3).tolist()
+    assert table.rows.prompt_index.tolist() == wordings.repeat_interleave(3).tolist()
     assert len(table.rows.times.unique()) > 6
     some = torch.tensor([7, 0, 7, 4])
     told = table[some]
-    asked = told.rows.prompts
+    asked = told.rows.prompt_index
     for prompts, found in ((run.prompts, told.concept), (run.anchors, told.anchor)):
-        with run.denoiser.still():
+        with run.denoiser.inference_mode():
             answer = run.denoiser.predict(told.rows.latents, told.rows.times, prompts[asked])
         fresh = run.denoiser.process.clean(told.rows.latents, answer, told.rows.times)
         assert torch.allclose(found, fresh, rtol=1e-4, atol=1e-4)

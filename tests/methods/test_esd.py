@@ -44,17 +44,6 @@ def test_the_first_loss_is_the_gap_times_one_plus_eta_squared(tiny_sd1):
     assert plain == pytest.approx(gap, rel=0.5)
 
 
-def test_the_newer_form_is_the_papers_with_one_less():
-    """e_f - eta' (e_c - e_0) with e_f = e_c is e_0 - (eta' - 1)(e_c - e_0)."""
-    from efface.diffusion.noise import negated
-
-    without, with_prompt = torch.randn(
-        2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    )
-    newer = negated(with_prompt, without, with_prompt, 2.5)
-    assert torch.allclose(newer, negated(without, without, with_prompt, 1.5), atol=1e-14)
-
-
 def test_an_anchor_is_where_the_target_starts(tiny_sd1):
     at_anchor = one_step("esd", tiny_sd1, TO_LAMP, negative_guidance=0.0)
     at_nothing = one_step("esd", tiny_sd1, PISTOL, negative_guidance=0.0)
@@ -118,8 +107,8 @@ def test_the_gradient_of_the_last_layer_is_the_one_derived_by_hand(tiny_sd1):
     run, pool = at_one_latent("esd", tiny_sd1, parameters="layers")
     layer, read = tiny_sd1.unet.conv_out, []
     handle = layer.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
-    with run.denoiser.still():
-        run.denoiser.predict(pool.latents, pool.times, run.prompts[pool.prompts])
+    with run.denoiser.inference_mode():
+        run.denoiser.predict(pool.latents, pool.times, run.prompts[pool.prompt_index])
     handle.remove()
     slope = 2 * 3.0 * (pool.conditional - pool.unconditional) / pool.conditional.numel()
     patches = torch.nn.functional.unfold(read[0], layer.kernel_size, padding=layer.padding)

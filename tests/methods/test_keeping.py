@@ -31,7 +31,7 @@ def test_some_kept_latents_are_held_without_a_prompt(tiny_sd1, share, without):
 
 def test_the_unedited_model_answers_as_wanted_with_a_prompt_and_without(tiny_sd1):
     run, ask = asked(tiny_sd1, keep_unconditional=0.5)
-    with run.denoiser.still():
+    with run.denoiser.inference_mode():
         answer = predicted(run.denoiser, [ask])[0]
     assert torch.allclose(answer, ask.target, rtol=1e-4, atol=1e-5)
     assert ask.weight == 2.0

@@ -40,7 +40,9 @@ def worst(pipe, wanted, enough, **settings):
         left, right = patches[branch.key].left.double(), patches[branch.key].right.double()
         edit = TextMap(left[: branch.width], right[:, : branch.width])
         moving = branch.erased_prompts(wanted.erasures, tokens="legacy", target="anchor")
-        found.append(float((moving.nearness(edit, branch.seen()) / enough).log().abs().max()))
+        found.append(
+            float((moving.nearness(edit, branch.value_factor()) / enough).log().abs().max())
+        )
     return max(found)
 
 

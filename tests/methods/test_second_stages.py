@@ -56,7 +56,7 @@ def test_a_safe_prediction_near_enough_moves_no_weight(tiny_sd1, margin, moves):
     run, pool = at_one_latent("esd", tiny_sd1)
     method = made("trce_vision", margin=margin)
     with gradients_at(tiny_sd1.unet.conv_out.weight) as seen:
-        now = run.denoiser.predict(pool.latents, pool.times, run.prompts[pool.prompts])
+        now = run.denoiser.predict(pool.latents, pool.times, run.prompts[pool.prompt_index])
         method.hinge(now, pool.conditional, pool.conditional + 1).backward()
     assert bool(seen[0].any()) == moves
     tiny_sd1.unet.zero_grad(set_to_none=True)

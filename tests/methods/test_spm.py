@@ -76,7 +76,7 @@ def predictions(pipe, prompts):
     start = torch.randn(1, *denoiser.latent_shape, generator=torch.Generator().manual_seed(1))
     latents = start.expand(len(prompts), -1, -1, -1)
     times = torch.full((len(prompts),), 500.0)
-    with denoiser.still():
+    with denoiser.inference_mode():
         return denoiser.predict(latents, times, denoiser.conditions(prompts))
 
 

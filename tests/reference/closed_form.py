@@ -98,12 +98,26 @@ def anchored(original, weight, pairs, kept, *, keep, ridge):
 
 
 def rece(
-    originals, layers, pairs, kept, *, rounds, strength, keep, ridge, aim="current", toward=None
+    originals,
+    layers,
+    pairs,
+    kept,
+    *,
+    rounds,
+    strength,
+    keep,
+    ridge,
+    aim="current",
+    toward=None,
+    erase=1.0,
+    held=(),
 ):
     """Repeats: find returning embeddings with all layers, erase them in every layer.
 
-    ``toward`` has a row for each of the pairs.
+    ``toward`` has a row for each of the pairs. ``held`` are rows that rounds hold beside what is
+    kept, each scaled by the root of its weight over that of kept rows.
     """
+    kept = [*kept, *held]
     for _ in range(rounds):
         back = [
             (returning(originals, layers, sources, strength=strength, toward=to), targets)
@@ -115,7 +129,7 @@ def rece(
                 for name, weight in layers.items()
             }
         else:
-            layers = uce(layers, back, kept, keep=keep, ridge=ridge)
+            layers = uce(layers, back, kept, erase=erase, keep=keep, ridge=ridge)
     return layers
 
 

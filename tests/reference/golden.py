@@ -27,13 +27,15 @@ def change(case):
     kept = [reference.states(pipe, "")[0]]
     kept += [reference.states(pipe, text)[0] for one in wanted.keep for text in wordings(one)]
     before = reference.key_value_layers(pipe.unet)
+    given = case.settings
     if case.method == "trce":
         ends = [
             reference.end_rows(pipe, text, _target(text, erasure))
             for erasure in wanted.erasures
             for text in wordings(erasure.concept)
         ]
-        after = reference.trce(before, ends, kept, keep=1e-3, ridge=1e-3)
+        weights = {"keep": given.get("keep_weight", 1e-3), "ridge": given.get("ridge", 1e-3)}
+        after = reference.trce(before, ends, kept, **weights)
         return reference.relative_change(before, after)
     if case.method == "realera":
         after = reference.realera(
@@ -43,19 +45,33 @@ def change(case):
             near=(0.9, 1.0),
             distance=0.45,
             beyond=(0.5, 0.85),
-            keep=0.1,
-            ridge=0.1,
+            keep=given.get("keep_weight", 0.1),
+            ridge=given.get("ridge", 0.1),
         )
         return reference.relative_change(before, after)
-    after = reference.uce(before, pairs, kept, erase=1.0, keep=1.0, ridge=0.5)
+    first = "first_" if case.method == "rece" else ""
+    erase = given.get("erase_scale", 1.0)
+    keep, ridge = given.get(f"{first}keep_scale", 1.0), given.get(f"{first}ridge", 0.5)
+    after = reference.uce(before, pairs, kept, erase=erase, keep=keep, ridge=ridge)
     if case.method == "rece":
+        keep = given.get("keep_scale", 0.1)
+        share = (erase * given.get("hold", 0.0) / keep) ** 0.5
+        held = [share * sources for sources, _ in pairs]
         if case.settings.get("rows", "all") == "all":
             empty = reference.states(pipe, "")[0]
             texts = [text for e in wanted.erasures for text in wordings(e.concept)]
             pairs = [(reference.states(pipe, text)[0], empty) for text in texts]
-        rounds = case.settings["rounds"]
         after = reference.rece(
-            before, after, pairs, kept, rounds=rounds, strength=0.1, keep=0.1, ridge=0.1
+            before,
+            after,
+            pairs,
+            kept,
+            rounds=given["rounds"],
+            strength=given.get("strength", 0.1),
+            keep=keep,
+            ridge=given.get("ridge", 0.1),
+            erase=erase,
+            held=held if share else (),
         )
     return reference.relative_change(before, after)
 
@@ -76,4 +92,6 @@ def _target(text, erasure):
 
 if __name__ == "__main__":
     for case in CASES:
+        if "change" not in case.golden:
+            continue
         sys.stdout.write(f"{case.name}: {change(case):.9f}\n")

@@ -1,17 +1,12 @@
 """The detectors around an erasure: nothing happened, everything broke, something is missing."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar
-
 import pytest
 import torch
 
-from efface.concepts import Concept, Erasure, ErasureRequest, request
-from efface.contracts import Method
+from efface.concepts import request
 from efface.deltas.patches import DensePatch, TextMapPatch
-from efface.errors import MissingInput, ModelCollapsed, NothingChanged
-from efface.runs.checks import inspect, require
+from efface.errors import ModelCollapsed, NothingChanged
+from efface.runs.checks import inspect
 from tests.deltas import toys
 
 MAP = "unet/key_value"
@@ -88,25 +83,3 @@ def test_an_emptied_layer_of_a_bare_network_is_an_error():
     made = toys.delta(network, {"model/weight": DensePatch(torch.full((2, 3), -1.0))})
     with pytest.raises(ModelCollapsed, match="model/weight, so the layer is gone"):
         inspect(network, made, PISTOL)
-
-
-@pytest.mark.parametrize(
-    "need", ["anchor", "keep", "images", "labels", "forget_data", "retain_data"]
-)
-def test_what_is_missing_is_named(need):
-    @dataclass(frozen=True, kw_only=True)
-    class Demanding(Method):
-        needs: ClassVar = frozenset({need})
-
-    with pytest.raises(MissingInput, match=f"'{need}'"):
-        require(Demanding(), request("pistol"))
-    full = Concept(name="pistol", images=(Path("one.png"),), labels=(3,))
-    require(
-        Demanding(),
-        ErasureRequest(
-            erasures=(Erasure(concept=full, anchor=Concept(name="lamp")),),
-            keep=(Concept(name="cat"),),
-            forget_data=Path("forget"),
-            retain_data=Path("retain"),
-        ),
-    )

@@ -90,8 +90,8 @@ def test_a_sample_is_known_by_all_its_fields():
 def test_names_are_suggested():
     with pytest.raises(BadRequest, match="did you mean rece"):
         registry.find("methods", "recce")
-    with pytest.raises(BadRequest, match="no attack called 'x'; known:"):
-        registry.find("attacks", "x")
+    with pytest.raises(BadRequest, match="no metric called 'x'; known:"):
+        registry.find("metrics", "x")
 
 
 def test_settings_are_read_from_the_source():

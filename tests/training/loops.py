@@ -43,7 +43,7 @@ def ran(settings, *, weight=None, terms=None, **options):
         monitor=lambda step, _, figures: rows.append((step, dict(figures))),
         steps=settings.steps,
     )
-    done = train(
+    train(
         terms or losses(weight),
         {"model/weight": weight},
         settings,
@@ -51,4 +51,4 @@ def ran(settings, *, weight=None, terms=None, **options):
         recording=recording,
         **options,
     )
-    return weight.detach(), rows, done
+    return weight.detach(), rows

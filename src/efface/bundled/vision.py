@@ -79,6 +79,7 @@ def load_network(path: Path) -> ConvNet:
     with safe_open(path, framework="pt") as file:
         header = file.metadata()
     widths = tuple(int(width) for width in header["widths"].split(","))
-    network = ConvNet(ConvNetShape(widths, int(header["outputs"])))
+    with torch.random.fork_rng(devices=[]):  # Layers draw first weights, which the file replaces.
+        network = ConvNet(ConvNetShape(widths, int(header["outputs"])))
     network.load_state_dict(load_file(path))
     return network.float().eval().requires_grad_(requires_grad=False)

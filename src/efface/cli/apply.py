@@ -30,6 +30,8 @@ class Apply(Drawing):
     """Another copy of the base model; by default the model that the run names."""
     in_place_copy: Path | None = None
     """Draw nothing; write a copy of the model's folder that has the delta in its weights."""
+    overwrite: bool = False
+    """Replace an older copy there, if nothing in it was added or changed since."""
 
 
 def run(arguments: list[str], output: Output) -> int:
@@ -55,7 +57,14 @@ def _copy(options: Apply, model: str, out: Path, output: Output) -> int:
         raise BadRequest("--in-place-copy draws nothing; leave out --prompt and --out")
     delta = runs.read_delta(options.source)
     with output.progress("copying and editing") as monitor:
-        made = edited_copy(folder_of_model(model), delta, out, scale=options.scale, monitor=monitor)
+        made = edited_copy(
+            folder_of_model(model),
+            delta,
+            out,
+            scale=options.scale,
+            overwrite=options.overwrite,
+            monitor=monitor,
+        )
     gate = runs.without_gate(delta)
     output.say(
         f"wrote {made.folder}: {made.bytes / 1e6:.1f} MB, {made.tensors} tensors changed{gate}",

@@ -107,6 +107,7 @@ def _stage(
     if not hasattr(found, "erase"):
         raise BadRequest(f"{name} erases nothing by itself; see: efface list methods")
     values = {key.replace("-", "_"): value for key, value in table.items()}
+    values = registry.without_retired(values, ["preset", *(each.name for each in fields(found))])
     own = values.pop("preset", None)
     usual = _default_preset(found, early["model"]) if own is None else str(own)
     preset = early["preset"] or usual

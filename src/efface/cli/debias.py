@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efface.cli import measuring, runs
-from efface.cli.folder import locked
+from efface.cli.folder import check_free, claimed, folders_of
 from efface.cli.hosts import BUNDLED, is_bundled, load_host
 from efface.cli.shell import Repeated, Shared, parse
 from efface.concepts import ConceptKind, request
@@ -53,10 +53,8 @@ class Debias(Shared):
 def run(arguments: list[str], output: Output) -> int:
     """Draws, counts and moves; saves the round that came nearest."""
     options, settings = read_flags(arguments)
-    if (options.out / runs.RECORD).exists() and not options.overwrite:
-        raise BadRequest(
-            f"{options.out} already holds a run; give another --out, or --overwrite to replace it"
-        )
+    protected = folders_of(options.model)
+    check_free(options.out, overwrite=options.overwrite, protected=protected)
     recipe = runs.Recipe(
         model=options.model,
         method=METHOD,
@@ -65,12 +63,11 @@ def run(arguments: list[str], output: Output) -> int:
         seed=options.seed,
         request=request(options.concept, keep=options.keep, kind=options.kind),
     )
-    with locked(options.out) as folder:
+    with claimed(options.out, overwrite=options.overwrite, protected=protected) as folder:
         result = again(load_host(options.model, output), recipe, output)
         with folder.staged() as staging:
             result.save(staging)
             runs.extend_record(staging, recipe)
-            measuring.forget(folder.path)
     _tell(options.out, result, settings, output)
     return 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,15 @@ if TYPE_CHECKING:
 
     from efface.contracts import Monitor
 
-__all__ = ["Sampling", "Shot", "draw", "sampling_for", "write_png"]
+__all__ = ["Sampling", "Shot", "check_drawing", "draw", "is_drawn", "sampling_for", "write_png"]
 
 _BATCH = 4
+_MOST_STEPS = 1000
+"""Steps that schedules are trained with; no more can be taken."""
+_NOTE = ("Software", "efface")
+"""What tells pictures of efface from others."""
+_SEEDS = range(-(2**63), 2**64)
+"""Seeds that a generator takes."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +50,31 @@ def sampling_for(
     """Gives the usual sampling of a model, with what the user set.
 
     Raises:
-        BadRequest: fewer than one step.
+        BadRequest: see `check_drawing`.
     """
     usual = _bundled() if is_bundled(model) else Sampling(50, 7.5)
-    if steps is not None and steps < 1:
-        raise BadRequest(f"steps is {steps}; a picture needs at least one")
-    return Sampling(
+    chosen = Sampling(
         usual.steps if steps is None else steps, usual.guidance if guidance is None else guidance
     )
+    check_drawing((), chosen)
+    return chosen
+
+
+def check_drawing(shots: Sequence[Shot], sampling: Sampling) -> None:
+    """Refuses what no model draws, before one is loaded.
+
+    Raises:
+        BadRequest: steps, guidance or a seed is out of range.
+    """
+    if not 1 <= sampling.steps <= _MOST_STEPS:
+        raise BadRequest(
+            f"steps is {sampling.steps}; a picture needs at least one, and schedules have up to "
+            f"{_MOST_STEPS}"
+        )
+    if not math.isfinite(sampling.guidance):
+        raise BadRequest(f"guidance is {sampling.guidance}; give a number, such as 7.5")
+    if odd := [shot.seed for shot in shots if shot.seed not in _SEEDS]:
+        raise BadRequest(f"the seed is {odd[0]}; give a whole number of at most 64 bits")
 
 
 def _bundled() -> Sampling:
@@ -69,6 +93,10 @@ def draw(pipe: Any, shots: Sequence[Shot], sampling: Sampling, monitor: Monitor)
     from efface.contracts import Sample
     from efface.evaluation import drawing
 
+    check_drawing(shots, sampling)
+    trained = getattr(pipe.scheduler.config, "num_train_timesteps", None) or _MOST_STEPS
+    if sampling.steps > trained:
+        raise BadRequest(f"steps is {sampling.steps}; this model's schedule has {trained}")
     samples = [Sample(shot.prompt, shot.seed, "general") for shot in shots]
     pictures: list[Image] = []
     for first in range(0, len(samples), _BATCH):
@@ -79,10 +107,23 @@ def draw(pipe: Any, shots: Sequence[Shot], sampling: Sampling, monitor: Monitor)
     return pictures
 
 
+def is_drawn(path: Path) -> bool:
+    """Says whether a file is a picture that `write_png` wrote."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        start = file.read(200)
+    return start.startswith(b"\x89PNG") and b"\0".join(each.encode() for each in _NOTE) in start
+
+
 def write_png(picture: Image, path: Path) -> None:
     """Writes a PNG in one step."""
+    from PIL.PngImagePlugin import PngInfo
+
     from efface.files import write_atomically
 
+    note = PngInfo()
+    note.add_text(*_NOTE)
     content = io.BytesIO()
-    picture.save(content, format="PNG")
+    picture.save(content, format="PNG", pnginfo=note)
     write_atomically(path, content.getvalue())

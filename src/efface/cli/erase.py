@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from efface.cli import measuring, previews, runs, smoke
 from efface.cli.choosing import Choosing, choose, overview
 from efface.cli.drawing import sampling_for
-from efface.cli.folder import RunFolder, locked
-from efface.cli.hosts import Wanted, host_for, is_bundled, request_for
-from efface.errors import BadRequest
+from efface.cli.folder import RunFolder, claimed, folders_of, locked
+from efface.cli.hosts import Wanted, host_for, is_bundled, load_host, request_for
+from efface.errors import BadRequest, EffaceError
 from efface.evaluation.limits import Limits
 
 if TYPE_CHECKING:
@@ -86,8 +87,13 @@ def run(arguments: list[str], output: Output) -> int:
     reason = measuring.unmeasurable(recipe) if options.evaluate else "not measured"
     if reason is None:
         measuring.suite_of(plan, recipe)
-    with locked(options.out) as folder:
-        _refuse_to_replace(options)
+    if reason is None and not options.overwrite and _lacks_evaluation(options.out, recipe):
+        output.say(f"{options.out} holds this very run, not measured yet; going on with that")
+        with locked(options.out) as folder:
+            pipe = load_host(options.model, output)
+            return measuring.measure(folder, pipe, plan, output)
+    protected = folders_of(options.model)
+    with claimed(options.out, overwrite=options.overwrite, protected=protected) as folder:
         pipe = _fill(folder, recipe, options, output, again)
         if reason is None:
             return measuring.measure(folder, pipe, plan, output)
@@ -128,17 +134,21 @@ def _fill(
     )
     if place.is_dir() and not any(place.iterdir()):
         place.rmdir()
-    with folder.staged() as staging:
+    trouble: EffaceError | KeyboardInterrupt | None = None
+    with folder.staged(keep=[previews.FOLDER] if options.preview else []) as staging:
         result.save(staging)
         runs.extend_record(staging, recipe)
-        measuring.forget(folder.path)
-        if not options.preview:
-            previews.forget(folder.path)
+        try:
+            if pictures:
+                _keep_pictures(staging, pipe, result.delta, recipe, output)
+        except (EffaceError, KeyboardInterrupt) as error:  # What was trained is not lost with it.
+            trouble = error
+            shutil.rmtree(staging / smoke.FOLDER, ignore_errors=True)
     output.after_interrupt = f"the delta is saved; go on with: efface evaluate {options.out}"
+    if trouble is not None:
+        raise trouble
     output.say(f"erased in {result.seconds:.1f} s: {options.out / runs.DELTA}")
     output.say(*_cache_lines(result.diagnostics.get("keep_cache"), options.cache))
-    if pictures:
-        _keep_pictures(folder, pipe, result.delta, recipe, output)
     return pipe
 
 
@@ -153,16 +163,19 @@ def _cache_lines(told: Mapping[str, Any] | None, folder: Path | None) -> list[st
 
 
 def _keep_pictures(
-    folder: RunFolder, pipe: Any, delta: Delta, recipe: runs.Recipe, output: Output
+    folder: Path, pipe: Any, delta: Delta, recipe: runs.Recipe, output: Output
 ) -> None:
     shots = smoke.shots_for(recipe.request)
     sampling = sampling_for(recipe.model, steps=smoke.STEPS)
-    with folder.staged() as staging, output.progress("drawing the smoke set") as monitor:
-        smoke.write_smoke(staging, smoke.drawn(pipe, delta, shots, sampling, monitor), sampling)
+    with output.progress("drawing the smoke set") as monitor:
+        smoke.write_smoke(folder, smoke.drawn(pipe, delta, shots, sampling, monitor), sampling)
 
 
-def _refuse_to_replace(options: Erase) -> None:
-    if (options.out / runs.RECORD).exists() and not options.overwrite:
-        raise BadRequest(
-            f"{options.out} already holds a run; give another --out, or --overwrite to replace it"
-        )
+def _lacks_evaluation(out: Path, recipe: runs.Recipe) -> bool:
+    """Tells the run of this very command, which was killed before it was measured."""
+    if not (out / runs.RECORD).is_file() or (out / measuring.EVALUATION).exists():
+        return False
+    try:
+        return runs.same_recipe(runs.recipe_of(out), recipe)
+    except EffaceError:
+        return False

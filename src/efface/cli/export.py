@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,6 +14,7 @@ from efface.cli import runs
 from efface.cli.hosts import folder_of_model, host_for
 from efface.cli.shell import Shared, parse
 from efface.errors import BadRequest
+from efface.files import check_place, parse_json, replacing, seal, write_atomically
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -25,7 +25,8 @@ __all__ = ["Export", "Format", "Job", "run"]
 Format: TypeAlias = Literal[
     "diffusers", "component", "diffusers-lora", "peft", "kohya", "spm", "adapter"
 ]
-CARDS = ("card.md", "card.json")
+_FILES: tuple[Format, ...] = ("kohya", "spm", "adapter")
+"""Formats that are one file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ class Export(Shared):
     rank: int | None = None
     """Cut LoRA files to this rank; what is lost is told. Needed where a change is dense."""
     overwrite: bool = False
-    """Replace what is there."""
+    """Replace an older export there, if nothing in it was added or changed since."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Job:
     found: runs.Run
     model: str
     output: Output
+    place: Path
+    """Where to write; it becomes ``options.out``."""
 
     @property
     def delta(self) -> Delta:
@@ -78,34 +81,94 @@ def run(arguments: list[str], output: Output) -> int:
     """
     about = "Writes a run's delta in the files that other tools read."
     options = parse(Export, arguments, prog="efface export", description=about)
+    from efface.exchange.low_rank import check_exportable
+
     found = runs.open_run(options.source)
-    _make_room(options)
+    check_exportable(found.delta, scale=options.scale, rank=options.rank)
     model = options.model or runs.recipe_of(options.source).model
-    told = _WRITERS[options.as_](Job(options, found, model, output))
+    protected = _check_out(options, found, model)
+    cards = _cards(found, options)
+    with replacing(options.out, overwrite=options.overwrite, protected=protected) as place:
+        told = _WRITERS[options.as_](Job(options, found, model, output, place))
+        if place.is_dir():
+            seal(_with_cards(place, found, options))
+        for card, content in cards.items():
+            write_atomically(card, content)
     told += runs.without_gate(found.delta)
-    place = options.out if options.out.is_dir() else options.out.parent
-    cards = [] if options.as_ == "diffusers" else _copy_cards(found.folder, place, options)
+    told += _left_out(found)
     output.say(f"wrote {options.out}: {told}", *(f"wrote {card}" for card in cards))
     fields_told = {"as": options.as_, "out": str(options.out), "told": told}
     output.result({**fields_told, "delta": found.delta.id, "scale": options.scale})
     return 0
 
 
-def _make_room(options: Export) -> None:
-    taken = options.out.exists() and not (options.out.is_dir() and not any(options.out.iterdir()))
-    if taken and not options.overwrite:
-        raise BadRequest(f"{options.out} is there already; give another --out, or --overwrite")
-    if taken and options.out.is_dir():
-        shutil.rmtree(options.out)
+def _check_out(options: Export, found: runs.Run, model: str) -> list[Path]:
+    """Refuses places that must not be written to; gives what must stay.
+
+    Raises:
+        BadRequest: it is taken, protected, or of the wrong kind; see `check_place`.
+    """
+    base = Path(model)
+    if base.is_dir() and base.resolve() in options.out.resolve().parents:
+        raise BadRequest(f"{options.out} lies inside the model {base}; give a name outside of it")
+    protected = [found.folder, *([base] if base.exists() else [])]
+    check_place(options.out, overwrite=options.overwrite, protected=protected)
+    if options.as_ in _FILES and options.out.is_dir():
+        raise BadRequest(f"{options.out} is a folder, and {options.as_} is one file; name a file")
+    return protected
 
 
-def _copy_cards(run_folder: Path, place: Path, options: Export) -> list[Path]:
-    written = []
-    for name in CARDS:
-        if (run_folder / name).exists():
-            own = f"{options.out.stem}.{name}" if place == options.out.parent else name
-            written.append(Path(shutil.copyfile(run_folder / name, place / own)))
-    return written
+def _cards(found: runs.Run, options: Export) -> Mapping[Path, bytes]:
+    """Gives what is written beside a file: the run's cards, under the file's name.
+
+    Raises:
+        BadRequest: there is something else of that name.
+    """
+    from efface.exchange.cards import cards_of
+
+    if options.as_ not in _FILES:
+        return {}
+    cards = {
+        options.out.with_name(f"{options.out.stem}.{card.name}"): card.read_bytes()
+        for card in cards_of(found.folder, found.delta.id)[0]
+    }
+    for card, content in cards.items():
+        known = not card.exists() or (card.is_file() and card.read_bytes() == content)
+        if card.is_symlink() or not (known or (options.overwrite and _is_card(card))):
+            raise BadRequest(f"{card} is there already, beside {options.out}; give another --out")
+    return cards
+
+
+def _is_card(file: Path) -> bool:
+    """Tells a card that efface wrote."""
+    if not file.is_file():
+        return False
+    if file.suffix != ".json":
+        return b"\n- concept-erasure\n" in file.read_bytes()
+    try:
+        values = parse_json(file.read_bytes(), str(file))
+    except BadRequest:
+        return False
+    return isinstance(values, dict) and {"verdict", "identity", "scope"} <= values.keys()
+
+
+def _with_cards(place: Path, found: runs.Run, options: Export) -> Path:
+    from efface.exchange.cards import cards_of
+
+    if options.as_ != "diffusers":
+        for card in cards_of(found.folder, found.delta.id)[0]:
+            write_atomically(place / card.name, card.read_bytes())
+    return place
+
+
+def _left_out(found: runs.Run) -> str:
+    """Says that the run's cards are of another delta."""
+    from efface.exchange.cards import cards_of
+
+    names = ", ".join(card.name for card in cards_of(found.folder, found.delta.id)[1])
+    return (
+        f"; left out {names}, which are of another delta: evaluate the run again" if names else ""
+    )
 
 
 def _lora(job: Job, *, writer: str) -> str:
@@ -115,37 +178,36 @@ def _lora(job: Job, *, writer: str) -> str:
 
     text_only = job.delta.patches.keys() <= TEXT_KEYS.keys()
     host = host_for(job.model, "uce", job.output, pictures=not text_only)
-    layers = layers_of(job.delta, host, scale=job.options.scale, rank=job.options.rank)
+    scale, rank = job.options.scale, job.options.rank
+    layers = layers_of(job.delta, host, scale=scale, rank=rank, biases=writer == "write_kohya")
     if writer == "write_spm":
-        erasures = job.delta.provenance.request["erasures"]
-        prompts = [each["concept"]["name"] for each in erasures]
-        spm_files.write_spm(layers, job.options.out, job.facts, prompts=prompts)
+        prompts, gated = spm_files.prompts_of(job.delta), job.delta.gate is not None
+        spm_files.write_spm(layers, job.place, job.facts, prompts=prompts, gated=gated)
     else:
         write: Callable[..., Path] = getattr(lora_files, writer)
-        write(layers, job.options.out, job.facts)
-    rank = max(layer.rank for layer in layers.by_module.values())
+        write(layers, job.place, job.facts)
     lost = f"{layers.lost:.2%} of the change is lost" if layers.lost else "nothing is lost"
-    return f"{len(layers.by_module)} layers of rank {rank}, {lost}"
+    full = f" and {len(layers.full)} biases and norms, for ComfyUI alone" if layers.full else ""
+    return f"{len(layers.by_module)} layers of rank {layers.rank}{full}, {lost}"
 
 
 def _adapter(job: Job) -> str:
     from efface.exchange.adapter import write_adapter
 
-    write_adapter(job.delta, job.options.out, job.facts, scale=job.options.scale)
-    size = job.options.out.stat().st_size / 1e6
+    write_adapter(job.delta, job.place, job.facts, scale=job.options.scale)
+    size = job.place.stat().st_size / 1e6
     return f"{size:.2f} MB for prompt embeddings, of every checkpoint with this text encoder"
 
 
 def _diffusers(job: Job) -> str:
+    from efface.exchange.cards import cards_of
     from efface.exchange.folders import write_folder
 
-    card = job.found.folder / "card.md"
-    text = card.read_text("utf-8") if card.exists() else None
+    own = cards_of(job.found.folder, job.delta.id)[0]
+    text = next((card.read_text("utf-8") for card in own if card.name == "card.md"), None)
     base, scale = folder_of_model(job.model), job.options.scale
     with job.output.progress("copying and editing") as monitor:
-        made = write_folder(
-            base, job.delta, job.options.out, card=text, scale=scale, monitor=monitor
-        )
+        made = write_folder(base, job.delta, job.place, card=text, scale=scale, monitor=monitor)
     left = f"; left out {', '.join(made.left_out)}" if made.left_out else ""
     return f"{made.tensors} tensors changed, {made.bytes / 1e6:.1f} MB{left}"
 
@@ -156,7 +218,7 @@ def _component(job: Job) -> str:
     base = folder_of_model(job.model)
     with job.output.progress("copying and editing") as monitor:
         copy = partial(write_folder, base, job.delta, scale=job.options.scale, monitor=monitor)
-        parts = write_component(job.delta, job.options.out, copy)
+        parts = write_component(job.delta, job.place, copy)
     return f"{', '.join(parts)} alone, edited"
 
 

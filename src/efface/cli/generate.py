@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from efface.cli import drawing, runs
 from efface.cli.hosts import BUNDLED, load_host
@@ -31,7 +32,7 @@ class Drawing(Shared):
     steps: int | None = None
     """Denoising steps; by default 20 for the bundled model, 50 for others."""
     guidance: float | None = None
-    """Classifier-free guidance scale; by default 4 for the bundled model, 7.5 for others."""
+    """Classifier-free guidance scale; by default 3 for the bundled model, 7.5 for others."""
     scale: float = 1.0
     """How much of the deltas to apply: 0 is the base model, 1 the erased one."""
 
@@ -65,25 +66,39 @@ def draw_with(options: Drawing, model: str, deltas: tuple[Path, ...], output: Ou
         raise BadRequest("nothing to draw: give --prompt TEXT, once per picture")
     if options.out is None:
         raise BadRequest("nowhere to draw to: give --out FILE.png")
+    places = _places(options.out, len(options.prompt))
+    if not math.isfinite(options.scale):
+        raise BadRequest(f"scale is {options.scale}; give a number, 1 for the whole change")
+    shots = [drawing.Shot(prompt, options.seed) for prompt in options.prompt]
+    drawing.check_drawing(
+        shots, drawing.sampling_for(model, steps=options.steps, guidance=options.guidance)
+    )
     changes = [runs.read_delta(path) for path in deltas]
     sampling = drawing.sampling_for(model, steps=options.steps, guidance=options.guidance)
     pipe = load_host(model, output)
-    shots = [drawing.Shot(prompt, options.seed) for prompt in options.prompt]
     with ExitStack() as applied, output.progress("drawing") as monitor:
         for change in changes:
             applied.enter_context(change.apply(pipe, scale=options.scale))
         pictures = drawing.draw(pipe, shots, sampling, monitor)
-    written = _write(pictures, options.out)
-    output.say(*(f"wrote {path}" for path in written))
-    output.result({"images": [str(path) for path in written], "deltas": [c.id for c in changes]})
+    for picture, path in zip(pictures, places, strict=True):
+        drawing.write_png(picture, path)
+    output.say(*(f"wrote {path}" for path in places))
+    output.result({"images": [str(path) for path in places], "deltas": [c.id for c in changes]})
     return 0
 
 
-def _write(pictures: list[Any], out: Path) -> list[Path]:
-    """Writes each picture whole or not at all."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    single = len(pictures) == 1
-    names = [out if single else out.with_stem(f"{out.stem}-{i}") for i in range(len(pictures))]
-    for picture, path in zip(pictures, names, strict=True):
-        drawing.write_png(picture, path)
-    return names
+def _places(out: Path, count: int) -> list[Path]:
+    """Names the files of so many pictures.
+
+    Raises:
+        BadRequest: they are not to be PNG files, or replace something that efface did not draw.
+    """
+    if out.suffix.lower() != ".png":
+        raise BadRequest(f"{out} does not end in .png, and pictures are written as PNG; rename it")
+    places = [out if count == 1 else out.with_stem(f"{out.stem}-{i}") for i in range(count)]
+    for place in places:
+        if place.is_symlink():
+            raise BadRequest(f"{place} is a link, and links are not replaced; give another --out")
+        if place.exists() and not drawing.is_drawn(place):
+            raise BadRequest(f"{place} is there already and efface did not draw it; rename --out")
+    return places

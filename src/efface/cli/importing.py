@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from efface.cli import runs
-from efface.cli.folder import locked
+from efface.cli.folder import claimed, folders_of
 from efface.cli.hosts import BUNDLED, Wanted, load_host, request_for
 from efface.cli.shell import Repeated, Shared, parse
 from efface.concepts import ConceptKind
-from efface.errors import BadRequest
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -28,7 +27,7 @@ class Import(Shared):
     """What to import, and what it is said to be."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """LoRA, edited weights (safetensors or .pt), or folder of an edited network."""
+    """LoRA, edited weights (safetensors or pickle), or folder of an edited network or pipeline."""
     concept: Repeated = ()
     """What it is said to erase; repeat for several. This is what will be measured."""
     out: Path
@@ -39,8 +38,11 @@ class Import(Shared):
     """What the names are; by default an object, or what the bundled model knows the word as."""
     keep: Repeated = ()
     """What should have stayed; repeat for several."""
-    part: Literal["unet", "transformer", "text_encoder"] = "unet"
-    """The network that edited weights belong to; LoRA files say it themselves."""
+    part: (
+        Literal["unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae"]
+        | None
+    ) = None
+    """The one network to read; by default all that the file is of."""
     gate: Literal["linear", "official", "none"] = "linear"
     """How SPM's membranes open: for prompts like those erased, squared as released, or always."""
     unconditional: Literal["own", "same"] = "own"
@@ -62,9 +64,8 @@ def run(arguments: list[str], output: Output) -> int:
     from efface.exchange.imports import import_delta
     from efface.runs.checks import inspect
 
-    with locked(options.out) as folder:
-        if (options.out / runs.RECORD).exists() and not options.overwrite:
-            raise BadRequest(f"{options.out} already holds a run; give another --out")
+    protected = [options.source, *folders_of(options.model)]
+    with claimed(options.out, overwrite=options.overwrite, protected=protected) as folder:
         pipe = load_host(options.model, output)
         began = time.perf_counter()
         made = import_delta(
@@ -96,7 +97,8 @@ def run(arguments: list[str], output: Output) -> int:
     output.say(f"read {options.source} as {made.layout}: {tensors} tensors changed")
     if made.unused:
         some = ", ".join(made.unused[:3])
-        output.say(f"{len(made.unused)} keys of it belong to nothing in the model: {some} ...")
+        output.say(f"{len(made.unused)} keys of it are of nothing that is read: {some} ...")
+    output.say(*made.notes)
     if made.layout != "edited weights":
         output.say(_opening(made))
     output.say(f"wrote {options.out}; measure it with: efface evaluate {options.out}")
@@ -111,5 +113,5 @@ def _opening(made: Imported) -> str:
     if made.opens_for:
         return f"its membranes open as far as a prompt is like: {', '.join(made.opens_for)}"
     if made.layout == "SPM":
-        return "it acts on every prompt, as --gate none asks"
+        return "it acts on every prompt, as --gate none asks or its header says"
     return "it acts on every prompt: its header names no erased prompts, so it gets no gate"

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from efface.cli import runs
-from efface.cli.folder import locked
+from efface.cli.folder import claimed, folders_of, locked
 from efface.cli.hosts import BUNDLED, Wanted, is_bundled, load_host, request_for
 from efface.cli.shell import Repeated, Shared, parse
 from efface.concepts import Concept, ConceptKind, described, names
 from efface.errors import BadRequest, MissingInput
+from efface.files import check_place, replacing
 from efface.hosts import loading
 
 if TYPE_CHECKING:
@@ -137,14 +138,16 @@ def _add(options: Add, output: Output) -> int:
     )
     pipe = load_host(model, output)
     with locked(options.ledger):
-        if not started:
-            _start(options, pipe)
-        elif options.keep or options.preset:
-            raise BadRequest(f"{options.ledger} has its keep set and settings; start a new ledger")
-        before = {entry.id for entry in Ledger.open(options.ledger).entries}
-        grown = Ledger.open(options.ledger).add(
-            pipe, request, id=options.id, date=options.date, weight=options.weight
-        )
+        if (options.ledger / FILE).exists():
+            book = Ledger.open(options.ledger)
+            if options.keep or options.preset:
+                raise BadRequest(
+                    f"{options.ledger} has its keep set and settings; start a new ledger"
+                )
+        else:
+            book = _start(options, pipe)
+        before = {entry.id for entry in book.entries}
+        grown = book.add(pipe, request, id=options.id, date=options.date, weight=options.weight)
     new = next(entry for entry in grown.entries if entry.id not in before)
     output.say(f"added {new.id}: {_erases(new)} ({len(grown.active)} active)")
     output.result({"ledger": str(options.ledger), "id": new.id, "active": len(grown.active)})
@@ -157,7 +160,7 @@ def _start(options: Add, pipe: Any) -> Ledger:
 
     preset = options.preset or loading.measured_preset(options.model or BUNDLED)
     keep = [Concept(name=name, kind=options.kind or "object") for name in options.keep]
-    return Ledger.create(
+    return Ledger.begun(
         options.ledger, pipe, method=build("methods", "uce", preset=preset), keep=keep
     )
 
@@ -211,7 +214,10 @@ def _replay(options: Replay, output: Output) -> int:
     from efface.ledger import Ledger
 
     book = Ledger.open(options.ledger)
-    fresh = book.replay(options.out, load_host(options.model, output))
+    check_place(options.out, protected=[options.ledger])
+    pipe = load_host(options.model, output)
+    with replacing(options.out, protected=[options.ledger]) as place:
+        fresh = book.replay(place, pipe)
     output.say(f"replayed {len(fresh.entries)} entries on {fresh.base_model}: {options.out}")
     output.result({"ledger": str(options.out), "active": len(fresh.active)})
     return 0
@@ -223,9 +229,8 @@ def _erase(options: Erase, output: Output) -> int:
     book = Ledger.open(options.ledger)
     model = _base(options, book)
     pipe = load_host(model, output)
-    with locked(options.out) as folder:
-        if (options.out / runs.RECORD).exists() and not options.overwrite:
-            raise BadRequest(f"{options.out} already holds a run; give another --out")
+    protected = [options.ledger, *folders_of(model)]
+    with claimed(options.out, overwrite=options.overwrite, protected=protected) as folder:
         with output.progress(f"erasing {len(book.active)} entries") as monitor:
             result = book.erase(pipe, monitor=monitor)
         recipe = runs.Recipe(

@@ -21,7 +21,7 @@ VERBS = {
     "import": "read another tool's edit as a run that can be measured, verified and exported",
     "transfer": "let a run's delta act on a fine-tune of its base, as a run of its own",
     "ledger": "add, list, revoke, merge and replay requests; erase all that are active at once",
-    "list": "list methods, attacks, judges, metrics, suites, models or concepts",
+    "list": "list methods, judges, metrics, suites, models or concepts",
 }
 
 MODULES = {"import": "importing"}

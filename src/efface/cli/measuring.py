@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import difflib
-import shutil
+import os
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efface import registry
-from efface.cli import runs, smoke
+from efface.cli import runs
+from efface.cli.folder import REPORT
 from efface.cli.hosts import is_bundled, quiet_loading, unknown_words
 from efface.errors import BadRequest, MissingInput
 from efface.evaluation.limits import Limits
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BUNDLED_JUDGES",
+    "EVALUATION",
     "Plan",
-    "forget",
     "judge_for",
     "judge_names",
     "limits_of",
@@ -34,8 +35,7 @@ __all__ = [
 ]
 
 BUNDLED_JUDGES = ("emoji", "emoji-second", "emoji-remix")
-REPORT = ("report.html", "before_after.png", "intervals.png", "card.md", "card.json")
-_EVALUATION = "evaluation.json"
+EVALUATION = "evaluation.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +100,11 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
             limits=plan.limits,
             monitor=monitor,
         )
-    found.save(folder.path)
-    reports.write_report(folder.path, found, {**run.record, "curves": curves})
-    runs.record_reports(folder.path, (_EVALUATION, *REPORT))
+    with folder.staged(owned=REPORT) as staging:
+        away = os.path.relpath(found.store, folder.path)
+        replace(found, store=staging / away).save(staging)
+        reports.write_report(staging, found, {**run.record, "curves": curves})
+    runs.record_reports(folder.path, (EVALUATION, *REPORT))
     _tell(folder.path, found, plan, output)
     return 1 if failed(found) else 0
 
@@ -111,7 +113,7 @@ def _refuse_to_shrink(folder: Path, suite: Suite, delta: str, plan: Plan) -> Non
     """Keeps a measurement that says more than the one that is asked for."""
     from efface.evaluation.record import Evaluation
 
-    if plan.overwrite or not (folder / _EVALUATION).is_file():
+    if plan.overwrite or not (folder / EVALUATION).is_file():
         return
     try:
         there = Evaluation.load(folder)
@@ -129,13 +131,6 @@ def _refuse_to_shrink(folder: Path, suite: Suite, delta: str, plan: Plan) -> Non
 def limits_of(options: Limits) -> Limits:
     """Takes the limits from a verb's flags, which have them among others."""
     return Limits(**{each.name: getattr(options, each.name) for each in fields(Limits)})
-
-
-def forget(folder: Path) -> None:
-    """Removes what was measured with an earlier delta in a run's folder."""
-    for name in (_EVALUATION, *REPORT):
-        (folder / name).unlink(missing_ok=True)
-    shutil.rmtree(folder / smoke.FOLDER, ignore_errors=True)
 
 
 def judge_names() -> list[str]:
@@ -221,6 +216,6 @@ def _tell(folder: Path, found: Evaluation, plan: Plan, output: Output) -> None:
             "outcome": None if outcome is None else outcome.name,
             "reasons": [*found.reasons, *(() if outcome is None else outcome.reasons)],
             "notes": found.notes,
-            "evaluation": str(folder / _EVALUATION),
+            "evaluation": str(folder / EVALUATION),
         }
     )

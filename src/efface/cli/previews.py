@@ -15,7 +15,7 @@ from efface.reports.previews import BASE, FOLDER, stem_of
 if TYPE_CHECKING:
     from efface.contracts import Monitor
 
-__all__ = ["checkpoint_of", "forget", "previewing"]
+__all__ = ["FOLDER", "checkpoint_of", "forget", "previewing"]
 
 
 def checkpoint_of(out: Path) -> Path:

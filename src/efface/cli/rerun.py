@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from efface.cli import debias, runs
-from efface.cli.folder import locked
+from efface.cli.folder import check_free, claimed, folders_of
 from efface.cli.hosts import host_for
 from efface.cli.shell import Shared, parse
 
@@ -33,6 +33,8 @@ class Rerun(Shared):
     """Another copy of the base model; by default the model that the run names."""
     out: Path | None = None
     """Folder for the new delta and its run.json; by default nothing is kept."""
+    overwrite: bool = False
+    """Replace the run that the folder holds."""
 
 
 def run(arguments: list[str], output: Output) -> int:
@@ -42,11 +44,17 @@ def run(arguments: list[str], output: Output) -> int:
     recipe = runs.recipe_of(before.folder)
     if recipe.method != debias.METHOD:
         recipe = _all_settings(recipe, before)
+    protected = [before.folder, *folders_of(options.model or recipe.model)]
+    if options.out is not None:
+        check_free(options.out, overwrite=options.overwrite, protected=protected)
     pipe = host_for(options.model or recipe.model, recipe.method, output, pictures=False)
     repeat = debias.again if recipe.method == debias.METHOD else runs.erase
     result = repeat(pipe, recipe, output)
     if options.out is not None:
-        with locked(options.out) as folder, folder.staged() as staging:
+        with (
+            claimed(options.out, overwrite=options.overwrite, protected=protected) as folder,
+            folder.staged() as staging,
+        ):
             result.save(staging)
             runs.extend_record(staging, recipe)
     far = distance(pipe, before.delta, result.delta)

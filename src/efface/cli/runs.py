@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from efface.concepts import ErasureRequest, described, request_from
 from efface.errors import BadDelta, BadRequest
-from efface.files import write_atomically
+from efface.files import read_json_object, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +36,8 @@ __all__ = [
     "read_delta",
     "recipe_of",
     "record_reports",
+    "same_recipe",
+    "without_gate",
 ]
 
 DELTA = "delta.safetensors"
@@ -178,7 +180,8 @@ def open_run(source: Path) -> Run:
     folder = folder_of(source)
     record = _read_record(folder)
     delta = read_delta(folder)
-    expected = record.get("sha256", {}).get(DELTA)
+    hashes = record.get("sha256", {})
+    expected = hashes.get(DELTA) if isinstance(hashes, dict) else str(hashes)
     found = hashlib.sha256((folder / DELTA).read_bytes()).hexdigest()
     if expected is not None and expected != found:
         raise BadDelta(
@@ -209,11 +212,22 @@ def recipe_of(source: Path) -> Recipe:
     try:
         fields = dict(record["recipe"])
         return Recipe(**{**fields, "request": request_from(fields["request"])})
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadRequest(
             f"{source} does not say how to repeat the run ({error}); it needs the recipe that "
             "efface erase writes"
         ) from error
+
+
+def same_recipe(first: Recipe, second: Recipe) -> bool:
+    """Says whether two recipes are written alike, and so give the same delta."""
+    written = [
+        json.dumps(
+            {**asdict(each), "request": described(each.request)}, default=str, sort_keys=True
+        )
+        for each in (first, second)
+    ]
+    return written[0] == written[1]
 
 
 def folder_of(source: Path) -> Path:
@@ -224,10 +238,8 @@ def folder_of(source: Path) -> Path:
 def _read_record(folder: Path) -> dict[str, Any]:
     path = folder / RECORD
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return read_json_object(path, advice="erase again")
     except (FileNotFoundError, NotADirectoryError):
         raise BadRequest(
             f"there is no run at {folder} (no {RECORD} in it); make one with efface erase"
         ) from None
-    except ValueError as error:
-        raise BadRequest(f"{path} is damaged ({error}); erase again") from error

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from efface.cli.drawing import Sampling, Shot, draw, write_png
+from efface.cli.drawing import Sampling, Shot, check_drawing, draw, write_png
 from efface.concepts import ErasureRequest, wordings
 from efface.errors import BadRequest, MeasurementFailed
+from efface.files import read_json_object
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -91,7 +92,7 @@ def compare(folder: Path, pipe: Any, delta: Delta, monitor: Monitor) -> Differen
     """
     import numpy
 
-    shots, sampling = _index(folder / FOLDER / _INDEX)
+    shots, sampling = _index(folder)
     kept = [_read(_picture(folder, number)) for number in range(len(shots))]
     again = drawn(pipe, delta, shots, sampling, monitor)
     apart = []
@@ -110,22 +111,26 @@ def compare(folder: Path, pipe: Any, delta: Delta, monitor: Monitor) -> Differen
     )
 
 
-def _index(path: Path) -> tuple[list[Shot], Sampling]:
-    """Reads what the kept pictures were drawn of.
+def _index(folder: Path) -> tuple[list[Shot], Sampling]:
+    """Reads what was drawn and how.
 
     Raises:
-        BadRequest: the file is damaged, or names no picture.
+        BadRequest: the file is damaged or says something that cannot be drawn.
     """
+    path = folder / FOLDER / _INDEX
+    advice = "erase again with --smoke to keep new pictures"
+    index = read_json_object(path, advice=advice)
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
-        shots = [Shot(**shot) for shot in index["shots"]]
-        sampling = Sampling(**index["sampling"])
-        if not all(isinstance(shot.prompt, str) and isinstance(shot.seed, int) for shot in shots):
-            raise ValueError("a prompt or seed is of another kind")
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise BadRequest(f"{path} is damaged ({error}); erase again with --smoke") from error
+        shots = [Shot(str(shot["prompt"]), int(shot["seed"])) for shot in index["shots"]]
+        told = index["sampling"]
+        sampling = Sampling(int(told["steps"]), float(told["guidance"]))
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise BadRequest(
+            f"{path} is damaged ({type(error).__name__}: {error}); {advice}"
+        ) from error
     if not shots:
-        raise BadRequest(f"{path} names no picture; erase again with --smoke")
+        raise BadRequest(f"{path} lists no pictures; {advice}")
+    check_drawing(shots, sampling)
     return shots, sampling
 
 

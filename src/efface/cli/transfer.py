@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from efface.cli import runs
-from efface.cli.folder import locked
+from efface.cli.folder import claimed, folders_of
 from efface.cli.hosts import load_host
 from efface.cli.shell import Shared, parse
-from efface.errors import BadRequest
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -46,9 +45,8 @@ def run(arguments: list[str], output: Output) -> int:
     from efface.runs.checks import inspect
     from efface.runs.transfer import distance, transferred
 
-    with locked(options.out) as folder:
-        if (options.out / runs.RECORD).exists() and not options.overwrite:
-            raise BadRequest(f"{options.out} already holds a run; give another --out")
+    protected = [before.folder, *folders_of(options.model)]
+    with claimed(options.out, overwrite=options.overwrite, protected=protected) as folder:
         pipe = load_host(options.model, output)
         began = time.perf_counter()
         delta = transferred(before.delta, pipe)

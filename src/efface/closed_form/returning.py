@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -17,28 +16,11 @@ from torch import Tensor
 from efface.closed_form.text_space import TokenPairs
 
 __all__ = [
-    "Regularisation",
     "ReturnProblem",
     "cost_to_regenerate",
     "costs_to_regenerate",
     "returning_rows",
 ]
-
-Regularisation: TypeAlias = Literal[
-    "zero_norm",
-    "standard",
-    "surrogate_values",
-    "surrogate_identity",
-    "surrogate_both",
-    "limited",
-]
-"""What keeps returning embeddings from growing without bound.
-
-``zero_norm`` pulls them to zero, ``standard`` to the embedding of a given text;
-``surrogate_values`` mixes each with the embedding it stands for, ``surrogate_identity`` pulls it
-toward that, ``surrogate_both`` does both. ``limited`` drops the directions whose squared gain in
-the edited layers is below the strength, instead of damping all, and inverts the edit in the others.
-"""
 
 CLOSE = 0.1
 """A concept counts as back when its values are this near, as a share of the way to its target."""
@@ -69,50 +51,27 @@ def returning_rows(
     rows: Float[Tensor, "n dim"],
     *,
     strength: float,
-    regularisation: Regularisation,
-    toward: Float[Tensor, "_ dim"] | None = None,
+    toward: Float[Tensor, "n dim"] | None = None,
 ) -> Float[Tensor, "n dim"]:
     """Solves for the rows that best bring back what the given rows used to do (RECE, section 3.2).
 
-    Minimises ``|F P e' - F e|^2`` plus ``strength`` times the penalty of ``regularisation``.
+    Minimises ``|F P e' - F e|^2 + strength |e' - toward|^2`` for every row: with
+    ``A = strength I + (F P)^T F P`` and ``B = (F P)^T F`` that is ``e' = A^-1 (B e + strength
+    toward)``. Directions that the edited layers cannot see carry no information: the shortest
+    solution is taken.
 
     Args:
         problem: the edited layers.
         rows: embeddings e of the erased concept.
         strength: weight of the penalty, in the units of squared values; 0 inverts the edit.
-        regularisation: which penalty.
-        toward: where ``standard`` pulls each row, or one row for all.
+        toward: where the penalty pulls each row; left out, to zero.
     """
-    squared = problem.values**2
-    aim = problem.aims(rows) * problem.values
-    if regularisation == "limited":
-        return _inverted(aim, squared, at_least=strength) @ problem.v.T
-    own = rows @ problem.v
-    match regularisation:
-        case "zero_norm":
-            above, below = aim, squared + strength
-        case "standard":
-            assert toward is not None
-            above, below = aim + strength * (toward @ problem.v), squared + strength
-        case "surrogate_values":
-            above, below = aim + strength * squared * own, (1 + strength) * squared
-        case "surrogate_identity":
-            above, below = aim + strength * own, squared + strength
-        case "surrogate_both":
-            above = aim + strength * (squared + 1) * own
-            below = (1 + strength) * squared + strength
-    return _inverted(above, below) @ problem.v.T
-
-
-def _inverted(
-    above: Float[Tensor, "n dim"], below: Float[Tensor, " dim"], *, at_least: float = 0.0
-) -> Float[Tensor, "n dim"]:
-    """Divides where there is enough to divide by.
-
-    Directions that the edited layers cannot see carry no information: the shortest solution.
-    """
-    enough = (below > 1e-24 * below.max()) & (below >= at_least)
-    return torch.where(enough, above / below.clamp(min=1e-300), 0.0)
+    right = problem.aims(rows) * problem.values  # B e in the coordinates of v
+    if toward is not None:
+        right = right + strength * (toward @ problem.v)
+    gains = problem.values**2 + strength  # A there, which is diagonal
+    seen = gains > 1e-24 * gains.max()
+    return torch.where(seen, right / gains.clamp(min=1e-300), 0.0) @ problem.v.T
 
 
 def cost_to_regenerate(

@@ -28,12 +28,7 @@ class Erased:
     @classmethod
     def of(cls, blocks: Sequence[TokenPairs]) -> Erased:
         """Stacks one block a prompt."""
-        stacked = TokenPairs(
-            torch.cat([block.sources for block in blocks]),
-            torch.cat([block.targets for block in blocks]),
-            torch.cat([block.weights for block in blocks]),
-        )
-        return cls(stacked, _numbered([len(block.weights) for block in blocks]))
+        return cls(TokenPairs.stacked(blocks), _numbered([len(block.weights) for block in blocks]))
 
     def nearness(self, edit: TextMap, seen: Float[Tensor, "_ dim"]) -> Float[Tensor, " prompts"]:
         """Gives the distance of every mapped prompt from itself over that from its target.

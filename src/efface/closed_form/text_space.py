@@ -10,7 +10,7 @@ the same for all layers (UCE, arXiv 2308.14761, equation 7, written on the text 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -51,6 +51,17 @@ class TokenPairs:
     sources: Float[Tensor, "n dim"]
     targets: Float[Tensor, "n dim"]
     weights: Float[Tensor, " n"]
+
+    @classmethod
+    def stacked(cls, blocks: Sequence[TokenPairs]) -> TokenPairs:
+        """Puts the pairs of several blocks after one another."""
+        if len(blocks) == 1:
+            return blocks[0]
+        return cls(
+            torch.cat([block.sources for block in blocks]),
+            torch.cat([block.targets for block in blocks]),
+            torch.cat([block.weights for block in blocks]),
+        )
 
     def scaled(self, factor: float) -> TokenPairs:
         """Multiplies all weights by a number."""
@@ -112,16 +123,7 @@ def gram(
 
 def joined(blocks: Iterable[TokenPairs]) -> TokenPairs:
     """Stacks pairs of several prompts and collapses equal ones."""
-    listed = list(blocks)
-    if len(listed) == 1:
-        return collapsed(listed[0])
-    return collapsed(
-        TokenPairs(
-            torch.cat([block.sources for block in listed]),
-            torch.cat([block.targets for block in listed]),
-            torch.cat([block.weights for block in listed]),
-        )
-    )
+    return collapsed(TokenPairs.stacked(list(blocks)))
 
 
 def collapsed(pairs: TokenPairs) -> TokenPairs:

@@ -11,13 +11,12 @@ from typing import Any
 from efface.deltas.delta import Delta
 from efface.deltas.provenance import SKETCH_TOLERANCE, sketch, sketch_deviation
 from efface.errors import BadDelta, BadModel
+from efface.files import RECORD
 from efface.hosts.components import reaches
 from efface.hosts.shards import StoredTensor, WeightSet, folder_json, weight_set, weight_sets
 
-__all__ = ["RECORD", "CopyPlan", "applied_in", "plan_copy"]
+__all__ = ["CopyPlan", "applied_in", "plan_copy"]
 
-RECORD = "efface.json"
-"""File of an edited folder that lists what is merged into it."""
 _WEIGHTS: tuple[str, ...] = (
     ".safetensors",
     ".bin",

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from io import BufferedReader, BufferedWriter
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from jaxtyping import Float
 from torch import Tensor
 
 from efface.contracts import Monitor, silent
-from efface.deltas.copy_plan import RECORD, CopyPlan, applied_in, plan_copy
+from efface.deltas.copy_plan import CopyPlan, applied_in, plan_copy
 from efface.deltas.delta import Delta
 from efface.errors import BadModel, BadRequest, ModelCollapsed
+from efface.files import RECORD, check_place, replacing, seal
 from efface.hosts.shards import StoredTensor
 
 __all__ = ["EditedCopy", "edited_copy"]
@@ -49,6 +47,7 @@ def edited_copy(
     out: Path | str,
     *,
     scale: float = 1.0,
+    overwrite: bool = False,
     monitor: Monitor = silent,
 ) -> EditedCopy:
     """Writes a copy of a diffusers folder with a delta merged into its weights.
@@ -57,7 +56,7 @@ def edited_copy(
     bytes of these tensors are replaced and everything else, the header with its metadata included,
     stays the same. Memory: one tensor. Weight files that would still hold the unedited network
     (another format, a variant of other weights, single-file checkpoints beside the parts) are left
-    out. ``efface.json`` in the copy says what was merged.
+    out. ``efface.json`` in the copy says what was merged, and lists its files.
 
     The copy appears whole or not at all: it is made in a folder beside ``out`` and renamed.
 
@@ -66,6 +65,7 @@ def edited_copy(
         delta: what to merge.
         out: name of the new folder; it must be free or an empty folder, and outside ``folder``.
         scale: 1 is the whole change.
+        overwrite: replaces an older copy there, if nothing in it was added or changed since.
         monitor: called once per file.
 
     Raises:
@@ -75,23 +75,23 @@ def edited_copy(
         ModelCollapsed: a changed value does not fit the dtype of the files.
     """
     folder, out = Path(folder), Path(out)
+    _check_outside(folder, out)
+    check_place(out, overwrite=overwrite, protected=[folder])
     plan = plan_copy(folder, delta)
-    _check_place(folder, out)
     _check_space(plan.bytes, out)
-    with _staged(out) as staging:
+    with replacing(out, overwrite=overwrite, protected=[folder]) as staging:
         for step, (name, source) in enumerate(plan.files.items()):
             target = staging / name
             target.parent.mkdir(parents=True, exist_ok=True)
             _copy(source, target, plan.edits.get(name, {}), delta, scale)
             monitor(step, len(plan.files), {})
         _record(staging / RECORD, folder, delta, scale, plan)
+        seal(staging)
     edited = sum(len(edits) for edits in plan.edits.values())
     return EditedCopy(folder=out, tensors=edited, bytes=plan.bytes, left_out=plan.left_out)
 
 
-def _check_place(folder: Path, out: Path) -> None:
-    if (out.is_dir() and any(out.iterdir())) or out.is_file():
-        raise BadRequest(f"{out} exists already; give a name that is free, or empty it first")
+def _check_outside(folder: Path, out: Path) -> None:
     if folder.resolve() in [out.resolve(), *out.resolve().parents]:
         raise BadRequest(f"{out} lies inside the model {folder}; give a name outside of it")
 
@@ -108,44 +108,6 @@ def _check_space(needed: int, out: Path) -> None:
 
 def _size(count: int) -> str:
     return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
-
-
-@contextmanager
-def _staged(out: Path) -> Iterator[Path]:
-    """Gives a folder beside ``out`` that takes its name when the body ends well.
-
-    What a killed process left there is removed first; a lock keeps a living one apart.
-    """
-    out = out.absolute()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    staging = out.with_name(f".{out.name}.partial")
-    lock = FileLock(out.with_name(f".{out.name}.lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise BadRequest(
-            f"another process is writing {out}; wait until it has ended, or choose another name"
-        ) from None
-    try:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir()
-        yield staging
-        staging.replace(out)
-    except OSError as error:
-        raise _unwritable(out, error) from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
-
-
-def _unwritable(out: Path, error: OSError) -> BadRequest:
-    full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
-    what = "no space is left" if full else error.strerror or str(error)
-    return BadRequest(
-        f"cannot write {out}: {what}; nothing half-written was kept, "
-        "so free some space or choose another disk and run again"
-    )
 
 
 def _copy(

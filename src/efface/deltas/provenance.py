@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from efface.files import parse_json
 from efface.hosts.components import find
 
 __all__ = [
@@ -89,7 +90,7 @@ def provenance_to_json(provenance: Provenance) -> str:
 
 def provenance_from_json(text: str) -> Provenance:
     """Reads what `provenance_to_json` wrote; lists become tuples again."""
-    fields: dict[str, Any] = json.loads(text)
+    fields: dict[str, Any] = parse_json(text, "the provenance")
     for name in ("settings_given", "parents", "parts"):
         fields[name] = tuple(fields[name])
     fields["base_sketch"] = {key: tuple(values) for key, values in fields["base_sketch"].items()}

@@ -63,7 +63,7 @@ class Recording:
         """Wraps the patches up with everything that says how they came about."""
         ran = environment()
         provenance = Provenance(
-            method=type(method).__module__.rpartition(".")[2],
+            method=method.name,
             revision=method.revision,
             settings=asdict(method),
             request=described(request),

@@ -11,7 +11,7 @@ from typing import Any
 from efface.deltas.delta import Delta
 from efface.deltas.storage import FILE_NAME
 from efface.errors import BadDelta
-from efface.files import write_atomically
+from efface.files import parse_json, read_json_object, write_atomically
 
 __all__ = ["CURVES", "ErasureResult", "read_curves"]
 
@@ -70,17 +70,16 @@ class ErasureResult:
         folder = Path(folder)
         delta = Delta.load(folder)
         try:
-            run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+            run = read_json_object(folder / "run.json")
+            figures = {name: run[name] for name in ("seconds", "peak_bytes", "diagnostics")}
+        except (OSError, ValueError, KeyError) as error:
             raise _incomplete(folder, error) from error
         if run.get("delta") != delta.id:
             raise BadDelta(f"run.json in {folder} is of another delta; run the erasure again")
         return cls(
             delta=delta,
             curves=read_curves(folder),
-            seconds=run["seconds"],
-            peak_bytes=run["peak_bytes"],
-            diagnostics=run["diagnostics"],
+            **figures,
         )
 
 
@@ -92,8 +91,8 @@ def read_curves(folder: Path) -> dict[str, tuple[float, ...]]:
     """
     try:
         lines = (folder / CURVES).read_text(encoding="utf-8").splitlines()
-        steps = [json.loads(line) for line in lines]
-    except (OSError, ValueError) as error:
+        steps = [dict(parse_json(line, CURVES)) for line in lines]
+    except (OSError, TypeError, ValueError) as error:
         raise _incomplete(folder, error) from error
     names = [name for name in (steps[0] if steps else {}) if name != "step"]
     return {name: tuple(step[name] for step in steps if name in step) for name in names}

@@ -14,7 +14,7 @@ from efface.deltas.gates import read_gate
 from efface.deltas.patches import KINDS, UNGATED, Patch
 from efface.deltas.provenance import provenance_from_json, provenance_to_json
 from efface.errors import BadDelta
-from efface.files import write_atomically
+from efface.files import parse_json, write_atomically
 from efface.hosts.components import KEY_VALUE, TEXT_KEYS
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def load(path: Path, kind: type[Delta]) -> Delta:
     header, tensors = _read(file)
     _check_format(file, header)
     try:
-        kinds: dict[str, str] = json.loads(header["kinds"])
+        kinds: dict[str, str] = parse_json(header["kinds"], "the list of patches")
         every = {key: _patch(key, kind, tensors) for key, kind in kinds.items()}
         delta = kind(
             patches={key: patch for key, patch in every.items() if not key.startswith(UNGATED)},
@@ -82,7 +82,7 @@ def load(path: Path, kind: type[Delta]) -> Delta:
                 if key.startswith(UNGATED)
             },
         )
-    except (KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadDelta(
             f"the header of {file} is damaged ({error}); make the delta again"
         ) from error

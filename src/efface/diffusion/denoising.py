@@ -168,14 +168,14 @@ class Denoiser:
             times: when, one a sample.
         """
         parts = []
-        with self.still():
+        with self.inference_mode():
             for some in torch.arange(len(latents)).split(SAMPLES_A_PASS):
                 asked = conditions[followed[some]]
                 parts.append(self.predict(latents[some], times[some], asked))
         return torch.cat(parts)
 
     @contextmanager
-    def still(self) -> Iterator[None]:
+    def inference_mode(self) -> Iterator[None]:
         """Runs the body without dropout and without gradients."""
         with evaluating(self.network), torch.no_grad():
             yield

@@ -12,40 +12,44 @@ from torch import Tensor
 from efface.diffusion.denoising import Denoiser
 from efface.hosts.conditions import Conditions
 
-__all__ = ["Ask", "matched", "predicted"]
+__all__ = ["Target", "predicted", "squared_errors"]
 
 
 @dataclass(frozen=True, eq=False)
-class Ask:
-    """One question to the network in training, and the answer that is wanted."""
+class Target:
+    """Inputs of one forward pass and the prediction it should give."""
 
     name: str
-    """Of the term in the loss; asks of one name are averaged."""
+    """Of the term in the loss; errors of one name are added up."""
     weight: float
     latents: Float[Tensor, "n c h w"]
     times: Float[Tensor, " n"]
     conditions: Conditions
-    target: Float[Tensor, "n c h w"]
+    prediction: Float[Tensor, "n c h w"]
     owners: Int[Tensor, " n"] | None = None
     """Which concept of the request each sample is about; None: any."""
 
+    def error(self, prediction: Float[Tensor, "n c h w"]) -> Float[Tensor, ""]:
+        """Gives the weighted mean squared error of a prediction, in float32 or wider."""
+        wide = torch.promote_types(prediction.dtype, torch.float32)
+        return self.weight * (prediction.to(wide) - self.prediction.to(wide)).square().mean()
 
-def predicted(denoiser: Denoiser, asks: Sequence[Ask]) -> list[Tensor]:
-    """Asks everything in one pass; gives one batch of predictions for each ask."""
-    answers = denoiser.predict(
-        torch.cat([ask.latents for ask in asks]),
-        torch.cat([ask.times for ask in asks]),
-        Conditions.joined([ask.conditions for ask in asks]),
+
+def predicted(denoiser: Denoiser, targets: Sequence[Target]) -> list[Tensor]:
+    """Predicts for all inputs in one pass; gives one batch of predictions for each target."""
+    predictions = denoiser.predict(
+        torch.cat([target.latents for target in targets]),
+        torch.cat([target.times for target in targets]),
+        Conditions.joined([target.conditions for target in targets]),
     )
-    return list(answers.split([len(ask.latents) for ask in asks]))
+    return list(predictions.split([len(target.latents) for target in targets]))
 
 
-def matched(denoiser: Denoiser, asks: Sequence[Ask]) -> dict[str, Tensor]:
-    """Gives the weighted mean squared errors of predictions, by name, in float32 or wider."""
-    asked = [ask for ask in asks if len(ask.latents)]
+def squared_errors(denoiser: Denoiser, targets: Sequence[Target]) -> dict[str, Tensor]:
+    """Gives the weighted mean squared errors of predictions, by name."""
+    filled = [target for target in targets if len(target.latents)]
     terms: dict[str, Tensor] = {}
-    for ask, answer in zip(asked, predicted(denoiser, asked), strict=True):
-        wide = torch.promote_types(answer.dtype, torch.float32)
-        error = ask.weight * (answer.to(wide) - ask.target.to(wide)).square().mean()
-        terms[ask.name] = terms[ask.name] + error if ask.name in terms else error
+    for target, prediction in zip(filled, predicted(denoiser, filled), strict=True):
+        error = target.error(prediction)
+        terms[target.name] = terms[target.name] + error if target.name in terms else error
     return terms

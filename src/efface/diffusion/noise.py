@@ -1,4 +1,4 @@
-"""What a network predicts while denoising: guided, negated and clean forms, for every kind.
+"""What a network predicts while denoising: guided and clean forms, for every kind.
 
 Predictions are noise (epsilon), velocity of a diffusion (v) or velocity of a flow. At a fixed
 latent and time all three are affine in each other, so guidance and its negation are the same
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from efface.errors import BadModel
 
-__all__ = ["NoiseProcess", "PredictionKind", "guided", "negated"]
+__all__ = ["NoiseProcess", "PredictionKind", "guided"]
 
 PredictionKind: TypeAlias = Literal["epsilon", "v_prediction", "flow_prediction"]
 
@@ -26,16 +26,6 @@ def guided(
 ) -> Float[Tensor, "*shape"]:
     """Classifier-free guidance: 0 gives the unconditional prediction, 1 the conditional one."""
     return unconditional + scale * (conditional - unconditional)
-
-
-def negated(
-    base: Float[Tensor, "*shape"],
-    unconditional: Float[Tensor, "*shape"],
-    conditional: Float[Tensor, "*shape"],
-    strength: float,
-) -> Float[Tensor, "*shape"]:
-    """Steers a prediction away from a condition (ESD, equation 7, with ``base`` unconditional)."""
-    return base - strength * (conditional - unconditional)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from efface.diffusion.denoising import Denoiser
 from efface.hosts.conditions import Conditions
 from efface.randomness import noise_like
 
-__all__ = ["Noised", "Told", "noised"]
+__all__ = ["Noised", "TeacherPredictions", "noised"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,39 +21,39 @@ class Noised:
 
     latents: Float[Tensor, "n c h w"]
     times: Float[Tensor, " n"]
-    prompts: Int[Tensor, " n"]
+    prompt_index: Int[Tensor, " n"]
     """Which of the prompts each picture was drawn for."""
 
     def __getitem__(self, chosen: Int[Tensor, " m"] | slice) -> Noised:
         """Selects rows."""
-        return Noised(self.latents[chosen], self.times[chosen], self.prompts[chosen])
+        return Noised(self.latents[chosen], self.times[chosen], self.prompt_index[chosen])
 
-    def seen(self, denoiser: Denoiser, conditions: Conditions) -> Float[Tensor, "n c h w"]:
-        """Asks the network as it is, without gradients; gives clean latents in float32.
+    def clean(self, denoiser: Denoiser, conditions: Conditions) -> Float[Tensor, "n c h w"]:
+        """Gives the clean latents that the network as it is predicts, in float32, no gradients.
 
         Args:
             denoiser: the network.
             conditions: one a prompt.
         """
-        answers = denoiser.answered(
-            conditions, self.prompts, latents=self.latents, times=self.times
+        predictions = denoiser.answered(
+            conditions, self.prompt_index, latents=self.latents, times=self.times
         )
-        return denoiser.process.clean(self.latents, answers, self.times).float()
+        return denoiser.process.clean(self.latents, predictions, self.times).float()
 
 
 @dataclass(frozen=True, eq=False)
-class Told:
-    """Noised latents with what one state of the network sees in them for two prompts each."""
+class TeacherPredictions:
+    """Noised latents and the clean latents that the unedited network predicts for two prompts."""
 
     rows: Noised
     concept: Float[Tensor, "n c h w"]
     anchor: Float[Tensor, "n c h w"]
 
-    def __getitem__(self, chosen: Int[Tensor, " m"]) -> Told:
+    def __getitem__(self, chosen: Int[Tensor, " m"]) -> TeacherPredictions:
         """Selects rows."""
-        return Told(self.rows[chosen], self.concept[chosen], self.anchor[chosen])
+        return TeacherPredictions(self.rows[chosen], self.concept[chosen], self.anchor[chosen])
 
-    def drawn(self, count: int, generator: torch.Generator) -> Told:
+    def drawn(self, count: int, generator: torch.Generator) -> TeacherPredictions:
         """Draws rows with equal chance, with repetition."""
         return self[torch.randint(len(self.concept), (count,), generator=generator)]
 

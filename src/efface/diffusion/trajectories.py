@@ -7,22 +7,20 @@ unedited model needs no teacher and no sampling of its own.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from efface.diffusion.denoising import SAMPLES_A_PASS, Denoiser
-from efface.diffusion.noise import guided
+from efface.diffusion.sampling import denoise
 from efface.hosts.conditions import Conditions
 from efface.progress import told
 
-__all__ = ["Pool", "drawn_latents", "fresh_pool", "sampled_pool", "sharing_pools", "stopped"]
+__all__ = ["Pool", "drawn_latents", "fresh_pool", "sampled_pool", "stopped"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +29,12 @@ class Pool:
 
     latents: Float[Tensor, "n c h w"]
     times: Float[Tensor, " n"]
-    places: Int[Tensor, " n"]
+    step_index: Int[Tensor, " n"]
     """Steps that were done before; 0 is pure noise."""
-    prompts: Int[Tensor, " n"]
+    prompt_index: Int[Tensor, " n"]
     """Which of the prompts the trajectory followed."""
-    runs: Int[Tensor, " n"]
-    """Which trajectory the entry is of; entries of one run share its first noise."""
+    trajectory_index: Int[Tensor, " n"]
+    """Which trajectory the entry is of; entries of one trajectory share its first noise."""
     unconditional: Float[Tensor, "n c h w"]
     """Predictions for the empty prompt."""
     conditional: Float[Tensor, "n c h w"]
@@ -57,7 +55,7 @@ class Pool:
 
     def between(self, first: int, last: int) -> Pool:
         """Takes the entries where at least ``first`` and fewer than ``last`` steps were done."""
-        return self[(self.places >= first) & (self.places < last)]
+        return self[(self.step_index >= first) & (self.step_index < last)]
 
     @staticmethod
     def joined(parts: Sequence[Pool]) -> Pool:
@@ -100,117 +98,34 @@ def sampled_pool(
         last: stop after so many steps; ``clean`` is then where the trajectories were left.
     """
     start = drawn_latents(denoiser, len(followed), generator)
-    shared = _shared.get()
-    if shared is None:
-        return _made(denoiser, conditions, followed, start, (steps, last), guidance)
-    key = (_digest(denoiser, conditions[followed], start, steps, guidance), last)
-    if key in shared:
-        denoiser.evaluations += 2 * len(shared[key])
-        return replace(shared[key], prompts=followed[shared[key].runs])
-    shared[key] = _made(denoiser, conditions, followed, start, (steps, last), guidance)
-    return shared[key]
-
-
-def _made(
-    denoiser: Denoiser,
-    conditions: Conditions,
-    followed: Int[Tensor, " runs"],
-    start: Float[Tensor, "runs c h w"],
-    length: tuple[int, int | None],
-    guidance: float,
-) -> Pool:
-    """Samples trajectories from given noise, some at a time."""
     parts: list[Pool] = []
-    batches = torch.arange(len(followed)).split(SAMPLES_A_PASS // 2)
-    with denoiser.still():
-        for number, some in enumerate(batches):
-            batch, own = (number, len(batches)), conditions[followed[some]]
-            visits = _visited(denoiser, own, start[some], length, guidance, batch)
-            clean = visits.pop()[0]
-            for place, (latents, time, without, with_prompt) in enumerate(visits):
-                parts.append(
-                    Pool(
-                        latents=latents,
-                        times=torch.full((len(some),), float(time), dtype=torch.float64),
-                        places=torch.full((len(some),), place),
-                        prompts=followed[some],
-                        runs=some,
-                        unconditional=without,
-                        conditional=with_prompt,
-                        clean=clean,
-                    )
+    visited, visits = 0, (last or steps) * len(followed)
+    for batch in torch.arange(len(followed)).split(SAMPLES_A_PASS // 2):
+        latents = start[batch]
+        for visit in denoise(
+            denoiser,
+            latents,
+            conditions[followed[batch]],
+            scheduler=denoiser.ready(steps),
+            guidance=guidance,
+            stops=torch.full((len(batch),), last or steps),
+        ):
+            unconditional, conditional = visit.predictions()
+            parts.append(
+                Pool(
+                    latents=visit.latents,
+                    times=torch.full((len(batch),), float(visit.time), dtype=torch.float64),
+                    step_index=torch.full((len(batch),), visit.index),
+                    prompt_index=followed[batch],
+                    trajectory_index=batch,
+                    unconditional=unconditional,
+                    conditional=conditional,
+                    clean=latents,  # which the loop moves on to where the trajectories end
                 )
+            )
+            visited += len(batch)
+            told("sampling trajectories", visited, visits)
     return Pool.joined(parts)
-
-
-@contextmanager
-def sharing_pools() -> Iterator[None]:
-    """Lets erasures inside the body reuse each other's pools, where they would be the same.
-
-    Same weights, prompts, first noise, steps and guidance give the same pool. What it took to make
-    is counted every time. For measuring many methods on one concept.
-    """
-    token = _shared.set({})
-    try:
-        yield
-    finally:
-        _shared.reset(token)
-
-
-_shared: ContextVar[dict[tuple[str, int | None], Pool] | None] = ContextVar("pools", default=None)
-
-
-def _digest(
-    denoiser: Denoiser, conditions: Conditions, start: Tensor, steps: int, guidance: float
-) -> str:
-    """Hashes what decides a pool; of the weights a sketch, which any edit moves."""
-    digest = hashlib.sha256(f"{steps} {guidance}".encode())
-    pooled = [] if conditions.pooled is None else [conditions.pooled]
-    for tensor in (start, conditions.rows, *pooled):
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    for weight in denoiser.network.parameters():
-        digest.update(repr(weight.detach().double().sum().item()).encode())
-    return digest.hexdigest()
-
-
-def _visited(
-    denoiser: Denoiser,
-    conditions: Conditions,
-    latents: Tensor,
-    length: tuple[int, int | None],
-    guidance: float,
-    batch: tuple[int, int],
-) -> list[tuple[Tensor, ...]]:
-    """Runs one batch, told by its number and how many there are, to its end.
-
-    The last entry holds the clean latents alone.
-    """
-    steps, last = length
-    scheduler = denoiser.ready(steps)
-    empty = denoiser.conditions([""]).repeated(len(latents))
-    found: list[tuple[Tensor, ...]] = []
-    times = scheduler.timesteps[:last]
-    for place, time in enumerate(times):
-        without, with_prompt = _both(denoiser, latents, time, empty, conditions)
-        found.append((latents, time, without, with_prompt))
-        steered = guided(without, with_prompt, guidance)
-        latents = scheduler.step(steered, time, latents).prev_sample
-        passes = batch[0] * len(times) + place + 1
-        told("sampling trajectories", passes, batch[1] * len(times))
-    return [*found, (latents,)]
-
-
-def _both(
-    denoiser: Denoiser, latents: Tensor, time: Tensor, empty: Conditions, conditions: Conditions
-) -> tuple[Tensor, Tensor]:
-    """Predicts without and with the prompt in one batch."""
-    count = len(latents)
-    predicted = denoiser.predict(
-        torch.cat([latents, latents]),
-        time.to(torch.float64).expand(2 * count),
-        Conditions.joined([empty, conditions]),
-    )
-    return predicted[:count], predicted[count:]
 
 
 def fresh_pool(
@@ -236,25 +151,25 @@ def fresh_pool(
         generator: of all draws.
         teacher: puts the frozen network in its place for a ``with`` block.
     """
-    prompts = torch.randint(len(conditions), (count,), generator=generator)
-    places = torch.randint(steps, (count,), generator=generator)
+    prompt_index = torch.randint(len(conditions), (count,), generator=generator)
+    step_index = torch.randint(steps, (count,), generator=generator)
     start = drawn_latents(denoiser, count, generator)
-    asked = conditions[prompts]
-    latents = stopped(denoiser, asked, start, places, steps=steps, guidance=guidance)
-    times = denoiser.timesteps(steps)[places]
+    followed = conditions[prompt_index]
+    latents = stopped(denoiser, followed, start, step_index, steps=steps, guidance=guidance)
+    times = denoiser.timesteps(steps)[step_index]
     with teacher():
         answers = denoiser.predict(
             torch.cat([latents, latents]),
             torch.cat([times, times]),
-            Conditions.joined([denoiser.conditions([""]).repeated(count), asked]),
+            Conditions.joined([denoiser.conditions([""]).repeated(count), followed]),
         )
     without, with_prompt = answers.split(count)
     return Pool(
         latents=latents,
         times=times,
-        places=places,
-        prompts=prompts,
-        runs=torch.arange(count),
+        step_index=step_index,
+        prompt_index=prompt_index,
+        trajectory_index=torch.arange(count),
         unconditional=without,
         conditional=with_prompt,
         clean=latents,
@@ -283,16 +198,10 @@ def stopped(
         steps: of the whole trajectory.
         guidance: scale of classifier-free guidance.
     """
-    scheduler = denoiser.ready(steps)
     latents = start.clone()
-    empty = denoiser.conditions([""])
-    with denoiser.still():
-        for place, time in enumerate(scheduler.timesteps[: int(places.max())]):
-            going = (places > place).nonzero().flatten()
-            some = latents[going]
-            without, with_prompt = _both(
-                denoiser, some, time, empty.repeated(len(going)), conditions[going]
-            )
-            steered = guided(without, with_prompt, guidance)
-            latents[going] = scheduler.step(steered, time, some).prev_sample
+    scheduler = denoiser.ready(steps)
+    for _ in denoise(
+        denoiser, latents, conditions, scheduler=scheduler, guidance=guidance, stops=places
+    ):
+        pass
     return latents

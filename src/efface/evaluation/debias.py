@@ -10,7 +10,7 @@ import torch
 
 from efface.closed_form.text_space import Weighting
 from efface.concepts import Concept, ConceptKind, ErasureRequest, request
-from efface.contracts import Judge, Method, Monitor, Need, Paper, silent
+from efface.contracts import Judge, Method, Monitor, Paper, silent
 from efface.deltas.recording import model_name
 from efface.errors import BadRequest, require_positive
 from efface.evaluation.rounds import Rounds, Watch
@@ -46,7 +46,6 @@ class Debias(Method):
     paper: ClassVar[Paper] = Paper(
         "Unified Concept Editing in Diffusion Models", "2308.14761", 2024
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
 
     attributes: tuple[str, ...] = ()
     """What pictures are told apart by, as one would write it in a prompt and ask the judge."""

@@ -117,8 +117,9 @@ def _losses(evaluation: Evaluation) -> Iterator[str]:
         if text := _loss(label, rows, limits.least_kept):
             yield text
     for one in evaluation.measurements:
-        single = one.metric == "presence" and one.role in STAYING and one.concept
-        if single and (text := _loss(single, [one], limits.least_each)):
+        if one.metric != "presence" or one.role not in STAYING or not one.concept:
+            continue
+        if text := _loss(one.concept, [one], limits.least_each):
             yield text
 
 

@@ -17,7 +17,7 @@ from efface.evaluation.identity import TensorChange
 from efface.evaluation.images import ImageStore, Source
 from efface.evaluation.limits import Limits
 from efface.evaluation.outcome import Outcome, outcome_of
-from efface.files import write_atomically
+from efface.files import read_json_object, write_atomically
 
 __all__ = ["FILE", "FORMAT", "Control", "Cost", "Evaluation", "Measurement", "Verdict"]
 
@@ -163,7 +163,7 @@ class Evaluation:
         """
         path = folder / FILE if folder.is_dir() else folder
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = read_json_object(path, advice="run the evaluation again")
             if data.get("format", 0) > FORMAT:
                 raise BadRequest(f"{path} was written by a newer version of efface; update efface")
             found = decoded(cls, data)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from efface.closed_form.edit_report import stored
 from efface.concepts import Concept, ErasureRequest, wordings
 from efface.contracts import Judge, Monitor, Sample
 from efface.deltas.delta import Delta
@@ -18,7 +17,8 @@ from efface.errors import NothingChanged
 from efface.evaluation.tallies import Tally, tally
 from efface.randomness import split
 from efface.text.balancing import Balance, distance, next_weights
-from efface.text.branches import text_branches
+from efface.text.branch_edits import BranchEdit, edit_branches
+from efface.text.branches import TextBranch, text_branches
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -61,10 +61,10 @@ class Rounds:
         self._branches = text_branches(model)
         concept = wanted.erasures[0].concept
         keep = (*wanted.keep, _described(concept, method.attributes))
-        self._balances = [
-            Balance.of(each, concept, method.attributes, keep, tokens=method.tokens)
+        self._balances = {
+            each.key: Balance.of(each, concept, method.attributes, keep, tokens=method.tokens)
             for each in self._branches
-        ]
+        }
         self._seeds = split(watch.generator, "pictures")["pictures"]
         self._rounds: list[_Round] = []
 
@@ -113,15 +113,17 @@ class Rounds:
 
     def _delta(self, weights: Float[Tensor, " k"]) -> Delta:
         settings = self._method
-        patches = {}
-        for branch, balance in zip(self._branches, self._balances, strict=True):
-            solution = balance.edit(
+
+        def solve(branch: TextBranch) -> BranchEdit:
+            solution = self._balances[branch.key].edit(
                 weights,
                 keep_scale=settings.keep_scale,
                 ridge=settings.ridge,
                 weighting=settings.weighting,
             )
-            patches[branch.key] = branch.patch(stored(solution.map, branch.weights))
+            return BranchEdit(solution, [{}])
+
+        patches = edit_branches(self._branches, solve).patches
         made = self._recording.result(settings, self._wanted, patches, diagnostics={})
         return made.delta
 

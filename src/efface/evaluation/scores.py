@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+from efface.errors import BadRequest
+from efface.files import parse_json
+
 __all__ = ["Measure", "Row", "ScoreBook"]
 
 _FILE = "scores.jsonl"
@@ -75,7 +78,7 @@ class ScoreBook:
 
     def _read(self, source: str, line: str) -> None:
         try:
-            found = json.loads(line)
+            found = parse_json(line, "a row")
             if isinstance(found, list):
                 self.nameless += 1
                 return
@@ -83,7 +86,7 @@ class ScoreBook:
             value = float(found["value"])
             if math.isfinite(value):
                 self.scores[Row(source, found["sample"], found["picture"], measure)] = value
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (BadRequest, ValueError, TypeError, KeyError):
             return
 
 

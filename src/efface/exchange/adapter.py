@@ -14,6 +14,7 @@ from torch import Tensor
 from efface.deltas.delta import Delta
 from efface.deltas.patches import TextMapPatch
 from efface.errors import BadDelta, BadRequest
+from efface.exchange.low_rank import check_exportable
 from efface.files import write_atomically
 from efface.hosts.components import KEY_VALUE
 
@@ -58,7 +59,9 @@ def write_adapter(
 
     Raises:
         BadRequest: the delta changes more than what reads text, or has no text map.
+        BadDelta: its values are not finite.
     """
+    check_exportable(delta, scale=scale)
     patch = delta.patches.get(KEY_VALUE)
     if not isinstance(patch, TextMapPatch) or len(delta.patches) > 1:
         raise BadRequest(

@@ -10,7 +10,8 @@ from efface.contracts import Monitor, silent
 from efface.deltas.delta import Delta
 from efface.deltas.edited_copy import EditedCopy, edited_copy
 from efface.errors import BadRequest
-from efface.files import write_atomically
+from efface.exchange.low_rank import check_exportable
+from efface.files import seal, write_atomically
 
 __all__ = ["LICENCES", "write_component", "write_folder"]
 
@@ -44,11 +45,13 @@ def write_folder(
     Raises:
         BadRequest, BadModel, BadDelta, ModelCollapsed: see `edited_copy`.
     """
+    check_exportable(delta, scale=scale)
     made = edited_copy(base, delta, out, scale=scale, monitor=monitor)
     if card is not None:
         if (out / CARD).exists():
             (out / CARD).replace(out / "README.base.md")
         write_atomically(out / CARD, card.encode())
+        seal(out)
     return made
 
 
@@ -83,6 +86,7 @@ def write_component(
         for name in (*LICENCES, "efface.json"):
             if (staging / name).exists():
                 (staging / name).replace(out / name)
+        seal(out)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return parts

@@ -7,12 +7,10 @@ from typing import Any
 
 from efface.errors import BadRequest
 from efface.hosts.components import canonical, component
-from efface.hosts.families import layout
+from efface.hosts.families import host_of
 
 __all__ = ["kohya_name", "original_name"]
 
-_ONE_ENCODER = {"text_encoder": "lora_te"}
-_TWO_ENCODERS = {"text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
 _BLOCK = re.compile(
     r"^(?P<side>down_blocks|mid_block|up_blocks)(\.(?P<block>\d+))?"
     r"\.(?P<kind>[a-z]+)\.(?P<n>\d+)\.(?P<rest>.+)$"
@@ -51,19 +49,19 @@ def kohya_name(model: Any, part: str, module: str) -> str:
     Raises:
         BadRequest: the layout has no name for the network.
     """
-    large = layout(model) == "sdxl"
-    encoders = _TWO_ENCODERS if large else _ONE_ENCODER
+    host = host_of(model)
     plain = canonical(module)
     if part == "unet":
-        path = original_name(plain, component(model, part).config) if large else plain
+        config: Any = component(model, part).config
+        path = original_name(plain, config) if host.original_names else plain
         return f"lora_unet_{path.replace('.', '_')}"
-    if part not in encoders:
+    if part not in host.kohya_encoders:
         raise BadRequest(
             f"kohya's layout names the U-Net and the text encoders of Stable Diffusion, and the "
             f"delta changes {part}; export it with --as diffusers-lora"
         )
     inside = plain if plain.startswith("text_projection") else f"text_model.{plain}"
-    return f"{encoders[part]}_{inside.replace('.', '_')}"
+    return f"{host.kohya_encoders[part]}_{inside.replace('.', '_')}"
 
 
 def original_name(module: str, config: Any) -> str:

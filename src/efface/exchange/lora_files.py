@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from efface.exchange.kohya_names import kohya_name
-from efface.exchange.low_rank import Layers
+from efface.exchange.low_rank import Layers, full_refused
 from efface.files import write_atomically
 
 __all__ = ["write_diffusers", "write_kohya", "write_peft"]
@@ -25,33 +26,40 @@ def write_diffusers(layers: Layers, folder: Path, facts: Mapping[str, str]) -> P
         layers: what changes.
         folder: where the file goes.
         facts: written into the file's header.
+
+    Raises:
+        BadRequest: the delta changes biases or norms, which the layout cannot hold.
     """
+    _refuse_full(layers)
     tensors = _peft_names(layers, prefix=f"{layers.component}.")
+    header = {"format": "pt", **facts}
+    config = _peft_config(layers)
+    if config["rank_pattern"]:  # diffusers before 0.40 scales layers of other ranks by itself
+        named = {f"{layers.component}.{name}": value for name, value in config.items()}
+        header["lora_adapter_metadata"] = json.dumps(named, sort_keys=True)
     path = folder / "pytorch_lora_weights.safetensors"
-    write_atomically(path, save(tensors, metadata={"format": "pt", **facts}))
+    write_atomically(path, save(tensors, metadata=header))
     return path
 
 
 def write_peft(layers: Layers, folder: Path, facts: Mapping[str, str]) -> Path:
-    """Writes a folder that ``peft.PeftModel.from_pretrained(pipe.unet, folder)`` reads."""
+    """Writes a folder that ``peft.PeftModel.from_pretrained(pipe.unet, folder)`` reads.
+
+    Raises:
+        BadRequest: the delta changes biases or norms, which the layout cannot hold.
+    """
+    _refuse_full(layers)
     tensors = _peft_names(layers, prefix="base_model.model.")
-    ranks = {module: layer.rank for module, layer in layers.by_module.items()}
-    usual = max(ranks.values())
-    others = {module: rank for module, rank in ranks.items() if rank != usual}
     config = {
         "peft_type": "LORA",
         "task_type": None,
         "base_model_name_or_path": facts.get("base_model"),
-        "r": usual,
-        "lora_alpha": usual,
-        "rank_pattern": others,
-        "alpha_pattern": others,
+        **_peft_config(layers),
         "lora_dropout": 0.0,
         "bias": "none",
         "fan_in_fan_out": False,
         "inference_mode": True,
         "init_lora_weights": True,
-        "target_modules": sorted(ranks),
     }
     path = folder / "adapter_model.safetensors"
     write_atomically(path, save(tensors, metadata={"format": "pt", **facts}))
@@ -63,6 +71,7 @@ def write_kohya(layers: Layers, path: Path, facts: Mapping[str, str]) -> Path:
     """Writes one file in the layout of kohya's scripts.
 
     Modules are named as in `kohya_name`; alpha is the rank, so that strength 1 is the whole change.
+    Biases and norms go along whole as ``.diff_b`` and ``.diff``, which ComfyUI reads.
 
     Raises:
         BadRequest: the layout has no name for the changed network.
@@ -74,15 +83,38 @@ def write_kohya(layers: Layers, path: Path, facts: Mapping[str, str]) -> Path:
         tensors[f"{name}.lora_down.weight"] = down
         tensors[f"{name}.lora_up.weight"] = up
         tensors[f"{name}.alpha"] = torch.tensor(float(layer.rank))
-    rank = max(layer.rank for layer in layers.by_module.values())
+    for parameter, change in layers.full.items():
+        module, _, leaf = parameter.rpartition(".")
+        name = kohya_name(layers.model, layers.component, module)
+        tensors[f"{name}.{'diff_b' if leaf == 'bias' else 'diff'}"] = change
     header: dict[str, Any] = {
         "ss_network_module": "networks.lora",
-        "ss_network_dim": str(rank),
-        "ss_network_alpha": str(float(rank)),
+        "ss_network_dim": str(layers.rank),
+        "ss_network_alpha": str(float(layers.rank)),
         **facts,
     }
     write_atomically(path, save(_apart(tensors), metadata=header))
     return path
+
+
+def _refuse_full(layers: Layers) -> None:
+    if layers.full:
+        raise full_refused(tuple(layers.full))
+
+
+def _peft_config(layers: Layers) -> dict[str, Any]:
+    """Gives peft's ranks and alphas, alike for every layer, and the layers."""
+    ranks = {module: layer.rank for module, layer in layers.by_module.items()}
+    usual = max(ranks.values())
+    # A pattern holds for every module that ends with it, unless it says where names begin.
+    others = {f"^{re.escape(module)}": rank for module, rank in ranks.items() if rank != usual}
+    return {
+        "r": usual,
+        "lora_alpha": usual,
+        "rank_pattern": others,
+        "alpha_pattern": others,
+        "target_modules": sorted(ranks),
+    }
 
 
 def _peft_names(layers: Layers, *, prefix: str) -> dict[str, Tensor]:

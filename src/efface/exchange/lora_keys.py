@@ -1,108 +1,137 @@
-"""The key layouts of LoRA files: diffusers, peft and kohya."""
+"""The keys of LoRA files: what each tensor is of which layer, in every layout that is read."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
+from efface.deltas.patches import LowRankPatch
 from efface.errors import BadDelta
-from efface.exchange.kohya_names import original_name
-from efface.hosts.components import canonical, components
-from efface.hosts.families import layout
 
-__all__ = ["LoraLayers", "lora_layers"]
+__all__ = ["LoraLayer", "alpha_of", "foreign_kind", "lora_layers", "low_rank"]
 
-_DOWN = re.compile(r"^(?P<module>.+?)\.(lora_A|lora_down|lora\.down|lora_linear_layer\.down)\.")
-_UP = {
-    "lora_A": "lora_B",
-    "lora_down": "lora_up",
-    "lora.down": "lora.up",
-    "lora_linear_layer.down": "lora_linear_layer.up",
+_DOWN = r"\.lora_A(\.(?P<a>[^.]+))?|\.lora_down|[._]lora\.down|\.lora_linear_layer\.down"
+_UP = r"\.lora_B(\.(?P<a>[^.]+))?|\.lora_up|[._]lora\.up|\.lora_linear_layer\.up"
+_ROLES = {
+    "down": re.compile(rf"^(?P<layer>.+?)({_DOWN})\.weight$"),
+    "up": re.compile(rf"^(?P<layer>.+?)({_UP})\.weight$"),
+    "weight": re.compile(r"^(?P<layer>.+)\.(diff|w_norm)$"),
+    "bias": re.compile(r"^(?P<layer>.+)\.(diff_b|b_norm)$"),
 }
-_KOHYA = {
-    "lora_unet_": "unet",
-    "lora_te_text_model_": "text_encoder",
-    "lora_te_": "text_encoder",
-    "lora_te1_text_model_": "text_encoder",
-    "lora_te1_": "text_encoder",
-    "lora_te2_text_model_": "text_encoder_2",
-    "lora_te2_": "text_encoder_2",
-    "lora_transformer_": "transformer",
+"""Diffusers', peft's and kohya's names; full differences as ComfyUI and LyCORIS write them."""
+
+_FOREIGN = {
+    "DoRA, which scales whole weights": r"\.(dora_scale|lora_magnitude_vector)\b|\.magnitude$",
+    "LoHa": r"\.hada_",
+    "LoKr": r"\.lokr_",
+    "LoCon in Tucker form": r"\.lora_mid\b",
+    "OFT": r"\.oft_",
+    "BOFT": r"\.boft_",
+    "(IA)3": r"\.on_input$|\.ia3_",
+    "GLoRA": r"\.[ab][12]\.weight$",
+    "a LoRA of an embedding": r"\.lora_embedding_[AB]\b",
 }
+"""Kinds of adapters that are not read, by their keys."""
 
 
 @dataclass
-class LoraLayers:
-    """Low-rank changes by parameter key with alpha in them, and the keys they came from."""
+class LoraLayer:
+    """The tensors of one layer, and the keys they are under."""
 
-    by_key: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
-    """``<component>/<path>.weight`` to up (out, rank) and down (rank, in)."""
-    used: set[str] = field(default_factory=set)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    """By role: ``down`` and ``up`` with or without ``alpha``; ``weight`` and ``bias``."""
+    keys: list[str] = field(default_factory=list)
+
+    @property
+    def low(self) -> bool:
+        """Whether there is a low-rank change."""
+        return "down" in self.tensors
 
 
-def lora_layers(tensors: Mapping[str, Tensor], model: Any) -> LoraLayers | None:
-    """Reads low-rank changes; None when the file has none.
+def foreign_kind(keys: Mapping[str, Tensor]) -> tuple[str, str] | None:
+    """Names the first kind of adapter that is not read, and one of its keys."""
+    for kind, pattern in _FOREIGN.items():
+        if key := next((key for key in keys if re.search(pattern, key)), None):
+            return kind, key
+    return None
+
+
+def lora_layers(tensors: Mapping[str, Tensor]) -> dict[str, LoraLayer]:
+    """Gathers by a layer's name in the file what adapters add to it.
 
     Raises:
-        BadDelta: an up matrix is missing, or no module of the model is meant.
+        BadDelta: one of two matrices is missing, or there are several adapters.
     """
-    downs = {name: match for name in tensors if (match := _DOWN.match(name))}
-    if not downs:
-        return None
-    modules = _modules(model)
-    found = LoraLayers()
-    for name, match in downs.items():
-        up_name = name.replace(match[2], _UP[match[2]], 1)
-        if up_name not in tensors:
-            raise BadDelta(f"the file has '{name}' and no '{up_name}'; it is cut short")
-        key = modules.get(_normal(match["module"]))
-        if key is None:
-            continue
-        up, down = tensors[up_name], tensors[name]
-        alpha = tensors.get(f"{match['module']}.alpha")
-        scale = 1.0 if alpha is None else float(alpha) / len(down)
-        found.by_key[key] = (up.float() * scale, down.float())
-        found.used |= {name, up_name, f"{match['module']}.alpha"}
-    if not found.by_key:
-        theirs = sorted(match["module"] for match in downs.values())[:2]
+    found: dict[str, LoraLayer] = {}
+    for key, tensor in tensors.items():
+        for role, pattern in _ROLES.items():
+            if match := pattern.match(key):
+                layer = found.setdefault(match["layer"], LoraLayer())
+                if role in layer.tensors:
+                    raise BadDelta(
+                        f"the file has two adapters for {match['layer']} ({layer.keys[0]}, {key}); "
+                        "save each in a file of its own"
+                    )
+                layer.tensors[role] = tensor
+                layer.keys.append(key)
+    for name, layer in found.items():
+        if layer.low != ("up" in layer.tensors):
+            raise BadDelta(
+                f"the file has '{layer.keys[0]}' and not the other matrix of {name}; it is cut "
+                "short"
+            )
+        if layer.low and f"{name}.alpha" in tensors:
+            layer.tensors["alpha"] = tensors[f"{name}.alpha"]
+            layer.keys.append(f"{name}.alpha")
+    return found
+
+
+def low_rank(
+    key: str, layer: LoraLayer, module: nn.Module, weight: Tensor, scale: float
+) -> LowRankPatch:
+    """Multiplies the matrices of a layer out as far as a delta does.
+
+    Args:
+        key: of the weight, for messages.
+        layer: with both matrices.
+        module: the layer in the model.
+        weight: its weight.
+        scale: alpha over the rank.
+
+    Raises:
+        BadDelta: the layer is of another kind, or the matrices have another shape.
+    """
+    up, down = layer.tensors["up"].float(), layer.tensors["down"].float()
+    plain = isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
+    if not plain or getattr(module, "groups", 1) != 1:
         raise BadDelta(
-            f"no layer of the LoRA is one of the model: it has {', '.join(theirs)} ..., the model "
-            f"{', '.join(list(modules)[:2])} ...; the file is for another kind of model"
+            f"the LoRA changes {key}, which is of {type(module).__name__}, and linear layers and "
+            "plain convolutions alone are read; ask for merged weights"
         )
-    return found
+    inner, kernel = weight[0].numel(), tuple(weight.shape[2:])
+    fits = down.ndim in (2, weight.ndim) and set(up.shape[2:]) <= {1}
+    fits = fits and (down.ndim == 2 or tuple(down.shape[2:]) == kernel)
+    if not fits or (len(up), up[0].numel(), down[0].numel()) != (len(weight), len(down), inner):
+        raise BadDelta(
+            f"the LoRA changes {key} by {tuple(up.shape)} times {tuple(down.shape)}, the base has "
+            f"{tuple(weight.shape)} there; the file is for another model"
+        )
+    return LowRankPatch(up=up.flatten(1) * scale, down=down.flatten(1))
 
 
-def _normal(module: str) -> str:
-    """Writes a module's path in one spelling: component, then the path with underscores."""
-    name = module.removeprefix("base_model.model.")
-    for prefix, part in _KOHYA.items():
-        if name.startswith(prefix):
-            return f"{part}_{name.removeprefix(prefix)}"
-    first = name.partition(".")[0]
-    known = first in ("unet", "text_encoder", "transformer", "text_encoder_2")
-    plain = canonical(name if known else f"unet.{name}")
-    return re.sub(r"\.processor\.(to_\w+)_lora$", r".\1", plain).replace(".", "_")
+def alpha_of(name: str, layer: LoraLayer) -> float | None:
+    """Reads the alpha among a layer's tensors, if there is one.
 
-
-def _modules(model: Any) -> dict[str, str]:
-    """Maps the spelling of `_normal` to the parameter key of every weight of two or more axes.
-
-    The U-Net of Stable Diffusion XL goes by the original code's names too.
+    Raises:
+        BadDelta: it is not one finite number.
     """
-    found = {}
-    large = layout(model) == "sdxl"
-    for part, network in components(model).items():
-        for path, weight in network.named_parameters():
-            plain = canonical(path)
-            if plain.endswith(".weight") and weight.ndim >= 2:
-                module = plain.removesuffix(".weight")
-                names = [module]
-                if large and part == "unet":
-                    names.append(original_name(module, network.config))
-                for name in names:
-                    found[f"{part}_{name.replace('.', '_')}"] = f"{part}/{plain}"
-    return found
+    alpha = layer.tensors.get("alpha")
+    if alpha is None:
+        return None
+    if alpha.numel() != 1 or not bool(torch.isfinite(alpha).all()):
+        raise BadDelta(f"'{name}.alpha' should be one number and is {alpha.tolist()!r:.60}")
+    return float(alpha)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from efface.deltas.application import references
 from efface.deltas.delta import Delta
 from efface.deltas.expansion import expanded
 from efface.deltas.patches import DensePatch, LowRankPatch
-from efface.errors import BadRequest
+from efface.errors import BadDelta, BadRequest
 from efface.hosts.components import canonical, component
 
-__all__ = ["Layer", "Layers", "layers_of"]
+__all__ = ["Layer", "Layers", "check_exportable", "full_refused", "layers_of"]
 
 
 @dataclass(frozen=True)
@@ -51,9 +54,51 @@ class Layers:
     """Size of what a limited rank leaves out, relative to the whole change; 0 is exact."""
     model: Any
     """The base, for the names that its family has in other tools."""
+    full: Mapping[str, Tensor] = field(default_factory=dict)
+    """Changes of biases and norms by the parameter's path, for layouts that hold them."""
+
+    @property
+    def rank(self) -> int:
+        """The largest rank."""
+        return max((layer.rank for layer in self.by_module.values()), default=0)
 
 
-def layers_of(delta: Delta, model: Any, *, scale: float = 1.0, rank: int | None = None) -> Layers:
+def check_exportable(delta: Delta, *, scale: float = 1.0, rank: int | None = None) -> None:
+    """Refuses what no file should hold, before anything is written.
+
+    Raises:
+        BadRequest: a scale that is no number, or a rank below 1.
+        BadDelta: values of the delta are not finite.
+    """
+    if not math.isfinite(scale):
+        raise BadRequest(f"the scale is {scale}; it must be a finite number")
+    if rank is not None and rank < 1:
+        raise BadRequest(f"the rank is {rank}; it must be 1 or more")
+    for name, tensor in delta.tensors().items():
+        if tensor.is_floating_point() and not bool((tensor * scale).isfinite().all()):
+            raise BadDelta(
+                f"delta {delta.id} times {scale:g} has values in {name} that are not finite; "
+                "it wrecks every model, so erase again"
+            )
+
+
+def full_refused(keys: Sequence[str]) -> BadRequest:
+    """Says that a layout holds no biases and norms, and which ones do."""
+    return BadRequest(
+        f"the delta changes {len(keys)} biases or norms ({keys[0]} ...), which this layout cannot "
+        "hold; export it with --as kohya, whose file ComfyUI reads whole, or the edited folder: "
+        "--as diffusers"
+    )
+
+
+def layers_of(
+    delta: Delta,
+    model: Any,
+    *,
+    scale: float = 1.0,
+    rank: int | None = None,
+    biases: bool = False,
+) -> Layers:
     """Writes a delta out layer by layer, exactly where it is low rank.
 
     Args:
@@ -61,12 +106,15 @@ def layers_of(delta: Delta, model: Any, *, scale: float = 1.0, rank: int | None 
         model: the base that the delta was made for.
         scale: how much of the change goes in.
         rank: cut every layer to this rank by SVD; needed where a change is dense.
+        biases: whether the layout holds changes of biases and norms.
 
     Raises:
-        BadDelta: another base or a missing parent.
+        BadDelta: another base, a missing parent, or values that are not finite.
         BadRequest: changes of several networks, or of something that no LoRA file can hold, or a
             dense change without a rank.
     """
+    check_exportable(delta, scale=scale, rank=rank)
+    references(delta, model)
     written = expanded(delta, model)
     parts = sorted({key.partition("/")[0] for key in written.patches})
     if len(parts) != 1:
@@ -74,12 +122,25 @@ def layers_of(delta: Delta, model: Any, *, scale: float = 1.0, rank: int | None 
             f"a LoRA file changes one network and the delta changes {', '.join(parts)}; "
             "export the edited folder instead: --as diffusers"
         )
-    paths = _module_paths(model, parts[0])
+    paths = _paths(model, parts[0])
     found: dict[str, Layer] = {}
+    full = {
+        paths[key][0]: patch.difference * scale
+        for key, patch in written.patches.items()
+        if paths[key][1].ndim == 1 and isinstance(patch, DensePatch)
+    }
+    if full and not biases:
+        raise full_refused(tuple(full))
     whole = left = 0.0
     for key, patch in written.patches.items():
-        module, weight = paths[key]
-        if weight.ndim not in (2, 4) or not isinstance(patch, DensePatch | LowRankPatch):
+        path, weight = paths[key]
+        if path in full:
+            continue
+        if (
+            weight.ndim not in (2, 4)
+            or not isinstance(patch, DensePatch | LowRankPatch)
+            or not path.endswith(".weight")
+        ):
             raise BadRequest(
                 f"the delta changes {key}, which a LoRA file cannot hold; "
                 "export the edited folder instead: --as diffusers"
@@ -89,9 +150,10 @@ def layers_of(delta: Delta, model: Any, *, scale: float = 1.0, rank: int | None 
         whole += float(change.square().sum())
         kept = (layer.up.double() @ layer.down.double()).reshape(weight.shape)
         left += float((change - kept).square().sum())
+        module = path.removesuffix(".weight")
         found[module] = Layer(layer.up * scale, layer.down, tuple(weight.shape[2:]))
     lost = (left / whole) ** 0.5 if rank is not None and whole else 0.0
-    return Layers(parts[0], found, lost, model)
+    return Layers(parts[0], found, lost, model, full)
 
 
 def _layer(key: str, patch: DensePatch | LowRankPatch, rank: int | None) -> Layer:
@@ -111,9 +173,9 @@ def _layer(key: str, patch: DensePatch | LowRankPatch, rank: int | None) -> Laye
     return Layer((u[:, :rank] * root).float(), (root[:, None] * v[:rank]).float())
 
 
-def _module_paths(model: Any, part: str) -> dict[str, tuple[str, Tensor]]:
-    """Maps canonical keys to the module's path in the installed library, and its weight."""
+def _paths(model: Any, part: str) -> dict[str, tuple[str, Tensor]]:
+    """Maps canonical keys to the parameter's path in the installed library, and its weight."""
     return {
-        f"{part}/{canonical(path)}": (path.removesuffix(".weight"), weight)
+        f"{part}/{canonical(path)}": (path, weight)
         for path, weight in component(model, part).named_parameters()
     }

@@ -12,20 +12,29 @@ from safetensors.torch import save
 from torch import Tensor
 
 from efface.concepts import Concept, Erasure, ErasureRequest
+from efface.deltas.delta import Delta
 from efface.deltas.gates import PromptGate
 from efface.diffusion.denoising import Denoiser
 from efface.errors import BadRequest
-from efface.exchange.low_rank import Layers
+from efface.exchange.low_rank import Layers, full_refused
 from efface.files import write_atomically
 from efface.hosts.components import canonical
 from efface.runs.gating import GateRule, gate_for
 from efface.runs.gradient_eraser import worded
 
-__all__ = ["erased_prompts", "gate_from", "write_spm"]
+__all__ = ["ALWAYS", "erased_prompts", "gate_from", "prompts_of", "write_spm"]
+
+ALWAYS = "efface_acts_on_every_prompt"
+"""Set in the header of files whose delta had no gate, so that import gives them none."""
 
 
 def write_spm(
-    layers: Layers, path: Path, facts: Mapping[str, str], *, prompts: Sequence[str]
+    layers: Layers,
+    path: Path,
+    facts: Mapping[str, str],
+    *,
+    prompts: Sequence[str],
+    gated: bool = True,
 ) -> Path:
     """Writes the file that the SPM authors' tools, and stock diffusers without a gate, read.
 
@@ -37,11 +46,15 @@ def write_spm(
         path: where the file goes.
         facts: written into the file's header besides.
         prompts: what is erased.
+        gated: whether the delta opens by prompt; otherwise the header says that it always acts,
+            so that `efface.import_delta` makes no gate.
 
     Raises:
         BadRequest: another network, several ranks, no prompt, or a comma in one, where the
             authors' tools would cut it in two.
     """
+    if layers.full:
+        raise full_refused(tuple(layers.full))
     if layers.component != "unet":
         raise BadRequest(
             f"SPM's layout holds a U-Net and the delta changes {layers.component}; "
@@ -66,9 +79,18 @@ def write_spm(
         tensors[f"{name}.lora_down.weight"] = down.clone()
         tensors[f"{name}.lora_up.weight"] = up.clone()
         tensors[f"{name}.alpha"] = torch.tensor(float(ranks[0]))
+    facts = {**facts, **({} if gated else {ALWAYS: "1"})}
     header = {"rank": str(ranks[0]), "alpha": str(float(ranks[0])), "prompts": ",".join(prompts)}
     write_atomically(path, save(tensors, metadata={**facts, **header}))
     return path
+
+
+def prompts_of(delta: Delta) -> tuple[str, ...]:
+    """Lists what an SPM file of a delta names: an imported file's own prompts, or the concepts."""
+    settings = delta.provenance.settings
+    told = settings.get("opens_for") or settings.get("prompts")
+    erasures = delta.provenance.request.get("erasures", ())
+    return tuple(told or (each["concept"]["name"] for each in erasures))
 
 
 def erased_prompts(file: Path) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import torch
 
 from efface.content import content_hash
 from efface.errors import BadModel, MissingInput
+from efface.files import read_json_object
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -101,10 +101,8 @@ def folder_config(folder: Path, name: str) -> dict[str, Any]:
             f"{folder} is not a folder; give a folder with a saved transformers model"
         )
     try:
-        return dict(json.loads((folder / name).read_text(encoding="utf-8")))
+        return read_json_object(folder / name, failure=BadModel, advice="save the model again")
     except FileNotFoundError:
         raise BadModel(
             f"{folder} has no {name}; save the model together with its processor"
         ) from None
-    except (ValueError, TypeError, RecursionError) as error:
-        raise BadModel(f"{folder / name} is not JSON ({error}); save the model again") from None

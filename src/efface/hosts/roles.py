@@ -41,6 +41,7 @@ ROLES: dict[str, Role] = {
     "self_attention": Role(
         "unet", r"(^|\.)attn1\.", "all of self-attention", r"\.attn\.to_(q|k|v|out)\b"
     ),
+    "attention": Role("unet", r"(^|\.)attn[12]\.", "all of attention", r"\.attn\."),
     "early_attention": Role(
         "unet",
         r"(^|\.)(attn1\.|attn2\.to_q\.)",
@@ -68,6 +69,15 @@ ROLES: dict[str, Role] = {
         "unet",
         rf"^(?!.*{_CROSS})(?!(time_embedding|conv_norm_out|conv_out)\.)",
         "everything but cross-attention, the time embedding and the output",
+    ),
+    "not_cross_attention_xl": Role(
+        "unet",
+        rf"^(?=.*block)(?!.*emb)(?!.*{_CROSS})",
+        "layers of blocks other than cross-attention and embeddings",
+        layers=True,
+    ),
+    "layers_xl": Role(
+        "unet", r"^(?=.*block)(?!.*emb)", "layers of blocks other than embeddings", layers=True
     ),
     "unconditional": Role("unet", rf"^(?!.*{_CROSS})", "the denoiser without cross-attention"),
     "layers": Role("unet", r"", "all linear layers and convolutions", r"^", layers=True),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import struct
 from collections.abc import Iterable
@@ -15,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from efface.errors import BadModel
+from efface.files import parse_json, read_json_object
 from efface.hosts.components import canonical
 
 __all__ = [
@@ -195,14 +195,9 @@ def folder_json(file: Path) -> dict[str, Any]:
         BadModel: it is missing, or is not a JSON object.
     """
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        return read_json_object(file, failure=BadModel, advice="copy the model again")
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise BadModel(f"{file} is missing; the copy of the model is not complete") from error
-    except (OSError, ValueError) as error:
-        raise BadModel(f"{file} is not readable as JSON ({error}); copy the model again") from error
-    if not isinstance(content, dict):
-        raise BadModel(f"{file} does not hold a JSON object; copy the model again")
-    return content
 
 
 def header(file: Path) -> dict[str, StoredTensor]:
@@ -215,7 +210,8 @@ def header(file: Path) -> dict[str, StoredTensor]:
         with file.open("rb") as opened:
             (length,) = struct.unpack("<Q", opened.read(8))
             size = file.stat().st_size
-            content = json.loads(opened.read(length)) if length < size else None
+            told = opened.read(length) if length < size else None
+        content = None if told is None else parse_json(told, f"the header of {file}")
         if not isinstance(content, dict):
             raise BadModel(f"{file} is cut short within its header; copy the model again")
         found = {

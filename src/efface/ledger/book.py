@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from efface.closed_form.edit_report import stored
 from efface.concepts import Concept, ErasureRequest, described, names
 from efface.contracts import Monitor, silent
-from efface.deltas.patches import Patch
 from efface.deltas.recording import Recording, model_name
 from efface.deltas.results import ErasureResult
 from efface.errors import BadRequest
@@ -34,7 +32,9 @@ from efface.ledger.rows import (
 )
 from efface.methods.uce import Uce
 from efface.runs.checks import check_family, inspect
-from efface.text.branches import text_branches
+from efface.text.branch_edits import BranchEdit, edit_branches
+from efface.text.branches import TextBranch, text_branches
+from efface.text.token_rules import worded_by
 
 __all__ = ["Ledger"]
 
@@ -70,6 +70,17 @@ class Ledger:
             BadRequest: the folder holds a ledger already, or cannot be written to; or the settings
                 look at all entries together, whose contributions would not add up.
         """
+        return cls.begun(folder, model, method=method, keep=keep)._saved()
+
+    @classmethod
+    def begun(
+        cls, folder: Path | str, model: Any, *, method: Uce, keep: Sequence[Concept] = ()
+    ) -> Ledger:
+        """Gives a ledger whose file is written with its first entry.
+
+        Raises:
+            BadRequest: see `create`.
+        """
         folder = Path(folder)
         if method.reweightings or method.unanchored == "nearest":
             raise BadRequest(
@@ -82,7 +93,7 @@ class Ledger:
             )
         made = cls(folder, model_name(model), Encoder.of(model), method, tuple(keep), ())
         made._check_encoder(model)
-        return made._saved()
+        return made
 
     @classmethod
     def open(cls, folder: Path | str) -> Ledger:
@@ -196,7 +207,7 @@ class Ledger:
         Raises:
             BadRequest: see `create` and `add`.
         """
-        fresh = Ledger.create(folder, model, method=self.method, keep=self.keep)
+        fresh = Ledger.begun(folder, model, method=self.method, keep=self.keep)
         told = []
         for entry in self.entries:
             pairs = encoded(model, entry.request, self._rules)
@@ -230,26 +241,23 @@ class Ledger:
             (self._rows_of(entry.id), read_rows(self._rows_of(entry.id), entry.rows), entry.weight)
             for entry in self.active
         ]
-        patches: dict[str, Patch] = {}
-        figures: dict[str, dict[str, Any]] = {}
-        for branch in text_branches(model):
-            kept = kept_of(branch, request.keep, self._rules, self.folder / "keep")
-            pairs = stacked(branch.key, moved_rows)
-            solution, moved = self.method.solve(pairs, kept)
-            patch = branch.patch(stored(solution.map, branch.weights))
-            patches[branch.key] = patch
-            figures[branch.key] = asdict(solution.conditioning) | moved | {"rank": patch.rank}
-        first, *others = patches
-        recording.step({name: figures[first][name] for name in ("residual", "interference")})
-        told = figures[first] | {key: figures[key] for key in others}
-        told |= {"entries": len(self.active)}
-        result = recording.result(self.method, request, patches, diagnostics=told)
+        keep = worded_by(request, self.method.wordings).keep
+
+        def solve(branch: TextBranch) -> BranchEdit:
+            kept = kept_of(branch, keep, self._rules, self.folder / "keep")
+            return self.method.solve(stacked(branch.key, moved_rows), kept)
+
+        edit = edit_branches(text_branches(model), solve)
+        recording.step(edit.curve[0])
+        diagnostics = edit.diagnostics | {"entries": len(self.active)}
+        result = recording.result(self.method, request, edit.patches, diagnostics=diagnostics)
         seen = inspect(model, result.delta, request)
         return replace(result, diagnostics={**result.diagnostics, **seen})
 
     @property
     def _rules(self) -> Rules:
-        return Rules(self.method.tokens, self.method.target, self.method.always_keep)
+        method = self.method
+        return Rules(method.tokens, method.target, method.wordings, method.always_keep)
 
     def _rows_of(self, name: str) -> Path:
         return self.folder / "rows" / f"{name}.safetensors"

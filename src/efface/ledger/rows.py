@@ -21,7 +21,7 @@ from efface.files import write_atomically
 from efface.hosts.components import KEY_VALUE
 from efface.text.branches import TextBranch, text_branches
 from efface.text.keep_sets import KeepSet, remembering
-from efface.text.token_rules import TargetRule, TokenRule
+from efface.text.token_rules import TargetRule, TokenRule, WordingRule, worded_by
 
 __all__ = [
     "Encoder",
@@ -81,13 +81,15 @@ class Rules:
 
     tokens: TokenRule
     target: TargetRule
+    wordings: WordingRule
     always_keep: tuple[str, ...]
 
 
 def encoded(model: Any, request: ErasureRequest, rules: Rules) -> Rows:
     """Encodes what a request moves, for each branch; equal rows are merged."""
+    erasures = worded_by(request, rules.wordings).erasures
     return {
-        branch.key: branch.erased(request.erasures, tokens=rules.tokens, target=rules.target)
+        branch.key: branch.erased(erasures, tokens=rules.tokens, target=rules.target)
         for branch in text_branches(model)
     }
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from efface.concepts import Concept, request_from
 from efface.errors import BadRequest
-from efface.files import write_atomically
+from efface.files import read_json_object, write_atomically
 from efface.ledger.entries import Entry, entry_from, seal, written
 from efface.ledger.rows import Encoder
 from efface.methods.uce import Uce
@@ -57,7 +57,7 @@ def read(folder: Path) -> dict[str, Any]:
         BadRequest: there is none, it was changed by hand, or it is of a newer version.
     """
     try:
-        values = json.loads((folder / FILE).read_text(encoding="utf-8"))
+        values = read_json_object(folder / FILE)
         return _fields(folder, values)
     except (FileNotFoundError, NotADirectoryError):
         raise BadRequest(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from efface.contracts import Monitor, Need, Paper, TextToImage, silent
-from efface.diffusion.losses import Ask, predicted
+from efface.contracts import Monitor, Paper, TextToImage, silent
+from efface.diffusion.losses import Target, predicted
 from efface.errors import BadRequest
 from efface.runs.gradient_eraser import SMALL, GradientEraser
 from efface.runs.gradient_runs import GradientRun
@@ -45,14 +45,12 @@ class AllButOne(GradientEraser):
 
     The constraint is a penalty, or exact: keys and values are kept from changing in the directions
     of the empty prompt's token rows (``constraint="projection"``), so its prediction stays as it
-    was, whatever the other settings, and inversion of real pictures works as before:
-    `efface.diffusion.inversion.purified` draws a picture anew without what was erased.
+    was, whatever the other settings, and inversion of real pictures works as before.
     """
 
     paper: ClassVar[Paper] = Paper(
         "All but One: Surgical Concept Erasing with Model Preservation", "2312.12807", 2024
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
 
     mode: Literal["replace", "suppress", "negate"] = "replace"
     """What becomes of the guidance term: the anchor's, none, or its opposite."""
@@ -102,9 +100,9 @@ class AllButOne(GradientEraser):
             "emoji": cls(**SMALL | {"keep_weight": 15.0}),
         }
 
-    def replaces(self) -> bool:
-        """In the mode of that name, with the anchor for a target."""
-        return self.mode == "replace" and self.target == "anchor"
+    def requires_anchor(self) -> bool:
+        """In the mode that replaces, unless the concept is left out of its wordings."""
+        return self.mode == "replace" and self.target != "prompt_without_concept"
 
     def erase(
         self,
@@ -120,42 +118,49 @@ class AllButOne(GradientEraser):
         with run.training(self.parameters) as edit:
 
             def losses(generator: torch.Generator) -> dict[str, Tensor]:
-                some = pool.drawn(self.batch, generator)
-                wanted = self._wanted(run, edit, some)
+                visits = pool.drawn(self.batch, generator)
+                term = self._guidance_term(run, edit, visits)
                 keep = run.keep(self.batch, generator)
-                return self._terms(run, some, wanted, keep)
+                return self._losses(run, visits, term, keep)
 
             run.train(losses, edit.parameters, hooks=self._hooks(run, edit))
             patches = edit.patches()
         return run.result(patches)
 
-    def _wanted(self, run: GradientRun, edit: Trained, some: Pool) -> Float[Tensor, "n c h w"]:
-        """Gives the guidance term that shall be."""
+    def _guidance_term(
+        self, run: GradientRun, edit: Trained, visits: Pool
+    ) -> Float[Tensor, "n c h w"]:
+        """Gives the guidance term g that the concept's prompt is to have."""
+        e_0, e_c = visits.unconditional, visits.conditional
         if self.mode == "negate":
-            return -self.negative_guidance * (some.conditional - some.unconditional)
+            return -self.negative_guidance * (e_c - e_0)
         if self.mode == "suppress" or not any(wording.anchor for wording in run.wordings):
-            return torch.zeros_like(some.unconditional)
+            return torch.zeros_like(e_0)
         with edit.teacher():
-            anchors = run.anchors[some.prompts]
-            return run.denoiser.predict(some.latents, some.times, anchors) - some.unconditional
+            anchors = run.anchors[visits.prompt_index]
+            e_a = run.denoiser.predict(visits.latents, visits.times, anchors)
+        return e_a - e_0
 
-    def _terms(
-        self, run: GradientRun, some: Pool, wanted: Tensor, keep: list[Ask]
+    def _losses(
+        self, run: GradientRun, visits: Pool, term: Tensor, keep: list[Target]
     ) -> dict[str, Tensor]:
-        """Asks for the concept, the empty prompt where it may drift, and kept prompts at once."""
-        asked = Ask("guidance", 1.0, some.latents, some.times, run.prompts[some.prompts], wanted)
-        empty = run.empty(len(some))
-        drift = Ask("drift", 0.0, some.latents, some.times, empty, some.unconditional)
+        """Compares guidance, the empty prompt where it may drift, and kept prompts in one pass."""
+        prompts, e_0 = run.prompts[visits.prompt_index], visits.unconditional
+        guidance = Target("guidance", 1.0, visits.latents, visits.times, prompts, term)
+        empty = run.empty(len(visits))
+        drift = Target("drift", self.drift_weight, visits.latents, visits.times, empty, e_0)
         free = self.constraint != "projection"
-        conditional, *rest = predicted(run.denoiser, [asked, *([drift] if free else []), *keep])
-        base = rest.pop(0) if free else some.unconditional
-        held = base.detach() if self.detach_unconditional else base
-        terms = {"guidance": (conditional - held - wanted).square().mean()}
+        now_c, *rest = predicted(run.denoiser, [guidance, *([drift] if free else []), *keep])
+        now_0 = rest.pop(0) if free else e_0
+        terms = {"guidance": guidance.error(now_c - self._detached(now_0))}
         if self.constraint == "penalty":
-            terms["drift"] = self.drift_weight * (base - some.unconditional).square().mean()
-        for ask, answer in zip(keep, rest, strict=True):
-            terms[ask.name] = ask.weight * (answer - ask.target).square().mean()
+            terms["drift"] = drift.error(now_0)
+        for target, prediction in zip(keep, rest, strict=True):
+            terms[target.name] = target.error(prediction)
         return terms
+
+    def _detached(self, unconditional: Tensor) -> Tensor:
+        return unconditional.detach() if self.detach_unconditional else unconditional
 
     def _hooks(self, run: GradientRun, edit: Trained) -> _Projection | None:
         if self.constraint != "projection":
@@ -171,5 +176,5 @@ class _Projection(Plain):
 
     def after_step(self) -> None:
         for key, change in self._edit.changes().items():
-            held = without_directions(change, self._basis)
-            self._edit.parameters[key].data.copy_(self._edit.originals[key] + held)
+            allowed = without_directions(change, self._basis)
+            self._edit.parameters[key].data.copy_(self._edit.originals[key] + allowed)

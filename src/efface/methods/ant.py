@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
 from efface.closed_form.fusion import fused
-from efface.contracts import Monitor, Need, Paper, TextToImage, silent
-from efface.diffusion.losses import Ask, matched
-from efface.diffusion.noise import guided, negated
+from efface.contracts import Monitor, Paper, TextToImage, silent
+from efface.diffusion.losses import Target, squared_errors
 from efface.errors import BadRequest
 from efface.progress import told
 from efface.randomness import derive
 from efface.runs.gating import Released
-from efface.runs.gradient_eraser import SMALL, GradientEraser
+from efface.runs.gradient_eraser import SMALL, GradientEraser, Trainable
 from efface.runs.gradient_runs import GradientRun
 from efface.training.gradients import intersected, saliency_masks
 from efface.training.hooks import Masked
-from efface.training.parameters import Originals
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -62,7 +60,6 @@ class Ant(GradientEraser):
         "2504.12782",
         2025,
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
 
     parameters: Literal["unet", "cross_attention", "key_value", "not_cross_attention"] = "unet"
     """Which weights the mask chooses from; ``several="fused"`` has no mask, and ignores it."""
@@ -72,7 +69,7 @@ class Ant(GradientEraser):
     """How several concepts go: in one training, or each into low-rank layers of its own beside keys
     and values, which are then fused in closed form."""
     rank: int = 64
-    """Of the low-rank layers of each concept."""
+    """Rank of each concept's low-rank layers."""
     fusion_scale: float = 4.3
     """Factor of the low-rank layers when they are fused."""
     fusion_keep: float = 1.0
@@ -100,9 +97,6 @@ class Ant(GradientEraser):
     """Share of each tensor that every map keeps; 1: no mask, nor with ``several="fused"``."""
     mask_keeps: Literal["top", "bottom"] = "top"
     """Whether a map keeps the most salient weights, or the least, as the released code does."""
-    originals: Originals = "memory"
-    """Where the unedited weights wait while trained ones take their place; on disk they are
-    temporary files, which saves a copy of them in memory and which every step with a mask reads."""
     steps: int = 250
     """Optimiser steps. More erase deeper and disturb the rest more."""
     learning_rate: float = 5e-4
@@ -132,6 +126,7 @@ class Ant(GradientEraser):
                 unconditional_weight=2.5,
                 sampling_guidance=7.5,
                 optimiser="adamw",
+                weight_decay=1e-2,
                 steps=1000,
                 batch=2,
             ),
@@ -155,10 +150,11 @@ class Ant(GradientEraser):
             ),
         }
 
-    def trained(self, concepts: int = 1) -> tuple[str, int]:
+    def trainable(self, concepts: int = 1) -> Trainable:
         """The chosen weights, or layers beside keys and values that are fused afterwards."""
-        fused_layers = ("key_value", self.rank * concepts)
-        return fused_layers if self.several == "fused" else (self.parameters, 0)
+        if self.several == "fused":
+            return Trainable("key_value", self.rank * concepts)
+        return Trainable(self.parameters)
 
     def erase(
         self,
@@ -174,11 +170,12 @@ class Ant(GradientEraser):
             return self._fused(run)
         pool = run.pool()
         early, late = self._sides(pool)
-        with run.training(self.parameters, originals=self.originals) as edit:
+        with run.training(self.parameters) as edit:
 
             def losses(generator: torch.Generator) -> dict[str, Tensor]:
-                asks = self._asks(run, edit, early, late, generator)
-                return matched(run.denoiser, [*asks, *run.keep(self.batch, generator)])
+                targets = self._targets(run, edit, early, late, generator)
+                keep = run.keep(self.batch, generator)
+                return squared_errors(run.denoiser, [*targets, *keep])
 
             maps = self._maps(run, edit, early, late)
             masks = intersected(maps) if self.mask_share < 1 else None
@@ -197,14 +194,14 @@ class Ant(GradientEraser):
     def _fused(self, run: GradientRun) -> ErasureResult:
         """Trains low-rank layers of every concept, then fuses them into one edit."""
         early, late = self._sides(run.pool())
-        role, rank = self.trained()
-        with run.adapting(role, rank=rank, membranes=len(run.request.erasures)) as adapters:
+        role, membranes = self.trainable().role, len(run.request.erasures)
+        with run.adapting(role, rank=self.rank, membranes=membranes) as adapters:
 
             def losses(generator: torch.Generator) -> dict[str, Tensor]:
-                asks = self._asks(run, adapters, early, late, generator)
-                asks += run.keep(self.batch, generator)
-                run.open_membranes(adapters, asks, generator)
-                return matched(run.denoiser, asks)
+                targets = self._targets(run, adapters, early, late, generator)
+                targets += run.keep(self.batch, generator)
+                run.open_membranes(adapters, targets, generator)
+                return squared_errors(run.denoiser, targets)
 
             run.train(losses, adapters.parameters, hooks=Released(adapters))
             apart = adapters.patches()
@@ -220,44 +217,31 @@ class Ant(GradientEraser):
         )
         return run.result(patches)
 
-    def _asks(
+    def _targets(
         self,
         run: GradientRun,
         edit: Trained | Adapters,
         early: Pool,
         late: Pool,
         generator: torch.Generator,
-    ) -> list[Ask]:
-        """Asks for both sides, with the prompt and without."""
+    ) -> list[Target]:
+        """Preserves the prediction early and reverses it late, with the prompt and without."""
         kept, turned = (each.drawn(self.batch, generator) for each in (early, late))
-        stay = guided(kept.unconditional, kept.conditional, self.negative_guidance)
-        base = turned.unconditional
+        eta, e_0, e_c = self.negative_guidance, kept.unconditional, kept.conditional
+        stay = e_0 + eta * (e_c - e_0)
+        e_0, e_c = turned.unconditional, turned.conditional
         if self.turned_from == "anchor":
             with edit.teacher():
-                anchors = run.anchors[turned.prompts]
-                base = run.denoiser.predict(turned.latents, turned.times, anchors)
-        away = negated(base, base, turned.conditional, self.negative_guidance)
+                anchors = run.anchors[turned.prompt_index]
+                e_0 = run.denoiser.predict(turned.latents, turned.times, anchors)
+        away = e_0 - eta * (e_c - e_0)
         a, b = self.early_weight, self.unconditional_weight
         return [
-            self._ask(run, "reverse", turned, away),
-            replace(self._ask(run, "preserve", kept, stay), weight=a),
-            *(
-                Ask(
-                    "unconditional",
-                    weight,
-                    each.latents,
-                    each.times,
-                    run.empty(len(each)),
-                    each.unconditional,
-                    run.owners[each.prompts],
-                )
-                for each, weight in ((turned, b), (kept, a * b))
-            ),
+            _prompted(run, "reverse", 1.0, turned, away),
+            _prompted(run, "preserve", a, kept, stay),
+            _unprompted(run, b, turned),
+            _unprompted(run, a * b, kept),
         ]
-
-    def _ask(self, run: GradientRun, name: str, at: Pool, wanted: Tensor) -> Ask:
-        asked, own = run.prompts[at.prompts], run.owners[at.prompts]
-        return Ask(name, 1.0, at.latents, at.times, asked, wanted, own)
 
     def _maps(
         self, run: GradientRun, edit: Trained, early: Pool, late: Pool
@@ -267,10 +251,11 @@ class Ant(GradientEraser):
         for number in range(self.maps):
             total = {key: torch.zeros_like(weight) for key, weight in edit.parameters.items()}
             draws = derive(seed, "map", number)
-            own = [each[each.prompts % self.maps == number] for each in (early, late)]
+            own = [each[each.prompt_index % self.maps == number] for each in (early, late)]
             sides = own if all(len(each) for each in own) else [early, late]
             for _ in range(self.map_batches):
-                terms = matched(run.denoiser, self._asks(run, edit, sides[0], sides[1], draws))
+                targets = self._targets(run, edit, sides[0], sides[1], draws)
+                terms = squared_errors(run.denoiser, targets)
                 gradients = torch.autograd.grad(
                     torch.stack([*terms.values()]).sum(), [*edit.parameters.values()]
                 )
@@ -279,3 +264,22 @@ class Ant(GradientEraser):
             told("finding salient weights", number + 1, self.maps)
             bottom = self.mask_keeps == "bottom"
             yield saliency_masks(total, self.mask_share, scope="tensor", least=bottom)
+
+
+def _prompted(run: GradientRun, name: str, weight: float, visits: Pool, target: Tensor) -> Target:
+    """Gives a target for the concept's prompts."""
+    prompts, owners = run.prompts[visits.prompt_index], run.owners[visits.prompt_index]
+    return Target(name, weight, visits.latents, visits.times, prompts, target, owners)
+
+
+def _unprompted(run: GradientRun, weight: float, visits: Pool) -> Target:
+    """Holds the prediction without a prompt."""
+    return Target(
+        "unconditional",
+        weight,
+        visits.latents,
+        visits.times,
+        run.empty(len(visits)),
+        visits.unconditional,
+        run.owners[visits.prompt_index],
+    )

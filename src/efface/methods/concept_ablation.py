@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
-from efface.contracts import Monitor, Need, Paper, TextToImage, silent
-from efface.diffusion.losses import Ask, matched
+from efface.contracts import Monitor, Paper, TextToImage, silent
+from efface.diffusion.losses import Target, squared_errors
 from efface.hosts.conditions import Conditions
 from efface.randomness import noise_like
 from efface.runs.gradient_eraser import SMALL, GradientEraser
@@ -56,12 +56,14 @@ class ConceptAblation(GradientEraser):
     paper: ClassVar[Paper] = Paper(
         "Ablating Concepts in Text-to-Image Diffusion Models", "2303.13516", 2023
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
     families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})
 
-    parameters: Literal["key_value", "cross_attention", "self_attention", "unet"] = "key_value"
-    """Which weights are trained; ``unet`` is the paper's choice for memorised pictures."""
+    parameters: Literal["key_value", "cross_attention", "self_attention", "attention", "unet"] = (
+        "key_value"
+    )
+    """Which weights are trained: the paper's cross-attn (key_value), attn (attention) for broad
+    content, and full-weight (unet) for memorised pictures, among others."""
     loss: Literal["model", "noise"] = "model"
     """What the concept's prompt must predict: the anchor's prediction, or the noise itself."""
     teacher: Literal["frozen", "current"] = "frozen"
@@ -97,6 +99,9 @@ class ConceptAblation(GradientEraser):
             "paper-sd14-memorised": cls(
                 **prior, parameters="unet", steps=400, batch=4, learning_rate=4e-6
             ),
+            "paper-sd14-unsafe": cls(
+                **prior, parameters="attention", steps=400, learning_rate=6.4e-5
+            ),
             "emoji": cls(
                 **SMALL
                 | {
@@ -108,9 +113,9 @@ class ConceptAblation(GradientEraser):
             ),
         }
 
-    def replaces(self) -> bool:
-        """With the anchor for a target, whatever the other settings."""
-        return self.target == "anchor"
+    def requires_anchor(self) -> bool:
+        """Unless the concept is left out of its wordings."""
+        return self.target != "prompt_without_concept"
 
     def erase(
         self,
@@ -122,28 +127,28 @@ class ConceptAblation(GradientEraser):
     ) -> ErasureResult:
         """Draws pictures of the anchors with the frozen model, then trains on their latents."""
         run = GradientRun(self, model, request, generator=generator, monitor=monitor)
-        clean, places = run.drawn(run.anchors)
+        clean, prompt_index = run.drawn(run.anchors)
 
         with run.training(self.parameters) as edit:
 
             def losses(generator: torch.Generator) -> dict[str, Tensor]:
-                some = torch.randint(len(clean), (self.batch,), generator=generator)
+                drawn = torch.randint(len(clean), (self.batch,), generator=generator)
+                z, own = clean[drawn], prompt_index[drawn]
                 times = run.times(self.batch, generator)
-                noise = noise_like(clean[some], generator)
-                latents = run.denoiser.process.noised(clean[some], noise, times)
-                asked, anchors = run.prompts[places[some]], run.anchors[places[some]]
-                if self.loss == "noise":
-                    wanted = run.denoiser.process.truth(clean[some], noise, times)
-                else:
-                    wanted = self._predicted(run, edit, latents, times, anchors)
-                erase = Ask("erase", 1.0, latents, times, asked, wanted)
-                return matched(run.denoiser, [erase, *run.keep(self.batch, generator)])
+                noise = noise_like(z, generator)
+                latents = run.denoiser.process.noised(z, noise, times)
+                if self.loss == "noise":  # equation 6
+                    target = run.denoiser.process.truth(z, noise, times)
+                else:  # equation 5
+                    target = self._teacher(run, edit, latents, times, run.anchors[own])
+                erase = Target("erase", 1.0, latents, times, run.prompts[own], target)
+                return squared_errors(run.denoiser, [erase, *run.keep(self.batch, generator)])
 
             run.train(losses, edit.parameters)
             patches = edit.patches()
         return run.result(patches)
 
-    def _predicted(
+    def _teacher(
         self,
         run: GradientRun,
         edit: Trained,
@@ -151,7 +156,7 @@ class ConceptAblation(GradientEraser):
         times: Float[Tensor, " n"],
         anchors: Conditions,
     ) -> Float[Tensor, "n c h w"]:
-        """Asks the teacher what the anchors' prompts predict."""
+        """Gives the teacher's prediction for the anchors' prompts."""
         if self.teacher == "current":
             with torch.no_grad():
                 return run.denoiser.predict(latents, times, anchors)

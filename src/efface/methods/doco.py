@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import torch
 
 from efface import progress
-from efface.contracts import Monitor, Need, Paper, TextToImage, silent
-from efface.diffusion.losses import Ask, predicted
-from efface.diffusion.noised import Noised, Told, noised
+from efface.contracts import Monitor, Paper, TextToImage, silent
+from efface.diffusion.losses import Target, predicted
+from efface.diffusion.noised import Noised, TeacherPredictions, noised
 from efface.errors import BadRequest, require_positive
 from efface.runs.gradient_eraser import SMALL, GradientEraser
 from efface.runs.gradient_runs import GradientRun
@@ -62,7 +62,6 @@ class Doco(GradientEraser):
         "2405.15304",
         2025,
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
 
     parameters: Literal["key_value", "cross_attention", "unet"] = "key_value"
     """Which weights are trained."""
@@ -130,9 +129,9 @@ class Doco(GradientEraser):
             ),
         }
 
-    def replaces(self) -> bool:
-        """With the anchor for a target, whatever the other settings."""
-        return self.target == "anchor"
+    def requires_anchor(self) -> bool:
+        """Unless the concept is left out of its wordings."""
+        return self.target != "prompt_without_concept"
 
     def erase(
         self,
@@ -154,7 +153,7 @@ class Doco(GradientEraser):
             beside = {"discriminator": judge, "teacher": game.optimiser, "counts": game}
             run.train(game.losses, edit.parameters, hooks=game, beside=beside)
             patches = edit.patches()
-        return run.result(patches, **game.told())
+        return run.result(patches, **game.diagnostics())
 
 
 @dataclass
@@ -167,9 +166,9 @@ class _Game:
     judge: PatchDiscriminator
     clean: Float[Tensor, "pictures c h w"]
     wordings: Tensor
-    seen: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    lessons: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     """What the discriminator is to learn from: the concept's kind and the anchor's."""
-    asked: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    last: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     """The same of the last batch, which counts only if a step is taken from it."""
     conflicts: int = 0
     surgeries: int = 0
@@ -178,22 +177,22 @@ class _Game:
         self.optimiser = torch.optim.Adam(
             self.judge.parameters(), lr=self.method.discriminator_rate, betas=(0.5, 0.999)
         )
-        self.table = self._made(self.method.draws) if self.method.draws else None
+        self.table = self._tabulated(self.method.draws) if self.method.draws else None
 
-    def _made(self, draws: int) -> Told:
-        """Asks the unedited model about every picture, at so many pairs of noise and time each."""
+    def _tabulated(self, draws: int) -> TeacherPredictions:
+        """Predicts for every picture with the unedited model, at so many noises and times each."""
         pictures = torch.arange(len(self.clean)).repeat_interleave(draws)
-        return self._told(self._noised(pictures, self.run.draws["beside"])[0])
+        return self._predictions(self._noised(pictures, self.run.draws["beside"])[0])
 
-    def _told(self, rows: Noised) -> Told:
+    def _predictions(self, rows: Noised) -> TeacherPredictions:
         run = self.run
-        concept, anchor = (rows.seen(run.denoiser, each) for each in (run.prompts, run.anchors))
-        return Told(rows, concept, anchor)
+        concept, anchor = (rows.clean(run.denoiser, each) for each in (run.prompts, run.anchors))
+        return TeacherPredictions(rows, concept, anchor)
 
     def _fresh(self, count: int, generator: torch.Generator) -> tuple[Noised, Tensor]:
         """Noises so many of the pictures; gives the true targets as well."""
-        some = torch.randint(len(self.clean), (count,), generator=generator)
-        return self._noised(some, generator)
+        pictures = torch.randint(len(self.clean), (count,), generator=generator)
+        return self._noised(pictures, generator)
 
     def _noised(self, pictures: Tensor, generator: torch.Generator) -> tuple[Noised, Tensor]:
         times = (self.run.times(len(pictures), generator) * self.method.latest).floor()
@@ -206,10 +205,10 @@ class _Game:
         for step in range(self.method.warm_up):
             if self.table is None:
                 # As many are drawn as in a step of training, whose other half is retained.
-                told = self._told(self._fresh(2 * count, generator)[0][:count])
+                teacher = self._predictions(self._fresh(2 * count, generator)[0][:count])
             else:
-                told = self.table.drawn(count, generator)
-            self.seen = [(told.concept, told.anchor)]
+                teacher = self.table.drawn(count, generator)
+            self.lessons = [(teacher.concept, teacher.anchor)]
             self.teach()
             progress.told("teaching the discriminator", step + 1, self.method.warm_up)
 
@@ -218,49 +217,50 @@ class _Game:
         run, count = self.run, self.method.batch
         if self.table is None:
             rows, truth = self._fresh(2 * count, generator)
-            own, other, truth = rows[:count], rows[count:], truth[count:]
+            erased, retained, truth = rows[:count], rows[count:], truth[count:]
             with self.edit.teacher():
-                real = own.seen(run.denoiser, run.anchors)
+                real = erased.clean(run.denoiser, run.anchors)
         else:
-            told = self.table.drawn(count, generator)
-            own, real = told.rows, told.anchor
-            other, truth = self._fresh(count, generator)
-        asks = [
-            Ask("erase", 1.0, own.latents, own.times, run.prompts[own.prompts], real),
-            Ask("retain", 1.0, other.latents, other.times, run.anchors[other.prompts], truth),
+            teacher = self.table.drawn(count, generator)
+            erased, real = teacher.rows, teacher.anchor
+            retained, truth = self._fresh(count, generator)
+        prompts, anchors = run.prompts[erased.prompt_index], run.anchors[retained.prompt_index]
+        targets = [
+            Target("erase", 1.0, erased.latents, erased.times, prompts, real),
+            Target("retain", 1.0, retained.latents, retained.times, anchors, truth),
             *run.keep(count, generator),
         ]
-        answer, *answers = predicted(run.denoiser, asks)
-        fake = run.denoiser.process.clean(own.latents, answer, own.times).float()
-        self.asked = [(fake.detach(), real)]
+        prediction, *others = predicted(run.denoiser, targets)
+        fake = run.denoiser.process.clean(erased.latents, prediction, erased.times).float()
+        self.last = [(fake.detach(), real)]
         self.judge.requires_grad_(requires_grad=False)
         terms = {"erase": self.judge.loss(fake, ANCHOR)}
-        for ask, found in zip(asks[1:], answers, strict=True):
-            terms[ask.name] = ask.weight * (found - ask.target).square().mean()
+        for target, other in zip(targets[1:], others, strict=True):
+            terms[target.name] = target.error(other)
         return terms
 
     def gradients(self, terms: Mapping[str, Tensor], parameters: Mapping[str, Tensor], /) -> None:
         """Takes out of the erasing gradient what would undo the retained terms."""
-        self.seen += self.asked
+        self.lessons += self.last
         weights = [*parameters.values()]
-        own = torch.autograd.grad(terms["erase"], weights, retain_graph=True)
-        held = torch.stack([term for name, term in terms.items() if name != "erase"]).sum()
-        other = torch.autograd.grad(held, weights)
-        bent = self._bent(list(own), list(other))
-        for weight, gradient, retained in zip(weights, bent, other, strict=True):
+        erase = torch.autograd.grad(terms["erase"], weights, retain_graph=True)
+        loss = torch.stack([term for name, term in terms.items() if name != "erase"]).sum()
+        retain = torch.autograd.grad(loss, weights)
+        bent = self._bent(list(erase), list(retain))
+        for weight, gradient, retained in zip(weights, bent, retain, strict=True):
             weight.grad = gradient + self.method.retain_weight * retained
 
-    def _bent(self, own: list[Tensor], other: list[Tensor]) -> list[Tensor]:
+    def _bent(self, erase: list[Tensor], retain: list[Tensor]) -> list[Tensor]:
         if self.method.surgery == "none":
-            return own
+            return erase
         if self.method.surgery == "official":
-            return _official(own, other, self.method.surgery_strength)
-        bent, cosine = projected_away(own, other, each=self.method.surgery == "each")
+            return _official(erase, retain, self.method.surgery_strength)
+        bent, cosine = projected_away(erase, retain, each=self.method.surgery == "each")
         self.surgeries += 1
         self.conflicts += cosine < 0
         return bent
 
-    def told(self) -> dict[str, Any]:
+    def diagnostics(self) -> dict[str, Any]:
         """Gives the share of steps with a conflict, where the surgery looked for one."""
         return {"conflict_rate": self.conflicts / self.surgeries} if self.surgeries else {}
 
@@ -280,20 +280,20 @@ class _Game:
         """Takes one step of the discriminator."""
         self.judge.requires_grad_(requires_grad=True)
         self.optimiser.zero_grad()
-        for fake, real in self.seen:
+        for fake, real in self.lessons:
             (self.judge.loss(real, ANCHOR) + self.judge.loss(fake, CONCEPT)).backward()
         self.optimiser.step()
-        self.seen = []
+        self.lessons = []
 
 
-def _official(own: list[Tensor], other: list[Tensor], strength: float) -> list[Tensor]:
+def _official(erase: list[Tensor], retain: list[Tensor], strength: float) -> list[Tensor]:
     """Bends gradients as the released code does: by tensor, after clipping both to length 1."""
-    for gradients in (own, other):
+    for gradients in (erase, retain):
         length = torch.stack([each.norm() for each in gradients]).norm()
         for each in gradients:
             each *= (1 / length.clamp(min=1e-30)).clamp(max=1.0)
     bent = []
-    for first, second in zip(own, other, strict=True):
+    for first, second in zip(erase, retain, strict=True):
         unit = second / second.norm().clamp(min=1e-30)
         cosine = (first * unit).sum() / first.norm().clamp(min=1e-30)
         bent.append(first - strength * cosine.clamp(max=0.0) * unit)

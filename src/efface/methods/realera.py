@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from efface.closed_form.edit_report import residual, stored
 from efface.closed_form.neighbours import Shell, moments, sampled
 from efface.closed_form.text_space import (
     Solution,
@@ -18,15 +17,14 @@ from efface.closed_form.text_space import (
     moment_edit,
     ridge_edit,
 )
-from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
-from efface.deltas.patches import Patch
+from efface.contracts import Eraser, Monitor, Paper, TextToImage, Work, silent
 from efface.deltas.recording import Recording
 from efface.errors import BadRequest, require_positive
 from efface.hosts.families import FAMILIES
-from efface.runs.checks import require
-from efface.text.branches import TextBranch, text_branches
+from efface.text.branch_edits import BranchEdit, edit_branches, movement
+from efface.text.branches import text_branches
 from efface.text.mining import Mining
-from efface.text.token_rules import TargetRule, TokenRule
+from efface.text.token_rules import TargetRule, TokenRule, prompts_read
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
     from efface.concepts import ErasureRequest
     from efface.deltas.results import ErasureResult
     from efface.hosts.streams import TextStream
+    from efface.text.branches import TextBranch
     from efface.text.keep_sets import KeepSet
 
 __all__ = ["Realera"]
@@ -69,7 +68,6 @@ class Realera(Eraser[TextToImage]):
     paper: ClassVar[Paper] = Paper(
         "RealEra: Semantic-level Concept Erasure via Neighbor-Concept Mining", "2410.09140", 2024
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
     families: ClassVar[frozenset[str]] = frozenset(FAMILIES)
 
@@ -96,7 +94,8 @@ class Realera(Eraser[TextToImage]):
     """Which rows are erased, kept and mined: from the last concept token on, or that token alone.
     T5 pads prompts to hundreds of rows, among which a word's row hardly counts: there take new."""
     target: TargetRule = "anchor"
-    """What a wording becomes: the anchor's prompt, or itself without the concept."""
+    """What a wording becomes: itself with the anchor in place of the concept (anchor), the anchor's
+    name alone (bare_anchor), or itself with the anchor or nothing (prompt_without_concept)."""
     always_keep: tuple[str, ...] = ("",)
     """Prompts kept in every request, beside those of the request."""
 
@@ -137,64 +136,52 @@ class Realera(Eraser[TextToImage]):
         monitor: Monitor = silent,
     ) -> ErasureResult:
         """Finds near and far points and solves for the edit."""
-        require(self, request)
         branches = text_branches(model, self)
         recording = Recording(model, generator=generator, monitor=monitor, steps=1)
-        patches: dict[str, Patch] = {}
-        figures: dict[str, dict[str, Any]] = {}
-        for branch in branches:
-            solution, moved = self._solve(branch, request, generator)
-            patch = branch.patch(stored(solution.map, branch.weights))
-            patches[branch.key] = patch
-            figures[branch.key] = asdict(solution.conditioning) | moved | {"rank": patch.rank}
-        first, *others = patches
-        recording.step({name: figures[first][name] for name in ("residual", "interference")})
-        told = figures[first] | {key: figures[key] for key in others}
-        return recording.result(self, request, patches, diagnostics=told)
+        edit = edit_branches(branches, lambda branch: self._edit(branch, request, generator))
+        recording.step(edit.curve[0])
+        return recording.result(self, request, edit.patches, diagnostics=edit.diagnostics)
 
     def _shells(self) -> tuple[Shell, Shell]:
         return Shell(*self.near, distance=self.near_distance), Shell(*self.beyond)
 
-    def _solve(
+    def _edit(
         self, branch: TextBranch, request: ErasureRequest, generator: torch.Generator
-    ) -> tuple[Solution, dict[str, float]]:
+    ) -> BranchEdit:
         """Edits everything that reads the same rows; erased, beyond and kept rows are means."""
         kept = branch.kept(request.keep, tokens=self.tokens, always=self.always_keep)
-        found = branch.apart(request.erasures, tokens=self.tokens, target=self.target)
-        rows = [pairs for _, pairs in found]
-        mean = 1.0 / sum(float(own.weights.sum()) for own in rows)
-        apart = [own.scaled(mean) for own in rows]
+        streams = branch.apart(request.erasures, tokens=self.tokens, target=self.target)
+        mean = 1.0 / sum(float(pairs.weights.sum()) for _, pairs in streams)
+        concept = [pairs.scaled(mean) for _, pairs in streams]
         if self.neighbours == "moments":
-            solution = self._from_moments(branch, apart, kept)
+            solution = self._from_moments(branch, concept, kept)
         else:
-            solution = self._from_points(branch, apart, kept, request, generator)
-        moved = {
-            "residual": residual(solution.map, joined(apart)),
-            "interference": kept.interference(solution.map),
-        }
-        return solution, moved
+            solution = self._from_points(branch, concept, kept, request, generator)
+        return BranchEdit(solution, [movement(solution.map, joined(concept), kept)])
 
     def _from_moments(
-        self, branch: TextBranch, apart: Sequence[TokenPairs], kept: KeepSet
+        self, branch: TextBranch, concept: Sequence[TokenPairs], kept: KeepSet
     ) -> Solution:
         """Takes infinitely many points a row: their moments are known."""
         near, beyond = self._shells()
-        cross, own = (torch.zeros(branch.width, branch.width, dtype=torch.float64) for _ in "ab")
+        target_source, source_source = (
+            torch.zeros(branch.width, branch.width, dtype=torch.float64) for _ in range(2)
+        )
         held = kept.averaged(self.keep_weight)
-        for stream, pairs in zip(branch.streams, apart, strict=True):
-            around = moments(pairs.sources, pairs.weights, near, blocks=stream.blocks)
+        for stream, pairs in zip(branch.streams, concept, strict=True):
+            inside = moments(pairs.sources, pairs.weights, near, blocks=stream.blocks)
             outside = moments(pairs.sources, pairs.weights, beyond, blocks=stream.blocks)
-            pull = (pairs.targets * pairs.weights[:, None]).T
-            cross += pull @ (pairs.sources + self.near_weight * around.mean)
-            own += (pairs.sources * pairs.weights[:, None]).T @ pairs.sources
-            own += self.near_weight * around.second
+            weighted_targets = (pairs.targets * pairs.weights[:, None]).T
+            target_source += weighted_targets @ (pairs.sources + self.near_weight * inside.mean)
+            source_source += (pairs.sources * pairs.weights[:, None]).T @ pairs.sources
+            source_source += self.near_weight * inside.second
             held = held + self.beyond_weight * outside.second
-        return moment_edit(cross, own, held, ridge=self.ridge)
+        return moment_edit(target_source, source_source, held, ridge=self.ridge)
 
     def _from_points(
         self,
         branch: TextBranch,
-        apart: Sequence[TokenPairs],
+        concept: Sequence[TokenPairs],
         kept: KeepSet,
         request: ErasureRequest,
         generator: torch.Generator,
@@ -207,28 +194,32 @@ class Realera(Eraser[TextToImage]):
             tokens=self.tokens,
             target=self.target,
         )
-        found = [
+        points = [
             mining.around(stream, request)
             if self.neighbours == "data"
             else self._drawn(stream, pairs, generator)
-            for stream, pairs in zip(branch.streams, apart, strict=True)
+            for stream, pairs in zip(branch.streams, concept, strict=True)
         ]
-        beyond = torch.cat([outside for _, outside in found])
+        beyond = torch.cat([outside for _, outside in points])
         held = kept.averaged(self.keep_weight)
         held = held + gram([beyond], branch.width, weight=self.beyond_weight / max(len(beyond), 1))
-        count = sum(float(near.weights.sum()) for near, _ in found)
-        around = [near.scaled(self.near_weight / max(count, 1e-300)) for near, _ in found]
-        return ridge_edit(joined([*apart, *around]), held, ridge=self.ridge)
+        count = sum(float(near.weights.sum()) for near, _ in points)
+        inside = [near.scaled(self.near_weight / max(count, 1e-300)) for near, _ in points]
+        return ridge_edit(joined([*concept, *inside]), held, ridge=self.ridge)
 
     def _drawn(
         self, stream: TextStream, pairs: TokenPairs, generator: torch.Generator
     ) -> tuple[TokenPairs, Float[Tensor, "m dim"]]:
         """Draws points around every row."""
         near, beyond = self._shells()
-        around = TokenPairs(
+        inside = TokenPairs(
             sampled(pairs.sources, near, self.count, generator, blocks=stream.blocks),
             pairs.targets.repeat_interleave(self.count, dim=0),
             pairs.weights.repeat_interleave(self.count),
         )
         outside = sampled(pairs.sources, beyond, self.count, generator, blocks=stream.blocks)
-        return around, outside
+        return inside, outside
+
+    def work(self, request: ErasureRequest) -> Work:
+        """Counts wordings and what they become; mined words come on top."""
+        return Work(prompts=prompts_read(request, target=self.target, always=self.always_keep))

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from efface.closed_form.neighbours import Shell, sampled
-from efface.contracts import Monitor, Need, Paper, TextToImage, silent
+from efface.contracts import Monitor, Paper, TextToImage, silent
 from efface.deltas.application import unedited
 from efface.diffusion.denoising import Denoiser
-from efface.diffusion.losses import Ask, matched
+from efface.diffusion.losses import Target, squared_errors
 from efface.errors import BadRequest
 from efface.hosts.conditions import Conditions
-from efface.runs.gradient_eraser import SMALL, GradientEraser
+from efface.runs.gradient_eraser import SMALL, GradientEraser, Trainable
 from efface.runs.gradient_runs import GradientRun
 
 if TYPE_CHECKING:
@@ -49,12 +49,11 @@ class RealeraNoise(GradientEraser):
     paper: ClassVar[Paper] = Paper(
         "RealEra: Semantic-level Concept Erasure via Neighbor-Concept Mining", "2410.09140", 2024
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
 
     parameters: Literal["key_value", "cross_attention"] = "key_value"
     """Which layers get low-rank layers beside them."""
     rank: int = 1
-    """Of the low-rank layers."""
+    """Rank of the low-rank layers."""
     near: tuple[float, float] = (0.9, 1.0)
     """Cosines to the concept's rows of the points that are erased along."""
     near_distance: float = 0.45
@@ -96,9 +95,9 @@ class RealeraNoise(GradientEraser):
             ),
         }
 
-    def trained(self, concepts: int = 1) -> tuple[str, int]:  # noqa: ARG002
+    def trainable(self, concepts: int = 1) -> Trainable:  # noqa: ARG002
         """Layers beside the chosen ones."""
-        return self.parameters, self.rank
+        return Trainable(self.parameters, self.rank)
 
     def erase(
         self,
@@ -114,22 +113,23 @@ class RealeraNoise(GradientEraser):
         with unedited(model):
             pool = run.pool()
             anchored = run.answered(pool, run.anchors)
-        role, rank = self.trained()
-        with run.adapting(role, rank=rank) as adapters:
+        with run.adapting(self.parameters, rank=self.rank) as adapters:
 
             def losses(generator: torch.Generator) -> dict[str, Tensor]:
-                some = torch.randint(len(pool), (self.batch,), generator=generator)
-                at, own = pool[some], run.prompts[pool.prompts[some]]
+                drawn = torch.randint(len(pool), (self.batch,), generator=generator)
+                visits, prompts = pool[drawn], run.prompts[pool.prompt_index[drawn]]
                 inside, outside = (
-                    _around(run.denoiser, own, shell, generator) for shell in (near, beyond)
+                    _around(run.denoiser, prompts, shell, generator) for shell in (near, beyond)
                 )
+                latents, times = visits.latents, visits.times
                 with adapters.teacher(), unedited(model):
-                    stay = run.denoiser.predict(at.latents, at.times, outside)
-                asks = [
-                    Ask("near", 1.0, at.latents, at.times, inside, anchored[some]),
-                    Ask("beyond", self.beyond_weight, at.latents, at.times, outside, stay),
+                    stay = run.denoiser.predict(latents, times, outside)
+                targets = [
+                    Target("near", 1.0, latents, times, inside, anchored[drawn]),
+                    Target("beyond", self.beyond_weight, latents, times, outside, stay),
+                    *run.keep(self.batch, generator),
                 ]
-                return matched(run.denoiser, [*asks, *run.keep(self.batch, generator)])
+                return squared_errors(run.denoiser, targets)
 
             run.train(losses, adapters.parameters)
             patches = adapters.patches()

@@ -2,36 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from efface.closed_form.edit_report import residual, stored
-from efface.closed_form.returning import (
-    Regularisation,
-    ReturnProblem,
-    costs_to_regenerate,
-    returning_rows,
-)
-from efface.closed_form.text_space import (
-    Conditioning,
-    Solution,
-    TextMap,
-    TokenPairs,
-    Weighting,
-    ridge_edit,
-)
-from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
-from efface.deltas.patches import Patch
+from efface.closed_form.returning import ReturnProblem, costs_to_regenerate, returning_rows
+from efface.closed_form.text_space import Solution, TokenPairs, Weighting, ridge_edit
+from efface.contracts import Eraser, Monitor, Paper, TextToImage, Work, silent
 from efface.deltas.recording import Recording
 from efface.errors import BadRequest, require_positive
 from efface.hosts.families import FAMILIES
-from efface.runs.checks import require
 from efface.text.attention import joint_factor
-from efface.text.branches import TextBranch, text_branches
-from efface.text.token_rules import TargetRule, TokenRule, last_row
+from efface.text.branch_edits import BranchEdit, edit_branches, movement
+from efface.text.branches import text_branches
+from efface.text.token_rules import (
+    TargetRule,
+    TokenRule,
+    WordingRule,
+    aligned_rows,
+    prompts_read,
+    worded_by,
+)
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -39,7 +32,7 @@ if TYPE_CHECKING:
 
     from efface.concepts import ErasureRequest
     from efface.deltas.results import ErasureResult
-    from efface.hosts.streams import TextStream
+    from efface.text.branches import TextBranch
     from efface.text.keep_sets import KeepSet
 
 __all__ = ["Rece"]
@@ -61,9 +54,11 @@ class Rece(Eraser[TextToImage]):
         rounding. No image is generated between rounds and no round is dropped by its images.
         The released code repeats the kept empty prompt once per concept; here it counts once, and
         ``keep_scale`` says how much.
+        By default every wording of a concept is erased; the published commands name the concept
+        alone, as the published presets do (``wordings="names"``).
         ``hold`` is ours: without it a round may bring back what the first edit erased. So are
-        ``aim="original"``, ``regularisation="limited"`` and ``stop_at_cost``, which says without
-        any picture when enough rounds are done.
+        ``aim="original"`` and ``stop_at_cost``, which says without any picture when enough rounds
+        are done.
         ``strength_unit="relative"``, ``rows="erased"``, ``weighting="mean"`` and
         ``target="prompt_without_concept"`` are ours; the defaults are the paper's.
     """
@@ -73,10 +68,10 @@ class Rece(Eraser[TextToImage]):
         "2407.12383",
         2024,
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
     families: ClassVar[frozenset[str]] = frozenset(FAMILIES)
     streams: ClassVar[bool] = True
+    revision: ClassVar[int] = 2
 
     rounds: int = 3
     """How often returning embeddings are found and erased; 0 leaves the first edit alone."""
@@ -84,10 +79,10 @@ class Rece(Eraser[TextToImage]):
     """Penalty on returning embeddings. Higher makes them shorter and rounds gentler."""
     strength_unit: Literal["absolute", "relative"] = "absolute"
     """Absolute as in the paper, or relative to the mean squared gain of the layers."""
-    regularisation: Regularisation = "zero_norm"
-    """What the penalty pulls returning embeddings to; the paper uses zero."""
+    regularisation: Literal["zero_norm", "standard"] = "zero_norm"
+    """What the penalty pulls returning embeddings to: zero, as the paper, or another text's."""
     toward: str = ""
-    """The text whose embedding ``standard`` regularisation pulls to."""
+    """The text of ``standard``: each row is pulled to the row at the same position of this text."""
     rows: Literal["all", "erased"] = "all"
     """Whose returning embeddings are erased: all tokens of a wording, or the first edit's."""
     erase_scale: float = 1.0
@@ -110,7 +105,11 @@ class Rece(Eraser[TextToImage]):
     tokens: TokenRule = "legacy"
     """Which tokens the first edit moves: from the last concept token on, or that token alone."""
     target: TargetRule = "anchor"
-    """What a wording becomes: the anchor's prompt, or itself without the concept."""
+    """What a wording becomes: itself with the anchor in place of the concept (anchor), the anchor's
+    name alone (bare_anchor), or itself with the anchor or nothing (prompt_without_concept); the
+    first two are the empty prompt without an anchor."""
+    wordings: WordingRule = "all"
+    """Which prompts are erased and kept: all wordings of a concept, or its names alone."""
     always_keep: tuple[str, ...] = ("",)
     """Prompts kept in every request; the paper's code always keeps the empty one."""
     weighting: Weighting = "sum"
@@ -133,11 +132,11 @@ class Rece(Eraser[TextToImage]):
     def presets(cls) -> Mapping[str, Rece]:
         """Gives the released settings per task, and those measured for the bundled model."""
         return {
-            "paper-sd14-unsafe": cls(rounds=3, strength=0.1),
-            "paper-sd14-unsafe-list": cls(rounds=2, strength=0.1),
-            "paper-sd14-art": cls(rounds=1, strength=1e-3, first_keep_scale=0.1),
-            "paper-sd14-object-easy": cls(rounds=1, strength=0.1),
-            "paper-sd14-object-hard": cls(rounds=1, strength=1e-3),
+            "paper-sd14-unsafe": cls(wordings="names", rounds=3, strength=0.1),
+            "paper-sd14-unsafe-list": cls(wordings="names", rounds=2, strength=0.1),
+            "paper-sd14-art": cls(wordings="names", rounds=1, strength=1e-3, first_keep_scale=0.1),
+            "paper-sd14-object-easy": cls(wordings="names", rounds=1, strength=0.1),
+            "paper-sd14-object-hard": cls(wordings="names", rounds=1, strength=1e-3),
             "emoji": cls(
                 rounds=1,
                 strength=0.1,
@@ -162,120 +161,90 @@ class Rece(Eraser[TextToImage]):
         monitor: Monitor = silent,
     ) -> ErasureResult:
         """Solves the first edit and the rounds; draws nothing, so seeds do not matter."""
-        require(self, request)
         branches = text_branches(model, self)
         recording = Recording(model, generator=generator, monitor=monitor, steps=self.rounds + 1)
-        patches: dict[str, Patch] = {}
-        told: dict[str, Any] = {}
-        for branch in branches:
-            edit, conditioning, curve = self._edit(branch, request)
-            patch = branch.patch(stored(edit, branch.weights))
-            patches[branch.key] = patch
-            found = asdict(conditioning) | {"rank": patch.rank}
-            if branch is branches[0]:
-                told |= found
-                for figures in curve:
-                    recording.step(figures)
-            else:
-                told[branch.key] = found | curve[-1]
-        return recording.result(self, request, patches, diagnostics=told)
+        worded = worded_by(request, self.wordings)
+        edit = edit_branches(branches, lambda branch: self._edit(branch, worded))
+        for figures in edit.curve:
+            recording.step(figures)
+        return recording.result(self, request, edit.patches, diagnostics=edit.diagnostics)
 
-    def _edit(
-        self, branch: TextBranch, request: ErasureRequest
-    ) -> tuple[TextMap, Conditioning, list[dict[str, float]]]:
-        """Solves the first edit and the rounds of everything that reads the same rows."""
+    def _edit(self, branch: TextBranch, request: ErasureRequest) -> BranchEdit:
+        """Solves the first edit and the rounds of everything that reads the same rows.
+
+        ``W = W0 P`` at every moment, for all layers; ``factor`` is F with ``F^T F = sum W0^T W0``.
+        """
         factor = joint_factor(branch.weights)
         kept = branch.kept(request.keep, tokens=self.tokens, always=self.always_keep)
         first = branch.erased(request.erasures, tokens=self.tokens, target=self.target)
-        rows = None if self.rows == "all" else self.tokens
-        chased = branch.apart(request.erasures, tokens=rows, target=self.target)
+        concept, toward = self._chased(branch, request)
         named = {
             erasure.concept.name: branch.erased((erasure,), tokens="new", target=self.target)
             for erasure in request.erasures
         }
-        length = torch.cat([pairs.sources for _, pairs in chased]).norm()
         solution = self._solve(first, kept, ridge=self.first_ridge, keep=self.first_keep_scale)
-        edit, curve = solution.map, []
+        curve: list[dict[str, float]] = []
         for step in range(self.rounds + 1):
-            problem = ReturnProblem.of(factor, edit.matrix())
-            returning = self._returning(problem, chased)
-            costs = costs_to_regenerate(problem, named)
-            curve.append(
-                costs
-                | {
-                    "returning_length": float(returning.sources.norm() / length),
-                    "residual": residual(edit, first),
-                    "interference": kept.interference(edit),
-                }
+            problem = ReturnProblem.of(factor, solution.map.matrix())
+            returning = returning_rows(
+                problem, concept.sources, strength=self._strength(factor), toward=toward
             )
+            costs = costs_to_regenerate(problem, named)
+            length = {"returning_length": float(returning.norm() / concept.sources.norm())}
+            curve.append(costs | length | movement(solution.map, first, kept))
             if step == self.rounds or 0 < self.stop_at_cost <= costs["embedding_cost"]:
                 break
-            edit, solution = self._round(edit, returning, first, kept)
-        return edit, solution.conditioning, curve
+            solution = self._round(solution, replace(concept, sources=returning), first, kept)
+        return BranchEdit(solution, curve)
 
-    def _round(
-        self, edit: TextMap, returning: TokenPairs, first: TokenPairs, kept: KeepSet
-    ) -> tuple[TextMap, Solution]:
-        """Erases returning embeddings from the weights as they are now."""
-        if self.aim == "original":
-            # (W + change) e' = W0 t, so the change is solved for as one of the unedited weights.
-            short = returning.targets - edit.of(returning.sources)
-            returning = TokenPairs(returning.sources, returning.sources + short, returning.weights)
-        moved = self._with_held(returning, first)
-        solution = self._solve(moved, kept, ridge=self.ridge, keep=self.keep_scale)
-        join = edit.plus if self.aim == "original" else edit.then
-        return join(solution.map), solution
+    def _chased(
+        self, branch: TextBranch, request: ErasureRequest
+    ) -> tuple[TokenPairs, Float[Tensor, "n dim"] | None]:
+        """Gives the concept's rows with their targets, and what their returning rows are pulled to.
 
-    def _with_held(self, returning: TokenPairs, first: TokenPairs) -> TokenPairs:
-        """Adds the erased tokens as rows that stay, so that rounds keep what the first edit did."""
-        if self.hold == 0:
-            return returning
-        return TokenPairs(
-            torch.cat([returning.sources, first.sources]),
-            torch.cat([returning.targets, first.sources]),
-            torch.cat([returning.weights, self.hold * first.weights]),
+        All tokens of a wording, or those that the first edit moves.
+        """
+        tokens = None if self.rows == "all" else self.tokens
+        if self.regularisation == "zero_norm":
+            apart = branch.apart(request.erasures, tokens=tokens, target=self.target)
+            return TokenPairs.stacked([pairs for _, pairs in apart]), None
+        blocks = [
+            aligned_rows(stream, self.toward, request.erasures, tokens=tokens, target=self.target)
+            for stream in branch.streams
+        ]
+        return TokenPairs.stacked([pairs for pairs, _ in blocks]), torch.cat(
+            [toward for _, toward in blocks]
         )
 
-    def _solve(
-        self,
-        pairs: TokenPairs,
-        kept: KeepSet,
-        *,
-        ridge: float,
-        keep: float,
+    def _strength(self, factor: Float[Tensor, "dim dim"]) -> float:
+        """Gives the weight of the penalty, in squared values."""
+        if self.strength_unit == "absolute":
+            return self.strength
+        return self.strength * float((factor**2).sum()) / len(factor)
+
+    def _round(
+        self, before: Solution, returning: TokenPairs, first: TokenPairs, kept: KeepSet
     ) -> Solution:
-        """Erases token rows from the weights as they are now (equation 3)."""
+        """Erases the returning embeddings from the weights as they are now."""
+        if self.aim == "original":
+            # (W + change) e' = W0 t, so the change is solved for as one of the unedited weights.
+            short = returning.targets - before.map.of(returning.sources)
+            returning = replace(returning, targets=returning.sources + short)
+        if self.hold:
+            stay = TokenPairs(first.sources, first.sources, self.hold * first.weights)
+            returning = TokenPairs.stacked([returning, stay])
+        solution = self._solve(returning, kept, ridge=self.ridge, keep=self.keep_scale)
+        join = before.map.plus if self.aim == "original" else before.map.then
+        return replace(solution, map=join(solution.map))
+
+    def _solve(self, pairs: TokenPairs, kept: KeepSet, *, ridge: float, keep: float) -> Solution:
+        """Erases token rows from the weights as they are now (equation 3, UCE's)."""
         erase_factor, keep_factor = kept.factors(float(pairs.weights.sum()), self.weighting)
         held = kept.weighted(keep * keep_factor)
         return ridge_edit(pairs.scaled(self.erase_scale * erase_factor), held, ridge=ridge)
 
-    def _returning(
-        self, problem: ReturnProblem, chased: Sequence[tuple[TextStream, TokenPairs]]
-    ) -> TokenPairs:
-        """Finds the embeddings that do through the edited layers what the chased rows did.
-
-        Each stream's rows are pulled to that stream's own row of the text.
-        """
-        strength = self.strength
-        if self.strength_unit == "relative":
-            strength *= float((problem.factor**2).sum()) / len(problem.factor)
-        found = [
-            returning_rows(
-                problem,
-                pairs.sources,
-                strength=strength,
-                regularisation=self.regularisation,
-                toward=self._toward(stream),
-            )
-            for stream, pairs in chased
-        ]
-        return TokenPairs(
-            torch.cat(found),
-            torch.cat([pairs.targets for _, pairs in chased]),
-            torch.cat([pairs.weights for _, pairs in chased]),
-        )
-
-    def _toward(self, stream: TextStream) -> Float[Tensor, "1 dim"] | None:
-        if self.regularisation != "standard":
-            return None
-        return last_row(stream, self.toward)
+    def work(self, request: ErasureRequest) -> Work:
+        """Counts the rounds."""
+        worded = worded_by(request, self.wordings)
+        prompts = prompts_read(worded, target=self.target, always=self.always_keep)
+        return Work(prompts=prompts, rounds=self.rounds)

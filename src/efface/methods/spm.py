@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from efface.contracts import Monitor, Need, Paper, TextToImage, silent
-from efface.diffusion.losses import Ask, matched
-from efface.diffusion.noise import negated
+from efface.contracts import Monitor, Paper, TextToImage, silent
+from efface.diffusion.losses import Target, squared_errors
 from efface.errors import BadRequest
 from efface.hosts.conditions import Conditions
 from efface.runs.gating import GateKind, GateRule, Released, Unconditional, gate_for
-from efface.runs.gradient_eraser import SMALL, GradientEraser
+from efface.runs.gradient_eraser import SMALL, GradientEraser, Trainable
 from efface.runs.gradient_runs import GradientRun
 
 if TYPE_CHECKING:
@@ -52,7 +51,10 @@ class Spm(GradientEraser):
         Latents have the model's own size, where the released code draws smaller ones; the step size
         falls from the first step on, without its 500 steps of warm-up.
         Anchors are drawn without the published rejection, which at these widths rejects nothing;
-        ``anchors_from="kept"`` anchors real prompts. ``keep_weight`` is ours.
+        ``anchors_from="kept"`` anchors real prompts. The released code lays them out so that half
+        of what counts is the empty prompt (``anchors_unconditional=0.5``); the paper does not.
+        By default every wording of a concept is erased; the published presets take its names alone
+        (``wordings="names"``). ``keep_weight`` is ours.
     """
 
     paper: ClassVar[Paper] = Paper(
@@ -61,12 +63,11 @@ class Spm(GradientEraser):
         "2312.16145",
         2024,
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
     families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})
 
     rank: int = 1
-    """Of each membrane."""
+    """Rank of each membrane."""
     negative_guidance: float = 1.0
     """eta: how far past the anchor's prediction the target goes."""
     anchoring: float = 1000.0
@@ -75,6 +76,9 @@ class Spm(GradientEraser):
     """Random embeddings per latent that are anchored; 0: none."""
     anchors_from: Literal["noise", "kept"] = "noise"
     """What is anchored: random embeddings of the concept's size, or kept prompts."""
+    anchors_unconditional: float = 0.0
+    """Share of the anchors of each latent that are the empty prompt, so that the prediction without
+    a prompt is held; 0.5 in the released code."""
     gate: GateKind = "linear"
     """How membranes open when drawing: for alike prompts, squared as released, or always."""
     unconditional: Unconditional = "own"
@@ -106,13 +110,23 @@ class Spm(GradientEraser):
         super().__post_init__()
         if self.rank < 1 or self.anchors < 0 or self.anchoring < 0:
             raise BadRequest("rank must be at least 1, anchors and anchoring not negative")
+        if not 0 <= self.anchors_unconditional <= 1:
+            raise BadRequest(
+                f"anchors_unconditional is {self.anchors_unconditional}; it is a share, of 0 to 1"
+            )
 
     @classmethod
     def presets(cls) -> Mapping[str, Spm]:
         """Gives the published settings, and those measured for the bundled model."""
         return {
-            "paper-sd14": cls(latents="student"),
-            "released-sd14": cls(latents="student", gate="official", unconditional="same"),
+            "paper-sd14": cls(wordings="names", latents="student"),
+            "released-sd14": cls(
+                wordings="names",
+                latents="student",
+                gate="official",
+                unconditional="same",
+                anchors_unconditional=0.5,
+            ),
             "emoji": cls(
                 **SMALL
                 | {
@@ -128,9 +142,9 @@ class Spm(GradientEraser):
             ),
         }
 
-    def trained(self, concepts: int = 1) -> tuple[str, int]:
+    def trainable(self, concepts: int = 1) -> Trainable:
         """Layers beside every layer of the attention blocks."""
-        return "attention_blocks", self.rank * concepts
+        return Trainable("attention_blocks", self.rank * concepts)
 
     def erase(
         self,
@@ -143,20 +157,20 @@ class Spm(GradientEraser):
         """Samples the pool with the frozen model, then trains all membranes at once."""
         run = GradientRun(self, model, request, generator=generator, monitor=monitor)
         pool = run.pool() if self.latents == "base" else None
-        role, rank = self.trained()
-        with run.adapting(role, rank=rank, membranes=len(request.erasures)) as adapters:
+        role, membranes = self.trainable().role, len(request.erasures)
+        with run.adapting(role, rank=self.rank, membranes=membranes) as adapters:
 
             def losses(generator: torch.Generator) -> dict[str, Tensor]:
                 if pool is None:
                     adapters.gates = None
-                    some = run.fresh(adapters, self.batch, generator)
+                    visits = run.fresh(adapters, self.batch, generator)
                 else:
-                    some = pool.drawn(self.batch, generator)
-                anchored = self._anchored(run, adapters, some, generator)
-                asks = [self._erase(run, adapters, some), *anchored]
-                asks += run.keep(self.batch, generator)
-                run.open_membranes(adapters, asks, generator)
-                return matched(run.denoiser, asks)
+                    visits = pool.drawn(self.batch, generator)
+                anchored = self._anchored(run, adapters, visits, generator)
+                targets = [self._erase(run, adapters, visits), *anchored]
+                targets += run.keep(self.batch, generator)
+                run.open_membranes(adapters, targets, generator)
+                return squared_errors(run.denoiser, targets)
 
             run.train(losses, adapters.parameters, hooks=Released(adapters))
             patches = adapters.patches()
@@ -164,36 +178,41 @@ class Spm(GradientEraser):
             kind=self.gate, calibrated=self.calibrated, unconditional=self.unconditional
         )
         gate = gate_for(run.denoiser, run.wordings, run.owners, request.keep, rule=rule)
-        told = {} if gate is None else {"gate_floor": gate.floor.tolist()}
-        return run.result(patches, gate=gate, **told)
+        floors = {} if gate is None else {"gate_floor": gate.floor.tolist()}
+        return run.result(patches, gate=gate, **floors)
 
-    def _erase(self, run: GradientRun, adapters: Adapters, some: Pool) -> Ask:
-        """Asks the concept's prompt to give what leads away from the concept."""
-        base = some.unconditional
+    def _erase(self, run: GradientRun, adapters: Adapters, visits: Pool) -> Target:
+        """Leads the concept's prompt away from the concept (section 3.2)."""
+        eta, e_n, e_c = self.negative_guidance, visits.unconditional, visits.conditional
         if any(wording.anchor for wording in run.wordings):
             with adapters.teacher():
-                anchors = run.anchors[some.prompts]
-                base = run.denoiser.predict(some.latents, some.times, anchors)
-        wanted = negated(base, base, some.conditional, self.negative_guidance)
-        asked, own = run.prompts[some.prompts], run.owners[some.prompts]
-        return Ask("erase", 1.0, some.latents, some.times, asked, wanted, own)
+                anchors = run.anchors[visits.prompt_index]
+                e_n = run.denoiser.predict(visits.latents, visits.times, anchors)
+        target = e_n - eta * (e_c - e_n)
+        prompts, owners = run.prompts[visits.prompt_index], run.owners[visits.prompt_index]
+        return Target("erase", 1.0, visits.latents, visits.times, prompts, target, owners)
 
     def _anchored(
-        self, run: GradientRun, adapters: Adapters, some: Pool, generator: torch.Generator
-    ) -> list[Ask]:
-        """Asks other embeddings to give what they gave, on the same latents."""
+        self, run: GradientRun, adapters: Adapters, visits: Pool, generator: torch.Generator
+    ) -> list[Target]:
+        """Holds the predictions for other embeddings, on the same latents (section 3.3)."""
         if self.anchors == 0 or self.anchoring == 0:
             return []
-        which = torch.arange(len(some)).repeat_interleave(self.anchors)
-        latents, times = some.latents[which], some.times[which]
+        which = torch.arange(len(visits)).repeat_interleave(self.anchors)
+        latents, times = visits.latents[which], visits.times[which]
         if self.anchors_from == "kept":
             count = len(run.kept_wordings)
-            asked = run.kept_prompts(torch.randint(count, (len(which),), generator=generator))
+            anchors = run.kept_prompts(torch.randint(count, (len(which),), generator=generator))
         else:
-            asked = _noises(run.prompts[some.prompts[which]], generator)
+            anchors = _noises(run.prompts[visits.prompt_index[which]], generator)
+        if without := round(self.anchors_unconditional * self.anchors):
+            place = torch.arange(len(which))
+            blank = place % self.anchors < without
+            anchors = Conditions.joined([anchors, run.empty(1)])
+            anchors = anchors[place.where(~blank, len(which))]
         with adapters.teacher():
-            wanted = run.denoiser.predict(latents, times, asked)
-        return [Ask("anchor", self.anchoring, latents, times, asked, wanted)]
+            held = run.denoiser.predict(latents, times, anchors)
+        return [Target("anchor", self.anchoring, latents, times, anchors, held)]
 
 
 def _noises(like: Conditions, generator: torch.Generator) -> Conditions:
@@ -203,7 +222,7 @@ def _noises(like: Conditions, generator: torch.Generator) -> Conditions:
         drawn = torch.randn(rows.shape, generator=generator).to(rows)
         share = 0.8 + 0.4 * torch.rand(len(rows), generator=generator).to(rows)
         length = share * rows.flatten(1).norm(dim=1) / drawn.flatten(1).norm(dim=1)
-        found: Tensor = drawn * length.reshape(-1, *[1] * (rows.ndim - 1))
-        return found
+        noise: Tensor = drawn * length.reshape(-1, *[1] * (rows.ndim - 1))
+        return noise
 
     return Conditions(one(like.rows), None if like.pooled is None else one(like.pooled))

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from efface.closed_form.edit_report import residual, stored
-from efface.closed_form.text_space import Solution, TokenPairs, joined, ridge_edit
-from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
-from efface.deltas.patches import Patch
+from efface.closed_form.text_space import TokenPairs, joined, ridge_edit
+from efface.contracts import Eraser, Monitor, Paper, TextToImage, Work, silent
 from efface.deltas.recording import Recording
 from efface.errors import BadRequest
 from efface.hosts.families import FAMILIES, layout
-from efface.runs.checks import require
-from efface.text.branches import TextBranch, text_branches
-from efface.text.token_rules import PromptPair, embedded_pairs
+from efface.text.branch_edits import BranchEdit, edit_branches, movement
+from efface.text.branches import text_branches
+from efface.text.token_rules import embedded_pairs, prompts_read
 
 if TYPE_CHECKING:
     from efface.concepts import Erasure, ErasureRequest
     from efface.deltas.results import ErasureResult
     from efface.hosts.streams import TextStream
+    from efface.text.branches import TextBranch
+    from efface.text.token_rules import PromptPair
 
 __all__ = ["Trce"]
 
@@ -59,7 +59,6 @@ class Trce(Eraser[TextToImage]):
         "2503.07389",
         2025,
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
     families: ClassVar[frozenset[str]] = frozenset(FAMILIES)
     streams: ClassVar[bool] = True
@@ -111,48 +110,36 @@ class Trce(Eraser[TextToImage]):
         monitor: Monitor = silent,
     ) -> ErasureResult:
         """Solves for the edit; draws nothing, so seeds do not matter."""
-        require(self, request)
         branches = text_branches(model, self)
         recording = Recording(model, generator=generator, monitor=monitor, steps=1)
-        patches: dict[str, Patch] = {}
-        figures: dict[str, dict[str, Any]] = {}
-        for branch in branches:
-            pairs = self._pairs(branch, request.erasures)
-            if pairs is None:
-                continue
-            solution, moved = self._solve(branch, pairs, request)
-            patch = branch.patch(stored(solution.map, branch.weights))
-            patches[branch.key] = patch
-            figures[branch.key] = asdict(solution.conditioning) | moved | {"rank": patch.rank}
-        if not patches:
+        edit = edit_branches(branches, lambda branch: self._edit(branch, request))
+        if not edit.patches:
             raise BadRequest(
                 f"{FAMILIES[layout(model)]} has none of the rows whose weight is above zero; set "
                 "end_weight or concept_weight"
             )
-        first, *others = patches
-        recording.step({name: figures[first][name] for name in ("residual", "interference")})
-        told = figures[first] | {key: figures[key] for key in others}
-        return recording.result(self, request, patches, diagnostics=told)
+        recording.step(edit.curve[0])
+        return recording.result(self, request, edit.patches, diagnostics=edit.diagnostics)
 
-    def _solve(
-        self, branch: TextBranch, pairs: TokenPairs, request: ErasureRequest
-    ) -> tuple[Solution, dict[str, float]]:
+    def _edit(self, branch: TextBranch, request: ErasureRequest) -> BranchEdit | None:
         """Edits everything that reads the same rows of text; both sides are means."""
+        pairs = self._pairs(branch, request.erasures)
+        if pairs is None:
+            return None
         kept = branch.kept(request.keep, tokens="legacy", always=self.always_keep)
-        held = kept.averaged(self.keep_weight)
         mean = 1.0 / float(pairs.weights.sum())
+        held = kept.averaged(self.keep_weight)
         solution = ridge_edit(pairs.scaled(mean), held, ridge=self.ridge)
-        left = {"residual": residual(solution.map, pairs)}
-        return solution, left | {"interference": kept.interference(solution.map)}
+        return BranchEdit(solution, [movement(solution.map, pairs, kept)])
 
     def _pairs(self, branch: TextBranch, erasures: Sequence[Erasure]) -> TokenPairs | None:
         """Stacks the rows to move of all wordings; None where a branch has none of them."""
-        found = [
+        blocks = [
             self._rows(stream, pair)
             for stream in branch.streams
             for pair in embedded_pairs(stream, erasures, "prompt_without_concept")
         ]
-        moving = [rows for rows in found if len(rows.weights)]
+        moving = [rows for rows in blocks if len(rows.weights)]
         return joined(moving) if moving else None
 
     def _rows(self, stream: TextStream, pair: PromptPair) -> TokenPairs:
@@ -186,3 +173,8 @@ class Trce(Eraser[TextToImage]):
             *((own, other, self.end_weight / len(ends)) for own, other in ends),
             *((unsafe.end + step, safe.end + step, self.padding_weight) for step in padding),
         ]
+
+    def work(self, request: ErasureRequest) -> Work:
+        """Counts wordings with and without the concept."""
+        always = self.always_keep
+        return Work(prompts=prompts_read(request, target="prompt_without_concept", always=always))

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
 
-from efface.contracts import Monitor, Need, Paper, TextToImage, silent
+from efface.contracts import Monitor, Paper, TextToImage, silent
 from efface.deltas.application import unedited
-from efface.diffusion.losses import Ask, predicted
-from efface.diffusion.noise import guided
+from efface.diffusion.losses import Target, predicted
 from efface.diffusion.trajectories import Pool, sampled_pool
 from efface.errors import BadRequest, require_positive
 from efface.runs.gradient_eraser import SMALL, GradientEraser
@@ -54,7 +53,6 @@ class TrceVision(GradientEraser):
         "2503.07389",
         2025,
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
     families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})
 
@@ -129,35 +127,26 @@ class TrceVision(GradientEraser):
         with run.training(self.parameters) as edit:
 
             def losses(generator: torch.Generator) -> dict[str, Tensor]:
-                some = torch.randint(len(pool), (self.batch,), generator=generator)
-                visits = pool[some]
-                asks = [
-                    Ask(
-                        "steer",
-                        0.5,
-                        visits.latents,
-                        visits.times,
-                        run.prompts[visits.prompts],
-                        safe[some],
-                    )
-                ]
+                drawn = torch.randint(len(pool), (self.batch,), generator=generator)
+                visits, prompts = pool[drawn], run.prompts[pool.prompt_index[drawn]]
+                steer = Target("steer", 1.0, visits.latents, visits.times, prompts, safe[drawn])
+                steered = [steer]
                 if self.both_branches:
-                    asks.append(replace(asks[0], conditions=run.empty(self.batch)))
+                    steered.append(replace(steer, conditions=run.empty(self.batch)))
                 still = held.drawn(4 * self.batch, generator)
-                empty = run.empty(len(still))
-                hold = Ask(
-                    "hold", self.hold_weight, still.latents, still.times, empty, still.unconditional
-                )
+                empty, e_0 = run.empty(len(still)), still.unconditional
+                hold = Target("hold", self.hold_weight, still.latents, still.times, empty, e_0)
                 rest = [hold, *run.keep(self.batch, generator)]
-                answers = predicted(run.denoiser, [*asks, *rest])
+                predictions = predicted(run.denoiser, [*steered, *rest])
                 terms = {
-                    ask.name: ask.weight * (answer - ask.target).square().mean()
-                    for ask, answer in zip(rest, answers[len(asks) :], strict=True)
+                    target.name: target.error(prediction)
+                    for target, prediction in zip(rest, predictions[len(steered) :], strict=True)
                 }
-                steered = [
-                    self.hinge(each, safe[some], unsafe[some]) for each in answers[: len(asks)]
+                hinges = [
+                    self.hinge(prediction, safe[drawn], unsafe[drawn])
+                    for prediction in predictions[: len(steered)]
                 ]
-                return {"steer": torch.stack(steered).mean(), **terms}
+                return {"steer": torch.stack(hinges).mean(), **terms}
 
             run.train(losses, edit.parameters)
             patches = edit.patches()
@@ -169,7 +158,7 @@ class TrceVision(GradientEraser):
         safe: Float[Tensor, "n c h w"],
         unsafe: Float[Tensor, "n c h w"],
     ) -> Float[Tensor, ""]:
-        """Asks every prediction to be nearer to the safe one than to the unsafe by the margin."""
+        """Gives 0 where a prediction is nearer to the safe one than to the unsafe by the margin."""
         near, far = ((prediction - goal).square().flatten(1).mean(dim=1) for goal in (safe, unsafe))
         return torch.relu(self.slope * (near - far + self.margin)).mean()
 
@@ -177,11 +166,11 @@ class TrceVision(GradientEraser):
         """Gives early latents with the unedited model's guided predictions, safe and unsafe."""
         with unedited(run.model):
             last = max(1, round(self.early * self.sampling_steps))
-            pool = run.pool(last).between(0, last)
-            anchored = run.answered(pool, run.anchors)
-        ahead = 1 + self.steering
-        safe = guided(pool.unconditional, anchored, ahead)
-        return pool, safe, guided(pool.unconditional, pool.conditional, ahead)
+            pool = run.pool(last=last).between(0, last)
+            e_a = run.answered(pool, run.anchors)
+        g, e_0, e_c = self.steering, pool.unconditional, pool.conditional
+        safe, unsafe = (e_0 + (1 + g) * (each - e_0) for each in (e_a, e_c))
+        return pool, safe, unsafe
 
     def _unconditional(self, run: GradientRun) -> Pool:
         """Samples trajectories without a prompt, with the model as it is."""

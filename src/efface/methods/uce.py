@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from efface.closed_form.edit_report import residual, stored
 from efface.closed_form.reweighting import Rounds, balanced_edit
-from efface.closed_form.text_space import Solution, Weighting, free_directions, ridge_edit
-from efface.contracts import Eraser, Monitor, Need, Paper, TextToImage, silent
-from efface.deltas.patches import Patch
+from efface.closed_form.text_space import Weighting, free_directions, ridge_edit
+from efface.contracts import Eraser, Monitor, Paper, TextToImage, Work, silent
 from efface.deltas.recording import Recording
 from efface.errors import BadRequest, require_positive
 from efface.hosts.families import FAMILIES
-from efface.runs.checks import require
 from efface.text.anchors import toward_nearest
+from efface.text.branch_edits import BranchEdit, edit_branches, movement
 from efface.text.branches import text_branches
 from efface.text.keep_sets import KeepSet
-from efface.text.token_rules import TargetRule, TokenRule
+from efface.text.token_rules import (
+    TargetRule,
+    TokenRule,
+    WordingRule,
+    prompts_read,
+    worded_by,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -50,6 +54,11 @@ class Uce(Eraser[TextToImage]):
     Differs from the paper:
         The solve is one float64 Cholesky factorisation instead of a float32 inverse per layer; the
         result is the same to rounding and the change is stored as an exact low-rank map.
+        By default every wording of a concept is erased and kept, each with its own anchor ("a photo
+        of a pistol" becomes "a photo of a lamp"), which moves 1.7 times as much as the published
+        commands. Those name the concept alone, as the published presets do (``wordings="names"``);
+        where the paper's code expands the name by templates all of them go to the bare anchor
+        (``target="bare_anchor"``).
         ``target="prompt_without_concept"`` is ours: mapping "a pistol, blueprint style" to the
         empty prompt wipes the style too, so the wording around the concept is kept in the target.
         ``weighting="mean"`` is ours too. ``null_space`` is the idea of SPEED (arXiv 2503.07392
@@ -62,7 +71,6 @@ class Uce(Eraser[TextToImage]):
     paper: ClassVar[Paper] = Paper(
         "Unified Concept Editing in Diffusion Models", "2308.14761", 2024
     )
-    needs: ClassVar[frozenset[Need]] = frozenset({"prompts"})
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
     families: ClassVar[frozenset[str]] = frozenset(FAMILIES)
     streams: ClassVar[bool] = True
@@ -76,21 +84,26 @@ class Uce(Eraser[TextToImage]):
     tokens: TokenRule = "legacy"
     """Which tokens move: from the last concept token on (legacy) or that token alone (new)."""
     target: TargetRule = "anchor"
-    """What a wording becomes: the anchor's prompt, or itself without the concept."""
+    """What a wording becomes: itself with the anchor in place of the concept (anchor), the anchor's
+    name alone (bare_anchor), or itself with the anchor or nothing (prompt_without_concept); the
+    first two are the empty prompt without an anchor."""
+    wordings: WordingRule = "all"
+    """Which prompts are erased and kept: all wordings of a concept, or its names alone."""
     always_keep: tuple[str, ...] = ("",)
     """Prompts kept in every request; the paper's code always keeps the empty one."""
     weighting: Weighting = "sum"
     """Whether the erased and the kept side count by number of tokens (sum) or as one (mean)."""
     null_space: float = 0.0
-    """Edit only directions that the keep set uses at most this share of its main one; 0: all."""
+    """Restrict the edit to directions whose keep-set eigenvalue is at most this fraction of the
+    largest; 0 disables."""
     reweightings: int = 0
-    """Further solves, each with more weight on erased prompts that are left near what they were
-    and on kept ones that moved most, for many concepts at once; 0: none."""
+    """Further solves, each with more weight on erased prompts that moved least and kept ones that
+    moved most, for many concepts at once; 0 disables."""
     enough: float = 1.3
-    """A prompt that is so many times nearer its target than what it was gets no more weight in
-    these. Higher erases deeper and disturbs other concepts more."""
+    """Stop raising a prompt's weight once it is this many times closer to its target than to its
+    source. Higher erases deeper and disturbs other concepts more."""
     reach: float = 1.0
-    """Share of the way to the targets that is asked for; above 1 goes past them."""
+    """Fraction of the way from sources to targets to move; above 1 goes past the targets."""
     unanchored: Literal["target", "nearest"] = "target"
     """Where a concept goes that has no anchor: as ``target`` says, or to the nearest kept one."""
 
@@ -107,10 +120,10 @@ class Uce(Eraser[TextToImage]):
     def presets(cls) -> Mapping[str, Uce]:
         """Gives the released settings per task, and those measured for the bundled model."""
         return {
-            "paper-sd14-object": cls(),
-            "paper-sd14-unsafe": cls(),
-            "paper-sd14-art": cls(keep_scale=0.1),
-            "released-2025": cls(tokens="new", always_keep=()),
+            "paper-sd14-object": cls(wordings="names"),
+            "paper-sd14-unsafe": cls(wordings="names"),
+            "paper-sd14-art": cls(wordings="names", keep_scale=0.1),
+            "released-2025": cls(wordings="names", tokens="new", always_keep=()),
             "emoji": cls(
                 target="prompt_without_concept", weighting="mean", keep_scale=3.0, ridge=1e-3
             ),
@@ -134,34 +147,33 @@ class Uce(Eraser[TextToImage]):
         monitor: Monitor = silent,
     ) -> ErasureResult:
         """Solves for the edit; draws nothing, so seeds do not matter."""
-        require(self, request)
         branches = text_branches(model, self)
         if self.unanchored == "nearest":
             request = toward_nearest(request, branches[0])
         recording = Recording(model, generator=generator, monitor=monitor, steps=1)
-        patches: dict[str, Patch] = {}
-        figures: dict[str, dict[str, Any]] = {}
-        for branch in branches:
-            if self.reweightings:
-                solution, moved = self._balanced(branch, request)
-            else:
-                pairs = branch.erased(request.erasures, tokens=self.tokens, target=self.target)
-                kept = branch.kept(request.keep, tokens=self.tokens, always=self.always_keep)
-                solution, moved = self.solve(pairs, kept)
-            patch = branch.patch(stored(solution.map, branch.weights))
-            patches[branch.key] = patch
-            figures[branch.key] = asdict(solution.conditioning) | moved | {"rank": patch.rank}
-        first, *others = branches
-        recording.step({name: figures[first.key][name] for name in ("residual", "interference")})
-        told = figures[first.key] | {branch.key: figures[branch.key] for branch in others}
-        return recording.result(self, request, patches, diagnostics=told)
+        worded = worded_by(request, self.wordings)
 
-    def solve(self, pairs: TokenPairs, kept: KeepSet) -> tuple[Solution, dict[str, float]]:
+        def solve(branch: TextBranch) -> BranchEdit:
+            if self.reweightings:
+                return self._balanced(branch, worded)
+            pairs = branch.erased(worded.erasures, tokens=self.tokens, target=self.target)
+            kept = branch.kept(worded.keep, tokens=self.tokens, always=self.always_keep)
+            return self.solve(pairs, kept)
+
+        edit = edit_branches(branches, solve)
+        recording.step(edit.curve[0])
+        return recording.result(self, request, edit.patches, diagnostics=edit.diagnostics)
+
+    def solve(self, pairs: TokenPairs, kept: KeepSet) -> BranchEdit:
         """Edits everything that reads the same rows of text, with these settings.
 
+        Equation 7 with targets ``W T`` is ``W' = W P``, with one P for all layers: ``P = I + (T -
+        C)^T A C G^-1``, where ``G = lambda I + C^T A C + R^T B R``; C are the rows to erase, T
+        their targets, R the rows to keep, A and B the weights.
+
         Args:
-            pairs: the rows to move, of all concepts.
-            kept: the rows to hold.
+            pairs: the rows to move, of all concepts: C, T and A.
+            kept: the rows to hold: R.
 
         Raises:
             BadRequest: the system has no stable solution; raise ``ridge`` or add prompts to keep.
@@ -174,12 +186,10 @@ class Uce(Eraser[TextToImage]):
             ridge=self.ridge,
             free=self._free(held),
         )
-        return solution, _moved(solution, pairs, kept)
+        return BranchEdit(solution, [movement(solution.map, pairs, kept)])
 
-    def _balanced(
-        self, branch: TextBranch, request: ErasureRequest
-    ) -> tuple[Solution, dict[str, float]]:
-        """Does the same in rounds, between which prompts are weighed anew."""
+    def _balanced(self, branch: TextBranch, request: ErasureRequest) -> BranchEdit:
+        """Solves in rounds, between which prompts are weighed anew."""
         moving = branch.erased_prompts(request.erasures, tokens=self.tokens, target=self.target)
         holding = branch.kept_prompts(request.keep, tokens=self.tokens, always=self.always_keep)
         pairs, kept = moving.pairs, KeepSet(holding.rows.T @ holding.rows, len(holding.rows))
@@ -187,17 +197,18 @@ class Uce(Eraser[TextToImage]):
         solution = balanced_edit(
             replace(moving, pairs=pairs.scaled(self.erase_scale * erase)),
             replace(holding, weight=self.keep_scale * keep),
-            branch.seen(),
+            branch.value_factor(),
             Rounds(self.reweightings, self.reach, self.enough),
             ridge=self.ridge,
             free=self._free(kept.weighted(keep)),
         )
-        return solution, _moved(solution, pairs, kept)
+        return BranchEdit(solution, [movement(solution.map, pairs, kept)])
 
     def _free(self, held: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim rank"] | None:
         return free_directions(held, share=self.null_space) if self.null_space else None
 
-
-def _moved(solution: Solution, pairs: TokenPairs, kept: KeepSet) -> dict[str, float]:
-    left = {"residual": residual(solution.map, pairs)}
-    return left | {"interference": kept.interference(solution.map)}
+    def work(self, request: ErasureRequest) -> Work:
+        """Counts the solves between which prompts are weighed anew."""
+        worded = worded_by(request, self.wordings)
+        prompts = prompts_read(worded, target=self.target, always=self.always_keep)
+        return Work(prompts=prompts, reweightings=self.reweightings)

@@ -1,4 +1,4 @@
-"""Around every erasure: does the request fit, did anything happen, is anything broken."""
+"""After every erasure: did anything happen, is anything broken."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from torch import Tensor
 
 from efface import registry
 from efface.concepts import ErasureRequest, wordings
-from efface.contracts import Method
 from efface.deltas.delta import Delta
 from efface.deltas.patches import TextMapPatch
 from efface.diffusion.denoising import Denoiser
-from efface.errors import MissingInput, ModelCollapsed, NothingChanged
+from efface.errors import ModelCollapsed, NothingChanged
 from efface.hosts.components import find
 from efface.hosts.families import FAMILIES, host_of, layout, refuse_family
 from efface.randomness import derive
 from efface.text.branches import text_branches
 
-__all__ = ["Inspection", "check_family", "inspect", "require"]
+__all__ = ["Inspection", "check_family", "inspect"]
 
 NOTHING = 1e-4
 """Relative response below which a concept counts as untouched; rounding in float32 reaches 1e-6."""
@@ -70,27 +69,6 @@ def check_family(name: str, families: Collection[str], family: str) -> None:
             if family in getattr(registry.load("methods", each), "families", ())
         ]
         refuse_family(name, families, family, others=others)
-
-
-def require(method: Method, request: ErasureRequest) -> None:
-    """Refuses a request that lacks what a method needs, before any work.
-
-    Raises:
-        MissingInput: naming the field.
-    """
-    name = type(method).__module__.rpartition(".")[2]
-    concepts = [erasure.concept for erasure in request.erasures]
-    absent = {
-        "anchor": any(erasure.anchor is None for erasure in request.erasures),
-        "keep": not request.keep,
-        "images": any(not concept.images for concept in concepts),
-        "labels": any(not concept.labels for concept in concepts),
-        "forget_data": request.forget_data is None,
-        "retain_data": request.retain_data is None,
-    }
-    for need in sorted(method.needs):
-        if absent.get(need, False):
-            raise MissingInput(f"{name} needs '{need}' and the request has none; add it")
 
 
 def inspect(model: Any, delta: Delta, request: ErasureRequest) -> Mapping[str, Any]:
@@ -223,7 +201,7 @@ def _predicted_noise(model: Any, prompts: Sequence[str]) -> Float[Tensor, "n val
     drawn = torch.randn((1, *denoiser.latent_shape), generator=derive(0, "inspection"))
     noise = drawn.to(denoiser.device, denoiser.dtype)
     half = torch.tensor([500.0], dtype=torch.float64)
-    with denoiser.still():
+    with denoiser.inference_mode():
         found = [denoiser.predict(noise, half, denoiser.conditions([one])) for one in prompts]
     return torch.cat(found).flatten(1).to("cpu", torch.float64)
 

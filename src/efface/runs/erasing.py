@@ -72,7 +72,6 @@ def erase(  # noqa: PLR0913 - the one call that everything can be said in
 
     Raises:
         BadRequest: an unknown name or setting, or a request that makes no sense.
-        MissingInput: the method needs something that the request does not hold.
         NothingChanged: the result does nothing to the concept.
         ModelCollapsed: the result wrecks the model.
     """
@@ -139,7 +138,7 @@ def _with_settings(
 
 
 def _name(method: Eraser[Any]) -> str:
-    return type(method).__module__.rpartition(".")[2]
+    return method.name
 
 
 def _checkpointing(
@@ -164,7 +163,7 @@ def _checkpointing(
         if resume:
             raise BadRequest(f"{_name(method)} does not train, so there is nothing to resume")
         return None
-    identity = identity_of(_base(model), wanted, method, seed)
+    identity = identity_of(method.name, _base(model), wanted, method, seed)
     return Checkpointing(Path(folder), identity, resume=resume)
 
 

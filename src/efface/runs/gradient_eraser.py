@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from efface.concepts import Erasure, ErasureRequest
 from efface.contracts import Eraser, TextToImage
 from efface.errors import BadRequest, require_positive
-from efface.text.token_rules import TargetRule, mentions, replaced
+from efface.text.token_rules import TargetRule, WordingRule, anchor_name, mentions, target_prompt
 from efface.training.settings import Training
 
-__all__ = ["SMALL", "GradientEraser", "Wording", "require_anchor", "worded"]
+__all__ = ["SMALL", "GradientEraser", "Trainable", "Wording", "require_anchor", "worded"]
 
 SMALL: dict[str, Any] = {
     "target": "prompt_without_concept",
@@ -31,6 +31,16 @@ SMALL: dict[str, Any] = {
 48 and 96 trajectories, 120 steps of 6 latents and 20 kept ones."""
 
 
+@dataclass(frozen=True)
+class Trainable:
+    """What a method trains: weights in place, or low-rank layers beside them."""
+
+    role: str
+    """Of the weights, see `efface.hosts.architectures.members`."""
+    rank: int = 0
+    """Of the layers beside them; 0: the weights themselves are trained."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class GradientEraser(Training, Eraser[TextToImage]):
     """Settings of every method that trains on latents of trajectories."""
@@ -39,7 +49,11 @@ class GradientEraser(Training, Eraser[TextToImage]):
     edits: ClassVar[frozenset[str]] = frozenset({"unet"})
 
     target: TargetRule = "anchor"
-    """What a wording becomes: the anchor's prompt, or itself without the concept."""
+    """What a wording becomes: itself with the anchor in place of the concept (anchor), the anchor's
+    name alone (bare_anchor), or itself with the anchor or nothing (prompt_without_concept); the
+    first two are the empty prompt without an anchor."""
+    wordings: WordingRule = "all"
+    """Which prompts are erased and kept: all wordings of a concept, or its names alone."""
     sampling_steps: int = 50
     """Denoising steps of a trajectory."""
     sampling_guidance: float = 3.0
@@ -68,15 +82,15 @@ class GradientEraser(Training, Eraser[TextToImage]):
                 f"keep_unconditional is {self.keep_unconditional}; it is a share, of 0 to 1"
             )
 
-    def trained(self, concepts: int = 1) -> tuple[str, int]:  # noqa: ARG002
-        """Names the role of what is trained, and the rank of the layers beside it, or 0.
+    def trainable(self, concepts: int = 1) -> Trainable:  # noqa: ARG002
+        """Says what is trained.
 
         Args:
             concepts: how many are erased; some methods have layers for each.
         """
-        return str(vars(self)["parameters"]), 0
+        return Trainable(str(vars(self)["parameters"]))
 
-    def replaces(self) -> bool:
+    def requires_anchor(self) -> bool:
         """Says whether the settings put the anchor itself in the concept's place."""
         return False
 
@@ -88,10 +102,10 @@ def require_anchor(method: GradientEraser, request: ErasureRequest) -> None:
         BadRequest: naming the method and the concept.
     """
     for erasure in request.erasures:
-        if erasure.anchor is None and method.replaces():
+        if erasure.anchor is None and method.requires_anchor():
             raise BadRequest(
-                f"{type(method).__module__.rpartition('.')[2]} puts an anchor in the concept's "
-                f"place and '{erasure.concept.name}' has none: name one with --anchor, or set "
+                f"{method.name} puts an anchor in the concept's place and "
+                f"'{erasure.concept.name}' has none: name one with --anchor, or set "
                 "target to prompt_without_concept"
             )
 
@@ -108,10 +122,16 @@ class Wording:
     erasure: Erasure
 
 
-def worded(erasure: Erasure, rule: TargetRule) -> Iterator[Wording]:
-    """Pairs every wording of a concept with the prompt that takes its place."""
-    anchor = erasure.anchor.name if erasure.anchor else ""
+def worded(
+    erasure: Erasure, rule: TargetRule, original: Erasure | None = None
+) -> Iterator[Wording]:
+    """Pairs every wording of a concept with the prompt that takes its place.
+
+    Args:
+        erasure: the concept with the prompts that count.
+        rule: what takes their place.
+        original: the erasure as the request has it, if not the same.
+    """
     for prompt, name in mentions(erasure.concept):
-        whole = name is None or (rule == "anchor" and not anchor)
-        instead = anchor if whole else replaced(prompt, str(name), anchor)
-        yield Wording(prompt, name or "", instead, erasure)
+        target = target_prompt(prompt, name, anchor_name(erasure), rule)
+        yield Wording(prompt, name or "", target, original or erasure)

@@ -21,7 +21,7 @@ from efface.deltas.patches import Patch
 from efface.deltas.recording import Recording
 from efface.deltas.results import ErasureResult
 from efface.diffusion.denoising import SAMPLES_A_PASS, Denoiser
-from efface.diffusion.losses import Ask
+from efface.diffusion.losses import Target
 from efface.diffusion.trajectories import Pool, drawn_latents, fresh_pool, sampled_pool, stopped
 from efface.errors import BadModel, BadRequest
 from efface.hosts.conditions import Conditions
@@ -29,11 +29,12 @@ from efface.hosts.families import layout
 from efface.memory import MemoryRanOut
 from efface.progress import told
 from efface.randomness import split
-from efface.runs.checks import check_family, require
+from efface.runs.checks import check_family
 from efface.runs.gradient_eraser import GradientEraser, require_anchor, worded
+from efface.text.token_rules import worded_by
 from efface.training.hooks import Hooks
 from efface.training.loop import Losses, train
-from efface.training.parameters import Originals, Trained, chosen, training
+from efface.training.parameters import Trained, chosen, training
 from efface.training.recomputing import recomputing
 
 __all__ = ["GradientRun"]
@@ -59,9 +60,7 @@ class GradientRun:
         generator: torch.Generator,
         monitor: Monitor,
     ) -> None:
-        require(method, request)
-        name = type(method).__module__.rpartition(".")[2]
-        check_family(name, method.families, layout(model))
+        check_family(method.name, method.families, layout(model))
         require_anchor(method, request)
         self.method, self.model, self.request = method, model, request
         self.recording = Recording(model, generator=generator, monitor=monitor, steps=method.steps)
@@ -72,11 +71,14 @@ class GradientRun:
             )
         purposes = ("pool", "kept", "batches", "adapters", "beside", "saliency")
         self.draws = split(generator, *purposes)
+        erasures = worded_by(request, method.wordings).erasures
         self.wordings = tuple(
-            each for erasure in request.erasures for each in worded(erasure, method.target)
+            wording
+            for erasure, original in zip(erasures, request.erasures, strict=True)
+            for wording in worded(erasure, method.target, original)
         )
-        asked = [text for each in self.wordings for text in (each.prompt, each.anchor)]
-        self.denoiser.check_lengths([*asked, *self.kept_wordings])
+        read = [text for each in self.wordings for text in (each.prompt, each.anchor)]
+        self.denoiser.check_lengths([*read, *self.kept_wordings])
 
     @cached_property
     def prompts(self) -> Conditions:
@@ -98,13 +100,15 @@ class GradientRun:
         """Encodes the empty prompt, several times."""
         return self.denoiser.conditions([""]).repeated(count)
 
-    def pool(self, last: int | None = None) -> Pool:
+    def pool(self, conditions: Conditions | None = None, *, last: int | None = None) -> Pool:
         """Samples trajectories of the frozen model, as many for every concept.
 
         Args:
+            conditions: what trajectories follow, one a wording; left out, the wordings themselves.
             last: stop after so many steps; left out, at the end.
         """
-        return self._sampled(self.prompts, self._in_turn(), "pool", last)
+        followed = self.prompts if conditions is None else conditions
+        return self._sampled(followed, self._in_turn(), "pool", last)
 
     def drawn(
         self, conditions: Conditions
@@ -121,9 +125,9 @@ class GradientRun:
         parts: list[Tensor] = []
         for which, noise in zip(followed.split(half), start.split(half), strict=True):
             whole = torch.full((len(which),), steps)
-            asked = conditions[which]
+            prompts = conditions[which]
             parts.append(
-                stopped(self.denoiser, asked, noise, whole, steps=steps, guidance=guidance)
+                stopped(self.denoiser, prompts, noise, whole, steps=steps, guidance=guidance)
             )
             told("drawing pictures", sum(map(len, parts)), len(followed))
         return torch.cat(parts), followed
@@ -136,10 +140,10 @@ class GradientRun:
     def _in_turn(self) -> Int[Tensor, " runs"]:
         """Chooses a wording for every trajectory: concepts in turn, their wordings at random."""
         generator, runs = self.draws["pool"], self.method.trajectories
-        each: dict[Erasure, list[int]] = {}
-        for place in torch.randperm(len(self.wordings), generator=generator).tolist():
-            each.setdefault(self.wordings[place].erasure, []).append(place)
-        lists = [*each.values()]
+        by_concept: dict[Erasure, list[int]] = {}
+        for number in torch.randperm(len(self.wordings), generator=generator).tolist():
+            by_concept.setdefault(self.wordings[number].erasure, []).append(number)
+        lists = [*by_concept.values()]
         if len(lists) > runs:
             raise BadRequest(
                 f"{len(lists)} concepts need at least as many trajectories; there are {runs}"
@@ -167,10 +171,11 @@ class GradientRun:
     @cached_property
     def kept_wordings(self) -> tuple[str, ...]:
         """Lists every wording of what is kept, or the empty prompt if there is none."""
-        return tuple(each for kept in self.request.keep for each in wordings(kept)) or ("",)
+        kept = worded_by(self.request, self.method.wordings).keep
+        return tuple(text for concept in kept for text in wordings(concept)) or ("",)
 
     def kept_prompts(self, which: Int[Tensor, " n"]) -> Conditions:
-        """Encodes some of the kept wordings, those that were not asked for before."""
+        """Encodes kept wordings by their numbers, each once."""
         return self.denoiser.conditions([self.kept_wordings[place] for place in which.tolist()])
 
     @cached_property
@@ -181,53 +186,67 @@ class GradientRun:
         runs, count = torch.arange(self.method.keep_trajectories), len(self.kept_wordings)
         followed = torch.randperm(count, generator=self.draws["kept"])[runs % count]
         pool = self._sampled(self.kept_prompts(followed), runs, "kept")
-        return replace(pool, prompts=followed[pool.runs])
+        return replace(pool, prompt_index=followed[pool.trajectory_index])
 
-    def keep(self, count: int, generator: torch.Generator) -> list[Ask]:
-        """Asks that kept prompts, and at some latents none, give what they gave.
+    def keep(self, count: int, generator: torch.Generator) -> list[Target]:
+        """Gives the target that holds kept prompts, and at some latents none, where they were.
 
-        Nothing if they have no weight.
+        None if they have no weight.
         """
         if self.kept is None:
             return []
-        some = self.kept.drawn(self.method.keep_batch or count, generator)
-        asked, wanted = self.kept_prompts(some.prompts), some.conditional
-        if without := round(self.method.keep_unconditional * len(some)):
-            asked = Conditions.joined([self.empty(without), asked[without:]])
-            wanted = torch.cat([some.unconditional[:without], wanted[without:]])
-        return [Ask("keep", self.method.keep_weight, some.latents, some.times, asked, wanted)]
+        visits = self.kept.drawn(self.method.keep_batch or count, generator)
+        prompts, prediction = self.kept_prompts(visits.prompt_index), visits.conditional
+        if without := round(self.method.keep_unconditional * len(visits)):
+            prompts = Conditions.joined([self.empty(without), prompts[without:]])
+            prediction = torch.cat([visits.unconditional[:without], prediction[without:]])
+        weight = self.method.keep_weight
+        return [Target("keep", weight, visits.latents, visits.times, prompts, prediction)]
 
     def open_membranes(
-        self, adapters: Adapters, asks: Sequence[Ask], generator: torch.Generator
+        self, adapters: Adapters, targets: Sequence[Target], generator: torch.Generator
     ) -> None:
         """Opens for every sample the membrane of its concept, or any where it is of none."""
         concepts = len(self.request.erasures)
         owners = [
-            torch.randint(concepts, (len(ask.latents),), generator=generator)
-            if ask.owners is None
-            else ask.owners
-            for ask in asks
+            torch.randint(concepts, (len(target.latents),), generator=generator)
+            if target.owners is None
+            else target.owners
+            for target in targets
         ]
         opened = functional.one_hot(torch.cat(owners), concepts)
         adapters.gates = opened.to(self.denoiser.device, torch.float32)
 
     def answered(self, pool: Pool, conditions: Conditions) -> Float[Tensor, "n c h w"]:
-        """Asks the network as it is for other prompts at every entry of a pool.
+        """Predicts with the network as it is for other prompts at every entry of a pool.
 
         Args:
             pool: where.
             conditions: one a wording; an entry gets that of the wording it followed.
         """
         return self.denoiser.answered(
-            conditions, pool.prompts, latents=pool.latents, times=pool.times
+            conditions, pool.prompt_index, latents=pool.latents, times=pool.times
         )
 
-    def fresh(self, edit: Trained | Adapters, count: int, generator: torch.Generator) -> Pool:
-        """Samples latents with the model in training, and asks the frozen one about them."""
+    def fresh(
+        self,
+        edit: Trained | Adapters,
+        count: int,
+        generator: torch.Generator,
+        conditions: Conditions | None = None,
+    ) -> Pool:
+        """Samples latents with the model in training, with the frozen one's predictions there.
+
+        Args:
+            edit: what is trained.
+            count: of latents.
+            generator: of all draws.
+            conditions: what trajectories follow, one a wording; left out, the wordings themselves.
+        """
         steps, guidance = self.method.sampling_steps, self.method.sampling_guidance
         return fresh_pool(
             self.denoiser,
-            self.prompts,
+            self.prompts if conditions is None else conditions,
             count,
             steps=steps,
             guidance=guidance,
@@ -235,11 +254,9 @@ class GradientRun:
             teacher=edit.teacher,
         )
 
-    def training(
-        self, *roles: str, originals: Originals = "memory"
-    ) -> AbstractContextManager[Trained]:
+    def training(self, *roles: str) -> AbstractContextManager[Trained]:
         """Trains the parameters of roles in place until the ``with`` block ends."""
-        return training(self.model, chosen(self.model, *roles), originals=originals)
+        return training(self.model, chosen(self.model, *roles))
 
     def train(
         self,
@@ -293,6 +310,6 @@ class GradientRun:
         self, patches: Mapping[str, Patch], *, gate: PromptGate | None = None, **diagnostics: Any
     ) -> ErasureResult:
         """Writes the run up, with the network evaluations that it took."""
-        told = {"network_evaluations": self.denoiser.evaluations, **diagnostics}
-        found = self.recording.result(self.method, self.request, patches, diagnostics=told)
-        return found if gate is None else replace(found, delta=replace(found.delta, gate=gate))
+        diagnostics = {"network_evaluations": self.denoiser.evaluations, **diagnostics}
+        result = self.recording.result(self.method, self.request, patches, diagnostics=diagnostics)
+        return result if gate is None else replace(result, delta=replace(result.delta, gate=gate))

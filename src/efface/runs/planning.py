@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from efface.concepts import ErasureRequest, wordings
+from efface.concepts import ErasureRequest
+from efface.contracts import Eraser, Work
 from efface.hosts.survey import FolderSurvey
 
 __all__ = ["WorkPlan", "plan_work"]
@@ -57,7 +58,7 @@ class WorkPlan:
     """Size of the model's folder, which ``efface apply --in-place-copy`` writes."""
 
 
-def plan_work(found: FolderSurvey, method: Any, request: ErasureRequest) -> WorkPlan:
+def plan_work(found: FolderSurvey, method: Eraser[Any], request: ErasureRequest) -> WorkPlan:
     """Estimates an erasure.
 
     Args:
@@ -65,17 +66,17 @@ def plan_work(found: FolderSurvey, method: Any, request: ErasureRequest) -> Work
         method: an eraser with its settings.
         request: what goes and what stays.
     """
-    prompts = len(_prompts(method, request))
+    work = method.work(request)
+    prompts = len(work.prompts)
     rows = prompts * sum(encoder.length for encoder in found.encoders)
     parameters = sum(tensor.numel for tensor in found.touched.values())
     touched_bytes = sum(tensor.bytes for tensor in found.touched.values())
     encoding = sum(2 * e.weights * e.length * prompts for e in found.encoders)
     reading = touched_bytes + sum(encoder.bytes for encoder in found.encoders)
     layer = max(6 * encoder.largest for encoder in found.encoders)
-    solving, squares = _solver(found, method, parameters)
-    again = getattr(method, "reweightings", 0)
-    solving += again * (SOLVE_CUBES * found.width + REWEIGHING * rows) * found.width**2
-    copies = 1 + (REWEIGHED_COPIES if again else 0)
+    solving, squares = _solver(found, work, parameters)
+    solving += work.reweightings * (SOLVE_CUBES * found.width + REWEIGHING * rows) * found.width**2
+    copies = 1 + (REWEIGHED_COPIES if work.reweightings else 0)
     dense = 8 * (squares * found.width**2 + copies * rows * found.width)
     return WorkPlan(
         tensors=len(found.touched),
@@ -94,24 +95,13 @@ def plan_work(found: FolderSurvey, method: Any, request: ErasureRequest) -> Work
     )
 
 
-def _solver(found: FolderSurvey, method: Any, parameters: int) -> tuple[float, int]:
+def _solver(found: FolderSurvey, work: Work, parameters: int) -> tuple[float, int]:
     """Gives the operations of the solves, and how many squares of the width are held."""
-    rounds = getattr(method, "rounds", None)
-    if rounds is None:
+    if work.rounds is None:
         return float(SOLVE_CUBES * found.width**3), SOLVE_SQUARES
     root = parameters * found.width
-    return float((SOLVE_CUBES + ROUND_CUBES * (rounds + 1)) * found.width**3 + root), ROUND_SQUARES
-
-
-def _prompts(method: Any, request: ErasureRequest) -> set[str]:
-    """Lists what is embedded: wordings, what takes their place, and what is kept or looked at."""
-    prompts = {"", *getattr(method, "always_keep", ())}
-    for erasure in request.erasures:
-        for text in wordings(erasure.concept):
-            anchor = erasure.anchor.name if erasure.anchor else ""
-            whole = getattr(method, "target", "anchor") == "anchor" and not anchor
-            prompts |= {text} if whole else {text, text.replace(erasure.concept.name, anchor)}
-    return prompts | {text for concept in request.keep for text in wordings(concept)}
+    cubes = SOLVE_CUBES + ROUND_CUBES * (work.rounds + 1)
+    return float(cubes * found.width**3 + root), ROUND_SQUARES
 
 
 def _delta_bytes(width: int, rows: int) -> int:

@@ -59,18 +59,17 @@ def plan_training(
             the method puts in its place.
     """
     require_anchor(method, request)
-    role, rank = method.trained(len(request.erasures))
-    shapes = [weight.shape for weight in members(_empty(found), role).values()]
+    trainable = method.trainable(len(request.erasures))
+    shapes = [weight.shape for weight in members(_empty(found), trainable.role).values()]
     parameters = sum(shape.numel() for shape in shapes)
-    added = rank * sum(shape[0] + shape[1:].numel() for shape in shapes)
-    copies = HELD_IN_PLACE - (getattr(method, "originals", "memory") == "disk")
+    added = trainable.rank * sum(shape[0] + shape[1:].numel() for shape in shapes)
     return TrainingPlan(
         tensors=len(shapes),
         parameters=parameters,
         share=parameters / found.denoiser_weights,
         added=added,
         model_bytes=FLOAT * _values(found),
-        training_bytes=FLOAT * (HELD_BESIDE * added if added else copies * parameters),
+        training_bytes=FLOAT * (HELD_BESIDE * added if added else HELD_IN_PLACE * parameters),
         delta_bytes=FLOAT * (added or parameters) + (1 << 14) + (len(shapes) << 9),
         copy_bytes=found.bytes,
     )

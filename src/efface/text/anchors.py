@@ -37,21 +37,21 @@ def toward_nearest(request: ErasureRequest, branch: TextBranch) -> ErasureReques
             f"the anchor of '{unnamed[0].concept.name}' is to be the nearest kept concept, and "
             "none is kept; name an anchor or concepts to keep"
         )
-    seen = branch.seen()
-    kept = _seen(branch, seen, [concept.name for concept in request.keep])
-    erased = _seen(branch, seen, [erasure.concept.name for erasure in unnamed])
-    places = iter(torch.cdist(erased, kept).argmin(dim=1).tolist())
+    factor = branch.value_factor()
+    kept = _values(branch, factor, [concept.name for concept in request.keep])
+    erased = _values(branch, factor, [erasure.concept.name for erasure in unnamed])
+    nearest = iter(torch.cdist(erased, kept).argmin(dim=1).tolist())
     erasures = tuple(
         erasure
         if erasure.anchor is not None
-        else replace(erasure, anchor=replace(request.keep[next(places)], prompts=()))
+        else replace(erasure, anchor=replace(request.keep[next(nearest)], prompts=()))
         for erasure in request.erasures
     )
     return replace(request, erasures=erasures)
 
 
-def _seen(
-    branch: TextBranch, seen: Float[Tensor, "_ dim"], names: list[str]
+def _values(
+    branch: TextBranch, factor: Float[Tensor, "_ dim"], names: list[str]
 ) -> Float[Tensor, "n values"]:
-    """Gives what the network makes of the rows of each name, in one long row."""
-    return (branch.streams[0].embedded(names) @ seen.T).flatten(1)
+    """Gives the values of each name's rows, ``F x`` side by side."""
+    return (branch.streams[0].embedded(names) @ factor.T).flatten(1)

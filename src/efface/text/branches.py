@@ -97,8 +97,8 @@ class TextBranch(TextReader):
             ]
         )
 
-    def seen(self) -> Float[Tensor, "_ dim"]:
-        """Gives an F such that ``|F x|`` is the length of all values that a row x becomes.
+    def value_factor(self) -> Float[Tensor, "_ dim"]:
+        """Gives an F with ``|F x|^2 = sum |W x|^2`` over the value layers W.
 
         Values are what is drawn; keys say where. A layer that makes both counts whole.
         """
@@ -129,8 +129,7 @@ def text_branches(model: Any, method: Eraser[Any] | None = None) -> list[TextBra
     """
     host = host_of(model)
     if method is not None:
-        name = type(method).__module__.rpartition(".")[2]
-        refuse_family(name, method.families, host.key)
+        refuse_family(method.name, method.families, host.key)
     return [
         TextBranch(reader.key, _weighed(reader.streams), reader.weights, reader.inputs)
         for reader in host.readers

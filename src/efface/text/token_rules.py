@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 import torch
@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from efface.closed_form.text_space import TokenPairs, joined
-from efface.concepts import TEMPLATES, Concept, Erasure, names, wordings
+from efface.concepts import TEMPLATES, Concept, Erasure, ErasureRequest, names, wordings
 from efface.errors import BadRequest
 from efface.hosts.streams import TextStream
 
@@ -20,25 +20,34 @@ __all__ = [
     "PromptPair",
     "TargetRule",
     "TokenRule",
+    "WordingRule",
+    "aligned_rows",
+    "anchor_name",
     "embedded_pairs",
     "erased_pairs",
     "erased_rows",
     "every_pair",
     "every_row",
     "kept_rows",
-    "last_row",
     "mention",
     "mentions",
     "prompt_pairs",
+    "prompts_read",
     "replaced",
+    "target_prompt",
+    "worded_by",
 ]
 
 TokenRule: TypeAlias = Literal["legacy", "new"]
 """``legacy``: from the last concept token through end and padding; ``new``: that one token."""
 
-TargetRule: TypeAlias = Literal["anchor", "prompt_without_concept"]
-"""``anchor``: the anchor's prompt, or the empty one; ``prompt_without_concept``: the same wording
-with the anchor, or nothing, in place of the concept, so that the words around it survive."""
+TargetRule: TypeAlias = Literal["anchor", "bare_anchor", "prompt_without_concept"]
+"""``anchor``: the wording with the anchor in place of the concept, or the empty prompt;
+``bare_anchor``: the anchor's name alone; ``prompt_without_concept``: the wording with the anchor,
+or nothing, in place of the concept, so that the words around it survive."""
+
+WordingRule: TypeAlias = Literal["all", "names"]
+"""``all``: every prompt that means a concept; ``names``: its names alone, as published commands."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,18 @@ class PromptPair:
     """
     first: int
     """Position of the concept's first token in the source, where the rule looks for it."""
+
+
+def worded_by(request: ErasureRequest, rule: WordingRule) -> ErasureRequest:
+    """Gives the request with the prompts that a rule takes of what is erased and kept."""
+    if rule == "all":
+        return request
+    erasures = [replace(each, concept=_bare(each.concept)) for each in request.erasures]
+    return replace(request, erasures=tuple(erasures), keep=tuple(map(_bare, request.keep)))
+
+
+def _bare(concept: Concept) -> Concept:
+    return replace(concept, prompts=names(concept))
 
 
 def prompt_pairs(embedder: TextStream, erasure: Erasure, rule: TargetRule) -> list[PromptPair]:
@@ -103,9 +124,9 @@ def mention(name: str, prompt: str) -> re.Match[str] | None:
 def _pair(
     embedder: TextStream, erasure: Erasure, source: str, name: str | None, rule: TargetRule
 ) -> PromptPair:
-    anchor = "" if erasure.anchor is None else erasure.anchor.name
-    if rule == "anchor":
-        target = replaced(source, name, anchor) if anchor and name else anchor
+    anchor = anchor_name(erasure)
+    target = target_prompt(source, name, anchor, rule)
+    if rule != "prompt_without_concept":
         last = embedder.tokenised(source).last
         return PromptPair(source, target, last, embedder.tokenised(target).end - 1, last)
     if name is None:
@@ -115,7 +136,40 @@ def _pair(
         )
     first, last = embedder.span(source, name)
     width = len(embedder.tokenised(anchor).content)
-    return PromptPair(source, replaced(source, name, anchor), last, first + width - 1, first)
+    return PromptPair(source, target, last, first + width - 1, first)
+
+
+def target_prompt(source: str, name: str | None, anchor: str, rule: TargetRule) -> str:
+    """Gives what takes a wording's place.
+
+    Args:
+        source: the wording.
+        name: the name of the concept in it; None where none is.
+        anchor: the anchor's name; empty without one.
+        rule: how the two are joined.
+    """
+    if name is None or rule == "bare_anchor" or (rule == "anchor" and not anchor):
+        return anchor
+    return replaced(source, name, anchor)
+
+
+def prompts_read(
+    request: ErasureRequest, *, target: TargetRule, always: Sequence[str]
+) -> frozenset[str]:
+    """Lists what is encoded: wordings, what takes their place, and what is kept."""
+    kept = [text for concept in request.keep for text in wordings(concept)]
+    moved = [
+        prompt
+        for erasure in request.erasures
+        for text, name in mentions(erasure.concept)
+        for prompt in (text, target_prompt(text, name, anchor_name(erasure), target))
+    ]
+    return frozenset(["", *always, *kept, *moved])
+
+
+def anchor_name(erasure: Erasure) -> str:
+    """Names the anchor; empty without one."""
+    return "" if erasure.anchor is None else erasure.anchor.name
 
 
 def replaced(prompt: str, name: str, replacement: str) -> str:
@@ -150,13 +204,13 @@ def _places(embedder: TextStream, pair: PromptPair, wanted: Int[Tensor, " n"]) -
 def every_row(embedder: TextStream, pair: PromptPair, rule: TargetRule) -> TokenPairs:
     """Gives all rows of the source prompt with their targets.
 
-    With ``anchor`` they are aligned by position, begin to end; where padding is hidden, rows beyond
-    a shorter target go to its last one. Otherwise the words before the concept keep themselves and
-    the rest is aligned at the concept.
+    With an anchor they are aligned by position, begin to end; where padding is hidden, rows beyond
+    a shorter target go to its last one. With ``prompt_without_concept`` the words before the
+    concept keep themselves and the rest is aligned at the concept.
     """
     source, target = _rows(embedder, pair.source), _rows(embedder, pair.target)
     positions = torch.arange(len(source))
-    if rule == "anchor" or embedder.pooled:
+    if rule != "prompt_without_concept" or embedder.pooled:
         return _weighted(source, target[positions.clamp(max=len(target) - 1)])
     shift = pair.target_start - pair.source_start
     moved = torch.where(positions >= pair.source_start, positions + shift, positions)
@@ -184,11 +238,6 @@ def kept_rows(
     return states[tokens.last : tokens.last + 1]
 
 
-def last_row(embedder: TextStream, prompt: str) -> Float[Tensor, "1 dim"]:
-    """Gives the row of a prompt's last content token, or the pooled one."""
-    return kept_rows(embedder, prompt, "new")
-
-
 def erased_pairs(
     embedder: TextStream,
     erasures: Sequence[Erasure],
@@ -207,6 +256,37 @@ def every_pair(
     """Stacks all rows of all wordings of all concepts with their targets, equal ones merged."""
     pairs = embedded_pairs(embedder, erasures, target)
     return joined(every_row(embedder, pair, target) for pair in pairs)
+
+
+def aligned_rows(
+    embedder: TextStream,
+    text: str,
+    erasures: Sequence[Erasure],
+    *,
+    tokens: TokenRule | None,
+    target: TargetRule,
+) -> tuple[TokenPairs, Float[Tensor, "n dim"]]:
+    """Stacks rows with their targets, and beside each the row at its position in another text.
+
+    Args:
+        embedder: what turns prompts into rows.
+        text: the other text; where it is shorter, its last row stands for all beyond.
+        erasures: the concepts.
+        tokens: which rows of a wording; None: all of them.
+        target: what a wording becomes.
+    """
+    blocks, beside = [], []
+    for pair in embedded_pairs(embedder, erasures, target):
+        if tokens is None:
+            rows, first = every_row(embedder, pair, target), 0
+        else:
+            rows = erased_rows(embedder, pair, tokens)
+            first = 0 if embedder.pooled else pair.source_start
+        others = _rows(embedder, text)
+        places = (first + torch.arange(len(rows.sources))).clamp(max=len(others) - 1)
+        blocks.append(rows)
+        beside.append(others[places])
+    return TokenPairs.stacked(blocks), torch.cat(beside)
 
 
 def embedded_pairs(

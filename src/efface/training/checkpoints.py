@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,13 +17,13 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from efface.errors import BadRequest
-from efface.files import write_atomically
+from efface.files import parse_json, write_atomically
 
 __all__ = ["FILE", "Checkpointing", "Stateful", "active", "checkpointing", "identity_of"]
 
 FORMAT = 1
 FILE = "checkpoint.safetensors"
-MAY_CHANGE = ("steps", "learning_rate", "clip", "patience", "precision", "recompute")
+MAY_CHANGE = ("steps", "learning_rate", "clip", "precision", "recompute")
 """Settings that a resumed run may have changed: they decide how to go on, not what was done."""
 
 
@@ -157,21 +156,12 @@ class _Keeper:
             if f"beside/{name}" in states:
                 part.load_state_dict(states[f"beside/{name}"])
         loop.generator.set_state(tensors["generator"])
-        for held in ("average", "best"):
-            getattr(loop, held).update(
-                {key: tensors[f"{held}/{key}"].clone() for key in told[f"{held}_keys"]}
-            )
         loop.step, loop.rows = told["step"], told["rows"]
-        loop.smoothed = math.nan if told["smoothed"] is None else told["smoothed"]
-        loop.lowest = math.inf if told["lowest"] is None else told["lowest"]
-        loop.waited = told["waited"]
 
     def _write(self, loop: Any) -> None:
         assert self._wanted is not None
         tensors: dict[str, Tensor] = {"generator": self._generator}
         tensors |= {f"parameter/{key}": weight for key, weight in self._parameters.items()}
-        for held in ("average", "best"):
-            tensors |= {f"{held}/{key}": value for key, value in getattr(loop, held).items()}
         plain: dict[str, Any] = {}
         states = {"optimiser": loop.optimiser.state_dict()}
         states |= {f"beside/{name}": state for name, state in self._before.items()}
@@ -182,12 +172,7 @@ class _Keeper:
             "identity": self._wanted.identity,
             "step": loop.step,
             "rows": loop.rows,
-            "smoothed": None if math.isnan(loop.smoothed) else loop.smoothed,
-            "lowest": None if math.isinf(loop.lowest) else loop.lowest,
-            "waited": loop.waited,
             "states": plain,
-            "average_keys": [*loop.average],
-            "best_keys": [*loop.best],
         }
         ready = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
         self._wanted.folder.mkdir(parents=True, exist_ok=True)
@@ -228,7 +213,7 @@ def _read(wanted: Checkpointing) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     try:
         with safe_open(wanted.file, framework="pt") as opened:
-            told = json.loads(opened.metadata()["checkpoint"])
+            told = parse_json(opened.metadata()["checkpoint"], "its record")
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise BadRequest(
@@ -249,7 +234,7 @@ def _read(wanted: Checkpointing) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def _differing(theirs: str, ours: str) -> tuple[str, str]:
     """Names what differs between two identities."""
-    first, second = (dict(json.loads(each)) for each in (theirs, ours))
+    first, second = (dict(parse_json(each, "a checkpoint")) for each in (theirs, ours))
     if first.get("method") != second.get("method"):
         first, second = ({"method": each.get("method")} for each in (first, second))
     names = [name for name in second if first.get(name) != second[name]] or ["format"]
@@ -259,16 +244,16 @@ def _differing(theirs: str, ours: str) -> tuple[str, str]:
     )
 
 
-def identity_of(model: str, request: Any, settings: Any, seed: int) -> str:
+def identity_of(method: str, model: str, request: Any, settings: Any, seed: int) -> str:
     """Writes what decides a run, so that a checkpoint is only resumed by the same one.
 
     Args:
+        method: its name.
         model: name of the base.
         request: what is erased and kept.
-        settings: the method; its `MAY_CHANGE` may differ.
+        settings: of the method; its `MAY_CHANGE` may differ.
         seed: of all draws.
     """
     facts = {name: value for name, value in asdict(settings).items() if name not in MAY_CHANGE}
-    method = type(settings).__module__.rpartition(".")[2]
-    told = {"method": method, "base": model, "request": asdict(request), "seed": seed, **facts}
-    return json.dumps(told, sort_keys=True, default=str)
+    decisive = {"method": method, "base": model, "request": asdict(request), "seed": seed}
+    return json.dumps(decisive | facts, sort_keys=True, default=str)

@@ -39,13 +39,8 @@ class _Loop:
     hooks: Hooks
     optimiser: torch.optim.Optimizer
     step: int = 0
-    smoothed: float = math.nan
-    lowest: float = math.inf
-    waited: int = 0
     moving: bool = False
     """Whether a step has begun to change the weights and is not counted yet."""
-    average: dict[str, Tensor] = field(default_factory=dict)
-    best: dict[str, Tensor] = field(default_factory=dict)
     rows: list[dict[str, float]] = field(default_factory=list)
 
 
@@ -58,8 +53,8 @@ def train(
     recording: Recording,
     hooks: Hooks | None = None,
     beside: Mapping[str, Stateful] | None = None,
-) -> int:
-    """Trains parameters in place; gives the number of steps done.
+) -> None:
+    """Trains parameters in place.
 
     Args:
         losses: the terms of one step, weighted.
@@ -86,7 +81,7 @@ def train(
     checkpoint.resume(loop)
     recording.resume(loop.rows)
     try:
-        while loop.step < settings.steps and not _settled(loop):
+        while loop.step < settings.steps:
             checkpoint.begin(loop)
             terms = _gradients(losses, loop, scaler)
             checkpoint.keep(loop)
@@ -100,8 +95,6 @@ def train(
         checkpoint.leave(loop)
         raise
     checkpoint.done()
-    _hand_back(loop)
-    return loop.step
 
 
 def _optimiser(settings: Training, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
@@ -176,7 +169,6 @@ def _step(loop: _Loop, scaler: Any, salient: Plain) -> None:
     scaler.update()
     loop.hooks.after_step()
     salient.after_step()
-    _average(loop)
 
 
 def _factor(settings: Training, step: int) -> float:
@@ -205,36 +197,8 @@ def _require_finite_gradients(gradients: Mapping[str, Tensor], loop: _Loop) -> N
             )
 
 
-def _average(loop: _Loop) -> None:
-    """Follows the parameters with a running average."""
-    if loop.settings.ema == 0:
-        return
-    for key, weight in loop.parameters.items():
-        kept = loop.average.setdefault(key, weight.detach().clone())
-        kept.lerp_(weight.detach(), 1 - loop.settings.ema)
-
-
 def _count(loop: _Loop, figures: dict[str, float]) -> None:
-    """Ends a step; remembers the state with the lowest smoothed loss."""
+    """Ends a step."""
     loop.step += 1
     loop.rows.append(figures)
-    if loop.settings.patience > 0:
-        loss = figures["loss"]
-        loop.smoothed = loss if math.isnan(loop.smoothed) else 0.9 * loop.smoothed + 0.1 * loss
-        loop.waited += 1
-        if loop.smoothed < loop.lowest:
-            loop.lowest, loop.waited = loop.smoothed, 0
-            loop.best = {key: weight.detach().clone() for key, weight in loop.parameters.items()}
     loop.moving = False
-
-
-def _settled(loop: _Loop) -> bool:
-    """Says whether the smoothed loss has stopped falling."""
-    return 0 < loop.settings.patience <= loop.waited
-
-
-def _hand_back(loop: _Loop) -> None:
-    """Leaves in the parameters what the settings ask for."""
-    wanted = loop.average or loop.best
-    for key, value in wanted.items():
-        loop.parameters[key].data.copy_(value)

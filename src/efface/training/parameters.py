@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -16,12 +15,8 @@ from efface.errors import BadModel
 from efface.hosts.components import component
 from efface.hosts.roles import members
 from efface.randomness import evaluating
-from efface.training.parking import Parked, parking_place
 
-__all__ = ["Originals", "Trained", "chosen", "training"]
-
-Originals: TypeAlias = Literal["memory", "disk"]
-"""Where unedited weights are while others take their place."""
+__all__ = ["Trained", "chosen", "training"]
 
 
 def chosen(model: Any, *roles: str) -> dict[str, nn.Parameter]:
@@ -36,26 +31,17 @@ def chosen(model: Any, *roles: str) -> dict[str, nn.Parameter]:
 class Trained:
     """Parameters that are being trained, with the originals at hand.
 
-    In memory the originals are the very tensors that were there. Swapping changes which tensor a
-    parameter points to, so it costs nothing and is exact. Memory is that of the chosen parameters
-    once more, not of a second network.
-
-    With a folder the originals wait there in files, the tensors that were there are trained
-    themselves, and nothing is held twice. What is asked of the originals is read one tensor at a
-    time; only while the teacher runs are all of them in memory.
+    The originals are the very tensors that were there. Swapping changes which tensor a parameter
+    points to, so it costs nothing and is exact. Memory is that of the chosen parameters once more,
+    not of a second network.
 
     Args:
         parameters: by key.
-        folder: for the files, which must be there until `restore`; left out, they stay in memory.
     """
 
-    def __init__(self, parameters: Mapping[str, nn.Parameter], folder: Path | None = None) -> None:
+    def __init__(self, parameters: Mapping[str, nn.Parameter]) -> None:
         self.parameters = dict(parameters)
-        values = {key: weight.data for key, weight in parameters.items()}
-        self.originals: Mapping[str, Tensor] = values
-        if folder is not None:
-            self.originals = Parked(values, folder)
-            return
+        self.originals = {key: weight.data for key, weight in parameters.items()}
         for weight in parameters.values():
             weight.data = weight.data.clone()
 
@@ -63,7 +49,7 @@ class Trained:
     def teacher(self) -> Iterator[None]:
         """Runs the body with the unedited network and without gradients."""
         edited = {key: weight.data for key, weight in self.parameters.items()}
-        self._point_to(dict(self.originals))
+        self._point_to(self.originals)
         try:
             with torch.no_grad():
                 yield
@@ -72,34 +58,17 @@ class Trained:
 
     def changes(self) -> dict[str, Float[Tensor, "*shape"]]:
         """Gives what training has added to each parameter so far."""
-        return {key: self._change(key) for key in self.parameters}
+        return {key: weight.data - self.originals[key] for key, weight in self.parameters.items()}
 
     def patches(self) -> dict[str, Patch]:
         """Writes the changes down, leaving out parameters that stayed as they were."""
         return {
-            key: DensePatch(change.cpu())
-            for key in self.parameters
-            if bool((change := self._change(key)).any())
+            key: DensePatch(change.cpu()) for key, change in self.changes().items() if change.any()
         }
 
     def restore(self) -> None:
         """Gives every parameter its original tensor again, with the original values."""
-        if not isinstance(self.originals, Parked):
-            self._point_to(self.originals)
-            return
-        try:
-            self._read_back()
-        except KeyboardInterrupt:
-            # Reading takes seconds: a second Ctrl-C must not leave half of the network edited.
-            self._read_back()
-            raise
-
-    def _change(self, key: str) -> Tensor:
-        return self.parameters[key].data - self.originals[key]
-
-    def _read_back(self) -> None:
-        for key, weight in self.parameters.items():
-            weight.data.copy_(self.originals[key])
+        self._point_to(self.originals)
 
     def _point_to(self, values: Mapping[str, Tensor]) -> None:
         for key, weight in self.parameters.items():
@@ -107,9 +76,7 @@ class Trained:
 
 
 @contextmanager
-def training(
-    model: Any, parameters: Mapping[str, nn.Parameter], *, originals: Originals = "memory"
-) -> Iterator[Trained]:
+def training(model: Any, parameters: Mapping[str, nn.Parameter]) -> Iterator[Trained]:
     """Lets the body train some parameters, and leaves the model bit for bit as it was.
 
     Networks run as they do when drawing, without dropout. Only the chosen parameters ask for
@@ -118,11 +85,9 @@ def training(
     Args:
         model: a pipeline.
         parameters: by key, from `chosen`.
-        originals: where the unedited weights wait; on disk they are temporary files.
 
     Raises:
         BadModel: a parameter is narrower than float32; small steps would round away.
-        BadRequest: the originals do not fit on the disk.
     """
     narrow = [key for key, weight in parameters.items() if weight.dtype.itemsize < 4]
     if narrow:
@@ -132,18 +97,17 @@ def training(
         )
     networks = [component(model, name) for name in {key.partition("/")[0] for key in parameters}]
     every = [weight for network in networks for weight in network.parameters()]
-    wanted = [weight.requires_grad for weight in every]
-    with parking_place() if originals == "disk" else nullcontext() as folder:
-        held = Trained(parameters, folder)
-        try:
-            for weight in every:
-                weight.requires_grad = False
-            for weight in parameters.values():
-                weight.requires_grad = True
-            with evaluating(*networks):
-                yield held
-        finally:
-            held.restore()
-            for weight, flag in zip(every, wanted, strict=True):
-                weight.requires_grad = flag
-                weight.grad = None
+    required = [weight.requires_grad for weight in every]
+    edit = Trained(parameters)
+    try:
+        for weight in every:
+            weight.requires_grad = False
+        for weight in parameters.values():
+            weight.requires_grad = True
+        with evaluating(*networks):
+            yield edit
+    finally:
+        edit.restore()
+        for weight, flag in zip(every, required, strict=True):
+            weight.requires_grad = flag
+            weight.grad = None

@@ -31,10 +31,6 @@ class Training:
     """Longest gradient over all parameters; longer ones are shortened. 0: no limit."""
     accumulate: int = 1
     """Batches whose gradients are averaged into one step."""
-    ema: float = 0.0
-    """Decay of the running average of the weights that is handed back; 0: the last ones."""
-    patience: int = 0
-    """Steps without a new lowest smoothed loss after which training stops; 0: never."""
     saliency: float = 1.0
     """Share of the weights that may change: those where the loss is steepest (SalUn). 1: all.
     Tensors without a gradient at the start, as the inner factors of low-rank layers, stay free."""
@@ -48,10 +44,8 @@ class Training:
 
     def __post_init__(self) -> None:
         require_positive(self, "steps", "learning_rate", "batch", "accumulate")
-        for name in ("clip", "weight_decay", "patience"):
+        for name in ("clip", "weight_decay"):
             if getattr(self, name) < 0:
                 raise BadRequest(f"{name} is {getattr(self, name)}; it must not be negative")
-        if not 0 <= self.ema < 1:
-            raise BadRequest(f"ema is {self.ema}; it must be at least 0 and below 1")
         if not 0 < self.saliency <= 1:
             raise BadRequest(f"saliency is {self.saliency}; it must be above 0 and at most 1")

@@ -1,0 +1,78 @@
+"""What a case says, one type for each kind of thing that has a conformance suite."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from efface.concepts import Concept, ErasureRequest
+
+PISTOL = Concept(name="pistol", synonyms=("revolver",))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """One small run of a method that erases, which its suite repeats from every side."""
+
+    method: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    host: str = "tiny_sd1"
+    """A toy of `tests.conftest.host`. A toy whose weights change is another toy: rename it."""
+    request: ErasureRequest
+    golden: Mapping[str, float]
+    """A changed number needs a raised ``revision`` of the method."""
+    seconds: float
+    """Processor time, which a busy machine does not stretch."""
+    slow: bool = False
+    """Whether only the slow tests run it."""
+
+    @property
+    def name(self) -> str:
+        given = "-".join(str(value) for value in self.settings.values())
+        return "-".join(part for part in (self.method, self.host, given) if part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeCase:
+    """A judge, how a toy of it is made, and what it can and cannot recognise."""
+
+    judge: str
+    settings: Callable[[Path], Mapping[str, Any]] = lambda _: {}
+    """Writes what the judge reads into an empty folder; gives the judge's settings."""
+    changed: tuple[Mapping[str, Any], ...] = ()
+    """Settings under which it answers otherwise, and so is another judge."""
+    known: Concept = PISTOL
+    unknown: Concept | None = None
+    """Something it does not know; None: it knows everything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricCase:
+    """A metric, and pictures that it must tell apart."""
+
+    metric: str
+    better: Callable[[Tensor], Tensor]
+    """Makes of pictures some that score better than those that `worse` makes."""
+    worse: Callable[[Tensor], Tensor]
+    symmetric: bool = True
+    """Whether a distance is the same both ways."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostCase:
+    """A family's toy, or a variant with another schedule, and what its own pipeline says there."""
+
+    host: str
+    """A toy of `tests.conftest.host`: the family's key and perhaps a variant."""
+    branches: tuple[str, ...]
+    """Keys of what reads text, in order."""
+    encoded: Callable[[Any, str], tuple[Any, Any]]
+    """Asks the pipeline for the rows, and the pooled row or None, that its denoiser reads."""
+    sized: bool = False
+    """Whether the pipeline must be told the toy's size, which it would not guess."""
+
+    @property
+    def family(self) -> str:
+        return self.host.split("_")[1]
