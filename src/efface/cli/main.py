@@ -17,7 +17,7 @@ VERBS = {
     "generate": "draw pictures from prompts, with any number of deltas applied",
     "apply": "draw pictures with one run's delta applied, or write an edited copy of the model",
     "evaluate": "measure a run: erased? what else changed? with intervals and controls",
-    "verify": "re-hash a run, check its base, redraw its smoke set; say equal or how far",
+    "verify": "re-hash a run and its reports, check its base, redraw its smoke set; say how far",
     "rerun": "erase again from a run.json; say equal or how far",
     "export": "write a run as a model folder, a LoRA, an adapter: what other tools read",
     "import": "read another tool's edit as a run that can be measured, verified and exported",
@@ -33,8 +33,8 @@ MODULES = {"import": "importing"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; gives the exit code.
 
-    0 is success, 1 a measured failure (invalid verdict, mismatch, nothing changed), 2 bad input,
-    130 an interrupt.
+    0 is success, 1 a measured failure (invalid verdict, failed erasure, mismatch, nothing changed),
+    2 bad input, 130 an interrupt.
     """
     _open_streams()
     try:

@@ -99,15 +99,11 @@ def _base(found: runs.Run, pipe: Any, output: Output, *, whole: bool) -> list[st
         measured = Evaluation.load(found.folder)
     with found.delta.apply(pipe):
         pass
-    if measured is None or not measured.identities:
-        return _prints(found, pipe, output)
-    if model_id(pipe, fingerprints(pipe)) == measured.before.model:
-        output.say("base    the model that the delta was made for: every weight is equal")
+    known = measured is not None and measured.identities
+    if measured and known and model_id(pipe, fingerprints(pipe)) == measured.before.model:
+        output.say("base    the model that was measured: every weight is equal")
         return []
-    output.say(
-        "base    DIFFERENT: weights or settings are not those of the model that was measured"
-    )
-    return ["the base is not the model that was measured"]
+    return _prints(found, pipe, output)
 
 
 def _prints(found: runs.Run, pipe: Any, output: Output) -> list[str]:

@@ -74,7 +74,8 @@ def instruments_for(suite: Suite, judge: Judge, clip: Clip | None) -> Instrument
     built = [tuple(_built(name, verb, sources) for name in given) for given, verb in listed]
     used = {"judge", *(metric.uses for group in built for metric in group)}
     names = {str(use): name for use, (name, _) in sources.items() if use in used}
-    held: dict[str, Any] = {"judge": judge, "clip": clip, "features": _holder(judge, clip)}
+    held: dict[str, Any] = {str(use): one for use, (_, one) in sources.items()}
+    held["features"] = _holder(judge, clip)
     identities = {use: identity_of(held.get(use)) for use in names}
     return Instruments(built[0], built[1], names, identities)
 

@@ -160,7 +160,7 @@ _ASKS: dict[Role, str] = {
     "paraphrase": "what was to go",
     "neighbour": "the neighbour that the prompt names",
     "kept": "the kept thing that the prompt names",
-    "general": "what the prompt names",
+    "general": "what the prompt names; counts together with kept",
 }
 """What a role's prompts ask for, and so what its share of pictures shows."""
 

@@ -29,7 +29,9 @@ NOTHING = 1e-4
 """Relative response below which a concept counts as untouched; rounding in float32 reaches 1e-6."""
 COLLAPSE = 0.75
 """Relative response of other prompts from which on a model counts as wrecked. Sound erasures of the
-bundled model stay below 0.2; zeroed layers give 1.0 exactly (benchmarks/collapse.py)."""
+bundled model stay below 0.25, and zeroed keys and values give 1.0 (benchmarks/collapse.py)."""
+EMPTIED = 0.01
+"""Share of a layer's weights, by norm, below which nothing is left of it."""
 PROBES = 8
 """Prompts per side at most."""
 OUTPUTS = 32
@@ -128,7 +130,9 @@ def _weight_change(model: Any, delta: Delta) -> float:
     for key in delta.keys:
         for name, parameter in find(model, key).items():
             weight, share = _outputs(delta, name, parameter)
-            change += share * float((delta.difference(name, weight) ** 2).sum())
+            moved = delta.difference(name, weight)
+            _refuse_emptied(name, weight, moved)
+            change += share * float((moved**2).sum())
             size += share * float((weight**2).sum())
     if not change < float("inf"):
         raise ModelCollapsed(
@@ -141,6 +145,21 @@ def _weight_change(model: Any, delta: Delta) -> float:
             f"{_advice(delta, 'strengthened_by', 'or name another concept')}"
         )
     return float((change / max(size, 1e-300)) ** 0.5)
+
+
+def _refuse_emptied(name: str, weight: Tensor, change: Tensor) -> None:
+    """Refuses an edit that leaves nothing of a layer, whatever kind of model it is in.
+
+    Raises:
+        ModelCollapsed: naming the layer.
+    """
+    size = float(weight.norm())
+    left = float((weight + change).norm())
+    if weight.ndim > 1 and size > 0 and left < EMPTIED * size:
+        raise ModelCollapsed(
+            f"the erasure leaves {left / size:.1%} of the weights of {name}, so the layer is gone; "
+            "raise the ridge or lower the strength"
+        )
 
 
 def _probe(model: Any, delta: Delta) -> str:
