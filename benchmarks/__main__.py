@@ -2,7 +2,7 @@
 
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
                      [transfer] [implicit] [cost] [alone] [true_size]
-                     [tradeoff] [collapse]
+                     [tradeoff] [collapse] [leftover] [leftover_methods]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -19,6 +19,7 @@ from benchmarks import (
     debias,
     erasure,
     implicit,
+    leftover,
     mass,
     presets,
     together,
@@ -43,6 +44,8 @@ EXPERIMENTS = {
     "alone": alone.run,
     "true_size": true_size.run,
     "tradeoff": tradeoff.run,
+    "leftover": leftover.run,
+    "leftover_methods": leftover.methods,
 }
 
 

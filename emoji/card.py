@@ -1,7 +1,7 @@
 """Writes the model card of the bundled model from the measured figures.
 
-python emoji/card.py             reads benchmarks/results/emoji.json, writes weights/README.md and
-docs/emoji.md
+python emoji/card.py             reads benchmarks/results/{emoji*,leftover/rates}.json, writes
+weights/README.md and docs/emoji.md
 """
 
 from __future__ import annotations
@@ -101,6 +101,76 @@ By `{command}`, this model beside it:
 """
 
 
+LEFTOVERS = """
+## Leftovers
+
+After an erasure a picture may still show the thing's outline, or half of it, and the judge may see
+nothing: it was made to tell whole things apart. {count} pictures of erased prompts were labelled by
+eye (closed forms and methods that train, whole edits and weaker ones; labels and how to draw the
+pictures again are in `benchmarks/results/leftover/labels.json`). By `{command}`: how many of the
+leftovers each judge misses, and in how many pictures it sees the thing where it is gone. Pictures
+on which people would not agree ({unsure}) count for neither.
+
+{table}
+
+`emoji-leftover` is the first judge at a threshold of {threshold:g} instead of {usual:g}. It was
+chosen on the pictures of other nouns, so that it misses at most {allowed:.1f} % of them in neon and
+in blueprint; its rates here are those of the remaining {own} pictures. Suites ask both: `presence`
+is what the judge sees, `leftover` what this one sees in pictures of erased prompts.
+{parts}
+"""
+
+
+def leftovers() -> str:
+    """The part on what the judges miss of leftovers."""
+    record = json.loads((RESULTS.parent / "leftover" / "rates.json").read_text())
+    judges, pictures = record["judges"], record["pictures"]
+    own = judges["emoji-leftover"]
+    return LEFTOVERS.format(
+        count=len(pictures),
+        unsure=sum(row["seen"] == "unsure" for row in pictures),
+        command=record["command"],
+        threshold=own["threshold"],
+        usual=judges["emoji"]["threshold"],
+        allowed=100 * record["allowed_on_tuning"],
+        own=sum(row["part"] != "tuning" for row in pictures),
+        table=leftovers_table({name: each["rates"] for name, each in judges.items()}),
+        parts=by_part(own["by_part"]),
+    )
+
+
+def leftovers_table(rates: dict[str, Any]) -> str:
+    """Misses and false alarms by style, two columns a judge."""
+    heads = [f"{name}: {what}" for name in rates for what in ("missed", "false alarms")]
+    lines = [f"| style | {' | '.join(heads)} |", "|---|" + "---|" * len(heads)]
+    for style in (*STYLES, "all"):
+        cells = [
+            share(rates[name][style][what]) for name in rates for what in ("missed", "false_alarms")
+        ]
+        lines.append(f"| {style} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def share(estimate: dict[str, Any] | None) -> str:
+    """A rate with its hits and count; a dash where there was nothing to count."""
+    if estimate is None:
+        return "-"
+    return f"{100 * estimate['value']:.1f} % ({estimate['hits']} / {estimate['count']})"
+
+
+def by_part(found: dict[str, Any]) -> str:
+    """What the judge of leftovers does on each part of the labelled pictures."""
+    told = []
+    for part, rates in found.items():
+        cells = [
+            f"{style} misses {share(rates[style]['missed'])}, "
+            f"false alarms {share(rates[style]['false_alarms'])}"
+            for style in ("neon", "blueprint", "all")
+        ]
+        told.append(f"- {part}: {'; '.join(cells)}")
+    return "By part, the first of which the threshold was chosen on:\n\n" + "\n".join(told)
+
+
 def figures_table(record: dict[str, Any]) -> str:
     """All measured figures as a Markdown table."""
     lines = [
@@ -149,7 +219,8 @@ def text(record: dict[str, Any]) -> str:
         f"{record['guidance']}. A noun counts when it is the judge's most probable one and passes "
         "its threshold.\n\n"
     )
-    return introduction + how + figures_table(record) + "\n" + variants() + ENDING
+    measured = how + figures_table(record) + "\n" + leftovers()
+    return introduction + measured + variants() + ENDING
 
 
 def variants() -> str:

@@ -221,6 +221,8 @@ def write_card(figures: list[Figure], who: str, path: Path) -> None:
         "on icon sets it never saw it finds "
         f"{100 * known[f'{who}, icon sets it never saw: noun'].value:.0f} % of the nouns",
     }
+    # What `python -m benchmarks leftover` measured of these weights; it asks them anew.
+    card |= {"leftovers_missed": json.loads(path.read_text()).get("leftovers_missed", {})}
     path.write_text(json.dumps(card, indent=1) + "\n")
 
 

@@ -35,6 +35,8 @@ EXPERIMENTS = {
     "benchmarks transfer`):",
 }
 """Folders of results, and what to say above their tables."""
+LEFTOVER_COLUMNS = {"presence": "judge sees it ↓", "leftover": "something may be left ↓"}
+"""What two instruments say about the same pictures of erased prompts, and how it is headed."""
 MOVED = (("moved", "feature_distance"), ("layout moved", "structure_distance"), ("KID", "kid"))
 """Distances of kept pictures from what the same prompt and seed gave before, and between both sets;
 means over runs."""
@@ -61,8 +63,28 @@ def readme(path: Path, results: Path) -> str:
     known = {_method(one) for one in closed}
     trained = [one for one in read(results / "training") if _method(one) not in known]
     text = between(text, "results", summary([*closed, *trained], distances=False))
+    text = between(text, "leftovers", leftovers(results / "leftover" / "methods.json"))
     shown = (path.parent / PICTURE).exists()
     return between(text, "picture", f"![{CAPTION}]({PICTURE})" if shown else "")
+
+
+def leftovers(path: Path) -> str:
+    """Gives what the judge, and the judge of leftovers, see of erased things, by method."""
+    if not path.exists():
+        return ""
+    by_method: dict[str, list[Record]] = defaultdict(list)
+    for row in json.loads(path.read_text("utf-8"))["rows"]:
+        by_method[row["method"]].append(row)
+    rows = [
+        [method, f"{len(found)} objects", *(_change(found, name) for name in LEFTOVER_COLUMNS)]
+        for method, found in sorted(by_method.items())
+    ]
+    return table(["method", "concepts", *LEFTOVER_COLUMNS.values()], rows)
+
+
+def _change(found: Sequence[Record], name: str) -> str:
+    totals = (_total([row[time][name] for row in found]) for time in ("before", "after"))
+    return _shares(*totals)
 
 
 def results_page(results: Path) -> str:
@@ -205,6 +227,10 @@ def _cell(found: Sequence[Record], metric: str, role: str) -> str:
     before, after = _added_up(found, metric, role)
     if not before[1] or not after[1]:
         return "-"
+    return _shares(before, after)
+
+
+def _shares(before: tuple[int, int], after: tuple[int, int]) -> str:
     low, high = wilson(after[0] / after[1], after[1])
     first, second = (f"{100 * hits / count:.1f}" for hits, count in (before, after))
     return f"{first} → {second} [{100 * low:.1f}, {100 * high:.1f}]"

@@ -6,7 +6,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
 
 # At run time too: `Sample` is read back from JSON by its types.
@@ -41,9 +41,9 @@ __all__ = [
 
 Role = Literal["erased", "synonym", "paraphrase", "neighbour", "kept", "general"]
 Better = Literal["higher", "lower"]
-Instrument = Literal["judge", "clip", "features", "pixels"]
-"""What a metric is built from: a judge, an object with text and image features, a function, or
-nothing but the pictures."""
+Instrument = Literal["judge", "leftover", "clip", "features", "pixels"]
+"""What a metric is built from: a judge, a judge of leftovers, an object with text and image
+features, a function, or nothing but the pictures."""
 Monitor = Callable[[int, int, Mapping[str, float]], None]
 """Called once per step with the step (from 0), the number of steps, and named figures."""
 
@@ -173,6 +173,9 @@ class JudgeCard:
     true_positive_rate: Estimate
     false_positive_rate: Estimate
     notes: str = ""
+    leftovers_missed: Mapping[str, Estimate] = field(default_factory=dict)
+    """Share of leftovers of erased things, as people see them, that it misses, by style; empty:
+    nobody has measured it."""
 
 
 class Judge(Protocol):

@@ -41,6 +41,7 @@ def test_every_metric_states_its_facts():
         "clip_score",
         "feature_distance",
         "kid",
+        "leftover",
         "presence",
         "structure_distance",
         "style_presence",
@@ -50,7 +51,7 @@ def test_every_metric_states_its_facts():
         assert metric.name == entry.name
         assert metric.unit
         assert metric.better in ("higher", "lower")
-        assert metric.uses in ("judge", "clip", "features", "pixels")
+        assert metric.uses in ("judge", "leftover", "clip", "features", "pixels")
 
 
 def test_presence_asks_about_each_samples_own_concept():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -19,12 +20,16 @@ from efface.content import content_hash
 from efface.contracts import Estimate, JudgeCard
 from efface.errors import BadRequest, MissingInput
 
-__all__ = ["FILES", "EmojiJudge", "JudgeName"]
+__all__ = ["FILES", "LEFTOVER", "EmojiJudge", "JudgeName"]
 
-JudgeName: TypeAlias = Literal["emoji", "emoji-second", "emoji-remix"]
+JudgeName: TypeAlias = Literal[
+    "emoji", "emoji-second", "emoji-remix", "emoji-leftover", "emoji-remix-leftover"
+]
 FILES: dict[JudgeName, str] = {"emoji": "judge", "emoji-second": "second_judge"}
 """Weights and card of each judge; the second is of another build and seed, for agreement. The judge
 of emoji-remix is the first, shown its pictures turned back."""
+LEFTOVER = "leftover"
+"""Card of the judge of leftovers, which is the first judge, read at a lower threshold."""
 
 _PART = 128
 """Images judged at once."""
@@ -40,20 +45,31 @@ class EmojiJudge:
     Args:
         name: ``emoji``, or ``emoji-second`` for a network of another build and seed, or
             ``emoji-remix`` for pictures of that model. Turning them back is exact, so the rates of
-            the first judge's card are its rates on turned real pictures too.
+            the first judge's card are its rates on turned real pictures too. ``emoji-leftover``
+            (and ``emoji-remix-leftover``) sees what is left of erased nouns, whole or half; it
+            also sees something in more pictures where the noun is gone.
     """
 
     def __init__(self, name: JudgeName = "emoji") -> None:
-        file = FILES["emoji" if name == "emoji-remix" else name]
+        self._nouns_only = name.endswith("-leftover")
+        self._turns = name.startswith("emoji-remix")
+        file = FILES.get(name, FILES["emoji"])
         self._network = load_network(weights_folder() / f"{file}.safetensors")
-        self.card = _card(weights_folder() / f"{file}.json", name)
-        self._turns = name == "emoji-remix"
+        self.card = _card(weights_folder() / f"{LEFTOVER if self._nouns_only else file}.json", name)
         self.identity = content_hash(type(self).__qualname__, self._network, self._turns)
         """A hash of all that decides its answers."""
 
     def knows(self, concept: Concept) -> bool:
         """Says whether the concept is a noun or style of the vocabulary, under any of its names."""
-        return canonical(concept.name) is not None
+        known = canonical(concept.name)
+        return known in NOUNS if self._nouns_only else known is not None
+
+    @cached_property
+    def leftovers(self) -> EmojiJudge:
+        """Gives the judge of what is left of erased nouns in this judge's pictures."""
+        if self._nouns_only:
+            return self
+        return EmojiJudge("emoji-remix-leftover" if self._turns else "emoji-leftover")
 
     @torch.no_grad()
     def presence(self, images: Float[Tensor, "n 3 h w"], concept: Concept) -> Float[Tensor, " n"]:
@@ -63,9 +79,9 @@ class EmojiJudge:
             BadRequest: the vocabulary has no such concept.
         """
         known = canonical(concept.name)
-        if known is None:
+        if known is None or not self.knows(concept):
             raise BadRequest(
-                f"the emoji judge cannot recognise '{concept.name}'; "
+                f"{self.card.name} cannot recognise '{concept.name}'; "
                 "`efface list concepts` prints what it knows, or pass another judge"
             )
         nouns, styles = self.probabilities(images)
@@ -112,4 +128,7 @@ def _card(path: Path, name: JudgeName) -> JudgeCard:
         true_positive_rate=Estimate(**written["true_positive_rate"]),
         false_positive_rate=Estimate(**written["false_positive_rate"]),
         notes=str(written["notes"]),
+        leftovers_missed={
+            style: Estimate(**rate) for style, rate in written.get("leftovers_missed", {}).items()
+        },
     )

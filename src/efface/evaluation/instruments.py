@@ -12,7 +12,7 @@ from torch import Tensor
 from efface import registry
 from efface.concepts import Concept
 from efface.content import content_hash
-from efface.contracts import ImageMetric, Instrument, Judge, SetMetric, Suite
+from efface.contracts import ImageMetric, Instrument, Judge, JudgeCard, SetMetric, Suite
 from efface.errors import BadRequest, MissingInput
 from efface.evaluation.scores import Measure
 from efface.metrics.clip_score import Clip
@@ -28,6 +28,13 @@ class _Featured(Protocol):
         """Encodes pictures."""
 
 
+@runtime_checkable
+class _SeesLeftovers(Protocol):
+    @property
+    def leftovers(self) -> Judge:
+        """Gives the judge of leftovers that belongs to this judge's pictures."""
+
+
 @dataclass(frozen=True)
 class Instruments:
     """The metrics of one evaluation and the names of what they measure with."""
@@ -35,9 +42,11 @@ class Instruments:
     image_metrics: tuple[ImageMetric, ...]
     set_metrics: tuple[SetMetric, ...]
     names: Mapping[str, str]
-    """By "judge", "clip" and "features"; only those in use."""
+    """By "judge", "leftover", "clip" and "features"; only those in use."""
     identities: Mapping[str, str]
     """Hashes of their content and settings, by the same names."""
+    leftover_card: JudgeCard | None = None
+    """What is known about the judge of leftovers, where one is in use."""
 
     def measure(self, metric: ImageMetric) -> Measure:
         """Names a metric together with its instrument, so that rows of two never mix."""
@@ -67,17 +76,23 @@ def instruments_for(suite: Suite, judge: Judge, clip: Clip | None) -> Instrument
         sources["clip"] = (_clip_name(clip), clip)
     if features := _features(judge, clip):
         sources["features"] = features
+    if isinstance(judge, _SeesLeftovers):
+        sources["leftover"] = (_judge_name(judge.leftovers), judge.leftovers)
+    per_image = [one for one in suite.image_metrics if one != "leftover" or one in sources]
     listed: list[tuple[Sequence[str], str]] = [
-        (suite.image_metrics, "scores"),
+        (per_image, "scores"),
         (suite.set_metrics, "distance"),
     ]
     built = [tuple(_built(name, verb, sources) for name in given) for given, verb in listed]
     used = {"judge", *(metric.uses for group in built for metric in group)}
     names = {str(use): name for use, (name, _) in sources.items() if use in used}
+    left = sources["leftover"][1] if "leftover" in used else None
     held: dict[str, Any] = {str(use): one for use, (_, one) in sources.items()}
     held["features"] = _holder(judge, clip)
     identities = {use: identity_of(held.get(use)) for use in names}
-    return Instruments(built[0], built[1], names, identities)
+    if len(per_image) < len(suite.image_metrics):
+        names["leftover"] = f"not measured: {_judge_name(judge)} has no judge of leftovers"
+    return Instruments(built[0], built[1], names, identities, left and left.card)
 
 
 def identity_of(instrument: Any) -> str:

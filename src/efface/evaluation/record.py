@@ -94,7 +94,9 @@ class Evaluation:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """The delta's own account of method, settings, request and seed."""
     instruments: Mapping[str, str] = field(default_factory=dict)
-    """What scored, by "judge", "clip" and "features"."""
+    """What scored, by "judge", "leftover", "clip" and "features"."""
+    leftover_judge: JudgeCard | None = None
+    """The card of what looked for leftovers; None where nothing did."""
     identities: Mapping[str, str] = field(default_factory=dict)
     """Hashes of their content and settings, by the same names."""
     limits: Limits = field(default_factory=Limits)

@@ -158,6 +158,7 @@ def _measured(
         after=sources[1] if len(sources) > 1 else None,
         provenance=asdict(job.delta.provenance) if job.delta else {},
         instruments=job.instruments.names,
+        leftover_judge=job.instruments.leftover_card,
         identities=job.instruments.identities,
         limits=job.limits,
         answers=_answers(job, scorer, sources) if measurements else {},

@@ -124,7 +124,11 @@ def _context(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
         "corrected": _corrected(evaluation),
         "instruments": {
             label: evaluation.instruments[use]
-            for use, label in (("clip", "CLIP"), ("features", "Features"))
+            for use, label in (
+                ("leftover", "Leftovers"),
+                ("clip", "CLIP"),
+                ("features", "Features"),
+            )
             if use in evaluation.instruments
         },
         "limits": wording.limits(evaluation),

@@ -60,6 +60,7 @@ ROLES_EXPLAINED: dict[Role, str] = {
 }
 METRICS: dict[str, str] = {
     "presence": "Concept in the picture",
+    "leftover": "Something of it left",
     "style_presence": "Style in the picture",
     "clip_score": "Agreement with the prompt",
     "kid": "Distance of the two sets",
@@ -220,9 +221,10 @@ class Line:
 
 
 def main_lines(evaluation: Evaluation) -> tuple[Line, ...]:
-    """Picks erased, synonyms, neighbours, kept and style, in this order, as far as measured."""
+    """Picks erased, outlines, synonyms, neighbours, kept and style, as far as measured."""
     wanted: tuple[tuple[str, str, Role], ...] = (
         ("erased: must go", "presence", "erased"),
+        ("outlines: must go", "leftover", "erased"),
         ("synonyms: must go", "presence", "synonym"),
         ("neighbours: must stay", "presence", "neighbour"),
         ("kept: must stay", "presence", "kept"),
@@ -262,7 +264,17 @@ def headline(evaluation: Evaluation) -> str:
     if found.after is None:
         return f"The unedited model shows {what} in {before} of its pictures."
     after = f"{number(found.after.value, 'rate')} ({hits(found.after)})"
-    return f"The judge sees {what} in {before} of the pictures before and {after} after."
+    left = _left(evaluation)
+    return f"The judge sees {what} in {before} of the pictures before and {after} after{left}."
+
+
+def _left(evaluation: Evaluation) -> str:
+    """Adds in how many pictures the judge of leftovers still sees something."""
+    found = evaluation.find("leftover", "erased")
+    if found is None or found.after is None:
+        return ""
+    share = f"{number(found.after.value, 'rate')} ({hits(found.after)})"
+    return f"; something of it may be left in {share}"
 
 
 def limits(evaluation: Evaluation) -> tuple[str, ...]:
@@ -278,6 +290,28 @@ def _unmeasured_errors(card: JudgeCard) -> str:
     return " or ".join(error for error, known in errors.items() if not is_known(known))
 
 
+def _leftovers(evaluation: Evaluation) -> Iterator[str]:
+    """Says what the judge, and the one that looks for leftovers, miss of them, by style."""
+    for card in (evaluation.judge, evaluation.leftover_judge):
+        if card is None or not card.leftovers_missed:
+            continue
+        rates = ", ".join(
+            f"{style} {number(rate.value, 'rate')} ({hits(rate)})"
+            for style, rate in card.leftovers_missed.items()
+        )
+        yield (
+            f"What {card.name} misses where an outline or half of a thing is left, by style, on "
+            f"pictures that were labelled by eye: {rates}."
+        )
+    if evaluation.leftover_judge is not None:
+        wrong = evaluation.leftover_judge.false_positive_rate
+        share = f"{number(wrong.value, 'rate')} ({hits(wrong)})"
+        yield (
+            f"{evaluation.leftover_judge.name} also sees something in {share} of labelled pictures "
+            "in which the thing is gone."
+        )
+
+
 def _limits(evaluation: Evaluation) -> Iterator[str]:
     if evaluation.outcome is not None and evaluation.outcome.name == "erased":
         yield (
@@ -289,6 +323,7 @@ def _limits(evaluation: Evaluation) -> Iterator[str]:
     yield "Not tested: " + "; ".join(NOT_TESTED.values()) + "."
     if unmeasured := _unmeasured_errors(evaluation.judge):
         yield f"Nobody has measured how often the judge {evaluation.judge.name} {unmeasured}."
+    yield from _leftovers(evaluation)
     for role in GOING:
         found = evaluation.find("presence", role)
         note = zero_hits_note(found.after) if found and found.after else None
