@@ -84,17 +84,21 @@ def card_values(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
         },
         "limits": wording.limits(evaluation),
         "licence": "that of the base model, with all its restrictions; efface adds none",
-        "reproduce": {
-            "command": facts.command,
-            "seed": facts.seed,
-            "steps": evaluation.before.steps,
-            "guidance": evaluation.before.guidance,
-            "versions": evaluation.versions,
-            "measured": evaluation.created,
-        },
+        "reproduce": _reproduce(evaluation, facts),
     }
     plain: dict[str, Any] = encoded(values)
     return plain
+
+
+def _reproduce(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
+    return {
+        "command": facts.command,
+        "seed": facts.seed,
+        "steps": evaluation.before.steps,
+        "guidance": evaluation.before.guidance,
+        "versions": evaluation.versions,
+        "measured": evaluation.created,
+    }
 
 
 def write_json_card(path: Path, evaluation: Evaluation, facts: RunFacts) -> Path:
