@@ -36,7 +36,7 @@ from efface.runs.checks import inspect
 
 RESULTS = Path(__file__).parent / "results" / "collapse.json"
 CONCEPT = "pistol"
-SOUND = ("uce", "rece", "trce", "realera", "esd", "spm", "concept_ablation")
+SOUND = ("uce", "rece", "trce", "realera", "esd", "spm")
 OTHERS = ("cat", "castle")
 STRONG = (10, 50)
 NOISE = (0.3, 1.0)

@@ -15,6 +15,7 @@ from typing import Any
 
 import efface
 from benchmarks.concepts import MEASURED_NOUNS, MEASURED_STYLES, STYLE_ANCHOR
+from benchmarks.methods import CLOSED_FORMS
 from efface.bundled import understood
 from efface.bundled.clip import EmojiClip
 from efface.bundled.judge import EmojiJudge
@@ -29,7 +30,6 @@ from efface.hosts.loading import bundled
 
 RESULTS = Path(__file__).parent / "results" / "erasure"
 PICTURES = Path("runs") / ".benchmark-pictures"
-METHODS = ("rece", "uce", "trce", "realera")
 
 
 def unmeasured(
@@ -62,7 +62,9 @@ class Bench:
 def run() -> None:
     """Measures what is missing, one line of output a result."""
     bench = Bench()
-    for method, concept, path in unmeasured(RESULTS, METHODS, (*MEASURED_NOUNS, *MEASURED_STYLES)):
+    for method, concept, path in unmeasured(
+        RESULTS, CLOSED_FORMS, (*MEASURED_NOUNS, *MEASURED_STYLES)
+    ):
         anchor = STYLE_ANCHOR if concept in MEASURED_STYLES else None
         request = understood(efface.request(concept, anchor=anchor))
         result = efface.erase(bench.pipe, request, method=method)

@@ -20,22 +20,12 @@ import torch
 import efface
 from benchmarks.concepts import STYLE_ANCHOR, TRAINED_NOUNS, TRAINED_STYLES
 from benchmarks.erasure import Bench, summary, write
+from benchmarks.methods import WITH_FIRST_STAGES
 from efface.bundled import understood
 from efface.bundled.suites import emoji_suite
 
 RESULTS = Path(__file__).parent / "results" / "training"
-METHODS = (
-    "esd",
-    "concept_ablation",
-    "all_but_one",
-    "doco",
-    "ant",
-    "trce+trce_vision",
-    "realera+realera_noise",
-    "spm",
-    "uce",
-    "rece",
-)
+METHODS = WITH_FIRST_STAGES
 SEEDS = (0, 1)
 
 

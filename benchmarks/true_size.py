@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.methods import TRAINED
 from benchmarks.processes import held, took
 from efface.concepts import request
 from efface.files import write_atomically
@@ -25,8 +26,6 @@ from efface.hosts.toys import autoencoder, tiny_tokenizer
 from efface.registry import build
 
 RESULTS = Path(__file__).parent / "results" / "true_size.json"
-METHODS = ("esd", "concept_ablation", "all_but_one", "doco", "ant", "trce_vision")
-METHODS += ("realera_noise", "spm")
 SMALL: dict[str, Any] = {"steps": 1, "trajectories": 1, "sampling_steps": 2, "batch": 1}
 EXTRA: dict[str, dict[str, Any]] = {
     "doco": {"warm_up": 1},
@@ -72,7 +71,7 @@ def run() -> None:
     if RESULTS.exists():
         record = json.loads(RESULTS.read_text())
     known = {(row["method"], row["recompute"]) for row in record["rows"]}
-    for name, recompute in product(METHODS, (False, True)):
+    for name, recompute in product(TRAINED, (False, True)):
         if (name, recompute) not in known:
             twice = ["--recompute"] if recompute else []
             record["rows"].append(took("benchmarks.true_size", name, *twice, threads=1))

@@ -67,11 +67,8 @@ result = efface.erase(pipe, "pistol", method="trce+trce_vision", trce_vision={"s
 - **Memory**: trajectories and whatever else needs no gradient go on in smaller parts by themselves.
   Of a step that does not fit the message names settings that do; it has tried them, one pass of as
   many samples there and back, with and without `--recompute`. `--recompute` and `--precision
-  bfloat16` need less; `--saliency 0.5` trains the steepest half of the weights only. `ant
-  --originals disk` holds the network once: the unedited weights wait in temporary files (in
-  `TMPDIR`, which must be a disk and have room for them; they are removed however the run ends), and
-  with a mask they are read in every step. The delta is one more copy of what was trained, made when
-  gradients' states are gone.
+  bfloat16` need less; `--saliency 0.5` trains the steepest half of the weights only. The
+  delta is one more copy of what was trained, made when gradients' states are gone.
 - **Too much is lost**: raise `--keep-weight` or `--keep-batch`, keep more, or train fewer steps.
   **Too little is erased**: lower `--keep-weight`, raise `--steps`.
 """
@@ -152,7 +149,7 @@ COST = """
 `python -m benchmarks cost`: evaluations of the network for one concept with published settings,
 counted on a toy model, beside what the authors' code takes, added up from notes on that code. All
 but One and RealEra published none. Memory is that of weights while training, in copies of the U-Net
-of SD 1.5. DoCo's is counted with `--draws 4`, ANT's with `--originals disk`.
+of SD 1.5. DoCo's is counted with `--draws 4`.
 
 """
 TRUE_SIZE = """

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from efface.hosts.streaming import stream
     from efface.registry import list_methods
     from efface.runs.erasing import erase
+    from efface.runs.workspace import Workspace
 
 __all__ = [
     "Concept",
@@ -27,6 +28,7 @@ __all__ = [
     "Erasure",
     "ErasureRequest",
     "ErasureResult",
+    "Workspace",
     "compose",
     "debias",
     "edited_copy",
@@ -47,6 +49,7 @@ _HOMES = {
     "Erasure": "efface.concepts",
     "ErasureRequest": "efface.concepts",
     "ErasureResult": "efface.deltas.results",
+    "Workspace": "efface.runs.workspace",
     "compose": "efface.deltas.composition",
     "debias": "efface.evaluation.debias",
     "edited_copy": "efface.deltas.edited_copy",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 from efface.errors import BadRequest, Refused
+from efface.printable import is_text
 
 __all__ = [
     "TEMPLATES",
@@ -17,6 +18,7 @@ __all__ = [
     "ConceptKind",
     "Erasure",
     "ErasureRequest",
+    "bare",
     "described",
     "names",
     "request",
@@ -64,6 +66,10 @@ class Concept:
         if self.kind not in get_args(ConceptKind):
             known = ", ".join(get_args(ConceptKind))
             raise BadRequest(f"'{self.kind}' is no kind of concept; choose one of: {known}")
+        if odd := [text for text in _texts(self) if not is_text(text)]:
+            raise BadRequest(
+                f"{odd[0]!a} holds bytes that are not text; write the concept in UTF-8"
+            )
         if any(not text.strip() for text in (*self.prompts, *self.synonyms)):
             raise BadRequest(f"concept '{self.name}' has an empty prompt or synonym; leave it out")
         _refuse_minors(_texts(self))
@@ -85,7 +91,7 @@ class Erasure:
         if self.anchor is None:
             return
         _refuse_minors(_texts(self.concept) + _texts(self.anchor))
-        if _folded(self.anchor.name) in {_folded(name) for name in names(self.concept)}:
+        if bare(self.anchor.name) in {bare(name) for name in names(self.concept)}:
             raise BadRequest(
                 f"'{self.concept.name}' would be replaced by itself; "
                 "choose another anchor, or none for the empty prompt"
@@ -110,10 +116,13 @@ class ErasureRequest:
     def __post_init__(self) -> None:
         if not self.erasures:
             raise BadRequest("the request erases nothing; name at least one concept")
-        erased = [_folded(name) for erasure in self.erasures for name in names(erasure.concept)]
-        if twice := sorted({name for name in erased if erased.count(name) > 1}):
+        # Some text encoders, T5 among them, tell capitals apart.
+        each = [{_trimmed(name) for name in names(erasure.concept)} for erasure in self.erasures]
+        named = [name for known in each for name in known]
+        if twice := sorted({name for name in named if named.count(name) > 1}):
             raise BadRequest(f"'{twice[0]}' is erased twice; name it once")
-        kept = {_folded(name) for concept in self.keep for name in names(concept)}
+        erased = {bare(name) for name in named}
+        kept = {bare(name) for concept in self.keep for name in names(concept)}
         if both := sorted(kept.intersection(erased)):
             raise BadRequest(f"'{both[0]}' is both erased and kept; drop it from one of the two")
 
@@ -160,8 +169,15 @@ def _concept(given: str | Concept, kind: ConceptKind) -> Concept:
     return given if isinstance(given, Concept) else Concept(name=given, kind=kind)
 
 
-def _folded(name: str) -> str:
-    return " ".join(name.casefold().split())
+def bare(name: str) -> str:
+    """Gives a name without case, article and punctuation around it: "A pistol." is "pistol"."""
+    return _trimmed(name).casefold()
+
+
+def _trimmed(name: str) -> str:
+    words = [word.strip(".,;:!?\"'()") for word in name.split()]
+    rest = words[1:] if words[0].lower() in ("a", "an", "the") and any(words[1:]) else words
+    return " ".join(word for word in rest if word) or name
 
 
 def _texts(concept: Concept) -> tuple[str, ...]:

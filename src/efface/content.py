@@ -20,6 +20,8 @@ _DIGITS = 16
 _PLAIN = (type(None), bool, int, float, complex, str, bytes)
 _ADAPTERS = ("_active_adapter", "_disable_adapters")
 """Private fields of peft's layers that decide what they add."""
+_PLACES = ("name_or_path",)
+"""Fields that say where a network was loaded from."""
 
 
 def content_hash(*values: Any) -> str:
@@ -156,7 +158,8 @@ def _settings_of(module: nn.Module) -> list[Any]:
     named = {
         name: one
         for name, one in vars(module).items()
-        if (not name.startswith("_") or name in _ADAPTERS) and _is_plain(one)
+        if (not name.startswith("_") or name in _ADAPTERS)
+        if name not in _PLACES and _is_plain(one)
     }
     processor = getattr(module, "processor", None)
     return [named, *([] if processor is None else [processor])]

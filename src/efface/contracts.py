@@ -89,14 +89,15 @@ class Work:
 class Method(ABC):
     """Facts as class variables, settings as fields, presets by name."""
 
+    name: ClassVar[str] = ""
+    """What it is called in commands and records: the name of its file or entry point."""
+    weakened_by: ClassVar[tuple[str, ...]] = ()
+    """What makes its edits weaker, such as "raise ridge", for whoever wrecked a model."""
+    strengthened_by: ClassVar[tuple[str, ...]] = ()
+    """What makes its edits stronger, for whoever changed nothing."""
     paper: ClassVar[Paper]
     revision: ClassVar[int] = 1
     """Raised whenever the same settings and seed give another result."""
-
-    @property
-    def name(self) -> str:
-        """What it is called, which is the name of its file."""
-        return type(self).__module__.rpartition(".")[2]
 
     @classmethod
     def presets(cls) -> Mapping[str, Self]:

@@ -34,8 +34,7 @@ __all__ = [
 RECORD = "efface.json"
 """File of a folder that efface wrote, with its account of every other file in it."""
 _FACT = "efface_delta"
-_FINGERPRINTED = 1 << 20
-"""Bytes at the start of a file that its account covers, besides its size."""
+_FINGERPRINTED = 1 << 20  # bytes at the start of a file that its account covers
 _ADVICE = "restore it from a copy, or make it again"
 _ASIDE = ".old"
 _EXCHANGE, _HERE = 2, -100
@@ -71,11 +70,10 @@ def read_json(path: Path, *, failure: type[EffaceError] = BadRequest, advice: st
 def read_json_object(
     path: Path, *, failure: type[EffaceError] = BadRequest, advice: str = _ADVICE
 ) -> dict[str, Any]:
-    """Reads a JSON file that must hold an object; see `read_json`.
+    """Reads a JSON file that must hold an object.
 
     Raises:
-        FileNotFoundError, NotADirectoryError: there is none.
-        failure: see `read_json`, or it holds something else.
+        FileNotFoundError, NotADirectoryError, failure: see `read_json`; or it holds none.
     """
     content = read_json(path, failure=failure, advice=advice)
     if not isinstance(content, dict):
@@ -201,6 +199,8 @@ def check_place(out: Path, *, overwrite: bool = False, protected: Iterable[Path]
     Raises:
         BadRequest: the place is a link, holds something protected or somebody else's, or is taken.
     """
+    if out.name in ("", ".."):
+        raise BadRequest(f"{out} is no name of a new file or folder; give one")
     if out.is_symlink():
         raise BadRequest(f"{out} is a link, and links are not replaced; name the place itself")
     for each in (Path.cwd(), *protected):
@@ -340,7 +340,7 @@ def _sole_writer(out: Path) -> Iterator[None]:
 
 
 def _take_place(new: Path, out: Path) -> None:
-    """Puts the new where the old is; the old is then where the new was, or beside it."""
+    """Puts the new where the old is; the old is then where the new was."""
     if not out.exists() or (out.is_file() and new.is_file()):
         new.replace(out)
     elif not exchanged(new, out):

@@ -110,6 +110,8 @@ def load(kind: Kind, name: str) -> type[Any]:
     """
     entry = find(kind, name)
     loaded: type[Any] = getattr(importlib.import_module(entry.module), entry.class_name)
+    if not getattr(loaded, "name", name):
+        loaded.name = name
     return loaded
 
 
@@ -122,7 +124,7 @@ def build(kind: Kind, name: str, *, preset: str | None = None, **settings: Any) 
     """
     found = load(kind, name)
     base: dict[str, Any] = {}
-    known = [field.name for field in fields(found)] if is_dataclass(found) else []
+    known = [each.name for each in fields(found) if each.init] if is_dataclass(found) else []
     given = without_retired({key: _tuples(value) for key, value in settings.items()}, known)
     if preset is not None:
         presets = found.presets()
@@ -233,7 +235,8 @@ def _settings(node: ast.ClassDef, tree: ast.Module) -> dict[str, Setting]:
         if type_text.startswith("ClassVar"):
             continue
         default = None if item.value is None else ast.unparse(item.value)
-        name = item.target.id
+        if (name := item.target.id).startswith("_"):
+            continue
         found[name] = Setting(name, type_text, default, _text(following))
     for base in (each.id for each in node.bases if isinstance(each, ast.Name)):
         for name, setting in _inherited(base, tree).items():

@@ -119,7 +119,7 @@ def test_a_carried_run_is_measured_like_any_other(carried):
 
 def test_an_erasure_on_it_takes_the_presets_of_the_base(remix):
     delta = efface.erase(remix, "pizza", method="uce").delta
-    assert delta.provenance.preset == "emoji"
+    assert delta.provenance.recipe["preset"] == "emoji"
     assert delta.provenance.base_model == "emoji-remix"
     _, choice = choose("uce", ["--concept", "pizza", "--model", "emoji-remix"], Choosing)
     assert choice.preset == "emoji"

@@ -1,11 +1,15 @@
 """THE entry of anything into the tests: one case or more for everything that the registry finds.
 
 A file for each kind: `closed` and `trained` (methods), `judges`, `metrics`, `hosts`. The suites in
-tests/conformance find their cases here and fail where something has none.
+tests/conformance find their cases here and fail where something has none. Another package whose
+methods, judges, metrics or families are installed names the module with its cases by an entry point
+of the group ``efface.cases``; its ``CASES`` may be of any kind.
 """
 
+from importlib.metadata import entry_points
+
 from tests.cases import closed, hosts, judges, metrics, trained
-from tests.cases.kinds import PISTOL, Case
+from tests.cases.kinds import PISTOL, Case, HostCase, JudgeCase, MetricCase
 from tests.cases.trained import TRAINED
 
 __all__ = [
@@ -18,8 +22,15 @@ __all__ = [
     "Case",
 ]
 
-CASES = (*closed.CASES, *trained.CASES)
+
+def _all_of(kind, *ours):
+    """Collects the cases of a kind, with those of other packages."""
+    others = [point.load().CASES for point in entry_points(group="efface.cases")]
+    return tuple(case for cases in (*ours, *others) for case in cases if isinstance(case, kind))
+
+
+CASES = _all_of(Case, closed.CASES, trained.CASES)
 """Of methods that erase."""
-HOST_CASES = hosts.CASES
-JUDGE_CASES = judges.CASES
-METRIC_CASES = metrics.CASES
+HOST_CASES = _all_of(HostCase, hosts.CASES)
+JUDGE_CASES = _all_of(JudgeCase, judges.CASES)
+METRIC_CASES = _all_of(MetricCase, metrics.CASES)

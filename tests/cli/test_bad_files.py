@@ -1,6 +1,7 @@
 """Files, solves and ledgers that are wrong in ways a user meets: one line, exit code 2."""
 
 import json
+import os
 import re
 
 import pytest
@@ -85,3 +86,69 @@ def test_a_ledger_edited_by_hand(efface, model, tmp_path, spoil, said):
     for verb in (("list", book), ("erase", book, "--model", model, "--out", tmp_path / "run")):
         refused(efface("ledger", *verb), said)
     assert not (tmp_path / "run").exists()
+
+
+ODD = {
+    "deep": b"[" * 100_000,
+    "deep object": b'{"a":' * 100_000,
+    "empty": b"",
+    "null": b"null",
+    "a list": b"[]",
+    "bytes": b"\xff\xfe\x00",
+    "an object": b"{}",
+    "wrong values": b'{"recipe": [], "sha256": [], "shots": 1, "sampling": null, "delta": {}}',
+    "no picture": b'{"shots": [], "sampling": {"steps": 10, "guidance": 7.5}}',
+    "huge": b'{"shots": [{"prompt": "a", "seed": %s}], "sampling": {"steps": 1, "guidance": 1}}'
+    % (b"9" * 40),
+}
+
+
+@pytest.mark.parametrize("content", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("name", ["run.json", "smoke/smoke.json", "delta.safetensors"])
+def test_any_damage_to_a_file_of_a_run_is_one_line(efface, a_run, model, tmp_path, name, content):
+    (a_run / name).write_bytes(content)
+    export = ("export", a_run, "--model", model, "--as", "peft", "--out", tmp_path / "lora")
+    verb = {"run.json": ("rerun", a_run), "delta.safetensors": export}.get(name, ("verify", a_run))
+    refused(efface(*verb), "")
+
+
+@pytest.mark.parametrize("name", ["run.json", "delta.safetensors", "smoke/smoke.json"])
+def test_a_pipe_in_a_run_is_refused_and_not_waited_for(efface, a_run, model, name):
+    (a_run / name).unlink()
+    os.mkfifo(a_run / name)
+    outcome = efface("verify", a_run)
+    if name == "smoke/smoke.json":
+        assert "no pictures were kept" in outcome.out
+    else:
+        refused(outcome, str(a_run))
+
+
+def test_pipes_and_loops_in_a_model_are_not_copied(efface, a_run, broken_model, tmp_path):
+    copy = ("apply", a_run, "--model", broken_model, "--in-place-copy", tmp_path / "copy")
+    (broken_model / "unet" / "back").symlink_to(broken_model)
+    refused(efface(*copy), "is a link back to a folder that holds it")
+    (broken_model / "unet" / "back").unlink()
+    os.mkfifo(broken_model / "pipe")
+    refused(efface(*copy), "is no file that can be copied")
+    (broken_model / "pipe").unlink()
+    (broken_model / "nowhere").symlink_to(tmp_path / "none")
+    refused(efface(*copy), "is no file that can be copied")
+    assert not (tmp_path / "copy").exists()
+
+
+def test_pipes_in_place_of_files_that_are_read(efface, a_run, model, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    erase = ("erase", "uce", "--model", model, "--concept", "cat", "--out", tmp_path / "out")
+    refused(efface(*erase, "--settings", tmp_path / "pipe"), "is not a regular file")
+    read = ("import", tmp_path / "pipe", "--model", model, "--concept", "cat")
+    refused(efface(*read, "--out", tmp_path / "out"), "pipe")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_replaces_nothing_of_a_model_or_the_root(efface, model, tmp_path):
+    erase = ("erase", "uce", "--model", model, "--concept", "cat", "--out")
+    refused(efface(*erase, model / "unet"), "lies inside the model")
+    refused(efface(*erase, "/"), "holds all files there are")
+    refused(efface(*erase, ""), "--out is empty")
+    refused(efface(*erase, tmp_path / "run", "--seed", "9" * 30), "at most 63 bits")
+    assert not list(tmp_path.iterdir())

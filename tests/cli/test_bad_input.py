@@ -89,7 +89,7 @@ def test_concept_that_is_kept(efface, out):
 def test_an_erasure_that_changes_nothing_is_a_failure(efface, out, model):
     erase = ("erase", "uce", "--model", model, "--concept", "pistol", "--out", out)
     refused(
-        efface(*erase, "--erase-scale", "1e-12"), "prompts changed by", "raise the strength", code=1
+        efface(*erase, "--erase-scale", "1e-12"), "prompts changed by", "raise erase_scale", code=1
     )
 
 
@@ -226,7 +226,7 @@ def test_record_that_is_damaged(efface, a_run):
 
 def test_record_without_a_recipe(efface, a_run):
     record = json.loads((a_run / "run.json").read_text())
-    del record["recipe"]
+    del record["recipe"], record["method"]
     (a_run / "run.json").write_text(json.dumps(record))
     refused(efface("rerun", a_run), "does not say how to repeat the run")
 

@@ -45,7 +45,7 @@ def test_erase_fills_in_synonyms_keep_set_and_preset(measured):
     concept = record["recipe"]["request"]["erasures"][0]["concept"]
     assert concept["synonyms"]
     assert len(record["recipe"]["request"]["keep"]) > 30
-    assert record["preset"] == "emoji"
+    assert record["recipe"]["preset"] == "emoji"
     assert record["base_model"] == "emoji"
 
 
@@ -80,6 +80,35 @@ def test_verify_and_rerun_agree(efface, measured):
     assert (verified.code, verified.json["smoke"]["pictures"]) == (0, 3)
     repeated = efface("rerun", measured, "--json")
     assert (repeated.code, repeated.json["equal"]) == (0, True)
+
+
+def test_a_forged_record_or_report_is_noticed(efface, measured, tmp_path):
+    forged = tmp_path / "forged"
+    shutil.copytree(measured, forged)
+    shutil.rmtree(forged / "smoke")  # nothing is drawn
+    assert efface("verify", forged).code == 0
+    page = forged / "card.md"
+    page.write_text(page.read_text().replace("pistol", "cat"))
+    record = json.loads((forged / "run.json").read_text())
+    record["request"]["erasures"][0]["concept"]["name"] = "cat"
+    (forged / "run.json").write_text(json.dumps(record))
+    outcome = efface("verify", forged)
+    assert outcome.code == 1
+    assert "reports DIFFERENT: card.md is not what was written" in outcome.out
+    assert "record  DIFFERENT: request is" in outcome.out
+
+
+def test_a_smaller_measurement_does_not_replace_a_larger_one(efface, measured, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(measured, copy)
+    written = json.loads((copy / "evaluation.json").read_text())
+    written["samples"] += [{**one, "seed": 99} for one in written["samples"]]
+    (copy / "evaluation.json").write_text(json.dumps(written))
+    before = (copy / "card.md").read_bytes()
+    outcome = efface("evaluate", copy, "--size", "smoke")
+    assert outcome.code == 2
+    assert "give --overwrite to replace its report and card" in outcome.err
+    assert (copy / "card.md").read_bytes() == before
 
 
 def test_apply_draws_something_else_than_the_base_on_the_erased_prompt_only(

@@ -32,7 +32,7 @@ def test_a_run_has_a_delta_and_the_shares_of_every_round(debiased):
     assert record["method"] == "debias"
     assert (record["diagnostics"]["taken"], len(record["diagnostics"]["tallies"])) == (1, 2)
     assert record["settings"]["keep_scale"] == 3.0
-    assert record["recipe"]["settings"]["judge"] == "emoji"
+    assert record["recipe"]["judge"] == "emoji"
     first, second = map(json.loads, (debiased / "curves.jsonl").read_text().splitlines())
     assert second["distance"] < first["distance"]
     assert second["twemoji"] < first["twemoji"]

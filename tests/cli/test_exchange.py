@@ -125,3 +125,56 @@ def test_bad_input_is_one_line(efface, a_run, model, tmp_path, arguments, text):
     assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome
     assert text in outcome.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_card_of_another_delta_is_not_shipped(efface, a_run, model, tmp_path):
+    (a_run / "card.json").write_text('{"identity": {"delta": "0123456789abcdef"}}')
+    (a_run / "card.md").write_text("# A card of an older run\n")
+    export = ("export", a_run, "--model", model, "--as")
+    told = said(efface, *export, "kohya", "--out", tmp_path / "edit.safetensors")
+    assert "left out card.md, card.json, which are of another delta" in told["told"]
+    assert [each.name for each in tmp_path.glob("*card*")] == []
+    said(efface, *export, "diffusers", "--out", tmp_path / "whole")
+    assert not (tmp_path / "whole" / "README.md").exists()
+    said(efface, *export, "component", "--out", tmp_path / "part")
+    assert [each.name for each in (tmp_path / "part").glob("*card*")] == []
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [(("--rank", "0"), "rank is 0"), (("--rank", "-1"), "-1"), (("--scale", "nan"), "nan")],
+)
+def test_scales_and_ranks_without_sense_write_nothing(efface, a_run, model, tmp_path, flags, text):
+    out = tmp_path / "edit.safetensors"
+    outcome = efface("export", a_run, "--as", "kohya", "--out", out, "--model", model, *flags)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome
+    assert text in outcome.err
+    assert not out.exists()
+
+
+def test_a_closed_form_written_as_spm_comes_back_without_a_gate(efface, a_run, model, tmp_path):
+    out = tmp_path / "spm.safetensors"
+    rank = ("--rank", "1")
+    said(efface, "export", a_run, "--as", "spm", "--out", out, "--model", model, *rank)
+    back = ("import", out, "--model", model, "--concept", "pistol", "--out", tmp_path / "back")
+    made = said(efface, *back)
+    assert (made["layout"], made["opens_for"]) == ("SPM", [])
+
+
+def test_one_network_of_several_can_be_asked_for(efface, model, tmp_path):
+    from diffusers import StableDiffusionPipeline
+
+    pipe = StableDiffusionPipeline.from_pretrained(model, local_files_only=True)
+    text, unet = pipe.text_encoder.state_dict(), pipe.unet.state_dict()
+    torch.save(
+        {
+            "unet": {n: t * 1.1 for n, t in unet.items()},
+            "text_encoder": {n: t * 1.1 for n, t in text.items()},
+        },
+        tmp_path / "delta.bin",
+    )
+    back = ("import", tmp_path / "delta.bin", "--model", model, "--concept", "pistol", "--out")
+    both = said(efface, *back, tmp_path / "both")
+    alone = said(efface, *back, tmp_path / "alone", "--part", "text_encoder")
+    assert both["tensors"] > alone["tensors"] > 0
+    assert (both["unused"], len(alone["unused"])) == ([], len(unet))

@@ -64,7 +64,7 @@ def test_an_export_replaces_nothing_of_anybody_else(
     before = tree(tmp_path)
     monkeypatch.chdir(mine / "deep")
     refused(export(name, places[place], base=broken_model))
-    refused(export(name, ".", base=broken_model), "in use and would be lost")
+    refused(export(name, ".", base=broken_model), "is no name of a new file")
     refused(export(name, a_run / "delta.safetensors", base=broken_model))
     assert tree(tmp_path) == before
     assert (tmp_path / "link").is_symlink()

@@ -83,9 +83,9 @@ def test_a_recipe_of_one_stage_is_that_method(erase, written):
 def test_an_interrupted_recipe_goes_on_to_the_same_bits(erase, written, tmp_path, monkeypatch):
     recipe = written(table("[[stage]]", method="uce"), table("[[stage]]", method="esd", **SMALL))
     _, whole = erase(recipe, out="whole")
-    from efface.cli import runs
+    from efface.cli import making
 
-    plain = runs.erase
+    plain = making.perform
 
     def stopped(*arguments, watch, **places):
         def stop(step, _, figures):
@@ -95,7 +95,7 @@ def test_an_interrupted_recipe_goes_on_to_the_same_bits(erase, written, tmp_path
         return plain(*arguments, watch=lambda _: stop, **places)
 
     with monkeypatch.context() as patched:
-        patched.setattr(runs, "erase", stopped)
+        patched.setattr(making, "perform", stopped)
         outcome, _ = erase(recipe, out="run")
     assert outcome.code == 130
     assert f"efface erase {recipe}" in outcome.err

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from efface.training.checkpoints import Checkpointing, checkpointing
+from efface.training.checkpoints import Checkpointing
+from efface.training.session import Session
 from efface.training.settings import Training
 from tests.conformance.conftest import TRAINED, run
 
@@ -21,10 +22,11 @@ def test_an_interrupted_run_resumes_to_the_same_delta(ran, tmp_path):
             raise KeyboardInterrupt
 
     kept = Checkpointing(tmp_path, identity="{}", every=1000)
-    with pytest.raises(KeyboardInterrupt), checkpointing(kept):
-        run(ran.method, ran.case, ran.pipe, monitor=interrupting)
-    with checkpointing(replace(kept, resume=True)):
-        again = run(ran.method, ran.case, ran.pipe, monitor=lambda step, *_: steps.append(step))
+    session = Session(interrupting, checkpointing=kept)
+    with pytest.raises(KeyboardInterrupt):
+        run(ran.method, ran.case, ran.pipe, monitor=session)
+    resumed = Session(lambda step, *_: steps.append(step), checkpointing=replace(kept, resume=True))
+    again = run(ran.method, ran.case, ran.pipe, monitor=resumed)
     assert steps[0] == STOP, "it began again instead of going on"
     assert again.curves == ran.result.curves
     assert again.delta.id == ran.result.delta.id

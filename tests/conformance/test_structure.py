@@ -12,7 +12,7 @@ import efface
 ROOT = Path(efface.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = (
-    {"errors"},
+    {"errors", "printable"},
     {"concepts"},
     {"contracts"},
     {"registry", "files", "content", "randomness", "progress", "memory"},
@@ -29,6 +29,7 @@ FLOORS = (
     {"evaluation"},
     {"ledger", "reports"},
     {"cli", "studio"},
+    {"__main__"},
 )
 """Rooms from the ground up: a file imports from its own room and from those below."""
 HEIGHT = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

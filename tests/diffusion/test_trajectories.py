@@ -12,7 +12,6 @@ from efface.diffusion.denoising import Denoiser
 from efface.diffusion.noise import guided
 from efface.diffusion.trajectories import fresh_pool, sampled_pool, stopped
 from efface.errors import BadModel, BadRequest
-from efface.progress import watching
 from tests.cases import TRAINED
 from tests.conftest import host
 
@@ -20,13 +19,13 @@ PROMPTS = ["a cat", "pistol"]
 FAMILIES = ("sd1", "sd2", "sdxl", "sd3", "flux")
 
 
-def pool_of(pipe, *, runs=3, steps=4):
+def pool_of(pipe, *, runs=3, steps=4, **options):
     denoiser = Denoiser(pipe)
     conditions = denoiser.conditions(PROMPTS)
     generator = torch.Generator().manual_seed(0)
     followed = torch.arange(runs) % 2
     pool = sampled_pool(
-        denoiser, conditions, followed, steps=steps, guidance=3.0, generator=generator
+        denoiser, conditions, followed, steps=steps, guidance=3.0, generator=generator, **options
     )
     return denoiser, conditions, pool
 
@@ -82,7 +81,7 @@ def test_a_fresh_pool_asks_the_teacher_at_the_time_where_each_sample_stands(tiny
     assert len(done.unique()) > 2
     times = torch.tensor([751.0, 501.0, 251.0, 1.0], dtype=torch.float64)[done]
     assert torch.equal(pool.times, times)
-    with denoiser.still():
+    with denoiser.inference_mode():
         conditional = denoiser.predict(pool.latents, times, conditions[prompts])
     assert torch.allclose(pool.conditional, conditional, atol=1e-5)
 
@@ -159,8 +158,7 @@ def test_sd3_without_t5_reads_zeros_in_its_place():
 def test_sampling_tells_how_far_it_is(tiny_sd1, monkeypatch):
     monkeypatch.setattr(trajectories, "SAMPLES_A_PASS", 4)  # two trajectories a pass
     seen = []
-    with watching(lambda *heard: seen.append(heard)):
-        pool_of(tiny_sd1)
+    pool_of(tiny_sd1, report=lambda *heard: seen.append(heard))
     done = [2, 4, 6, 8, 9, 10, 11, 12]
     assert seen == [("sampling trajectories", each, 12) for each in done]
     pool_of(tiny_sd1)

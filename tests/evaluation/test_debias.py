@@ -130,7 +130,7 @@ def test_no_answer_of_the_judge_is_not_counted_as_absence(toy, silent_about):
 
     samples = [Sample("a pistol", seed, "erased", Concept(name="pistol")) for seed in range(3)]
     attributes = [Concept(name="cat"), Concept(name="tree")]
-    with pytest.raises(MeasurementFailed, match=rf"no answer .* '{silent_about}' in 1 of 3"):
+    with pytest.raises(MeasurementFailed, match=rf"no answer .* '{silent_about}' for 1 of 3"):
         tally(toy, samples, AnsweringJudge(some), attributes, steps=1, guidance=1.0)
 
 

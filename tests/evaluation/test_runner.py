@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from efface.contracts import Sample
+from efface.deltas.patches import DensePatch
 from efface.errors import BadRequest, MissingInput
 from efface.evaluation import Evaluation, evaluate
 from efface.evaluation.images import ImageStore
@@ -249,3 +250,29 @@ def test_roles_with_several_concepts_are_also_given_apart(pipe, judge, known, tm
     assert found.find("presence", "erased", "dog").before.value == 0
     assert found.find("presence", "kept", "cat") is None  # the only one of its role
     assert found.verdict == "inconclusive"
+
+
+def test_a_wrecked_model_is_collapsed_whoever_made_it(pipe, delta, judge, toy, tmp_path):
+    weight = toy.unet.conv_out.weight.detach()
+    wreck = dataclasses.replace(delta, patches={KEY: DensePatch(-weight)})
+    found = evaluate(pipe, wreck, small_suite(), judge, store=tmp_path)
+    assert (found.verdict, found.outcome.name) == ("inconclusive", "collapsed")
+    assert failed(found)
+    assert any("so the layer is gone" in reason for reason in found.reasons)
+
+
+def test_scores_of_another_instrument_and_of_older_versions_are_not_read(pipe, tmp_path):
+    def judge(answer):
+        return AnsweringJudge(lambda images, _: torch.full((len(images),), answer))
+
+    first = evaluate(pipe, None, small_suite(), judge(0.9), store=tmp_path)
+    second = evaluate(pipe, None, small_suite(), judge(0.1), store=tmp_path)
+    assert first.judge == second.judge
+    assert first.find("presence", "erased").before.value == 1
+    assert second.find("presence", "erased").before.value == 0
+    assert first.identities["judge"] != second.identities["judge"]
+    rows = tmp_path / first.before.key / "scores.jsonl"
+    rows.write_text('["a sample", "presence by answering@1", 0.9]')
+    third = evaluate(pipe, None, small_suite(), judge(0.1), store=tmp_path)
+    assert "1 scores" in third.notes[0]
+    assert third.answers["presence before"] == pytest.approx((0.1,) * 6)

@@ -8,6 +8,22 @@ from efface.runs.erasing import erase
 from tests.conftest import host
 
 REQUEST = request("pistol", keep=["cat"])
+LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
+OTHER = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
+KEY, SECOND = f"unet/{LAYER}.weight", f"unet/{OTHER}.weight"
+
+
+@pytest.fixture(scope="package")
+def base():
+    """A pipeline that tests leave as it is."""
+    return host("tiny_sd1")
+
+
+def matrices(base, layer=LAYER, rank=4, seed=0):
+    draw = torch.Generator().manual_seed(seed)
+    weight = base.unet.get_parameter(f"{layer}.weight")
+    up = torch.randn(len(weight), rank, generator=draw)
+    return up, torch.randn(rank, weight.shape[1], generator=draw)
 
 
 @pytest.fixture(params=["tiny_sd1", "tiny_sd2"])

@@ -3,8 +3,11 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from efface import registry
 from efface.concepts import Concept
@@ -16,6 +19,7 @@ from efface.judges.classifier import Classifier
 from efface.judges.zero_shot import ZeroShot
 from efface.metrics.clip_score import ClipScore
 from efface.metrics.estimates import is_known
+from tests.judges.toys import PREPROCESSOR
 
 PISTOL = Concept(name="pistol", synonyms=("revolver",))
 
@@ -63,12 +67,76 @@ def test_long_prompts_are_cut_at_the_context(clip_folder):
     assert FolderClip(clip_folder).text_features(["a cat " * 50]).shape == (1, 8)
 
 
-def test_preprocessing_by_hand():
-    """A flat grey picture stays flat: (0.75 - 0.5) / 0.25 = 1, resized to 4 and cropped to 2."""
-    prepare = Preprocessing(resize=4, crop=2, mean=(0.5,) * 3, std=(0.25,) * 3)
-    prepared = prepare(torch.full((1, 3, 8, 16), 0.75))
-    assert prepared.shape == (1, 3, 2, 2)
-    torch.testing.assert_close(prepared, torch.ones(1, 3, 2, 2))
+SQUARE = {"height": 16, "width": 16}
+PROCESSORS = {
+    "bilinear": ("ViTImageProcessor", {"size": SQUARE}),
+    "nearest": ("ViTImageProcessor", {"size": SQUARE, "resample": 0}),
+    "as it is": ("ViTImageProcessor", {"size": SQUARE, "do_normalize": False}),
+    "levels": ("ViTImageProcessor", {"size": SQUARE, "do_rescale": False}),
+    "cropped": ("ConvNextImageProcessor", {"size": {"shortest_edge": 16}, "crop_pct": 0.875}),
+    "clip": ("CLIPImageProcessor", {"size": {"shortest_edge": 20}, "crop_size": 16}),
+}
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (24, 40)])
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_pictures_are_prepared_as_the_library_does(name, shape, tmp_path):
+    """Resampling, crops, stretching, rescaling and normalising are the processor's own."""
+    import transformers
+
+    kind, settings = PROCESSORS[name]
+    processor = getattr(transformers, kind)(**settings)
+    processor.save_pretrained(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3)).astype(np.uint8)
+    expected = processor(images=Image.fromarray(pixels), return_tensors="np")["pixel_values"]
+    prepare = Preprocessing.from_folder(tmp_path)
+    found = prepare(torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255)
+    torch.testing.assert_close(found, torch.as_tensor(np.asarray(expected)).float())
+
+
+def test_a_clip_saved_by_its_processor_is_read(clip_folder, tmp_path, pictures):
+    """transformers 5 writes processor_config.json and no preprocessor_config.json."""
+    from transformers import AutoTokenizer, CLIPImageProcessor, CLIPProcessor
+
+    shutil.copytree(clip_folder, tmp_path / "clip")
+    (tmp_path / "clip" / "preprocessor_config.json").unlink()
+    processor = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=16, image_mean=[0.5] * 3)
+    tokenizer = AutoTokenizer.from_pretrained(clip_folder)
+    CLIPProcessor(image_processor=processor, tokenizer=tokenizer).save_pretrained(tmp_path / "clip")
+    assert FolderClip(tmp_path / "clip").image_features(pictures).shape == (5, 8)
+    assert FolderClip(tmp_path / "clip").identity != FolderClip(clip_folder).identity
+
+
+def test_judges_are_named_by_content_wherever_they_lie(clip_folder, classifier_folder, tmp_path):
+    shutil.copytree(clip_folder, tmp_path / "clip")
+    shutil.copytree(classifier_folder, tmp_path / "vit")
+    first = ZeroShot(folder=clip_folder).identity
+    assert ZeroShot(folder=tmp_path / "clip").identity == first
+    assert ZeroShot(folder=clip_folder, threshold=0.7).identity == first  # answers are the same
+    assert ZeroShot(folder=clip_folder, alternatives=("a red house",)).identity != first
+    assert (
+        Classifier(folder=tmp_path / "vit").identity
+        == Classifier(folder=classifier_folder).identity
+    )
+    for folder, judge in ((tmp_path / "clip", ZeroShot), (tmp_path / "vit", Classifier)):
+        before = judge(folder=folder).identity
+        changed = {**PREPROCESSOR, "image_mean": [0.4] * 3}
+        (folder / "preprocessor_config.json").write_text(json.dumps(changed))
+        prepared = judge(folder=folder).identity
+        weights = load_file(folder / "model.safetensors")
+        name = max(weights, key=lambda each: weights[each].numel())
+        save_file({**weights, name: weights[name] * 1.01}, folder / "model.safetensors")
+        assert len({before, prepared, judge(folder=folder).identity}) == 3
+
+
+def test_asking_does_not_change_what_a_judge_is_called(clip_folder, pictures):
+    clip = FolderClip(clip_folder)
+    clip.text_features(["a photo of a cat", "art"])
+    assert FolderClip(clip_folder).identity == clip.identity
+    judge = ZeroShot(folder=clip_folder)
+    before = judge.identity
+    judge.presence(pictures, PISTOL)
+    assert judge.identity == before
 
 
 def test_classifier_sums_the_labels_of_a_concept(classifier_folder, pictures):
@@ -124,8 +192,12 @@ def test_other_and_truncated_models_are_refused(tmp_path, clip_folder, classifie
 
 def test_sizes_nobody_understands_are_refused(tmp_path):
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"size": "large"}))
-    with pytest.raises(BadModel, match="image size 'large'"):
+    with pytest.raises(BadModel, match="does not say how its model wants pictures"):
         Preprocessing.from_folder(tmp_path)
+    kind = {"image_processor_type": "ViTImageProcessor", "size": "large"}
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(kind))
+    with pytest.raises(BadModel, match="image processor"):
+        Preprocessing.from_folder(tmp_path)(torch.zeros(1, 3, 8, 8))
 
 
 def test_a_zero_shot_judge_needs_alternatives(clip_folder):

@@ -166,8 +166,10 @@ def test_ids_and_concepts_are_taken_once(tiny_sd1, tmp_path):
     ledger = new(tmp_path / "book", tiny_sd1, "a")
     with pytest.raises(BadRequest, match="has an entry 'a' already"):
         ledger.add(tiny_sd1, request("knife"), id="a")
-    with pytest.raises(BadRequest, match="'pistol' is erased twice"):
-        ledger.add(tiny_sd1, request("pistol"), id="b")
+    with pytest.raises(BadRequest, match="'a' and 'b' both erase 'pistol'"):
+        ledger.add(tiny_sd1, request("pistol", anchor="lamp"), id="b")
+    with pytest.raises(BadRequest, match="'yesterday' is not a day"):
+        ledger.add(tiny_sd1, request("knife"), id="b", date="yesterday")
     with pytest.raises(BadRequest, match="cannot be the id"):
         ledger.add(tiny_sd1, request("knife"), id="../b")
     with pytest.raises(BadRequest, match="no entry 'z'; it has: a"):
@@ -201,3 +203,59 @@ def test_settings_that_look_at_all_entries_together_are_refused(tiny_sd1, tmp_pa
     with pytest.raises(BadRequest, match="a ledger adds up entries, each for itself"):
         Ledger.create(tmp_path / "book", tiny_sd1, method=Uce(**more), keep=KEEP)
     assert not (tmp_path / "book").exists()
+
+
+def test_two_objects_of_one_folder_lose_nothing(tiny_sd1, tmp_path):
+    """Each change starts from what the folder holds, not from what its object once read."""
+    one = new(tmp_path / "book", tiny_sd1, "a")
+    other = Ledger.open(tmp_path / "book")
+    one.add(tiny_sd1, request("knife"), id="c")
+    other.add(tiny_sd1, request("church"), id="d")
+    one.revoke("a")
+    other.add(tiny_sd1, request("boat"), id="e")
+    held = Ledger.open(tmp_path / "book")
+    assert [entry.id for entry in held.entries] == ["a", "c", "d", "e"]
+    assert [entry.id for entry in held.active] == ["c", "d", "e"]
+    with pytest.raises(BadRequest, match="has an entry 'c' already"):
+        other.add(tiny_sd1, request("cup"), id="c")
+
+
+def test_a_second_request_for_a_concept_changes_nothing_until_the_first_is_revoked(
+    tiny_sd1, tmp_path
+):
+    once = new(tmp_path / "once", tiny_sd1, "a", "c").erase(tiny_sd1)
+    book = new(tmp_path / "book", tiny_sd1, "a", "c")
+    book = book.add(tiny_sd1, request(WORDS["a"]), id="z")
+    assert len(book.active) == 3
+    assert same_bits(book.erase(tiny_sd1), once)
+    assert same_bits(
+        book.revoke("a").erase(tiny_sd1),
+        new(tmp_path / "cz", tiny_sd1, "c")
+        .add(tiny_sd1, request(WORDS["a"]), id="z")
+        .erase(tiny_sd1),
+    )
+    heavier = book.add(tiny_sd1, request([WORDS["a"], WORDS["c"]]), id="y", weight=2.0)
+    assert [entry.id for entry in heavier.solved] == ["y"]
+
+
+def test_a_run_of_a_ledger_is_repeated_from_its_recipe(tiny_sd1, tmp_path):
+    from efface.ledger.solve import repeat
+    from efface.runs.recipe import recipe_from
+
+    book = new(tmp_path / "book", tiny_sd1, "a")
+    book = book.add(tiny_sd1, request([WORDS["a"], "church"]), id="b", weight=0.5)
+    made = book.erase(tiny_sd1)
+    recipe = recipe_from({"recipe": made.recipe})
+    assert [(entry.id, entry.weight) for entry in recipe.entries] == [("a", 1.0), ("b", 0.5)]
+    assert [entry.erasures for entry in recipe.entries] == [(0,), (0, 1)]
+    assert same_bits(repeat(recipe, tiny_sd1), made)
+
+
+@pytest.mark.parametrize("date", ["yesterday", "2026-13-01", "1.1.2026"])
+def test_a_date_is_a_day(tiny_sd1, tmp_path, date):
+    book = new(tmp_path / "book", tiny_sd1, "a")
+    with pytest.raises(BadRequest, match="is not a day; write year, month and day"):
+        book.add(tiny_sd1, request("knife"), date=date)
+    with pytest.raises(BadRequest, match="is not a day"):
+        book.revoke("a", date=date)
+    assert Ledger.open(tmp_path / "book").find("a").active

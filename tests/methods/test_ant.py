@@ -6,7 +6,7 @@ import torch
 from efface.closed_form.fusion import fused
 from efface.concepts import request
 from efface.deltas.patches import DensePatch, LowRankPatch
-from efface.diffusion.noise import negated
+from efface.diffusion.noise import guided
 from efface.errors import BadDelta, BadRequest
 from tests.methods.trained import (
     ONE,
@@ -36,7 +36,7 @@ def test_the_first_loss_is_that_of_esd_at_late_latents(tiny_sd1):
     two = {"sampling_steps": 2, "parameters": "key_value"}
     _, pool = at_one_latent("esd", tiny_sd1, **two)
     late = pool[pool.step_index == 1]
-    target = negated(late.unconditional, late.unconditional, late.conditional, 1.0)
+    target = guided(late.unconditional, late.conditional, -1.0)
     esd = float((late.conditional - target).square().mean())
     found = ran("ant", tiny_sd1, **(ONE | PLAIN | two)).curves["reverse"][0]
     assert found == pytest.approx(esd, rel=1e-4)
@@ -81,8 +81,8 @@ def test_the_guidance_can_be_turned_around_from_the_anchor(tiny_sd1):
 
 def test_unconditional_terms_have_gradients(tiny_sd1):
     """The released code computes them without any: a run with them must differ."""
-    held = ran("ant", tiny_sd1, **PLAIN, unconditional_weight=50.0)
-    free = ran("ant", tiny_sd1, **PLAIN, unconditional_weight=0.0)
+    held = ran("ant", tiny_sd1, **PLAIN, unconditional_weight=50.0, steps=3)
+    free = ran("ant", tiny_sd1, **PLAIN, unconditional_weight=0.0, steps=3)
     assert held.delta.id != free.delta.id
     assert held.curves["unconditional"][-1] > 0
 
@@ -94,19 +94,19 @@ def test_the_sides_are_swapped_for_the_released_reading(tiny_sd1):
 
 
 def test_weights_outside_the_mask_stay_bit_for_bit(tiny_sd1):
-    one = ran("ant", tiny_sd1, before=0.5, maps=1, map_batches=2, parameters="key_value")
+    one = ran("ant", tiny_sd1, before=0.5, maps=1, map_batches=2, parameters="key_value", steps=5)
     for key, patch in one.delta.patches.items():
         changed = int((patch.difference != 0).sum())
         assert changed <= patch.difference.numel() // 2, key
         assert changed > 0.4 * patch.difference.numel(), key
-    more = ran("ant", tiny_sd1, before=0.5, maps=3, map_batches=2, parameters="key_value")
+    more = ran("ant", tiny_sd1, before=0.5, maps=3, map_batches=2, parameters="key_value", steps=5)
     assert more.diagnostics["weights_marked"] < one.diagnostics["weights_marked"]
 
 
 def test_top_and_bottom_masks_share_nothing(tiny_sd1):
     settings = {"before": 0.5, "maps": 1, "map_batches": 2, "parameters": "key_value"}
-    top = ran("ant", tiny_sd1, **settings).delta
-    bottom = ran("ant", tiny_sd1, **settings, mask_keeps="bottom").delta
+    top = ran("ant", tiny_sd1, **settings, steps=5).delta
+    bottom = ran("ant", tiny_sd1, **settings, steps=5, mask_keeps="bottom").delta
     for key in top.patches:
         both = (top.patches[key].difference != 0) & (bottom.patches[key].difference != 0)
         assert not both.any()

@@ -1,5 +1,7 @@
 """UCE and RECE on real toy denoisers equal the literal layer-by-layer loops."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -178,18 +180,58 @@ def test_the_cost_of_each_of_several_concepts_is_told(tiny_double):
     assert result.curves["embedding_cost"] == weakest
 
 
-@pytest.mark.parametrize(
-    "regularisation",
-    ["standard", "surrogate_values", "surrogate_identity", "surrogate_both", "limited"],
-)
-def test_every_penalty_erases(tiny_double, regularisation):
-    method = Rece(rounds=1, regularisation=regularisation, strength_unit="relative", toward="a cat")
-    result = method.erase(tiny_double, request("pistol"), generator=generator())
-    zero = Rece(rounds=1, strength_unit="relative").erase(
-        tiny_double, request("pistol"), generator=generator()
+@pytest.mark.parametrize("rows", ["all", "erased"])
+def test_standard_regularisation_pulls_row_i_to_row_i(tiny_double, rows):
+    """Against the literal loop: ``E' = (lam E_old + E B^T) (lam I + S)^-T`` with all rows."""
+    wanted = request(Concept(name="pistol", prompts=("pistol",)), keep=["cat"])
+    layers = reference.key_value_layers(tiny_double.unet)
+    kept = kept_states(tiny_double, wanted)
+    first = [reference.legacy_rows(tiny_double, "pistol", "")]
+    start = reference.uce(layers, first, kept, keep=1.0, ridge=0.5)
+    concept, empty, old = (
+        reference.states(tiny_double, text)[0] for text in ("pistol", "", "a red lamp")
     )
-    assert result.curves["embedding_cost"][1] > result.curves["embedding_cost"][0]
-    assert result.delta.id != zero.delta.id
+    every, pull = (concept, empty), old
+    if rows == "erased":
+        last = 1  # "pistol" is one token after the first
+        every = first[0]
+        pull = old[last : last + len(every[0])]
+    expected = reference.rece(
+        layers, start, [every], kept, rounds=1, strength=0.1, keep=0.1, ridge=0.1, toward=[pull]
+    )
+    method = Rece(rounds=1, regularisation="standard", toward="a red lamp", rows=rows)
+    result = method.erase(tiny_double, wanted, generator=generator())
+    assert worst(applied_layers(tiny_double, result.delta), expected) < 1e-9
+    plain = Rece(rounds=1, rows=rows).erase(tiny_double, wanted, generator=generator())
+    assert worst(applied_layers(tiny_double, plain.delta), expected) > 1e-4
+
+
+def test_published_presets_erase_the_names_alone(tiny_double):
+    """As the published commands do; whole wordings move more."""
+    bare = Concept(name="pistol", prompts=("pistol",))
+    cat = Concept(name="cat", prompts=("cat",))
+    for method in (Uce, Rece):
+        published = {
+            name: preset
+            for name, preset in method.presets().items()
+            if name.startswith(("paper", "released"))
+        }
+        assert {preset.wordings for preset in published.values()} == {"names"}
+        preset = next(iter(published.values()))
+        named = preset.erase(tiny_double, request("pistol", keep=["cat"]), generator=generator())
+        given = request(bare, keep=[cat])
+        literal = replace(preset, wordings="all").erase(tiny_double, given, generator=generator())
+        for key, tensor in literal.delta.tensors().items():
+            assert torch.equal(tensor, named.delta.tensors()[key])
+
+
+def test_templates_go_to_the_bare_anchor_where_the_papers_code_expands_them(pipe):
+    wanted = request("pistol", anchor="lamp", keep=["cat"])
+    layers = reference.key_value_layers(pipe.unet)
+    pairs = [reference.legacy_rows(pipe, text, "lamp") for text in prompts(wanted)]
+    expected = reference.uce(layers, pairs, kept_states(pipe, wanted))
+    result = Uce(target="bare_anchor").erase(pipe, wanted, generator=generator())
+    assert worst(applied_layers(pipe, result.delta), expected) < 1e-9
 
 
 def test_an_edit_too_weak_to_notice_is_an_error(tiny_sd1):

@@ -84,7 +84,7 @@ def test_with_noise_for_a_target_others_predict_their_true_velocity(toy, mix):
     times = torch.randint(len(run.denoiser.process.noise), (16,), generator=draws)
     noise = torch.randn(16, *clean.shape[1:], generator=draws)
     latents, truth = mix(pipe, clean[some], noise, times)
-    with run.denoiser.still():
+    with run.denoiser.inference_mode():
         answer = run.denoiser.predict(latents, times.double(), run.prompts[wordings[some]])
     assert found == pytest.approx(float((answer - truth).square().mean()), rel=1e-4)
 

@@ -12,8 +12,9 @@ from efface.contracts import silent
 from efface.errors import BadRequest
 from efface.methods.doco import _Game, _official
 from efface.runs.gradient_runs import GradientRun
-from efface.training.checkpoints import Checkpointing, checkpointing
+from efface.training.checkpoints import Checkpointing
 from efface.training.discriminators import ANCHOR, CONCEPT, PatchDiscriminator
+from efface.training.session import Session
 from tests.methods.trained import TO_LAMP, made, one_step, ran
 
 TOY = {"warm_up": 2, "norm": "group"}
@@ -90,7 +91,7 @@ def first_game(pipe, wanted):
     with run.training("key_value") as edit:
         game = _Game(run.method, run, edit, judge, clean, wordings)
         loss = game.losses(run.draws["batches"])["erase"]
-    ((fake, real),) = game.asked
+    ((fake, real),) = game.last
     with torch.no_grad():
         return float(loss), fake, real, judge(real).double()
 
@@ -105,7 +106,7 @@ def test_the_models_loss_leaves_no_gradient_in_the_discriminator(tiny_sd1):
         assert all(weight.grad is None for weight in judge.parameters())
         assert any(bool(weight.grad.any()) for weight in edit.parameters.values())
         own = copy.deepcopy(judge).requires_grad_(requires_grad=True)
-        ((fake, real),) = game.seen
+        ((fake, real),) = game.lessons
         (own.loss(real, ANCHOR) + own.loss(fake, CONCEPT)).backward()
         game.after_step()
     for found, wanted in zip(judge.parameters(), own.parameters(), strict=True):
@@ -200,12 +201,12 @@ def test_the_table_holds_what_the_unedited_model_says_of_its_rows(tiny_sd1):
     assert table.rows.prompt_index.tolist() == wordings.repeat_interleave(3).tolist()
     assert len(table.rows.times.unique()) > 6
     some = torch.tensor([7, 0, 7, 4])
-    told = table[some]
-    asked = told.rows.prompt_index
-    for prompts, found in ((run.prompts, told.concept), (run.anchors, told.anchor)):
+    teacher = table[some]
+    index = teacher.rows.prompt_index
+    for prompts, found in ((run.prompts, teacher.concept), (run.anchors, teacher.anchor)):
         with run.denoiser.inference_mode():
-            answer = run.denoiser.predict(told.rows.latents, told.rows.times, prompts[asked])
-        fresh = run.denoiser.process.clean(told.rows.latents, answer, told.rows.times)
+            answer = run.denoiser.predict(teacher.rows.latents, teacher.rows.times, prompts[index])
+        fresh = run.denoiser.process.clean(teacher.rows.latents, answer, teacher.rows.times)
         assert torch.allclose(found, fresh, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(table.concept, table.anchor, atol=1e-3)
 
@@ -232,7 +233,7 @@ class Halted(Exception):
     """Interrupts a run."""
 
 
-@pytest.mark.parametrize("saliency", [1.0, 0.5])
+@pytest.mark.parametrize("saliency", [pytest.param(1.0, marks=pytest.mark.slow), 0.5])
 def test_a_resumed_run_has_the_same_weights_and_counts(tiny_sd1, tmp_path, saliency):
     def stop(step, *_):
         if step == 4:
@@ -241,10 +242,10 @@ def test_a_resumed_run_has_the_same_weights_and_counts(tiny_sd1, tmp_path, salie
     settings = TOY | {"steps": 8, "saliency": saliency, "learning_rate": 1e-2}
     whole = ran("doco", tiny_sd1, TO_LAMP, **settings)
     kept = Checkpointing(tmp_path, identity="{}", every=1000)
-    with pytest.raises(Halted), checkpointing(kept):
-        ran("doco", tiny_sd1, TO_LAMP, **settings, monitor=stop)
-    with checkpointing(replace(kept, resume=True)):
-        again = ran("doco", tiny_sd1, TO_LAMP, **settings)
+    with pytest.raises(Halted):
+        ran("doco", tiny_sd1, TO_LAMP, **settings, monitor=Session(stop, checkpointing=kept))
+    resumed = Session(checkpointing=replace(kept, resume=True))
+    again = ran("doco", tiny_sd1, TO_LAMP, **settings, monitor=resumed)
     assert again.curves == whole.curves
     assert again.delta.id == whole.delta.id
     assert 0 < whole.diagnostics["conflict_rate"] < 1
@@ -259,12 +260,12 @@ def test_batches_of_which_no_step_is_taken_teach_the_discriminator_nothing(tiny_
         game = _Game(run.method, run, edit, judge, clean, wordings)
         for _ in range(3):
             terms = game.losses(run.draws["batches"])
-        assert not game.seen
+        assert not game.lessons
         game.gradients(terms, edit.parameters)
-        assert len(game.seen) == 1
-        assert torch.equal(game.seen[0][0], game.asked[0][0])
+        assert len(game.lessons) == 1
+        assert torch.equal(game.lessons[0][0], game.last[0][0])
         game.after_step()
-        assert not game.seen
+        assert not game.lessons
 
 
 def test_draws_are_not_negative():

@@ -5,10 +5,13 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from efface.concepts import request
+from efface.contracts import silent
 from efface.diffusion.denoising import Denoiser
 from efface.diffusion.trajectories import sampled_pool
 from efface.errors import NothingChanged
 from efface.hosts.roles import members
+from efface.runs.gradient_runs import GradientRun
+from tests.conftest import host
 from tests.methods.trained import (
     ONE,
     PISTOL,
@@ -16,9 +19,13 @@ from tests.methods.trained import (
     Nameless,
     at_one_latent,
     gradients_at,
+    made,
     one_step,
     ran,
 )
+
+FEW = {"batch": 1, "trajectories": 1, "sampling_steps": 1}
+"""One latent, so that every batch is known."""
 
 
 def mean_gap(pipe, prompt, steps=4):
@@ -57,6 +64,48 @@ def test_another_prompt_may_lose_the_concept(tiny_sd1):
     assert away.curves["erase"][0] > 1e-4
 
 
+def test_latents_are_of_the_prompt_that_loses_the_concept(tiny_sd1):
+    """As in the newer code: the target is e_f - eta (e_c - e_0) where f's trajectories come by."""
+    result = one_step("esd", tiny_sd1, erase_from="a house", negative_guidance=2.0, **FEW)
+    draws = torch.Generator().manual_seed(0)
+    run = GradientRun(made("esd", **ONE), tiny_sd1, PISTOL, generator=draws, monitor=silent)
+    followed = run.denoiser.conditions(["a house"]).repeated(len(run.wordings))
+    pool = run.pool(followed)
+    with run.denoiser.inference_mode():
+        e_f = run.denoiser.predict(pool.latents, pool.times, followed[pool.prompt_index])
+        e_c = run.denoiser.predict(pool.latents, pool.times, run.prompts[pool.prompt_index])
+    assert torch.allclose(pool.conditional, e_f, atol=1e-6)
+    expected = float((2.0 * (e_c - pool.unconditional)).square().mean())
+    assert result.curves["erase"][0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_empty_prompt_of_xl_may_be_the_encoded_one():
+    """Its pipeline reads zeros in its place; the released code for XL encodes it."""
+    pipe = host("tiny_sdxl")
+    denoiser = Denoiser(pipe)
+    blank, zeros = (denoiser.conditions([text]) for text in (" ", ""))
+    assert not zeros.rows.any()
+    assert blank.rows.norm() > 1.0
+    encoded = pipe.encode_prompt("", do_classifier_free_guidance=False)
+    assert torch.allclose(blank.rows, encoded[0], atol=1e-5)
+    assert torch.allclose(blank.pooled, encoded[2], atol=1e-5)
+    settings = FEW | {"negative_guidance": 0.0}
+    first = {
+        rule: one_step("esd", pipe, null_prompt=rule, **settings).curves["erase"][0]
+        for rule in ("pipeline", "encoded")
+    }
+    assert first["encoded"] != pytest.approx(first["pipeline"], rel=1e-3)
+
+
+def test_published_presets_name_the_concept_alone(tiny_sd1):
+    presets = made("esd").presets()
+    for name, preset in presets.items():
+        run = GradientRun(preset, tiny_sd1, PISTOL, generator=torch.Generator(), monitor=silent)
+        prompts = [wording.prompt for wording in run.wordings]
+        assert (prompts == ["pistol"]) == (name != "emoji")
+    assert presets["released-sdxl-2025"].null_prompt == "encoded"
+
+
 def test_what_is_not_chosen_stays(tiny_sd1):
     keys = ran("esd", tiny_sd1, parameters="key_value").delta.patches.keys()
     assert keys == members(tiny_sd1, "key_value").keys()
@@ -71,6 +120,7 @@ COUNTS = {
     "not_cross_attention": (388, 815_358_084),
     "not_cross_attention_paper": (598, 813_495_680),
     "layers": (468, 859_320_644),
+    "attention": (160, 93_536_640),
     "unet": (686, 859_520_964),
 }
 
@@ -83,6 +133,24 @@ def test_groups_have_the_published_sizes():
     for role, (tensors, values) in COUNTS.items():
         found = members(Pipe, role)
         assert (len(found), sum(weight.numel() for weight in found.values())) == (tensors, values)
+
+
+def test_groups_of_xl_leave_out_embeddings_and_all_outside_the_blocks():
+    network = host("tiny_sdxl").unet
+    named = {
+        f"unet/{path}.{name}"
+        for path, layer in network.named_modules()
+        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d)
+        and "block" in path
+        and "emb" not in path
+        for name, _ in layer.named_parameters()
+    }
+    pipe = host("tiny_sdxl")
+    assert members(pipe, "layers_xl").keys() == named
+    without = {key for key in named if "attn2" not in key}
+    assert members(pipe, "not_cross_attention_xl").keys() == without
+    every = members(pipe, "not_cross_attention").keys()
+    assert {key.split(".")[0] for key in every - without} >= {"unet/conv_in", "unet/conv_out"}
 
 
 def test_students_latents_follow_the_model_in_training(tiny_sd1):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from efface.progress import watching
+from efface.training.session import Session
 from tests.methods.trained import TO_LAMP, ran
 
 POOL = {"trajectories": 2, "steps": 1, "keep_weight": 0.0}
@@ -27,6 +27,6 @@ POOL = {"trajectories": 2, "steps": 1, "keep_weight": 0.0}
 )
 def test_every_preparation_is_told(tiny_sd1, method, settings, expected):
     heard = []
-    with watching(lambda *told: heard.append(told)):
-        ran(method, tiny_sd1, TO_LAMP, **(POOL | settings))
+    session = Session(report=lambda *told: heard.append(told))
+    ran(method, tiny_sd1, TO_LAMP, monitor=session, **(POOL | settings))
     assert [told for told in heard if told[0] != "sampling trajectories"] == expected

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from efface.closed_form.returning import ReturnProblem
-from efface.concepts import request
+from efface.closed_form.returning import ReturnProblem, returning_rows
+from efface.concepts import request, wordings
 from efface.methods.rece import Rece
 from efface.text.branches import text_branches
 from tests.conftest import host
@@ -38,13 +38,15 @@ def test_rows_are_pulled_to_their_own_stream_as_in_the_literal_loop(case, toward
 def test_a_strong_pull_leaves_clip_rows_with_clip_and_t5_rows_with_t5():
     """In Stable Diffusion 3 one layer reads both: CLIP's rows end in zeros, and T5's do not."""
     branch = text_branches(host("tiny_sd3", dtype=torch.float64))[0]
-    method = Rece(regularisation="standard", toward="a cat", strength=1e12)
-    chased = branch.apart(ERASE.erasures, tokens="new", target="anchor")
+    method = Rece(regularisation="standard", toward="a cat", rows="erased", tokens="new")
+    concept, toward = method._chased(branch, ERASE)
     identity = torch.eye(branch.width, dtype=torch.float64)
-    rows = method._returning(ReturnProblem.of(identity, identity), chased).sources
+    problem = ReturnProblem.of(identity, identity)
+    rows = returning_rows(problem, concept.sources, strength=1e12, toward=toward)
     clip, t5 = (stream.embedded(["a cat"])[0] for stream in branch.streams)
-    count = len(chased[0][1].sources)
-    assert torch.allclose(rows[:count], clip[2].expand(count, -1), atol=1e-6)
-    assert torch.allclose(rows[count:], t5[1].expand(len(rows) - count, -1), atol=1e-6)
+    texts = wordings(ERASE.erasures[0].concept)
+    for start, stream, other in ((0, 0, clip), (len(texts), 1, t5)):
+        lasts = [branch.streams[stream].tokenised(text).last for text in texts]
+        assert torch.allclose(rows[start : start + len(texts)], other[lasts], atol=1e-6)
     assert not clip[2, 64:].any()
     assert float(t5[1, 64:].abs().min()) > 1e-6

@@ -5,17 +5,19 @@ from dataclasses import replace
 import pytest
 import torch
 
+from efface import registry
 from efface.concepts import Concept, request
 from efface.deltas.composition import compose
 from efface.deltas.delta import Delta
 from efface.diffusion.denoising import Denoiser
-from efface.diffusion.losses import matched
+from efface.diffusion.losses import squared_errors
 from efface.methods.spm import _noises
 from tests.conformance.snapshots import differences, snapshot
 from tests.conftest import host
 from tests.methods.trained import PISTOL, TO_LAMP, at_one_latent, one_step, ran
 
 FREE = {"anchors": 0}
+SHORT = FREE | {"steps": 4}
 HOUSE = request("house", keep=["cat"])
 
 
@@ -29,14 +31,14 @@ def test_the_first_losses_are_those_of_the_equations(tiny_sd1):
 def test_anchoring_has_no_gradient_before_the_first_step(tiny_sd1):
     """Each answer is the frozen one then; the erasing term does move up, and not down."""
     run, pool = at_one_latent("spm", tiny_sd1, sampling_steps=3, anchors=2)
-    draws, (role, rank) = run.draws["batches"], run.method.trained()
-    with run.adapting(role, rank=rank, membranes=1) as adapters:
+    draws, trained = run.draws["batches"], run.method.trainable()
+    with run.adapting(trained.role, rank=trained.rank, membranes=1) as adapters:
         held = run.method._anchored(run, adapters, pool, draws)
         erase = run.method._erase(run, adapters, pool)
         weights = [*adapters.parameters.values()]
         for ask, still in ((held[0], True), (erase, False)):
             run.open_membranes(adapters, [ask], draws)
-            (loss,) = matched(run.denoiser, [ask]).values()
+            (loss,) = squared_errors(run.denoiser, [ask]).values()
             sizes = [float(each.norm()) for each in torch.autograd.grad(loss, weights)]
             assert (max(sizes) < 1e-4) == still
             assert (float(loss.detach()) < 1e-6) == still
@@ -44,6 +46,23 @@ def test_anchoring_has_no_gradient_before_the_first_step(tiny_sd1):
         downs = [size for key, size in moved.items() if key.endswith("::down")]
         assert downs
         assert not any(downs)
+
+
+@pytest.mark.parametrize(("share", "blank"), [(0.0, 0), (0.5, 2), (1.0, 4)])
+def test_a_share_of_every_latents_anchors_is_the_empty_prompt(tiny_sd1, share, blank):
+    """The released code lays out half of those that count so; drawn anchors stay what they were."""
+    settings = {"anchors": 4, "trajectories": 2, "anchors_unconditional": share}
+    run, pool = at_one_latent("spm", tiny_sd1, **settings)
+    plain, _ = at_one_latent("spm", tiny_sd1, **(settings | {"anchors_unconditional": 0.0}))
+    with run.adapting("attention_blocks", rank=1, membranes=1) as adapters:
+        (held,) = run.method._anchored(run, adapters, pool, torch.Generator().manual_seed(0))
+        (drawn,) = plain.method._anchored(run, adapters, pool, torch.Generator().manual_seed(0))
+    empty = run.empty(1).rows[0]
+    rows = held.conditions.rows.reshape(len(pool), 4, *empty.shape)
+    assert torch.equal(rows[:, :blank], empty.expand(len(pool), blank, -1, -1))
+    others = drawn.conditions.rows.reshape(len(pool), 4, *empty.shape)
+    assert torch.equal(rows[:, blank:], others[:, blank:])
+    assert registry.build("methods", "spm", preset="released-sd14").anchors_unconditional == 0.5
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0, 5.0])
@@ -107,7 +126,7 @@ def test_openings_are_one_for_the_concept_and_between_zero_and_one(tiny_sd1):
 
 
 def test_a_pipeline_draws_with_the_gate_and_scale_zero_is_the_base(tiny_sd1):
-    delta = ran("spm", tiny_sd1, **FREE).delta
+    delta = ran("spm", tiny_sd1, **FREE, steps=4).delta
 
     def picture():
         generator = torch.Generator().manual_seed(3)
@@ -134,7 +153,7 @@ def test_gated_deltas_survive_their_file(tiny_sd1, tmp_path):
 
 
 def test_gated_deltas_compose_exactly_in_any_order(tiny_sd1):
-    one, other = (ran("spm", tiny_sd1, wanted, **FREE).delta for wanted in (PISTOL, HOUSE))
+    one, other = (ran("spm", tiny_sd1, wanted, **SHORT).delta for wanted in (PISTOL, HOUSE))
     both = compose([one, other])
     assert both.id == compose([other, one]).id
     assert both.gate.membranes == 2
@@ -148,7 +167,7 @@ def test_gated_deltas_compose_exactly_in_any_order(tiny_sd1):
 
 def test_several_concepts_have_membranes_of_their_own(tiny_sd1):
     both = request(["pistol", "house"], keep=["cat"])
-    delta = ran("spm", tiny_sd1, both, **FREE, calibrated=True).delta
+    delta = ran("spm", tiny_sd1, both, **SHORT, calibrated=True).delta
     assert delta.gate.membranes == 2
     assert all(len(patch.down) == 2 for patch in delta.patches.values())
     opened = delta.gate.openings(Denoiser(tiny_sd1).conditions(["pistol", "house"]).rows)
@@ -158,7 +177,7 @@ def test_several_concepts_have_membranes_of_their_own(tiny_sd1):
 
 def test_merging_drops_the_gate():
     pipe = host("tiny_sd1")
-    delta = ran("spm", pipe, TO_LAMP, **FREE).delta
+    delta = ran("spm", pipe, TO_LAMP, **SHORT).delta
     before = predictions(pipe, ["a cat"])
     delta.merge_into(pipe)
     merged = predictions(pipe, ["a cat"])

@@ -111,8 +111,8 @@ TRAINING = (
     Mutation(
         "kept latents where the empty prompt is held ask for the prompt's prediction",
         "runs/gradient_runs.py",
-        "some.unconditional[:without]",
-        "some.conditional[:without]",
+        "torch.cat([visits.unconditional[:without],",
+        "torch.cat([visits.conditional[:without],",
         ("tests/methods/test_keeping.py",),
     ),
     Mutation(
@@ -128,7 +128,7 @@ METHODS = (
     Mutation(
         "concept_ablation asks for the noise whatever the network predicts",
         "methods/concept_ablation.py",
-        "run.denoiser.process.truth(clean[some], noise, times)",
+        "run.denoiser.process.truth(z, noise, times)",
         "noise",
         ("tests/methods/test_concept_ablation.py",),
     ),
@@ -142,8 +142,8 @@ METHODS = (
     Mutation(
         "doco's surgery is on the wrong gradient",
         "methods/doco.py",
-        "self._bent(list(own), list(other))",
-        "self._bent(list(other), list(own))",
+        "self._bent(list(erase), list(retain))",
+        "self._bent(list(retain), list(erase))",
         ("tests/methods/test_doco.py",),
     ),
     Mutation(
@@ -170,8 +170,8 @@ METHODS = (
     Mutation(
         "ant's early side has the weight of its late one",
         "methods/ant.py",
-        'self._ask(run, "preserve", kept, stay), weight=a)',
-        'self._ask(run, "preserve", kept, stay), weight=1.0)',
+        '_prompted(run, "preserve", a, kept, stay)',
+        '_prompted(run, "preserve", 1.0, kept, stay)',
         (GOLDEN, "-k", "ant-tiny_sd1"),
     ),
     Mutation(
@@ -208,8 +208,8 @@ EDITS = (
     Mutation(
         "uce's kept rows have no weight",
         "methods/uce.py",
-        "self.keep_scale * held",
-        "held",
+        "self.keep_scale * kept_gram",
+        "kept_gram",
         (GOLDEN, "-k", "uce-tiny_sd1"),
     ),
     Mutation(
@@ -243,8 +243,8 @@ EDITS = (
     Mutation(
         "returning rows are pulled twice as hard",
         "closed_form/returning.py",
-        "above, below = aim, squared + strength",
-        "above, below = aim, squared + 2 * strength",
+        "gains = problem.values**2 + strength",
+        "gains = problem.values**2 + 2 * strength",
         ("tests/closed_form/test_returning.py",),
     ),
 )
@@ -253,8 +253,8 @@ MEASURING = (
     Mutation(
         "a picture without an answer of the judge counts as one without the concept",
         "evaluation/tallies.py",
-        "if blank := int(answers.isnan().sum()):",
-        "if blank := 0 * len(answers):",
+        "blank = int(found.isnan().sum())",
+        "blank = 0",
         ("tests/evaluation/test_debias.py",),
     ),
     Mutation(

@@ -148,24 +148,28 @@ def rows_to_move(pipe, family, branch, request):
     return pairs, chased, [rows[text][i][0] for text in keep for i in streams]
 
 
-def _pulled(pipe, family, branch, text):
-    """Gives the row of a text's last word in each stream, or the pooled one."""
+def _pulled(pipe, family, branch, text, chased):
+    """Gives for each chased row that of the text at its position in its stream, or the pooled."""
     if branch == "pooled":
-        return [pooled_row(pipe, family, text)]
-    return [rows[[max(last, 0)]] for rows, last in token_rows(pipe, family, text)]
+        return [pooled_row(pipe, family, text)] * len(chased)
+    streams = [rows for rows, _ in token_rows(pipe, family, text)]
+    return [
+        _whole(source, streams[number % len(streams)])[1]
+        for number, (source, _) in enumerate(chased)
+    ]
 
 
 def edited(pipe, family, request, *, method="uce", rounds=0, toward=None, strength=0.1):
     """Edits all readers with the methods' default settings; one erasure with or without anchor.
 
-    Where there is a text to pull toward, each stream's rows are pulled to its own row of it.
+    Where there is a text to pull toward, each row is pulled to its stream's row there.
     """
     after = {}
     for branch, layers in readers(pipe, family).items():
         pairs, chased, kept = rows_to_move(pipe, family, branch, request)
         after[branch] = reference.uce(layers, pairs, kept, erase=1.0, keep=1.0, ridge=0.5)
         if method == "rece":
-            pulled = [] if toward is None else _pulled(pipe, family, branch, toward)
+            pulled = toward if toward is None else _pulled(pipe, family, branch, toward, chased)
             after[branch] = reference.rece(
                 layers,
                 after[branch],
@@ -175,7 +179,7 @@ def edited(pipe, family, request, *, method="uce", rounds=0, toward=None, streng
                 strength=strength,
                 keep=0.1,
                 ridge=0.1,
-                toward=pulled * (len(chased) // len(pulled)) if pulled else None,
+                toward=pulled,
             )
     return after
 

@@ -54,26 +54,32 @@ def change(case):
     keep, ridge = given.get(f"{first}keep_scale", 1.0), given.get(f"{first}ridge", 0.5)
     after = reference.uce(before, pairs, kept, erase=erase, keep=keep, ridge=ridge)
     if case.method == "rece":
-        keep = given.get("keep_scale", 0.1)
-        share = (erase * given.get("hold", 0.0) / keep) ** 0.5
-        held = [share * sources for sources, _ in pairs]
-        if case.settings.get("rows", "all") == "all":
-            empty = reference.states(pipe, "")[0]
-            texts = [text for e in wanted.erasures for text in wordings(e.concept)]
-            pairs = [(reference.states(pipe, text)[0], empty) for text in texts]
-        after = reference.rece(
-            before,
-            after,
-            pairs,
-            kept,
-            rounds=given["rounds"],
-            strength=given.get("strength", 0.1),
-            keep=keep,
-            ridge=given.get("ridge", 0.1),
-            erase=erase,
-            held=held if share else (),
-        )
+        after = _rounds(pipe, case, before, after, pairs, kept)
     return reference.relative_change(before, after)
+
+
+def _rounds(pipe, case, before, after, pairs, kept):
+    """Does RECE's rounds after its first edit."""
+    given = case.settings
+    erase, keep = given.get("erase_scale", 1.0), given.get("keep_scale", 0.1)
+    share = (erase * given.get("hold", 0.0) / keep) ** 0.5
+    held = [share * sources for sources, _ in pairs] if share else []
+    if given.get("rows", "all") == "all":
+        empty = reference.states(pipe, "")[0]
+        texts = [text for each in case.request.erasures for text in wordings(each.concept)]
+        pairs = [(reference.states(pipe, text)[0], empty) for text in texts]
+    return reference.rece(
+        before,
+        after,
+        pairs,
+        kept,
+        rounds=given["rounds"],
+        strength=given.get("strength", 0.1),
+        keep=keep,
+        ridge=given.get("ridge", 0.1),
+        erase=erase,
+        held=held,
+    )
 
 
 def _large(pipe, family, case):

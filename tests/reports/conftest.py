@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from PIL import Image, ImageDraw
 
-from efface.concepts import Concept
+from efface.concepts import Concept, described, request
 from efface.contracts import Estimate, JudgeCard, Sample
 from efface.evaluation.identity import TensorChange
 from efface.evaluation.images import ImageStore, Source
 from efface.evaluation.record import Control, Cost, Evaluation, Measurement
 from efface.metrics.estimates import UNKNOWN, compare_rates, rate
+from efface.runs.words import understood
 
 PISTOL = Concept(name="pistol", synonyms=("revolver",))
 STYLE = Concept(name="blueprint", kind="style")
@@ -143,15 +144,7 @@ def provenance(name: str = "pistol") -> dict:
         "seed": 7,
         "base_model": "emoji",
         "parents": [],
-        "request": {
-            "erasures": [
-                {
-                    "concept": {"name": name, "kind": "object", "synonyms": ["revolver"]},
-                    "anchor": None,
-                }
-            ],
-            "keep": [{"name": "cat"}, {"name": "sword"}],
-        },
+        "request": described(understood(request(name, keep=["cat", "sword"]), "emoji")),
     }
 
 

@@ -2,14 +2,17 @@
 
 import json
 import math
+import re
 
 import pytest
 from huggingface_hub import ModelCard
 
 from efface.concepts import Concept
 from efface.contracts import Sample
+from efface.printable import printable
 from efface.reports.cards import card_values, write_json_card, write_model_card
 from efface.reports.facts import run_facts
+from efface.reports.writing import write_report
 
 from .conftest import RUN, made, provenance
 
@@ -19,7 +22,7 @@ def test_json_card_holds_what_an_audit_asks_for(tmp_path, evaluation):
     card = json.loads(path.read_text())
     assert card["identity"]["base"] == "0123456789abcdef"
     assert len(card["identity"]["tensors"][0]["before"]) == 64
-    assert card["scope"]["erased"][0]["synonyms"] == ["revolver"]
+    assert card["scope"]["erased"][0]["synonyms"] == ["gun", "handgun"]
     assert card["change"]["parameters"] == 4 * 16384
     assert card["efficacy"][0]["after"]["hits"] == 0
     assert {row["role"] for row in card["efficacy"]} == {"erased", "synonym"}
@@ -95,6 +98,39 @@ def test_hostile_names_stay_text(tmp_path):
     assert "\n# not a heading" not in body
     assert body.count("```") == 4
     assert ModelCard.load(path).data.model_name == " ".join(f"{attack} erased".split())
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "<svg/onload=alert(1)>",
+        "https://some.where/x www.some.where me@some.where",
+        "[x](http://a) ![y](z)",
+        "\x1b[31mred\x1b[0m\x07",
+        "\u202egnp\u2028# heading",
+        "*b* _i_ ~~s~~ $x$",
+        "a: b # c\n---\nlicense: none",
+        "!!python/object:os.system",
+        "{{ 7*7 }}{% raw %}",
+        "- &x *x | > ' \" %",
+    ],
+)
+def test_no_name_gets_out_of_its_place(tmp_path, name):
+    told = {**provenance(name), "base_model": name}
+    evil = made(tmp_path, samples=(Sample(name, 0, "erased", Concept(name=name)),), provenance=told)
+    write_report(tmp_path, evil, {**RUN, **told})
+    text = (tmp_path / "card.md").read_text(encoding="utf-8")
+    outside = "".join(text.split("\n---\n", 1)[1].split("```")[::2])
+    outside = re.sub(r"\*\*[A-Za-z ]+\*\*", "", outside)  # what the card itself stresses
+    assert not re.search(r"<|://|www\.|@[a-z]|\]\((?!before_after)|(?<!\S)[*_~$]", outside), outside
+    data = ModelCard(text).data
+    assert (data.library_name, data.pipeline_tag) == ("diffusers", "text-to-image")
+    assert data.license is None
+    assert printable(" ".join(name.split())) in data.model_name
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<svg/onload" not in page
+    for shown in (text, page):
+        assert not any(letter in shown for letter in "\x1b\x07\u202e\u2028")
 
 
 def test_cards_agree_with_each_other(evaluation):

@@ -58,7 +58,10 @@ def test_the_page_says_what_was_found(tmp_path, evaluation):
     assert "unknown: nobody has measured it" in text  # the judge's false positives
     assert "may be up to 9.4 % (rule of three, 95 %)" in text
     assert "Not tested: adversarial prompts" in text
-    assert "efface erase rece --model emoji --concept pistol --rounds 5 --seed 7" in text
+    assert (
+        "efface erase rece --model emoji --concept pistol --keep cat --keep sword --rounds 5"
+        in text
+    )
 
 
 def test_the_page_loads_nothing_and_runs_nothing(tmp_path, evaluation):
@@ -117,8 +120,9 @@ def test_an_unedited_model_has_a_page_too(tmp_path):
 
 def test_methods_in_turn_are_repeated_from_their_run(tmp_path):
     turns = {**provenance(), "method": "uce+esd", "settings": {"uce": {}, "esd": {"steps": 3}}}
+    turns["settings_given"] = ["esd"]
     found = page(tmp_path, made(tmp_path, provenance=turns))
-    assert "efface rerun run.json --out runs/again efface evaluate" in found.text
+    assert "--esd.steps 3 --seed 7 --out runs/again efface evaluate" in found.text
 
 
 def test_a_delta_of_added_layers_changes_no_parameter(tmp_path):

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from efface.concepts import Concept
 from efface.contracts import Sample
-from efface.reports import console_table
+from efface.reports import console_summary, console_table, write_report
 
 from .conftest import made, measurement
 
@@ -58,3 +58,37 @@ def test_single_concepts_need_pictures_enough(tmp_path):
     assert "thing 4" in text
     assert "thing 3" not in text
     assert "thing 1" not in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_five_lines_fit_a_screen_and_keep_words_whole(evaluation, width):
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(console_summary(evaluation))
+    lines = console.file.getvalue().splitlines()
+    assert all(len(line) <= width for line in lines)
+    assert len(lines) <= 18
+    text = " ".join(" ".join(lines).split())
+    for words in ("VALID ERASED", "neighbours: must stay", "84.3", "31 of 32", "kept: must stay"):
+        assert words in text
+
+
+@pytest.mark.parametrize("width", [40, 60])
+def test_the_whole_table_keeps_words_whole(evaluation, width):
+    words = printed(evaluation, width).split()
+    assert {"neighbours", "feature_distance", "before:", "change:"} <= set(words)
+
+
+def test_what_failed_is_called_so_and_never_suppressed(tmp_path):
+    rows = (measurement("erased", 31, 30), measurement("kept", 31, 10))
+    found = made(tmp_path, measurements=rows)
+    text = printed(found)
+    assert "NOT ERASED" in text
+    assert "seen in 10 of 32 pictures, in 31 before" in text
+    write_report(tmp_path / "run", found)
+    card = (tmp_path / "run" / "card.md").read_text("utf-8")
+    page = (tmp_path / "run" / "report.html").read_text("utf-8")
+    assert "suppresses" not in card
+    assert "# pistol, not erased" in card
+    assert "Outcome of the erasure: **not erased**" in card
+    assert 'class="verdict bad"><strong>not erased' in page
+    assert 'class="tile bad"' in page

@@ -1,8 +1,9 @@
-"""The detectors around an erasure: nothing happened, everything broke, something is missing."""
+"""The detectors after an erasure: nothing happened, or everything broke."""
 
 import pytest
 import torch
 
+from efface import registry
 from efface.concepts import request
 from efface.deltas.patches import DensePatch, TextMapPatch
 from efface.errors import ModelCollapsed, NothingChanged
@@ -66,3 +67,30 @@ def test_a_bare_network_is_checked_by_its_weights():
     made = toys.delta(network, {"model/weight": DensePatch(torch.full((2, 3), 0.5))})
     seen = inspect(network, made, PISTOL)
     assert (seen["probe"], seen["weight_change"]) == ("weights", pytest.approx(0.5))
+
+
+@pytest.mark.parametrize("name", registry.list_methods())
+def test_advice_names_settings_that_the_method_has(name):
+    method = registry.load("methods", name)
+    settings = registry.settings_of(registry.build("methods", name))
+    assert method.weakened_by
+    assert method.strengthened_by
+    for way in (*method.weakened_by, *method.strengthened_by):
+        assert way.split()[-1] in settings, way
+
+
+def test_a_change_that_takes_everything_away_is_an_error(tiny_sd1):
+    """All keys and values zeroed: the response is exactly 1, which is everything."""
+    with pytest.raises(ModelCollapsed, match=r"leaves 0\.0% of the weights"):
+        inspect(tiny_sd1, identity_map(tiny_sd1, -1.0), PISTOL)
+    with pytest.raises(ModelCollapsed, match="of kept prompts changed by 95%"):
+        inspect(tiny_sd1, identity_map(tiny_sd1, -0.95), PISTOL)
+
+
+def test_an_emptied_layer_of_a_bare_network_is_an_error():
+    network = torch.nn.utils.skip_init(torch.nn.Linear, 3, 2)
+    with torch.no_grad():
+        network.weight.fill_(1.0)
+    made = toys.delta(network, {"model/weight": DensePatch(torch.full((2, 3), -1.0))})
+    with pytest.raises(ModelCollapsed, match="model/weight, so the layer is gone"):
+        inspect(network, made, PISTOL)

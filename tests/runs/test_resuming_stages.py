@@ -20,8 +20,9 @@ def erased(pipe, folder, *, stop=None, resume=False, **more):
             raise KeyboardInterrupt
 
     settings = {"method": "uce+esd", "uce": {"ridge": 0.5}, "esd": TOY} | more
+    workspace = efface.Workspace(checkpoint=folder, resume=resume)
     return efface.erase(
-        pipe, "pistol", keep=["cat"], checkpoint=folder, resume=resume, monitor=monitor, **settings
+        pipe, "pistol", keep=["cat"], workspace=workspace, monitor=monitor, **settings
     ).delta
 
 
@@ -56,8 +57,9 @@ def test_a_checkpoint_of_a_base_with_the_same_name_but_other_weights_is_refused(
 
 def test_resuming_asks_for_a_folder_a_checkpoint_and_a_method_that_trains(tiny_sd1, tmp_path):
     with pytest.raises(BadRequest, match="needs the folder"):
-        efface.erase(tiny_sd1, "pistol", method="esd", resume=True)
+        efface.erase(tiny_sd1, "pistol", method="esd", workspace=efface.Workspace(resume=True))
     with pytest.raises(BadRequest, match="there is no checkpoint"):
         erased(tiny_sd1, tmp_path, resume=True)
     with pytest.raises(BadRequest, match="does not train"):
-        efface.erase(tiny_sd1, "pistol", method="uce", checkpoint=tmp_path, resume=True)
+        workspace = efface.Workspace(checkpoint=tmp_path, resume=True)
+        efface.erase(tiny_sd1, "pistol", method="uce", workspace=workspace)

@@ -12,6 +12,7 @@ from efface.hosts.embedding import Embedder
 from efface.hosts.identity import fingerprint
 from efface.hosts.streaming import stream
 from efface.runs.erasing import erase
+from efface.runs.workspace import Workspace
 from efface.text.branches import text_branches
 from efface.text.keep_sets import KeepCache, KeepSet, kept_set, remembering
 from efface.text.token_rules import kept_rows
@@ -51,7 +52,9 @@ def test_a_set_says_of_its_rows_what_the_rows_say(tiny_sd1, tokens):
 def test_deltas_are_the_same_bits_with_and_without(tiny_sd1, tmp_path, method):
     erased = [request(name, keep=["cat", "dog"]) for name in ("pistol", "knife")]
     plain = [erase(tiny_sd1, each, method=method) for each in erased]
-    known = [erase(tiny_sd1, each, method=method, cache=tmp_path) for each in erased]
+    known = [
+        erase(tiny_sd1, each, method=method, workspace=Workspace(cache=tmp_path)) for each in erased
+    ]
     for mine, theirs in zip(known, plain, strict=True):
         assert mine.delta.id == theirs.delta.id
         assert mine.curves["interference"] == theirs.curves["interference"]
@@ -82,14 +85,16 @@ def test_a_folder_that_is_not_loaded_shares_the_set(tmp_path):
     opened = stream(tmp_path / "model")
     assert fingerprint(opened.text_encoder) == fingerprint(pipe.text_encoder)
     erased = request("pistol", keep=["cat"])
-    loaded = erase(pipe, erased, method="uce", cache=tmp_path / "cache")
-    streamed = erase(opened, erased, method="uce", cache=tmp_path / "cache")
+    loaded = erase(pipe, erased, method="uce", workspace=Workspace(cache=tmp_path / "cache"))
+    streamed = erase(opened, erased, method="uce", workspace=Workspace(cache=tmp_path / "cache"))
     assert streamed.delta.id == loaded.delta.id
     assert streamed.diagnostics["keep_cache"]["encoded"] == 0
 
 
 def test_without_a_keep_set_nothing_is_stored(tiny_sd1, tmp_path):
-    told = erase(tiny_sd1, "pistol", method="uce", cache=tmp_path).diagnostics["keep_cache"]
+    told = erase(tiny_sd1, "pistol", method="uce", workspace=Workspace(cache=tmp_path)).diagnostics[
+        "keep_cache"
+    ]
     assert told == {"found": 0, "encoded": 0, "notes": []}
     assert list(tmp_path.iterdir()) == []
 
@@ -177,4 +182,9 @@ def test_a_wrong_file_is_told_and_made_again(tiny_sd1, tmp_path, spoil):
 def test_a_folder_that_cannot_be_written_to_is_refused(tiny_sd1, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(BadRequest, match="cannot write"):
-        erase(tiny_sd1, request("pistol", keep=["cat"]), method="uce", cache=tmp_path / "file")
+        erase(
+            tiny_sd1,
+            request("pistol", keep=["cat"]),
+            method="uce",
+            workspace=Workspace(cache=tmp_path / "file"),
+        )

@@ -9,7 +9,7 @@ from torch import nn
 
 from efface.deltas.recording import Recording
 from efface.errors import BadRequest, ModelCollapsed
-from efface.training.checkpoints import Checkpointing, checkpointing, identity_of
+from efface.training.checkpoints import Checkpointing, identity_of
 from efface.training.loop import train
 from tests.conftest import host
 from tests.training.loops import Settings, losses, ran
@@ -37,12 +37,11 @@ def test_the_last_good_state_is_kept_and_resumed_from(tmp_path, kind, match):
     """At step 10 a checkpoint is due, but it is there that the loss breaks; that of 5 stays."""
     settings, weight = Settings(steps=12), nn.Parameter(torch.zeros(4))
     kept = Checkpointing(tmp_path, identity="{}", every=5)
-    with pytest.raises(ModelCollapsed, match=f"{match}.* good state"), checkpointing(kept):
-        ran(settings, weight=weight, terms=breaking(weight, 10, kind))
+    with pytest.raises(ModelCollapsed, match=f"{match}.* good state"):
+        ran(settings, weight=weight, terms=breaking(weight, 10, kind), checkpointing=kept)
     again = nn.Parameter(torch.full((4,), 9.0))
-    with checkpointing(replace(kept, resume=True)):
-        found, rows, _ = ran(settings, weight=again)
-    whole, every, _ = ran(settings)
+    found, rows = ran(settings, weight=again, checkpointing=replace(kept, resume=True))
+    whole, every = ran(settings)
     assert rows == every[5:]
     assert torch.equal(found, whole)
 
@@ -50,8 +49,8 @@ def test_the_last_good_state_is_kept_and_resumed_from(tmp_path, kind, match):
 def test_a_run_that_breaks_before_any_good_state_says_so(tmp_path):
     weight = nn.Parameter(torch.zeros(4))
     kept = Checkpointing(tmp_path, identity="{}", every=5)
-    with pytest.raises(ModelCollapsed, match="nothing is left"), checkpointing(kept):
-        ran(Settings(), weight=weight, terms=breaking(weight, 1, "term"))
+    with pytest.raises(ModelCollapsed, match="nothing is left"):
+        ran(Settings(), weight=weight, terms=breaking(weight, 1, "term"), checkpointing=kept)
     assert not kept.file.exists()
 
 
@@ -59,10 +58,9 @@ def test_a_run_that_breaks_before_any_good_state_says_so(tmp_path):
 def test_early_states_are_kept_more_often(tmp_path, broken, left):
     settings, weight = Settings(steps=30), nn.Parameter(torch.zeros(4))
     kept = Checkpointing(tmp_path, identity="{}")
-    with pytest.raises(ModelCollapsed, match="last good state"), checkpointing(kept):
-        ran(settings, weight=weight, terms=breaking(weight, broken, "term"))
-    with checkpointing(replace(kept, resume=True)):
-        _, rows, _ = ran(settings)
+    with pytest.raises(ModelCollapsed, match="last good state"):
+        ran(settings, weight=weight, terms=breaking(weight, broken, "term"), checkpointing=kept)
+    _, rows = ran(settings, checkpointing=replace(kept, resume=True))
     assert rows == ran(settings)[1][left:]
 
 
@@ -109,16 +107,16 @@ def stopping(settings, beside, kept):
     recording = Recording(
         host("tiny_sd1"), generator=torch.Generator(), monitor=monitor, steps=settings.steps
     )
-    with checkpointing(kept):
-        train(
-            beside.terms(weight),
-            {"model/weight": weight},
-            settings,
-            generator=torch.Generator().manual_seed(3),
-            recording=recording,
-            hooks=beside,
-            beside={"part": beside},
-        )
+    train(
+        beside.terms(weight),
+        {"model/weight": weight},
+        settings,
+        generator=torch.Generator().manual_seed(3),
+        recording=recording,
+        hooks=beside,
+        beside={"part": beside},
+        checkpointing=kept,
+    )
     return weight.detach(), seen
 
 
@@ -141,11 +139,8 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, where, left, more
 
 def test_checkpoints_of_other_runs_and_damaged_ones_are_refused(tmp_path):
     kept = Checkpointing(tmp_path, identity='{"method": "a", "seed": 1}', every=1)
-    with (
-        pytest.raises(BadRequest, match="no checkpoint"),
-        checkpointing(replace(kept, resume=True)),
-    ):
-        ran(Settings())
+    with pytest.raises(BadRequest, match="no checkpoint"):
+        ran(Settings(), checkpointing=replace(kept, resume=True))
 
     def stops(generator):
         if kept.file.exists():
@@ -153,16 +148,16 @@ def test_checkpoints_of_other_runs_and_damaged_ones_are_refused(tmp_path):
         return losses(weight)(generator)
 
     weight = nn.Parameter(torch.zeros(4))
-    with pytest.raises(KeyboardInterrupt), checkpointing(kept):
-        ran(Settings(), weight=weight, terms=stops)
+    with pytest.raises(KeyboardInterrupt):
+        ran(Settings(), weight=weight, terms=stops, checkpointing=kept)
     other = replace(kept, identity='{"method": "b", "seed": 1}', resume=True)
-    with pytest.raises(BadRequest, match="method a; this one: method b"), checkpointing(other):
-        ran(Settings())
-    with pytest.raises(BadRequest, match="--resume, or delete it"), checkpointing(kept):
-        ran(Settings())
+    with pytest.raises(BadRequest, match="method a; this one: method b"):
+        ran(Settings(), checkpointing=other)
+    with pytest.raises(BadRequest, match="--resume, or delete it"):
+        ran(Settings(), checkpointing=kept)
     kept.file.write_bytes(kept.file.read_bytes()[:40])
-    with pytest.raises(BadRequest, match="damaged"), checkpointing(replace(kept, resume=True)):
-        ran(Settings())
+    with pytest.raises(BadRequest, match="damaged"):
+        ran(Settings(), checkpointing=replace(kept, resume=True))
 
 
 def test_an_identity_tells_runs_apart_but_lets_steps_change():

@@ -10,7 +10,7 @@ from torch import nn
 from efface.deltas.recording import Recording
 from efface.errors import BadModel, BadRequest, ModelCollapsed
 from efface.memory import MemoryRanOut
-from efface.training.loop import train
+from efface.training.loop import _factor, train
 from efface.training.parameters import chosen, training
 from tests.conftest import host
 from tests.training.loops import GOAL, Settings, losses, ran
@@ -52,6 +52,20 @@ def test_the_gradient_of_a_step_is_the_mean_over_its_batches(accumulate):
     batches = [sum(losses(plain)(draws).values()) for _ in range(accumulate)]
     torch.stack(batches).mean().backward()
     assert torch.allclose(seen[0], plain.grad, rtol=1e-5)
+
+
+def test_a_cosine_schedule_falls_to_a_hundredth():
+    settings = Settings(steps=10, schedule="cosine")
+    assert [_factor(settings, step) for step in (0, 5, 10)] == pytest.approx([1.0, 0.505, 0.01])
+    assert _factor(Settings(steps=10), 5) == 1.0
+
+
+def test_adamw_pulls_weights_to_zero_by_rate_times_decay():
+    def after(decay):
+        settings = Settings(steps=1, optimiser="adamw", weight_decay=decay, learning_rate=0.1)
+        return ran(settings, weight=nn.Parameter(torch.ones(4)))[0]
+
+    assert torch.allclose(after(0.5), after(0.0) - 0.1 * 0.5, atol=1e-6)
 
 
 @pytest.mark.parametrize("clip", [0.0, 0.5])

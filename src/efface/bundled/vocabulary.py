@@ -13,7 +13,7 @@ from importlib.resources import files
 from itertools import product
 from typing import Any
 
-from efface.concepts import Concept
+from efface.concepts import Concept, bare
 from efface.errors import BadRequest
 
 __all__ = [
@@ -132,7 +132,7 @@ def prompt(template: str, noun: str, *, style: str = "", other: str = "") -> str
 
 def canonical(word: str) -> str | None:
     """The vocabulary's own name for a word (a name, synonym or paraphrase), or None if unknown."""
-    return _CANONICAL.get(word.strip().lower())
+    return _CANONICAL.get(word.strip().lower()) or _CANONICAL.get(bare(word))
 
 
 def near(word: str) -> str | None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from efface import registry
-from efface.cli.hosts import BUNDLED
-from efface.cli.recipes import SUFFIX, as_flags, read_recipe, read_toml
-from efface.cli.shell import Repeated, Shared, parse, settings_from
-from efface.concepts import ConceptKind
+from efface.cli.hosts import BUNDLED, Asking
+from efface.cli.recipes import SUFFIX, read_recipe, read_toml
+from efface.cli.shell import parse, settings_from
+from efface.concepts import ErasureRequest
 from efface.errors import BadRequest
-from efface.hosts.loading import measured_preset
+from efface.runs.recipe import EraseRecipe, StagesRecipe, usual_preset
+from efface.runs.words import flags_of
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -26,19 +27,11 @@ Options = TypeVar("Options", bound="Choosing")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choosing(Shared):
-    """What to erase and from which model."""
+class Choosing(Asking):
+    """What to erase, from which model, and how."""
 
-    concept: Repeated = ()
-    """What to erase; repeat for several at once."""
-    model: str = BUNDLED
-    """The bundled model, a diffusers folder, or a hub id."""
-    kind: ConceptKind | None = None
-    """What the names are; by default an object, or what the bundled model knows the word as."""
     anchor: str | None = None
     """What prompts should give instead; by default the empty prompt."""
-    keep: Repeated = ()
-    """What must stay; repeat for several. The bundled model has a default set."""
     preset: str | None = None
     """Named settings to start from; see the method's page."""
     settings: Path | None = None
@@ -56,7 +49,15 @@ class Choice:
     """The method with all its settings; a tuple of them, where several run in turn."""
     preset: str | None
     given: Mapping[str, Any]
-    """Settings that came from the TOML file or a flag; of methods in turn a table each."""
+    """Settings that came from the TOML file or a flag; of methods in turn a table each, with its
+    preset."""
+
+    def recipe(self, model: str, request: ErasureRequest, seed: int) -> EraseRecipe | StagesRecipe:
+        """Writes down what decides the delta."""
+        both: dict[str, Any] = {"model": model, "request": request, "seed": seed}
+        if isinstance(self.method, tuple):
+            return StagesRecipe(**both, method=self.name, settings=self.given)
+        return EraseRecipe(**both, method=self.name, preset=self.preset, settings=self.given)
 
 
 def choose(method: str, flags: list[str], base: type[Options]) -> tuple[Options, Choice]:
@@ -109,18 +110,23 @@ def _stage(
     values = {key.replace("-", "_"): value for key, value in table.items()}
     values = registry.without_retired(values, ["preset", *(each.name for each in fields(found))])
     own = values.pop("preset", None)
-    usual = _default_preset(found, early["model"]) if own is None else str(own)
+    usual = usual_preset(str(early["model"]), name) if own is None else str(own)
     preset = early["preset"] or usual
     start = registry.build("methods", name, preset=preset)
-    method = settings_from(found, as_flags(values), start, source=source)
-    given = {key: getattr(method, key) for key in values}
-    return Choice(name, method, preset, given if own is None else {"preset": preset, **given})
+    flags = flags_of(values)
+    if flags is None:
+        raise BadRequest(f"{source} has a value that is not a setting: {values}")
+    method = settings_from(found, flags, start, source=source)
+    return Choice(name, method, preset, {key: getattr(method, key) for key in values})
 
 
 def _several(
     names: str, tables: Mapping[str, Any], source: str, flags: list[str], base: type[Options]
 ) -> tuple[Options, Choice]:
-    """Reads flags for methods in turn; their settings are one table for each stage."""
+    """Reads flags for methods in turn; settings are one table for each stage, or ``--esd.steps``.
+
+    A stage's flags replace what its table says.
+    """
     early = _early(flags)
     methods = names.split("+")
     stages = registry.stage_names(methods)
@@ -130,17 +136,50 @@ def _several(
                 f"{source} has '{name}', and methods in turn take one table each: "
                 f"{', '.join(f'[{stage}]' for stage in stages)}"
             )
-    made = {
-        stage: _stage(method, tables.get(stage, {}), early, f"{source}, stage {stage}")
-        for method, stage in zip(methods, stages, strict=True)
-    }
+    common, own = _by_stage(flags, stages)
+    made = {}
+    for method, stage in zip(methods, stages, strict=True):
+        table, first = dict(tables.get(stage, {})), early
+        if preset := _early(own[stage])["preset"]:
+            first = {**early, "preset": preset}
+        started = _stage(method, table, first, f"{source}, stage {stage}")
+        made[stage] = _with_flags(started, stage, own[stage])
     description = "Runs methods in turn, each on the model that the earlier ones gave."
     options = parse(
-        base, flags, prog=f"efface {base.__name__.lower()} {names}", description=description
+        base, common, prog=f"efface {base.__name__.lower()} {names}", description=description
     )
-    given = {stage: made[stage].given for stage in tables}
+    given = {
+        stage: {**({} if one.preset is None else {"preset": one.preset}), **one.given}
+        for stage, one in made.items()
+    }
     built = tuple(stage.method for stage in made.values())
     return options, Choice(names, built, early["preset"], given)
+
+
+def _by_stage(flags: list[str], stages: list[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """Sorts flags such as ``--esd-2.steps 3`` to their stages; the rest are for all."""
+    common: list[str] = []
+    own: dict[str, list[str]] = {stage: [] for stage in stages}
+    now = common
+    for word in flags:
+        if word.startswith("--"):
+            stage, dot, name = word.removeprefix("--").partition(".")
+            now = own[stage] if dot and stage in own else common
+            word = f"--{name}" if now is not common else word
+        now.append(word)
+    return common, own
+
+
+def _with_flags(stage: Choice, name: str, own: list[str]) -> Choice:
+    """Lets a stage's own flags replace its settings."""
+    reader = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    reader.add_argument("--preset", nargs="?")
+    flags = reader.parse_known_args(own)[1]
+    if not flags:
+        return stage
+    method = settings_from(type(stage.method), flags, stage.method, source=f"stage {name}")
+    names = [f.name for f in fields(method) if f.name in stage.given or _typed(f.name, flags)]
+    return replace(stage, method=method, given={each: getattr(method, each) for each in names})
 
 
 def overview(verb: str, arguments: list[str], output: Output) -> int:
@@ -158,8 +197,9 @@ def overview(verb: str, arguments: list[str], output: Output) -> int:
     output.say(f"\nSettings of one method: efface {verb} METHOD --help")
     if verb == "erase":
         output.say(
-            "Several in turn: efface erase uce+esd ..., settings in a file's [uce] and [esd]; or "
-            "efface erase recipe.toml ..., with a [[stage]] table for each"
+            "Several in turn: efface erase uce+esd ..., with flags such as --esd.steps 100, or "
+            "settings in a file's [uce] and [esd]; or efface erase recipe.toml ..., with a "
+            "[[stage]] table for each"
         )
     return 0
 
@@ -171,11 +211,6 @@ def _early(flags: list[str]) -> dict[str, str | None]:
     reader.add_argument("--settings", nargs="?")
     reader.add_argument("--model", nargs="?", default=BUNDLED)
     return dict(vars(reader.parse_known_args(flags)[0]))
-
-
-def _default_preset(found: type[Any], model: str | None) -> str | None:
-    preset = measured_preset(model)
-    return preset if preset in found.presets() else None
 
 
 def _typed(name: str, flags: list[str]) -> bool:

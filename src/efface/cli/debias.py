@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from argparse import ArgumentParser
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, make_dataclass, replace
+from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from efface.cli import measuring, runs
-from efface.cli.folder import check_free, claimed, folders_of
+from efface.cli import making, measuring, runs
 from efface.cli.hosts import BUNDLED, is_bundled, load_host
 from efface.cli.shell import Repeated, Shared, parse
 from efface.concepts import ConceptKind, request
 from efface.errors import BadRequest
 from efface.hosts import loading
+from efface.runs.recipe import DebiasRecipe
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
     from efface.deltas.results import ErasureResult
 
-__all__ = ["METHOD", "Debias", "again", "read_flags", "run"]
+__all__ = ["METHOD", "Debias", "read_flags", "recipe_for", "run"]
 
 METHOD = "debias"
 """What a run's record has as its method."""
@@ -52,47 +51,32 @@ class Debias(Shared):
 
 def run(arguments: list[str], output: Output) -> int:
     """Draws, counts and moves; saves the round that came nearest."""
+    from efface.evaluation.debias import require_attributes
+
     options, settings = read_flags(arguments)
-    protected = folders_of(options.model)
-    check_free(options.out, overwrite=options.overwrite, protected=protected)
-    recipe = runs.Recipe(
-        model=options.model,
-        method=METHOD,
-        preset=None,
-        settings={**_written(settings), **_judge_of(options)},
-        seed=options.seed,
-        request=request(options.concept, keep=options.keep, kind=options.kind),
-    )
-    with claimed(options.out, overwrite=options.overwrite, protected=protected) as folder:
-        result = again(load_host(options.model, output), recipe, output)
-        with folder.staged() as staging:
-            result.save(staging)
-            runs.extend_record(staging, recipe)
+    recipe = recipe_for(options, settings)
+    folder = None if recipe.judge_folder is None else Path(recipe.judge_folder)
+    require_attributes(settings, measuring.judge_for(recipe.judge, folder))
+    with making.open_new_run(options.out, recipe, overwrite=options.overwrite) as new:
+        result = making.perform(recipe, load_host(options.model, output), output)
+        making.write_run(new, result)
     _tell(options.out, result, settings, output)
     return 0
 
 
-def again(pipe: Any, recipe: runs.Recipe, output: Output) -> ErasureResult:
-    """Does what a recipe of this verb says.
+def recipe_for(options: Any, settings: Any) -> DebiasRecipe:
+    """Writes down what decides the delta.
 
     Raises:
-        BadRequest, MissingInput: see `efface.cli.measuring.judge_for` and `efface.debias`.
+        BadRequest: nobody tells the attributes apart.
     """
-    import efface
-
-    settings = dict(recipe.settings)
-    name, folder = settings.pop("judge"), settings.pop("judge_folder")
-    judge = measuring.judge_for(name, None if folder is None else Path(folder))
-    listed: dict[str, Any] = {
-        key: tuple(v) if isinstance(v, list) else v for key, v in settings.items()
-    }
-    method = efface.Debias(**listed)
-    with output.progress("drawing and moving") as monitor:
-        result = efface.debias(
-            pipe, recipe.request, method, judge, seed=recipe.seed, monitor=monitor
-        )
-    given = replace(result.delta.provenance, settings_given=tuple(sorted(settings)))
-    return replace(result, delta=replace(result.delta, provenance=given))
+    return DebiasRecipe(
+        model=options.model,
+        request=request(options.concept, keep=options.keep, kind=options.kind),
+        seed=options.seed,
+        **_judge_of(options),
+        settings={each.name: getattr(settings, each.name) for each in fields(settings)},
+    )
 
 
 def read_flags(arguments: list[str]) -> tuple[Any, Any]:
@@ -119,11 +103,7 @@ def read_flags(arguments: list[str]) -> tuple[Any, Any]:
     return options, options.method
 
 
-def _written(settings: Any) -> dict[str, Any]:
-    return {each.name: getattr(settings, each.name) for each in fields(settings)}
-
-
-def _judge_of(options: Any) -> Mapping[str, str | None]:
+def _judge_of(options: Any) -> dict[str, Any]:
     """Names the judge; only the bundled model has one that goes with it.
 
     Raises:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from efface.cli.hosts import is_bundled
 from efface.errors import BadRequest
+from efface.printable import is_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -73,6 +74,8 @@ def check_drawing(shots: Sequence[Shot], sampling: Sampling) -> None:
         )
     if not math.isfinite(sampling.guidance):
         raise BadRequest(f"guidance is {sampling.guidance}; give a number, such as 7.5")
+    if unread := [shot.prompt for shot in shots if not is_text(shot.prompt)]:
+        raise BadRequest(f"the prompt {unread[0]!a} holds bytes that are not text; write UTF-8")
     if odd := [shot.seed for shot in shots if shot.seed not in _SEEDS]:
         raise BadRequest(f"the seed is {odd[0]}; give a whole number of at most 64 bits")
 

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from efface.cli import measuring, previews, runs, smoke
+from efface.cli import making, measuring, previews, runs, smoke
 from efface.cli.choosing import Choosing, choose, overview
 from efface.cli.drawing import sampling_for
-from efface.cli.folder import RunFolder, claimed, folders_of, locked
-from efface.cli.hosts import Wanted, host_for, is_bundled, load_host, request_for
+from efface.cli.folder import RunFolder, locked
+from efface.cli.hosts import host_for, is_bundled, load_host
 from efface.errors import BadRequest, EffaceError
 from efface.evaluation.limits import Limits
+from efface.runs.recipe import EraseRecipe, StagesRecipe
+from efface.runs.workspace import Workspace
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -63,21 +65,13 @@ def run(arguments: list[str], output: Output) -> int:
         return overview("erase", arguments, output)
     method, *flags = arguments
     options, choice = choose(method, flags, Erase)
-    if options.preview < 0:
-        raise BadRequest(f"preview is {options.preview}; it must not be negative")
-    again = shlex.join(["efface", "erase", *(each for each in arguments if each != "--resume")])
-    wanted = Wanted(
-        concepts=options.concept, kind=options.kind, anchor=options.anchor, keep=options.keep
+    recipe = choice.recipe(options.model, options.request(), options.seed)
+    workspace = Workspace(
+        cache=options.cache,
+        checkpoint=previews.checkpoint_of(options.out),
+        resume=options.resume,
     )
-    request = request_for(options.model, wanted)
-    recipe = runs.Recipe(
-        model=options.model,
-        method=choice.name,
-        preset=choice.preset,
-        settings=choice.given,
-        seed=options.seed,
-        request=request,
-    )
+    _check(options, recipe, workspace)
     plan = measuring.Plan(
         size=options.size,
         limits=measuring.limits_of(options),
@@ -92,19 +86,37 @@ def run(arguments: list[str], output: Output) -> int:
         with locked(options.out) as folder:
             pipe = load_host(options.model, output)
             return measuring.measure(folder, pipe, plan, output)
-    protected = folders_of(options.model)
-    with claimed(options.out, overwrite=options.overwrite, protected=protected) as folder:
-        pipe = _fill(folder, recipe, options, output, again)
+    again = shlex.join(["efface", "erase", *(each for each in arguments if each != "--resume")])
+    with making.open_new_run(options.out, recipe, overwrite=options.overwrite) as folder:
+        pipe = _fill(folder, recipe, options, workspace, output, again)
         if reason is None:
             return measuring.measure(folder, pipe, plan, output)
-    output.say(f"{reason}; to measure it later, see: efface evaluate --help")
+    output.say(f"{reason}, so there is no report and no card; {_next(options)}")
     delta = runs.read_delta(options.out).id
     output.result({"run": str(options.out), "delta": delta, "verdict": None})
     return 0
 
 
+def _check(options: Erase, recipe: EraseRecipe | StagesRecipe, workspace: Workspace) -> None:
+    """Refuses what can be seen to fail before a model is loaded.
+
+    Raises:
+        BadRequest, MissingInput: see `efface.runs.erasing.check`; or previews of nothing.
+    """
+    from efface.runs.erasing import check
+
+    if options.preview < 0:
+        raise BadRequest(f"preview is {options.preview}; it must not be negative")
+    check(recipe, workspace)
+
+
 def _fill(
-    folder: RunFolder, recipe: runs.Recipe, options: Erase, output: Output, again: str
+    folder: RunFolder,
+    recipe: EraseRecipe | StagesRecipe,
+    options: Erase,
+    workspace: Workspace,
+    output: Output,
+    again: str,
 ) -> Any:
     """Writes the run; gives the model."""
     pictures = options.smoke or is_bundled(options.model)
@@ -123,21 +135,12 @@ def _fill(
         watch = previews.previewing(
             folder.path, pipe, recipe, options.preview, resume=options.resume
         )
-    result = runs.erase(
-        pipe,
-        recipe,
-        output,
-        watch=watch,
-        cache=options.cache,
-        checkpoint=place,
-        resume=options.resume,
-    )
+    result = making.perform(recipe, pipe, output, watch=watch, workspace=workspace)
     if place.is_dir() and not any(place.iterdir()):
         place.rmdir()
     trouble: EffaceError | KeyboardInterrupt | None = None
     with folder.staged(keep=[previews.FOLDER] if options.preview else []) as staging:
         result.save(staging)
-        runs.extend_record(staging, recipe)
         try:
             if pictures:
                 _keep_pictures(staging, pipe, result.delta, recipe, output)
@@ -150,6 +153,16 @@ def _fill(
     output.say(f"erased in {result.seconds:.1f} s: {options.out / runs.DELTA}")
     output.say(*_cache_lines(result.diagnostics.get("keep_cache"), options.cache))
     return pipe
+
+
+def _next(options: Erase) -> str:
+    """Says how a run that was not measured is looked at."""
+    if is_bundled(options.model):
+        return f"to measure it: efface evaluate {options.out}"
+    return (
+        f"to see it: efface apply {options.out} --prompt TEXT --out FILE.png; to measure it with a "
+        f"CLIP model: efface evaluate {options.out} --judge zero_shot --judge-folder FOLDER"
+    )
 
 
 def _cache_lines(told: Mapping[str, Any] | None, folder: Path | None) -> list[str]:
@@ -176,6 +189,6 @@ def _lacks_evaluation(out: Path, recipe: runs.Recipe) -> bool:
     if not (out / runs.RECORD).is_file() or (out / measuring.EVALUATION).exists():
         return False
     try:
-        return runs.same_recipe(runs.recipe_of(out), recipe)
+        return runs.recipe_of(out) == recipe
     except EffaceError:
         return False

@@ -36,6 +36,8 @@ class Evaluate(Limits, Shared):
     """Who decides what is in a picture; by default the suite's."""
     judge_folder: Path | None = None
     """Model of a judge that is not bundled."""
+    judge_settings: Repeated = ()
+    """Another setting of that judge, as name=value; repeat for several."""
     clip: Path | None = None
     """CLIP model for CLIP scores; by default the judge's, or the bundled one."""
     metrics: Repeated = ()
@@ -64,6 +66,7 @@ def run(arguments: list[str], output: Output) -> int:
         size=options.size,
         judge=options.judge,
         judge_folder=options.judge_folder,
+        judge_settings=options.judge_settings,
         clip=options.clip,
         metrics=options.metrics,
         pictures=options.pictures,

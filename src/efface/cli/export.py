@@ -187,6 +187,8 @@ def _lora(job: Job, *, writer: str) -> str:
         write: Callable[..., Path] = getattr(lora_files, writer)
         write(layers, job.place, job.facts)
     lost = f"{layers.lost:.2%} of the change is lost" if layers.lost else "nothing is lost"
+    if writer == "write_spm" and job.delta.gate is not None and job.delta.gate.membranes > 1:
+        lost += f"; SPM opens all {job.delta.gate.membranes} membranes for any of the prompts"
     full = f" and {len(layers.full)} biases and norms, for ComfyUI alone" if layers.full else ""
     return f"{len(layers.by_module)} layers of rank {layers.rank}{full}, {lost}"
 

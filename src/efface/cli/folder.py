@@ -47,8 +47,8 @@ class RunFolder:
         leaves one or the other whole. Files of the older run that the new one lacks are gone then,
         and what efface did not write stays. When the body raises, the run is what it was.
 
-        Where systems cannot do that, and where no run was yet, files are moved one by one, the
-        record last.
+        Where systems cannot do that, and in folders that hold other things and no run, files are
+        moved one by one, the record last.
 
         Args:
             owned: names that are replaced; others stay.
@@ -57,7 +57,7 @@ class RunFolder:
         staging, going = self.path / _STAGING, set(owned) - set(keep)
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
-        whole = (self.path / _RECORD).exists() and _exchangeable(self.path)
+        whole = _exchangeable(self.path)
         try:
             if whole:
                 _clone(self.path, staging, leave={*going, _STAGING})
@@ -69,9 +69,16 @@ class RunFolder:
 
 
 def _exchangeable(path: Path) -> bool:
+    """Tells a run's own folder from others, which may hold anything and be anywhere."""
     working = Path.cwd().resolve()
-    inside = path.resolve() in (working, *working.parents)
-    return not (path.is_symlink() or path.is_mount() or inside)
+    if path.is_symlink() or path.is_mount() or path.resolve() in (working, *working.parents):
+        return False
+    own = (path / _RECORD).exists()
+    return own or all(_is_ours(entry.name) for entry in path.iterdir())
+
+
+def _is_ours(name: str) -> bool:
+    return name in (*_RUN, _STAGING) or name.startswith(_LOCK_FILES)
 
 
 def _clone(old: Path, new: Path, *, leave: Collection[str]) -> None:
@@ -105,7 +112,7 @@ def _take_place(staging: Path, path: Path) -> bool:
 
 
 def _beside(path: Path) -> Path:
-    return path.absolute().with_name(f".{path.absolute().name}.new")
+    return path.resolve().with_name(f".{path.resolve().name}.new")
 
 
 def _move_in(staging: Path, path: Path, going: Collection[str]) -> None:
@@ -136,7 +143,7 @@ def claimed(path: Path, *, overwrite: bool, protected: Iterable[Path] = ()) -> I
 
 def folders_of(model: str) -> list[Path]:
     """Gives the folder that a model on the command line names; none for one that comes along."""
-    return [] if model in loading.BUNDLED else [Path(model)]
+    return [] if model in loading.BUNDLED or "\0" in model else [Path(model)]
 
 
 def check_free(path: Path, *, overwrite: bool, protected: Iterable[Path] = ()) -> None:
@@ -169,14 +176,22 @@ def check_free(path: Path, *, overwrite: bool, protected: Iterable[Path] = ()) -
 
 
 def _refuse_others_place(path: Path, protected: Iterable[Path]) -> None:
-    if path.exists() and not path.is_dir():
-        raise BadRequest(f"{path} is a file; --out needs a folder, or a name that is still free")
+    _require_folder(path)
     for each in protected:
         if path.resolve() == each.resolve():
             raise BadRequest(f"{path} is read by this very command; give another --out")
     for name, what in (("model_index.json", "model"), ("ledger.json", "ledger")):
         if (path / name).exists():
             raise BadRequest(f"{path} is the folder of a {what}; give another --out")
+    if models := [each for each in path.resolve().parents if (each / "model_index.json").exists()]:
+        raise BadRequest(f"{path} lies inside the model {models[0]}; give another --out")
+
+
+def _require_folder(path: Path) -> None:
+    if path.exists() and not path.is_dir():
+        raise BadRequest(f"{path} is a file; --out needs a folder, or a name that is still free")
+    if not path.resolve().name:
+        raise BadRequest(f"{path} holds all files there are; --out needs a folder of its own")
 
 
 def _refuse_others(path: Path) -> None:
@@ -212,8 +227,7 @@ def locked(path: Path) -> Iterator[RunFolder]:
     Raises:
         BadRequest: another process is writing there, or the path is a file.
     """
-    if path.exists() and not path.is_dir():
-        raise BadRequest(f"{path} is a file; --out needs a folder, or a name that is still free")
+    _require_folder(path)
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         with locks.locked(path):

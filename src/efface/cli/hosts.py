@@ -9,22 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efface import registry
-from efface.concepts import ConceptKind, ErasureRequest, request
+from efface.cli.shell import Repeated, Shared
+from efface.concepts import ConceptKind, ErasureRequest
 from efface.errors import BadRequest
 from efface.hosts import loading
+from efface.runs.words import Words, understood
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
 
 __all__ = [
     "BUNDLED",
-    "Wanted",
+    "Asking",
     "folder_of_model",
     "host_for",
     "is_bundled",
     "load_host",
     "quiet_loading",
-    "request_for",
     "unknown_words",
 ]
 
@@ -33,13 +34,41 @@ BUNDLED = "emoji"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What the user typed about concepts."""
+class Asking(Shared):
+    """What is meant, and in which model."""
 
-    concepts: tuple[str, ...]
+    concept: Repeated = ()
+    """What to erase; repeat for several at once."""
+    model: str = BUNDLED
+    """The bundled model, a diffusers folder, or a hub id."""
     kind: ConceptKind | None = None
-    anchor: str | None = None
-    keep: tuple[str, ...] = ()
+    """What the names are; by default an object, or what the bundled model knows the word as."""
+    synonyms: Repeated = ()
+    """Another name of the same thing, erased with it; repeat for several. Of several concepts,
+    write CONCEPT=NAME. The bundled model knows its own."""
+    keep: Repeated = ()
+    """What must stay; repeat for several. The bundled model has a default set."""
+    keep_kind: ConceptKind | None = None
+    """What the kept names are; by default the same kind."""
+
+    def words(self) -> Words:
+        """Takes what was typed about concepts."""
+        return Words(
+            concepts=self.concept,
+            kind=self.kind,
+            anchor=getattr(self, "anchor", None),
+            keep=self.keep,
+            keep_kind=self.keep_kind,
+            synonyms=self.synonyms,
+        )
+
+    def request(self) -> ErasureRequest:
+        """Writes the request; the bundled model fills in synonyms, prompts and what to keep.
+
+        Raises:
+            BadRequest: no concept, an empty one, one that is its own anchor, or one that is kept.
+        """
+        return understood(self.words().request(), self.model)
 
 
 def is_bundled(model: str) -> bool:
@@ -51,12 +80,14 @@ def load_host(name: str, output: Output) -> Any:
     """Loads a model by its name on the command line, and silences its own progress bars.
 
     Raises:
-        BadModel: no such model, or its files are missing, cut short or of the wrong shape.
+        BadModel: no such model, its files are missing, cut short or of the wrong shape, or it draws
+            from pictures.
     """
     import efface
+    from efface.hosts.pipelines import text_to_image
 
     with output.progress(f"loading {name}"), quiet_loading():
-        pipe = efface.load(name)
+        pipe = text_to_image(efface.load(name))
     pipe.set_progress_bar_config(disable=True)
     return pipe
 
@@ -111,24 +142,6 @@ def quiet_loading() -> Iterator[None]:
         diffusers.enable_progress_bar()
         transformers.enable_progress_bar()
         transformers.set_verbosity(level)
-
-
-def request_for(model: str, wanted: Wanted) -> ErasureRequest:
-    """Writes the request; the bundled model fills in synonyms, prompts and what to keep.
-
-    Raises:
-        BadRequest: no concept, an empty one, one that is its own anchor, or one that is also kept.
-    """
-    if not wanted.concepts:
-        raise BadRequest("nothing to erase: give --concept NAME, once per concept")
-    made = request(
-        wanted.concepts, anchor=wanted.anchor, keep=wanted.keep, kind=wanted.kind or "object"
-    )
-    if not is_bundled(model):
-        return made
-    from efface.bundled import understood
-
-    return understood(made)
 
 
 def unknown_words(made: ErasureRequest) -> list[str]:

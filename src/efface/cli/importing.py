@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from efface.cli import runs
-from efface.cli.folder import claimed, folders_of
-from efface.cli.hosts import BUNDLED, Wanted, load_host, request_for
-from efface.cli.shell import Repeated, Shared, parse
-from efface.concepts import ConceptKind
+from efface.cli import making
+from efface.cli.hosts import Asking, load_host
+from efface.cli.shell import parse
+from efface.errors import MissingInput
+from efface.runs.recipe import ImportRecipe
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
-    from efface.exchange.imports import Imported
 
-__all__ = ["Import", "run"]
+__all__ = ["Import", "recipe_for", "run"]
+
+ABOUT = "Reads another tool's edit as a run."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Import(Shared):
-    """What to import, and what it is said to be."""
+class Import(Asking):
+    """What to import, what it is said to erase, and from which base; that will be measured."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
     """LoRA, edited weights (safetensors or pickle), or folder of an edited network or pipeline."""
-    concept: Repeated = ()
-    """What it is said to erase; repeat for several. This is what will be measured."""
     out: Path
     """Folder of the run."""
-    model: str = BUNDLED
-    """The base that the edit was made for: the bundled model, a diffusers folder, or a hub id."""
-    kind: ConceptKind | None = None
-    """What the names are; by default an object, or what the bundled model knows the word as."""
-    keep: Repeated = ()
-    """What should have stayed; repeat for several."""
     part: (
         Literal["unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae"]
         | None
@@ -52,66 +45,49 @@ class Import(Shared):
     """Replace the run that the folder holds."""
 
 
+def recipe_for(options: Import) -> ImportRecipe:
+    """Writes down what is read, and as what.
+
+    Raises:
+        BadRequest: no concept is named, or the request makes no sense.
+    """
+    return ImportRecipe(
+        model=options.model,
+        request=options.request(),
+        file=str(options.source),
+        part=options.part,
+        gate=options.gate,
+        unconditional=options.unconditional,
+    )
+
+
 def run(arguments: list[str], output: Output) -> int:
     """Reads the file as a delta against its base and writes a run folder."""
-    about = "Reads another tool's edit as a run."
-    options = parse(Import, arguments, prog="efface import", description=about)
-    request = request_for(
-        options.model, Wanted(concepts=options.concept, kind=options.kind, keep=options.keep)
-    )
-    from efface.deltas.recording import peak_bytes
-    from efface.deltas.results import ErasureResult
-    from efface.exchange.imports import import_delta
-    from efface.runs.checks import inspect
-
-    protected = [options.source, *folders_of(options.model)]
-    with claimed(options.out, overwrite=options.overwrite, protected=protected) as folder:
-        pipe = load_host(options.model, output)
-        began = time.perf_counter()
-        made = import_delta(
-            options.source,
-            pipe,
-            request,
-            part=options.part,
-            gate=options.gate,
-            unconditional=options.unconditional,
-        )
-        result = ErasureResult(
-            delta=made.delta,
-            seconds=time.perf_counter() - began,
-            peak_bytes=peak_bytes(pipe),
-            diagnostics=inspect(pipe, made.delta, request),
-        )
-        recipe = runs.Recipe(
-            model=options.model,
-            method="import",
-            preset=None,
-            settings=made.delta.provenance.settings,
-            seed=0,
-            request=request,
-        )
-        with folder.staged() as staging:
-            result.save(staging)
-            runs.extend_record(staging, recipe)
-    tensors = len(made.delta.patches)
-    output.say(f"read {options.source} as {made.layout}: {tensors} tensors changed")
-    if made.unused:
-        some = ", ".join(made.unused[:3])
-        output.say(f"{len(made.unused)} keys of it are of nothing that is read: {some} ...")
-    output.say(*made.notes)
-    if made.layout != "edited weights":
-        output.say(_opening(made))
+    options = parse(Import, arguments, prog="efface import", description=ABOUT)
+    recipe = recipe_for(options)
+    if not options.source.exists():
+        raise MissingInput(f"there is no file or folder {options.source} to import")
+    with making.open_new_run(options.out, recipe, overwrite=options.overwrite) as folder:
+        result = making.perform(recipe, load_host(options.model, output), output)
+        making.write_run(folder, result)
+    facts = {name: result.diagnostics[name] for name in ("layout", "unused", "opens_for", "notes")}
+    tensors = len(result.delta.keys)
+    output.say(f"read {options.source} as {facts['layout']}: {tensors} tensors changed")
+    if unused := facts["unused"]:
+        first = ", ".join(unused[:3])
+        output.say(f"{len(unused)} keys of it are of nothing that is read: {first} ...")
+    output.say(*facts["notes"])
+    if facts["layout"] != "edited weights":
+        output.say(_opening(facts))
     output.say(f"wrote {options.out}; measure it with: efface evaluate {options.out}")
-    told = {"layout": made.layout, "tensors": tensors, "unused": list(made.unused)}
-    told |= {"opens_for": list(made.opens_for)}
-    output.result({"run": str(options.out), "delta": made.delta.id, **told})
+    output.result({"run": str(options.out), "delta": result.delta.id, "tensors": tensors, **facts})
     return 0
 
 
-def _opening(made: Imported) -> str:
+def _opening(facts: Mapping[str, Any]) -> str:
     """Says on which prompts it acts."""
-    if made.opens_for:
-        return f"its membranes open as far as a prompt is like: {', '.join(made.opens_for)}"
-    if made.layout == "SPM":
+    if facts["opens_for"]:
+        return f"its membranes open as far as a prompt is like: {', '.join(facts['opens_for'])}"
+    if facts["layout"] == "SPM":
         return "it acts on every prompt, as --gate none asks or its header says"
     return "it acts on every prompt: its header names no erased prompts, so it gets no gate"

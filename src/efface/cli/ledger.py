@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from efface.cli import runs
-from efface.cli.folder import claimed, folders_of, locked
-from efface.cli.hosts import BUNDLED, Wanted, is_bundled, load_host, request_for
+from efface.cli import making, runs
+from efface.cli.hosts import BUNDLED, is_bundled, load_host
 from efface.cli.shell import Repeated, Shared, parse
 from efface.concepts import Concept, ConceptKind, described, names
 from efface.errors import BadRequest, MissingInput
 from efface.files import check_place, replacing
 from efface.hosts import loading
+from efface.runs.words import Words, understood
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -128,30 +128,42 @@ def run(arguments: list[str], output: Output) -> int:
 
 
 def _add(options: Add, output: Output) -> int:
-    from efface.ledger import Ledger
+    from efface.ledger import Entry, Ledger
+    from efface.ledger.entries import day_of
     from efface.ledger.storage import FILE
 
     started = (options.ledger / FILE).exists()
-    model = _base(options, Ledger.open(options.ledger)) if started else options.model or BUNDLED
-    request = request_for(
-        model, Wanted(concepts=options.concept, kind=options.kind, anchor=options.anchor)
-    )
+    book = Ledger.open(options.ledger) if started else None
+    model = options.model or BUNDLED if book is None else _base(options, book)
+    words = Words(concepts=options.concept, kind=options.kind, anchor=options.anchor)
+    request = understood(words.request(), model)
+    Entry(id=options.id or "new", date=day_of(options.date), request=request, weight=options.weight)
+    if book is not None:
+        _refuse_other_rules(options, book)
+        book.refuse_taken(options.id)
     pipe = load_host(model, output)
-    with locked(options.ledger):
-        if (options.ledger / FILE).exists():
-            book = Ledger.open(options.ledger)
-            if options.keep or options.preset:
-                raise BadRequest(
-                    f"{options.ledger} has its keep set and settings; start a new ledger"
-                )
-        else:
-            book = _start(options, pipe)
-        before = {entry.id for entry in book.entries}
-        grown = book.add(pipe, request, id=options.id, date=options.date, weight=options.weight)
+    book = book or _start(options, pipe)
+    before = {entry.id for entry in book.entries}
+    grown = book.add(pipe, request, id=options.id, date=options.date, weight=options.weight)
     new = next(entry for entry in grown.entries if entry.id not in before)
     output.say(f"added {new.id}: {_erases(new)} ({len(grown.active)} active)")
     output.result({"ledger": str(options.ledger), "id": new.id, "active": len(grown.active)})
     return 0
+
+
+def _refuse_other_rules(options: Add, book: Ledger) -> None:
+    """Refuses another keep set or other settings than a ledger has; the same ones are no harm."""
+    from efface.registry import build
+
+    same = not options.keep or _kept(options) == book.keep
+    if options.preset is not None:
+        same = same and build("methods", "uce", preset=options.preset) == book.method
+    if not same:
+        raise BadRequest(f"{options.ledger} has its keep set and settings; start a new ledger")
+
+
+def _kept(options: Add) -> tuple[Concept, ...]:
+    return tuple(Concept(name=name, kind=options.kind or "object") for name in options.keep)
 
 
 def _start(options: Add, pipe: Any) -> Ledger:
@@ -159,10 +171,8 @@ def _start(options: Add, pipe: Any) -> Ledger:
     from efface.registry import build
 
     preset = options.preset or loading.measured_preset(options.model or BUNDLED)
-    keep = [Concept(name=name, kind=options.kind or "object") for name in options.keep]
-    return Ledger.begun(
-        options.ledger, pipe, method=build("methods", "uce", preset=preset), keep=keep
-    )
+    method = build("methods", "uce", preset=preset)
+    return Ledger.begun(options.ledger, pipe, method=method, keep=_kept(options))
 
 
 def _list(options: Listing, output: Output) -> int:
@@ -191,10 +201,7 @@ def _list(options: Listing, output: Output) -> int:
 def _revoke(options: Revoke, output: Output) -> int:
     from efface.ledger import Ledger
 
-    with locked(options.ledger):
-        book = Ledger.open(options.ledger).revoke(
-            options.id, reason=options.reason, date=options.date
-        )
+    book = Ledger.open(options.ledger).revoke(options.id, reason=options.reason, date=options.date)
     output.say(f"revoked {options.id} ({len(book.active)} active)")
     output.result({"ledger": str(options.ledger), "id": options.id, "active": len(book.active)})
     return 0
@@ -203,8 +210,7 @@ def _revoke(options: Revoke, output: Output) -> int:
 def _merge(options: Merge, output: Output) -> int:
     from efface.ledger import Ledger
 
-    with locked(options.ledger):
-        book = Ledger.open(options.ledger).merge(Ledger.open(options.other))
+    book = Ledger.open(options.ledger).merge(Ledger.open(options.other))
     output.say(f"merged {options.other} into {options.ledger} ({len(book.active)} active)")
     output.result({"ledger": str(options.ledger), "active": len(book.active)})
     return 0
@@ -228,22 +234,13 @@ def _erase(options: Erase, output: Output) -> int:
 
     book = Ledger.open(options.ledger)
     model = _base(options, book)
-    pipe = load_host(model, output)
-    protected = [options.ledger, *folders_of(model)]
-    with claimed(options.out, overwrite=options.overwrite, protected=protected) as folder:
+    with making.open_new_run(
+        options.out, book.recipe(model), overwrite=options.overwrite
+    ) as folder:
+        pipe = load_host(model, output)
         with output.progress(f"erasing {len(book.active)} entries") as monitor:
             result = book.erase(pipe, monitor=monitor)
-        recipe = runs.Recipe(
-            model=model,
-            method="uce",
-            preset=None,
-            settings=result.delta.provenance.settings,
-            seed=0,
-            request=book.request(pipe),
-        )
-        with folder.staged() as staging:
-            result.save(staging)
-            runs.extend_record(staging, recipe)
+        making.write_run(folder, result)
     output.say(
         f"erased {len(book.active)} entries in {result.seconds:.1f} s: {options.out / runs.DELTA}"
     )

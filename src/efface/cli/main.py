@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -15,7 +17,7 @@ VERBS = {
     "generate": "draw pictures from prompts, with any number of deltas applied",
     "apply": "draw pictures with one run's delta applied, or write an edited copy of the model",
     "evaluate": "measure a run: erased? what else changed? with intervals and controls",
-    "verify": "re-hash a run, check its base, redraw its smoke set; say equal or how far",
+    "verify": "re-hash a run and its reports, check its base, redraw its smoke set; say how far",
     "rerun": "erase again from a run.json; say equal or how far",
     "export": "write a run as a model folder, a LoRA, an adapter: what other tools read",
     "import": "read another tool's edit as a run that can be measured, verified and exported",
@@ -31,10 +33,41 @@ MODULES = {"import": "importing"}
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; gives the exit code.
 
-    0 is success, 1 a measured failure (invalid verdict, mismatch, nothing changed), 2 bad input,
-    130 an interrupt.
+    0 is success, 1 a measured failure (invalid verdict, failed erasure, mismatch, nothing changed),
+    2 bad input, 130 an interrupt.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    _open_streams()
+    try:
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+    except OSError as error:
+        # Nothing more can be said there, neither now nor when Python ends.
+        _replace_stream(1, "stdout", "w")
+        sys.stderr.write(f"efface: cannot write to standard output ({error.strerror or error})\n")
+        return 2
+    return code
+
+
+def _open_streams() -> None:
+    """Opens streams that were closed, as files would else take their places; any text fits."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            _replace_stream(number, name, mode)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _replace_stream(number: int, name: str, mode: str) -> None:
+    """Lets a stream lead nowhere."""
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    if nowhere != number:
+        os.dup2(nowhere, number)
+        os.close(nowhere)
+    setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+
+
+def _run(given: list[str]) -> int:
     if not given or given[0] in ("-h", "--help", "help"):
         sys.stdout.write(usage())
         return 0 if given else 2
@@ -54,7 +87,7 @@ def usage() -> str:
     verbs = "".join(f"  {name:<10} {summary}\n" for name, summary in VERBS.items())
     return (
         "usage: efface VERB ...\n\n"
-        "Erases concepts from image models, and proves what was erased and what was not.\n\n"
+        "Erases concepts from image models, and measures what was erased and what else changed.\n\n"
         f"verbs:\n{verbs}\n"
         "Start with:      efface erase rece --concept pistol --out runs/pistol\n"
         "One verb's help: efface VERB --help, and efface erase METHOD --help\n"
@@ -76,4 +109,6 @@ def _version() -> str:
 
 
 if __name__ == "__main__":
+    if not sys.flags.safe_path:
+        del sys.path[0]  # The working folder, which may hold a torch.py of a model's.
     sys.exit(main())

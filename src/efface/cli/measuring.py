@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,8 @@ class Plan:
     size: str = "standard"
     judge: str | None = None
     judge_folder: Path | None = None
+    judge_settings: tuple[str, ...] = ()
+    """Each ``name=value``."""
     clip: Path | None = None
     metrics: tuple[str, ...] = ()
     pictures: Path | None = None
@@ -86,7 +89,7 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
     suite = suite_of(plan, recipe)
     _refuse_to_shrink(folder.path, suite, run.delta.id, plan)
     with quiet_loading():
-        judge = judge_for(suite.judge, plan.judge_folder)
+        judge = judge_for(suite.judge, plan.judge_folder, plan.judge_settings)
         clip = _clip(plan, judge_name=suite.judge)
     store = ImageStore(plan.pictures or folder.path.absolute().parent / ".pictures")
     with output.progress("drawing and judging") as monitor:
@@ -138,14 +141,22 @@ def judge_names() -> list[str]:
     return [*BUNDLED_JUDGES, *(entry.name for entry in registry.entries("judges"))]
 
 
-def judge_for(name: str, folder: Path | None) -> Judge:
+def judge_for(name: str, folder: Path | None, settings: Sequence[str] = ()) -> Judge:
     """Builds a judge by name.
 
+    Args:
+        name: a bundled judge, or one of the registry.
+        folder: of its model, for judges with a setting of that name.
+        settings: others, each ``name=value``; a name comes again for each value of a tuple.
+
     Raises:
-        BadRequest: there is none of that name; the text suggests one.
-        MissingInput: it needs a model folder.
+        BadRequest: there is no judge or setting of that name, the text suggests one; or a value is
+            not of the setting's type.
+        MissingInput: a setting without a default, such as the model's folder, was not given.
     """
     if name in BUNDLED_JUDGES:
+        if settings:
+            raise BadRequest(f"the judge {name} has no settings; leave out {' '.join(settings)}")
         from efface.bundled.judge import EmojiJudge
 
         bundled: Judge = EmojiJudge(name)  # type: ignore[arg-type]  # one of the two
@@ -155,10 +166,40 @@ def judge_for(name: str, folder: Path | None) -> Judge:
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}? " if near else ""
         raise BadRequest(f"there is no judge called '{name}'; {hint}known: {', '.join(known)}")
-    if folder is None:
+    entry = registry.find("judges", name)
+    given = _settings_given(entry, settings)
+    if folder is not None:
+        given["folder"] = folder
+    names = {setting.name for setting in entry.settings}
+    lacking = [s.name for s in entry.settings if s.default is None and s.name not in given]
+    if given.keys() - names:
+        lacking = []  # Which is said first, with the name that was meant.
+    if "folder" in lacking:
         raise MissingInput(f"the judge {name} needs a model: give --judge-folder FOLDER")
-    built: Judge = registry.build("judges", name, folder=folder)
+    if lacking:
+        raise MissingInput(
+            f"the judge {name} needs {', '.join(lacking)}: give --judge-settings {lacking[0]}=..."
+        )
+    built: Judge = registry.build("judges", name, **given)
     return built
+
+
+def _settings_given(entry: registry.Entry, written: Sequence[str]) -> dict[str, Any]:
+    """Reads ``name=value`` as the types of an entry's settings."""
+    types = {setting.name: setting.type for setting in entry.settings}
+    read: dict[str, Callable[[str], Any]] = {"float": float, "int": int, "Path": Path}
+    given: dict[str, Any] = {}
+    for each in written:
+        name, equals, value = each.partition("=")
+        if not equals:
+            raise BadRequest(f"--judge-settings {each} is not of the form name=value")
+        try:
+            found = read.get(types.get(name, "str"), str)(value)
+        except ValueError:
+            raise BadRequest(f"{name} of {entry.name} is {types[name]}, not '{value}'") from None
+        several = types.get(name, "").startswith("tuple")
+        given[name] = (*given.get(name, ()), found) if several else found
+    return given
 
 
 def suite_of(plan: Plan, recipe: runs.Recipe) -> Suite:

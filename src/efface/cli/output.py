@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,9 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from efface.printable import printable
+
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.progress import Progress, TaskID
+    from rich.segment import Segment
 
 __all__ = ["Bar", "Output"]
 
@@ -37,6 +41,17 @@ class Bar:
         self._shown.update(self._task, completed=done, total=total, **shown)
 
 
+@dataclass(frozen=True)
+class _Printable:
+    """Shows something without the control characters that text of others may hold."""
+
+    shown: RenderableType
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self.shown, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+
 class Output:
     """Standard output holds results, standard error progress and errors.
 
@@ -59,9 +74,12 @@ class Output:
     def say(self, *lines: RenderableType) -> None:
         """Prints for people; silent for machines."""
         if not self.machine:
+            from rich.text import Text
+
             console = self._console()
             for line in lines:
-                console.print(line, soft_wrap=isinstance(line, str))
+                shown = Text(line) if isinstance(line, str) else line
+                console.print(_Printable(shown), soft_wrap=isinstance(line, str))
 
     def result(self, fields: Mapping[str, Any]) -> None:
         """Prints the JSON object for machines; silent for people."""
@@ -70,9 +88,10 @@ class Output:
 
     def error(self, kind: str, text: str) -> None:
         """Prints one line to standard error, and for machines an object to standard output."""
-        line = " ".join(text.split())
-        sys.stderr.write(f"efface: {line}\n")
-        self.result({"error": {"kind": kind, "message": line}})
+        line = printable(" ".join(text.split()))
+        with contextlib.suppress(OSError):  # of an output that is closed or full
+            sys.stderr.write(f"efface: {line}\n")
+            self.result({"error": {"kind": kind, "message": line}})
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Bar]:
@@ -92,16 +111,16 @@ class Output:
             self.say(f"{title} ...")
         rest = Column(ratio=1, no_wrap=True, overflow="ellipsis")
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(20),
             MofNCompleteColumn(),
             Remaining(),
-            TextColumn("[dim]{task.fields[figures]}", table_column=rest),
+            TextColumn("{task.fields[figures]}", style="dim", markup=False, table_column=rest),
         )
         with Progress(
             *columns, console=console, transient=True, expand=True, disable=hidden
         ) as bar:
-            yield Bar(bar, bar.add_task(title, total=None, figures=""), title)
+            yield Bar(bar, bar.add_task(printable(title), total=None, figures=""), printable(title))
 
     def _console(self) -> Console:
         from rich.console import Console

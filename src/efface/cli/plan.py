@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from efface.cli.choosing import Choosing, choose, overview
-from efface.cli.hosts import Wanted, folder_of_model, request_for
+from efface.cli.hosts import folder_of_model
 from efface.registry import stage_names
 
 if TYPE_CHECKING:
@@ -32,10 +32,7 @@ def run(arguments: list[str], output: Output) -> int:
         return overview("plan", arguments, output)
     named, *flags = arguments
     options, choice = choose(named, flags, Plan)
-    wanted = Wanted(
-        concepts=options.concept, kind=options.kind, anchor=options.anchor, keep=options.keep
-    )
-    request = request_for(options.model, wanted)
+    request = options.request()
     from efface.hosts.survey import survey
     from efface.runs.checks import check_family
 

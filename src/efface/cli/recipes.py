@@ -10,7 +10,7 @@ from typing import Any
 from efface import registry
 from efface.errors import BadRequest
 
-__all__ = ["SUFFIX", "as_flags", "read_recipe", "read_toml"]
+__all__ = ["SUFFIX", "read_recipe", "read_toml"]
 
 SUFFIX = ".toml"
 """What tells a recipe from the name of a method."""
@@ -22,11 +22,13 @@ def read_toml(path: Path, what: str = "settings file") -> dict[str, Any]:
     Raises:
         BadRequest: it is not there, or not TOML; the text calls it ``what``.
     """
+    if path.exists() and not path.is_file():
+        raise BadRequest(f"{path} is not a regular file; give a {what}")
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadRequest(f"there is no {what} {path}; check how it is spelled") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadRequest(
             f"{path} is not a TOML file: {error}; write lines like: ridge = 0.1"
         ) from None
@@ -55,20 +57,6 @@ def read_recipe(path: Path) -> tuple[str, dict[str, Any]]:
     if len(tables) == 1:
         return methods[0], settings[0]
     return "+".join(methods), dict(zip(registry.stage_names(methods), settings, strict=True))
-
-
-def as_flags(values: Mapping[str, Any]) -> list[str]:
-    """Writes TOML values as the flags they stand for, so that one parser checks both."""
-    flags: list[str] = []
-    for name, value in values.items():
-        flag = name.replace("_", "-")
-        if isinstance(value, bool):
-            flags.append(f"--{flag}" if value else f"--no-{flag}")
-        elif isinstance(value, list):
-            flags += [f"--{flag}", *map(str, value)]
-        else:
-            flags += [f"--{flag}", str(value)]
-    return flags
 
 
 def _method_of(table: Mapping[str, Any], where: str) -> str:

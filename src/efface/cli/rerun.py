@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from efface.cli import debias, runs
-from efface.cli.folder import check_free, claimed, folders_of
+from efface.cli import making, runs
+from efface.cli.folder import folders_of
 from efface.cli.hosts import host_for
 from efface.cli.shell import Shared, parse
+from efface.errors import BadRequest, EffaceError
+from efface.runs.recipe import EraseRecipe, Recipe, StagesRecipe
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -41,22 +44,20 @@ def run(arguments: list[str], output: Output) -> int:
     """Repeats a run with its settings and seed, and compares the two deltas."""
     options = parse(Rerun, arguments, prog="efface rerun", description="Repeats a run.")
     before = runs.open_run(options.source)
-    recipe = runs.recipe_of(before.folder)
-    if recipe.method != debias.METHOD:
-        recipe = _all_settings(recipe, before)
-    protected = [before.folder, *folders_of(options.model or recipe.model)]
-    if options.out is not None:
-        check_free(options.out, overwrite=options.overwrite, protected=protected)
-    pipe = host_for(options.model or recipe.model, recipe.method, output, pictures=False)
-    repeat = debias.again if recipe.method == debias.METHOD else runs.erase
-    result = repeat(pipe, recipe, output)
-    if options.out is not None:
-        with (
-            claimed(options.out, overwrite=options.overwrite, protected=protected) as folder,
-            folder.staged() as staging,
-        ):
-            result.save(staging)
-            runs.extend_record(staging, recipe)
+    recipe = _as_it_was(before)
+    model = options.model or recipe.model
+    if not model:
+        raise BadRequest(f"{options.source} does not say where its model is; give --model FOLDER")
+    with ExitStack() as opened:
+        folder = None
+        if options.out is not None:
+            reads = [before.folder, *folders_of(model)]
+            new = making.open_new_run(options.out, recipe, overwrite=options.overwrite, reads=reads)
+            folder = opened.enter_context(new)
+        pipe = host_for(model, recipe.method, output, pictures=False)
+        result = making.perform(recipe, pipe, output)
+        if folder is not None:
+            making.write_run(folder, result)
     far = distance(pipe, before.delta, result.delta)
     same = before.delta.id == result.delta.id
     agrees = same or far <= TOLERANCE
@@ -66,18 +67,34 @@ def run(arguments: list[str], output: Output) -> int:
     return 0 if agrees else 1
 
 
-def _all_settings(recipe: runs.Recipe, before: runs.Run) -> runs.Recipe:
-    """Takes every setting as it was, so that a preset that has changed since does not matter."""
-    return replace(recipe, preset=None, settings=before.record["settings"])
+def _as_it_was(before: runs.Run) -> Recipe:
+    """Reads a run's recipe, with all settings as they were, whatever presets say by now."""
+    recipe = runs.recipe_of(before.folder)
+    if not isinstance(recipe, EraseRecipe | StagesRecipe):
+        return recipe
+    try:
+        return recipe.restated(before.record["settings"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BadRequest(
+            f"{before.folder} does not hold its settings ({error}); erase again"
+        ) from error
+    except EffaceError as error:
+        raise BadRequest(f"{before.folder} cannot be repeated by this efface: {error}") from error
 
 
 def _verdict(before: Delta, after: Delta, far: float) -> str:
     if before.id == after.id:
         return "equal"
-    revised = before.provenance.revision != after.provenance.revision
-    why = (
-        f"; the method was revised since (revision {before.provenance.revision})" if revised else ""
+    old, new = before.provenance, after.provenance
+    why = f"; the method was revised since (revision {old.revision})" * (
+        old.revision != new.revision
     )
+    changed = [
+        f"{name} {old.versions[name]}, now {new.versions[name]}"
+        for name in old.versions.keys() & new.versions.keys()
+        if old.versions[name] != new.versions[name]
+    ]
+    why += f"; made with {', '.join(sorted(changed))}" if changed else ""
     return f"{'close' if far <= TOLERANCE else 'different'}, relative distance {far:.2e}{why}"
 
 

@@ -1,4 +1,4 @@
-"""What a run folder holds, how it is filled, and how it is read back."""
+"""What a run folder holds, and how it is read back."""
 
 from __future__ import annotations
 
@@ -9,17 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from efface.concepts import ErasureRequest, described, request_from
 from efface.errors import BadDelta, BadRequest
 from efface.files import read_json_object, write_atomically
+from efface.runs.recipe import Recipe, recipe_from
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from efface.cli.output import Output
-    from efface.contracts import Monitor
     from efface.deltas.delta import Delta
-    from efface.deltas.results import ErasureResult
 
 __all__ = [
     "DELTA",
@@ -27,8 +22,6 @@ __all__ = [
     "REPORTS",
     "Recipe",
     "Run",
-    "erase",
-    "extend_record",
     "folder_of",
     "open_run",
     "other_facts",
@@ -36,7 +29,6 @@ __all__ = [
     "read_delta",
     "recipe_of",
     "record_reports",
-    "same_recipe",
     "without_gate",
 ]
 
@@ -44,19 +36,6 @@ DELTA = "delta.safetensors"
 RECORD = "run.json"
 REPORTS = "reports"
 """Under this name run.json has the hashes of what was written when the run was measured."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """Everything that decides a delta."""
-
-    model: str
-    method: str
-    preset: str | None
-    settings: Mapping[str, Any]
-    """Those that were given; the rest are the preset's or the class's."""
-    seed: int
-    request: ErasureRequest
 
 
 @dataclass(frozen=True)
@@ -68,55 +47,9 @@ class Run:
     delta: Delta
 
 
-def erase(
-    pipe: Any,
-    recipe: Recipe,
-    output: Output,
-    *,
-    watch: Callable[[Monitor], Monitor] | None = None,
-    **places: Any,
-) -> ErasureResult:
-    """Runs the method behind a progress bar.
-
-    Args:
-        pipe: the model.
-        recipe: everything that decides the delta.
-        output: where progress is shown.
-        watch: wraps the bar's monitor, to look on at every step.
-        **places: ``cache``, ``checkpoint`` and ``resume`` of `efface.erase`.
-    """
-    import efface
-    from efface.progress import watching
-
-    with (
-        output.progress(f"erasing with {recipe.method}") as bar,
-        watching(bar.before),
-    ):
-        return efface.erase(
-            pipe,
-            recipe.request,
-            method=recipe.method,
-            preset=recipe.preset,
-            seed=recipe.seed,
-            monitor=bar if watch is None else watch(bar),
-            **places,
-            **recipe.settings,
-        )
-
-
 def without_gate(delta: Delta) -> str:
     """Says what becomes of a delta's gate in files that hold weights alone, if it has one."""
     return "" if delta.gate is None else "; the gate is dropped: it acts on every prompt"
-
-
-def extend_record(folder: Path, recipe: Recipe) -> dict[str, Any]:
-    """Adds to run.json what a rerun needs and the hash of the delta file."""
-    record = _read_record(folder)
-    record["recipe"] = {**asdict(recipe), "request": described(recipe.request)}
-    record["sha256"] = {DELTA: hashlib.sha256((folder / DELTA).read_bytes()).hexdigest()}
-    text = json.dumps(record, indent=2, default=str) + "\n"
-    (folder / RECORD).write_text(text, encoding="utf-8")
-    return record
 
 
 def record_reports(folder: Path, names: Sequence[str]) -> None:
@@ -139,14 +72,17 @@ def other_reports(run: Run) -> tuple[str, ...]:
 def other_facts(run: Run) -> tuple[str, ...]:
     """Says where run.json tells something else of the delta than the delta itself."""
     made = json.loads(json.dumps(asdict(run.delta.provenance), default=str))
-    found = [
-        f"{name} is {_short(run.record[name])} in {RECORD} and {_short(value)} in the delta"
-        for name, value in made.items()
-        if name in run.record and run.record[name] != value
-    ]
     recipe = run.record.get("recipe")
+    recipe = recipe if isinstance(recipe, dict) else {}
+    noted = made.pop("recipe") if "kind" in recipe else {}
+    found = [
+        f"{name} is {_short(record[name])} in {RECORD} and {_short(value)} in the delta"
+        for record, values in ((run.record, made), (recipe, noted))
+        for name, value in values.items()
+        if name in record and record[name] != value
+    ]
     told, own = (
-        _erased(recipe.get("request") if isinstance(recipe, dict) else None),
+        _erased(recipe.get("request")),
         _erased(made["request"]),
     )
     if told and own and told != own:
@@ -177,28 +113,34 @@ def open_run(source: Path) -> Run:
         BadRequest: there is no run there.
         BadDelta: the delta is broken, or is not the one that run.json names.
     """
+    from efface.deltas.delta import Delta
+
     folder = folder_of(source)
     record = _read_record(folder)
-    delta = read_delta(folder)
-    hashes = record.get("sha256", {})
-    expected = hashes.get(DELTA) if isinstance(hashes, dict) else str(hashes)
+    delta = Delta.load(folder)
+    hashes = record.get("sha256") or {DELTA: ""}
+    expected = str(hashes.get(DELTA, "")) if isinstance(hashes, dict) else str(hashes)
     found = hashlib.sha256((folder / DELTA).read_bytes()).hexdigest()
-    if expected is not None and expected != found:
+    if record.get("delta", delta.id) != delta.id or expected not in ("", found):
         raise BadDelta(
-            f"{folder / DELTA} is not the file that {RECORD} names (sha256 {found[:12]}, expected "
-            f"{expected[:12]}); it was replaced or a run was interrupted: erase again"
+            f"{folder / DELTA} is not the file that {RECORD} names (delta {delta.id}, sha256 "
+            f"{found[:12]}; expected {record.get('delta')}, {expected[:12] or 'any'}); it was "
+            "replaced or a run was interrupted: erase again"
         )
     return Run(folder, record, delta)
 
 
 def read_delta(source: Path) -> Delta:
-    """Reads a delta from a run folder or a file.
+    """Reads a delta from a run, or from a file that lies beside no record.
 
     Raises:
-        BadDelta: it is missing, corrupted or from a newer version.
+        BadDelta: it is missing, corrupted, from a newer version, or not that of its run.
     """
     from efface.deltas.delta import Delta
 
+    folder = source.parent if source.name in (DELTA, RECORD) else source
+    if (folder / RECORD).is_file() and (folder / DELTA).is_file():
+        return open_run(folder).delta
     return Delta.load(source)
 
 
@@ -210,24 +152,12 @@ def recipe_of(source: Path) -> Recipe:
     """
     record = _read_record(folder_of(source))
     try:
-        fields = dict(record["recipe"])
-        return Recipe(**{**fields, "request": request_from(fields["request"])})
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        return recipe_from(record)
+    except (AttributeError, KeyError, TypeError, ValueError, BadRequest) as error:
         raise BadRequest(
             f"{source} does not say how to repeat the run ({error}); it needs the recipe that "
             "efface erase writes"
         ) from error
-
-
-def same_recipe(first: Recipe, second: Recipe) -> bool:
-    """Says whether two recipes are written alike, and so give the same delta."""
-    written = [
-        json.dumps(
-            {**asdict(each), "request": described(each.request)}, default=str, sort_keys=True
-        )
-        for each in (first, second)
-    ]
-    return written[0] == written[1]
 
 
 def folder_of(source: Path) -> Path:

@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, TypeAlias, TypeVar
 
 import tyro
@@ -50,6 +51,9 @@ def guarded(verb: Verb, arguments: list[str]) -> int:
         return _failed(output, type(error).__name__, str(error), MEASURED_FAILURE)
     except EffaceError as error:
         return _failed(output, type(error).__name__, str(error), BAD_INPUT)
+    except UnicodeEncodeError as error:
+        what = f"{error.object[error.start : error.end]!a} is no text that can be written"
+        return _failed(output, "BadRequest", f"{what}; give names and paths in UTF-8", BAD_INPUT)
     except OSError as error:
         return _failed(output, "FileTrouble", _file_trouble(error), BAD_INPUT)
 
@@ -64,17 +68,34 @@ def parse(options: type[T], arguments: Sequence[str], *, prog: str, description:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(
+            found = tyro.cli(
                 options,
                 args=arguments,
                 prog=prog,
                 description=description,
                 config=(tyro.conf.OmitArgPrefixes,),
             )
+        _check_common(found, arguments)
+        return found
     except SystemExit as stop:
         if stop.code in (0, None):
             raise
     raise BadRequest(f"{_one_line(complaint.getvalue())}; see {prog} --help")
+
+
+def _check_common(options: Any, arguments: Sequence[str]) -> None:
+    """Refuses values that no verb can use: empty paths, and seeds that no generator takes.
+
+    Raises:
+        BadRequest: one of them.
+    """
+    dots = any(Path(given.rpartition("=")[2] or "/") == Path() for given in arguments)
+    for name, value in vars(options).items():
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, Path) and value == Path() and not dots:
+            raise BadRequest(f"{flag} is empty; name a file or a folder")
+        if name == "seed" and not -(2**63) <= value < 2**63:
+            raise BadRequest(f"--seed is {value}; give a whole number of at most 63 bits")
 
 
 def _failed(output: Output, kind: str, text: str, code: int) -> int:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from efface.cli import runs
-from efface.cli.folder import claimed, folders_of
+from efface.cli import making, runs
 from efface.cli.hosts import load_host
 from efface.cli.shell import Shared, parse
+from efface.runs.recipe import TransferRecipe
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
 
-__all__ = ["Transfer", "run"]
+__all__ = ["Transfer", "recipe_for", "run"]
+
+ABOUT = "Lets a run's delta act on a fine-tune of its base, as it is."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,36 +35,30 @@ class Transfer(Shared):
     """Replace the run that the folder holds."""
 
 
+def recipe_for(options: Transfer) -> TransferRecipe:
+    """Writes down what is carried over, and to which model."""
+    before = runs.open_run(options.source)
+    return TransferRecipe(
+        model=options.model,
+        request=runs.recipe_of(before.folder).request,
+        method=before.delta.provenance.method,
+        run=str(before.folder),
+        delta=before.delta.id,
+    )
+
+
 def run(arguments: list[str], output: Output) -> int:
     """Writes a run whose delta fits another model of the same layout; nothing is trained."""
-    about = "Lets a run's delta act on a fine-tune of its base, as it is."
-    options = parse(Transfer, arguments, prog="efface transfer", description=about)
-    before = runs.open_run(options.source)
-    recipe = runs.recipe_of(before.folder)
-    from efface.deltas.recording import peak_bytes
-    from efface.deltas.results import ErasureResult
-    from efface.runs.checks import inspect
-    from efface.runs.transfer import distance, transferred
-
-    protected = [before.folder, *folders_of(options.model)]
-    with claimed(options.out, overwrite=options.overwrite, protected=protected) as folder:
-        pipe = load_host(options.model, output)
-        began = time.perf_counter()
-        delta = transferred(before.delta, pipe)
-        far = distance(before.delta, pipe)
-        result = ErasureResult(
-            delta=delta,
-            seconds=time.perf_counter() - began,
-            peak_bytes=peak_bytes(pipe),
-            diagnostics=inspect(pipe, delta, recipe.request),
-        )
-        with folder.staged() as staging:
-            result.save(staging)
-            runs.extend_record(staging, replace(recipe, model=options.model))
-    base = before.delta.provenance.base_model
+    options = parse(Transfer, arguments, prog="efface transfer", description=ABOUT)
+    recipe = recipe_for(options)
+    with making.open_new_run(options.out, recipe, overwrite=options.overwrite) as folder:
+        result = making.perform(recipe, load_host(options.model, output), output)
+        making.write_run(folder, result)
+    far = result.diagnostics["base_distance"]
     output.say(
-        f"the weights that it changes are up to {far:.0%} from those of {base}",
+        f"the weights that it changes are up to {far:.0%} from those of "
+        f"{result.diagnostics['carried_from']}",
         f"wrote {options.out}; measure it with: efface evaluate {options.out}",
     )
-    output.result({"run": str(options.out), "delta": delta.id, "base_distance": far})
+    output.result({"run": str(options.out), "delta": result.delta.id, "base_distance": far})
     return 0

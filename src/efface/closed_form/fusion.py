@@ -47,15 +47,15 @@ def fused(
     system = sum(own, ridge * torch.eye(dim, dtype=torch.float64) + keep * _gram(kept))
     assert isinstance(system, Tensor)
     factor = factored(system, ridge)
-    found: dict[str, Patch] = {}
+    edits: dict[str, Patch] = {}
     for key, patch in patches.items():
         if not isinstance(patch, LowRankPatch) or len(patch.down) % len(own):
             raise BadDelta(f"{key} does not hold one low-rank layer of each of {len(own)} concepts")
         parts = patch.down.double().split(len(patch.down) // len(own))
         seen = torch.cat([part @ gram for part, gram in zip(parts, own, strict=True)])
         down = torch.cholesky_solve(seen.T, factor).T
-        found[key] = LowRankPatch(up=scale * patch.up, down=down.to(patch.down.dtype))
-    return found
+        edits[key] = LowRankPatch(up=scale * patch.up, down=down.to(patch.down.dtype))
+    return edits
 
 
 def _gram(rows: Float[Tensor, "prompts tokens dim"]) -> Float[Tensor, "dim dim"]:

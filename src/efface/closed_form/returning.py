@@ -82,7 +82,7 @@ def cost_to_regenerate(
     """Measures how long an embedding must be to bring a concept back, in lengths of the original.
 
     The shortest x with ``|F P x - F e|`` at most `CLOSE` times ``|F t - F e|``, divided by ``|e|``.
-    Near 1 without an edit. Where no x is close enough, the length of the closest one found.
+    Near 1 without an edit. Where no x is close enough, the length of the closest one.
     """
     allowed = CLOSE * ((targets - rows) @ problem.factor.T).norm(dim=1)
     aim = problem.aims(rows)
@@ -95,8 +95,8 @@ def cost_to_regenerate(
         error = (penalty * aim / (problem.values**2 + penalty)).norm(dim=1)
         low = torch.where(error <= allowed, middle, low)
         high = torch.where(error <= allowed, high, middle)
-    found = problem.values * aim / (problem.values**2 + low.exp()[:, None])
-    cost: Tensor = found.norm(dim=1) / rows.norm(dim=1).clamp(min=1e-300)
+    shortest = problem.values * aim / (problem.values**2 + low.exp()[:, None])
+    cost: Tensor = shortest.norm(dim=1) / rows.norm(dim=1).clamp(min=1e-300)
     return cost
 
 
@@ -115,7 +115,9 @@ def costs_to_regenerate(
         name: float(cost_to_regenerate(problem, pairs.sources, pairs.targets).min())
         for name, pairs in named.items()
     }
-    told = {"embedding_cost": min(each.values())}
+    costs = {"embedding_cost": min(each.values())}
     if len(each) > 1:
-        told |= {f"embedding_cost_of_{name.replace(' ', '_')}": cost for name, cost in each.items()}
-    return told
+        costs |= {
+            f"embedding_cost_of_{name.replace(' ', '_')}": cost for name, cost in each.items()
+        }
+    return costs

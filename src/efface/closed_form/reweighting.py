@@ -131,8 +131,8 @@ def balanced_edit(
     each = torch.full((len(kept.rows),), kept.weight, dtype=torch.float64)
     for number in range(rounds.count + 1):
         weights = aimed.weights * moving[erased.prompts]
-        held = _shared(each, holding[kept.prompts])
-        gram = kept.rows.T @ (held[:, None] * kept.rows)
+        kept_weights = _shared(each, holding[kept.prompts])
+        gram = kept.rows.T @ (kept_weights[:, None] * kept.rows)
         pairs = TokenPairs(aimed.sources, aimed.targets, weights)
         solution = ridge_edit(pairs, gram, ridge=ridge, free=free)
         if number < rounds.count:
@@ -145,8 +145,8 @@ def balanced_edit(
     return solution
 
 
-def _step(wanted: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-    return wanted.clamp(-LARGEST_STEP, LARGEST_STEP).exp()
+def _step(logarithms: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
+    return logarithms.clamp(-LARGEST_STEP, LARGEST_STEP).exp()
 
 
 def _shared(weights: Float[Tensor, " n"], factors: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

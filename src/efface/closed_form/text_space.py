@@ -176,9 +176,10 @@ def ridge_edit(
     """
     wide = pairs.sources.to(torch.float64)
     sources = wide if free is None else wide @ free  # (n, rank)
-    held = kept if free is None else free.T @ kept @ free
+    kept_gram = kept if free is None else free.T @ kept @ free
     weighted = pairs.weights.to(torch.float64)[:, None] * sources
-    system = ridge * torch.eye(sources.shape[1], dtype=torch.float64) + sources.T @ weighted + held
+    identity = torch.eye(sources.shape[1], dtype=torch.float64)
+    system = ridge * identity + sources.T @ weighted + kept_gram
     factor = factored(system, ridge)
     right = torch.cholesky_solve(sources.T, factor).T  # (n, rank): C G^-1
     conditioning = conditioned(system, factor, sources, right, ridge)

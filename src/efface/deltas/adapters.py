@@ -18,6 +18,7 @@ from efface.deltas.patches import LowRankPatch, Patch
 from efface.errors import BadModel
 from efface.hosts.components import canonical, component
 from efface.hosts.roles import members
+from efface.hosts.states import refuse_compiled
 from efface.randomness import evaluating
 
 __all__ = ["Adapters", "LowRankLayer", "adapting", "attached", "layer_behind"]
@@ -211,7 +212,10 @@ class _Scaled(LowRankLayer):
 @contextmanager
 def adapting(model: Any, adapters: Adapters) -> Iterator[Adapters]:
     """Lets the body train adapters; the network itself asks for no gradient and stays as it was."""
-    networks = {component(model, key.partition("/")[0]) for key in adapters.parameters}
+    names = {key.partition("/")[0] for key in adapters.parameters}
+    networks = {component(model, name) for name in names}
+    for network in networks:
+        refuse_compiled(network, ", ".join(names))
     every = [weight for network in networks for weight in network.parameters()]
     wanted = [weight.requires_grad for weight in every]
     try:

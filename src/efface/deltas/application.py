@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,10 @@ from torch import Tensor, nn
 
 from efface.deltas.gates import attach_gated, gates_shut
 from efface.deltas.provenance import SKETCH_TOLERANCE, sketch, sketch_deviation
+from efface.deltas.whole import one_at_a_time, uninterrupted, write
 from efface.errors import BadDelta
 from efface.hosts.components import components, find
+from efface.hosts.states import check_editable
 
 if TYPE_CHECKING:
     from efface.deltas.delta import Delta
@@ -47,6 +50,8 @@ class AppliedDelta:
     merged: bool = False
     handles: tuple[Any, ...] = ()
     """Hooks of gated layers, which stand beside the weights."""
+    thread: threading.Thread = field(default_factory=threading.current_thread)
+    """Where it was applied."""
 
     def ids(self) -> set[str]:
         """Lists the delta's own id and those of its parts."""
@@ -58,6 +63,10 @@ class AppliedDelta:
         Raises:
             BadDelta: a delta applied later is still in force.
         """
+        with one_at_a_time():
+            self._revert()
+
+    def _revert(self) -> None:
         applied = applied_to(self.model)
         if self not in applied:
             return
@@ -66,9 +75,7 @@ class AppliedDelta:
                 f"delta {self.delta.id} cannot be reverted before those applied after it: "
                 f"revert {', '.join(reversed(later))} first"
             )
-        with torch.no_grad():
-            for key, value in self.saved.items():
-                find(self.model, key)[key].copy_(value)
+        write({key: find(self.model, key)[key] for key in self.saved}, self.saved)
         for handle in self.handles:
             handle.remove()
         _unmark(self)
@@ -111,8 +118,9 @@ def unedited(model: Any) -> Iterator[None]:
         with gates_shut():
             yield
     finally:
-        for key, parameter in touched.items():
-            parameter.data = held[key]
+        with uninterrupted():
+            for key, parameter in touched.items():
+                parameter.data = held[key]
 
 
 def parents_of(model: Any) -> tuple[str, ...]:
@@ -122,17 +130,43 @@ def parents_of(model: Any) -> tuple[str, ...]:
 
 def apply(delta: Delta, model: Any, *, scale: float = 1.0) -> AppliedDelta:
     """Puts a delta in force; see `Delta.apply`."""
+    with one_at_a_time():
+        _check_states(delta, model)
+        _check_thread(delta, model)
+        return _apply(delta, model, scale)
+
+
+def _apply(delta: Delta, model: Any, scale: float) -> AppliedDelta:
     always, handles = _ungated(delta), list[Any]()
     if delta.gate is not None:
         references(delta, model)
     values, targets = _new_values(always, model, scale), _targets(always, model)
     saved = {key: targets[key].detach().to("cpu", copy=True) for key in values}
+    write(targets, values)
     if delta.gate is not None:
-        handles = attach_gated(model, delta.patches, delta.gate, scale)
+        try:
+            handles = attach_gated(model, delta.patches, delta.gate, scale)
+        except BaseException:
+            write(targets, saved)
+            raise
     record = AppliedDelta(delta, scale, model, saved, _next_order(model), handles=tuple(handles))
-    _write(targets, values)
     _mark(record)
     return record
+
+
+def _check_states(delta: Delta, model: Any) -> None:
+    check_editable(model, {key.partition("/")[0] for key in delta.keys})
+
+
+def _check_thread(delta: Delta, model: Any) -> None:
+    here = threading.current_thread()
+    for record in applied_to(model):
+        if not record.merged and record.thread is not here and record.thread.is_alive():
+            raise BadDelta(
+                f"delta {record.delta.id} is in force on this model in the thread "
+                f"{record.thread.name}, and applying delta {delta.id} in {here.name} would change "
+                "what that one draws; revert it first, or give each thread a pipeline of its own"
+            )
 
 
 def _ungated(delta: Delta) -> Delta:
@@ -144,13 +178,19 @@ def _ungated(delta: Delta) -> Delta:
 
 def merge_into(delta: Delta, model: Any, *, scale: float = 1.0) -> None:
     """Changes a model for good; see `Delta.merge_into`."""
+    with one_at_a_time():
+        _check_states(delta, model)
+        _merge(delta, model, scale)
+
+
+def _merge(delta: Delta, model: Any, scale: float) -> None:
     if held := [record.delta.id for record in applied_to(model) if not record.merged]:
         raise BadDelta(
             f"delta {', '.join(held)} is applied and its revert would undo a merge; "
             "revert it first, or compose the deltas and merge the result"
         )
     values = _new_values(delta, model, scale)
-    _write(_targets(delta, model), values)
+    write(_targets(delta, model), values)
     nothing = dict.fromkeys(values, torch.empty(0))
     _mark(AppliedDelta(delta, scale, model, nothing, _next_order(model), merged=True))
 
@@ -184,12 +224,6 @@ def _new_values(delta: Delta, model: Any, scale: float) -> dict[str, Tensor]:
 
 def _targets(delta: Delta, model: Any) -> dict[str, nn.Parameter]:
     return {name: found for key in delta.keys for name, found in find(model, key).items()}
-
-
-def _write(targets: dict[str, nn.Parameter], values: dict[str, Tensor]) -> None:
-    with torch.no_grad():
-        for key, value in values.items():
-            targets[key].copy_(value)
 
 
 def _working(tensor: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -240,7 +274,7 @@ def _check_base(delta: Delta, key: str, reference: Float[Tensor, "*shape"]) -> N
     if expected is None:
         raise BadDelta(f"delta {delta.id} has no sketch of {key}, which it changes; make it again")
     deviation = sketch_deviation(sketch(reference), expected)
-    if deviation > SKETCH_TOLERANCE:
+    if not deviation <= SKETCH_TOLERANCE:
         raise BadDelta(
             f"delta {delta.id} was made for {delta.provenance.base_model} and {key} of this model "
             f"differs from it by {deviation:.1%} (up to {SKETCH_TOLERANCE:.0%} is the same model); "

@@ -175,11 +175,13 @@ def _provenance(ordered: Sequence[Delta], factor_of: Mapping[str, float]) -> Pro
         ordered[0].provenance,
         method="compose",
         revision=1,
-        preset=None,
         settings={"scales": {delta.id: factor_of[delta.id] for delta in ordered}},
-        settings_given=(),
+        recipe={},
         request=_joined([delta.provenance.request for delta in ordered]),
         base_sketch=sketches,
+        base_prints=next(
+            (one.provenance.base_prints for one in ordered if one.provenance.base_prints), {}
+        ),
         parents=tuple(sorted(parents.difference(parts))),
         parts=parts,
     )

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -149,7 +148,7 @@ def _check_base(delta: Delta, key: str, place: StoredTensor) -> None:
     if expected is None:
         raise BadDelta(f"delta {delta.id} has no sketch of {key}, which it changes; make it again")
     deviation = sketch_deviation(sketch(place.mapped()), expected)
-    if deviation > SKETCH_TOLERANCE:
+    if not deviation <= SKETCH_TOLERANCE:
         raise BadDelta(
             f"delta {delta.id} was made for {delta.provenance.base_model} and {key} in "
             f"{place.file} differs from it by {deviation:.1%} (up to {SKETCH_TOLERANCE:.0%} is the "
@@ -158,9 +157,39 @@ def _check_base(delta: Delta, key: str, place: StoredTensor) -> None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if name not in _SKIPPED_FOLDERS)
-        yield from (Path(place) / name for name in sorted(names))
+    """Lists what a copy takes; links are followed inside the folder and a download's own store.
+
+    Raises:
+        BadModel: a link leads elsewhere, nowhere or in a circle, or something is not a file.
+    """
+    allowed = [folder.resolve()]
+    if folder.absolute().parent.name == "snapshots":  # The hub's cache keeps files beside these.
+        allowed.append(folder.absolute().parents[1].resolve() / "blobs")
+    yield from _walked(folder, allowed, (folder.resolve(),))
+
+
+def _walked(place: Path, allowed: Sequence[Path], above: tuple[Path, ...]) -> Iterator[Path]:
+    for file in sorted(place.iterdir()):
+        try:
+            real = file.resolve(strict=True)
+        except (OSError, RuntimeError) as error:
+            raise BadModel(
+                f"{file} is a link that leads nowhere or in a circle ({error}); remove it"
+            ) from error
+        if not any(each in (real, *real.parents) for each in allowed):
+            raise BadModel(
+                f"{file} is a link out of the model's folder, to {real}, which a copy would "
+                "publish; put the file itself there, or remove the link"
+            )
+        if file.is_dir():
+            if real in above:
+                raise BadModel(f"{file} is a link to a folder that holds it; remove it")
+            if file.name not in _SKIPPED_FOLDERS:
+                yield from _walked(file, allowed, (*above, real))
+        elif file.is_file():
+            yield file
+        else:
+            raise BadModel(f"{file} is a pipe, a socket or a device and not a file; remove it")
 
 
 def _holds_weights(file: Path) -> bool:

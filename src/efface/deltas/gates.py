@@ -17,6 +17,7 @@ from efface.deltas.adapters import LowRankLayer, attach, layer_behind
 from efface.deltas.patches import LowRankPatch, Patch
 from efface.errors import BadDelta
 from efface.hosts.components import component
+from efface.hosts.states import refuse_compiled
 
 __all__ = [
     "Gate",
@@ -68,10 +69,30 @@ class PromptGate:
         return len(self.floor)
 
     def likeness(self, rows: Float[Tensor, "n tokens dim"]) -> Float[Tensor, "n membranes"]:
-        """Measures how alike prompts are to what each membrane erases, at most 1."""
+        """Measures how alike prompts are to what each membrane erases, at most 1.
+
+        Longer prompts come as several windows of the encoder's length, each of which may be alike;
+        of shorter ones, and of a last part, the rows that are there are compared.
+
+        Raises:
+            BadDelta: the rows are of another encoder, of another width.
+        """
+        dim = len(self.center)
+        if rows.shape[-1] != dim:
+            raise BadDelta(
+                f"the gate reads rows of {dim} values and this pipeline's prompts have rows of "
+                f"{rows.shape[-1]}; the delta is for another model"
+            )
         wide = rows.to(self.prompts)
-        flat = functional.normalize(wide.flatten(1), dim=1)
-        found = _by_owner(flat @ self.prompts.T, self.prompt_owner, self.membranes)
+        alike = []
+        for window in wide.split(self.prompts.shape[1] // dim, dim=1):
+            flat = functional.normalize(window.flatten(1), dim=1)
+            there = self.prompts[:, : flat.shape[1]]
+            if there.shape != self.prompts.shape:
+                there = functional.normalize(there, dim=1)
+            alike.append(flat @ there.T)
+        nearest = torch.stack(alike).amax(dim=0)
+        found = _by_owner(nearest, self.prompt_owner, self.membranes)
         if len(self.words):
             unit = functional.normalize(wide - self.center, dim=2)
             there = ((unit @ self.words.T).amax(dim=1) > self.word_floor).to(wide)
@@ -205,6 +226,7 @@ def attach_gated(model: Any, patches: Mapping[str, Patch], gate: Gate, scale: fl
         BadDelta: a patch is not of low rank, or does not hold the same rank for every membrane.
     """
     (part,) = {key.partition("/")[0] for key in patches}
+    refuse_compiled(model, part)
     network = component(model, part)
     layers: dict[nn.Module, LowRankLayer] = {}
     for key, patch in patches.items():

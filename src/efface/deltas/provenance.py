@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, TypeAlias
 
 import torch
@@ -41,9 +41,8 @@ class Provenance:
     method: str
     revision: int
     settings: Mapping[str, Any]
-    settings_given: tuple[str, ...] = ()
-    """Those settings that the user set; the rest are defaults or a preset."""
-    preset: str | None = None
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """How it came about, as far as that is not said beside it; see `efface.runs.recipe`."""
     request: Mapping[str, Any]
     seed: int
     base_model: str
@@ -56,6 +55,8 @@ class Provenance:
     """Deltas that were applied while this one was made."""
     parts: tuple[str, ...] = ()
     """Deltas that this one was composed of."""
+    base_prints: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """A print of every network of the base, see `efface.deltas.base_prints`; {}: not taken."""
     made_on: str = ""
     """The model that it was made on, if it was then transferred to another one."""
 
@@ -68,8 +69,11 @@ def sketch(tensor: Float[Tensor, "*shape"]) -> tuple[float, ...]:
 
 
 def sketch_deviation(found: tuple[float, ...], expected: tuple[float, ...]) -> float:
-    """Measures the relative distance of two sketches; infinite when their lengths differ."""
-    if len(found) != len(expected):
+    """Measures the relative distance of two sketches.
+
+    Infinite when their lengths differ or a value is not finite: nothing is known of such a base.
+    """
+    if len(found) != len(expected) or not all(map(math.isfinite, (*found, *expected))):
         return float("inf")
     distance = math.dist(found, expected)
     size = math.hypot(*expected)
@@ -84,14 +88,23 @@ def base_sketch(
 
 
 def provenance_to_json(provenance: Provenance) -> str:
-    """Writes provenance as JSON text."""
-    return json.dumps(asdict(provenance), sort_keys=True, default=str)
+    """Writes provenance as JSON text, without the prints, which older versions do not read."""
+    fields = asdict(provenance)
+    del fields["base_prints"]
+    return json.dumps(fields, sort_keys=True, default=str)
 
 
-def provenance_from_json(text: str) -> Provenance:
-    """Reads what `provenance_to_json` wrote; lists become tuples again."""
+def provenance_from_json(text: str, prints: str = "{}") -> Provenance:
+    """Reads what `provenance_to_json` wrote, and the prints; lists become tuples again."""
     fields: dict[str, Any] = parse_json(text, "the provenance")
-    for name in ("settings_given", "parents", "parts"):
+    if "settings_given" in fields:  # written before there were recipes
+        given = {name: fields["settings"].get(name) for name in fields.pop("settings_given")}
+        fields["recipe"] = {"preset": fields.pop("preset", None), "settings": given}
+    for name in ("parents", "parts"):
         fields[name] = tuple(fields[name])
     fields["base_sketch"] = {key: tuple(values) for key, values in fields["base_sketch"].items()}
+    fields["base_prints"] = {
+        name: tuple(float(value) for value in values)
+        for name, values in parse_json(prints, "the prints of the base").items()
+    }
     return Provenance(**fields)

@@ -15,6 +15,7 @@ import torch
 from efface.concepts import ErasureRequest, described
 from efface.contracts import Method, Monitor
 from efface.deltas.application import parents_of
+from efface.deltas.base_prints import base_prints
 from efface.deltas.delta import Delta
 from efface.deltas.patches import Patch
 from efface.deltas.provenance import Provenance, base_sketch
@@ -22,7 +23,7 @@ from efface.deltas.results import ErasureResult
 from efface.hosts.components import components
 from efface.randomness import environment
 
-__all__ = ["Recording", "model_name"]
+__all__ = ["Recording", "model_name", "model_place", "peak_bytes", "wrapped"]
 
 
 class Recording:
@@ -70,7 +71,8 @@ class Recording:
             seed=self._seed,
             base_model=model_name(self._model),
             base_sketch=base_sketch(self._model, tuple(patches)),
-            versions=ran.versions,
+            base_prints=base_prints(self._model),
+            versions={**ran.versions, "threads": str(torch.get_num_threads())},
             commit=ran.commit,
             dirty=ran.dirty,
             parents=parents_of(self._model),
@@ -85,9 +87,14 @@ class Recording:
         )
 
 
+def model_place(model: Any) -> str:
+    """Says where a model was loaded from: a name, a folder or a hub id; empty if nobody knows."""
+    return str(getattr(getattr(model, "config", None), "_name_or_path", "") or "")
+
+
 def model_name(model: Any) -> str:
     """Names the base: the hub id it was loaded from, or the name of its folder."""
-    given = str(getattr(getattr(model, "config", None), "_name_or_path", "") or "")
+    given = model_place(model)
     if not given:
         return type(model).__name__
     return Path(given).resolve().name if Path(given).exists() else given
@@ -105,3 +112,16 @@ def peak_bytes(model: Any) -> int:
         return torch.cuda.max_memory_allocated()
     largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return largest if sys.platform == "darwin" else largest * 1024
+
+
+def wrapped(model: Any, delta: Delta, *, since: float) -> ErasureResult:
+    """Wraps up a delta that nothing was solved or trained for.
+
+    Args:
+        model: what it is for.
+        delta: the change.
+        since: `time.perf_counter` when work on it began.
+    """
+    return ErasureResult(
+        delta=delta, seconds=time.perf_counter() - since, peak_bytes=peak_bytes(model)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,9 +14,10 @@ from efface.deltas.storage import FILE_NAME
 from efface.errors import BadDelta
 from efface.files import parse_json, read_json_object, write_atomically
 
-__all__ = ["CURVES", "ErasureResult", "read_curves"]
+__all__ = ["CURVES", "RECORD", "ErasureResult", "read_curves"]
 
 CURVES = "curves.jsonl"
+RECORD = "run.json"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,6 +32,8 @@ class ErasureResult:
     """Most memory in use at one time: of the GPU if the model is there, else of this process."""
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     """Conditioning of the solve and what the no-op and collapse detectors measured."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """What repeats it, as plain values; see `efface.runs.recipe`."""
 
     def save(self, folder: Path | str) -> None:
         """Writes ``delta.safetensors``, ``run.json`` and ``curves.jsonl``, each in one step.
@@ -41,7 +45,8 @@ class ErasureResult:
         lines = [json.dumps({"step": step} | row) for step, row in enumerate(self._rows())]
         self.delta.save(folder / FILE_NAME)
         write_atomically(folder / CURVES, "".join(line + "\n" for line in lines).encode())
-        write_atomically(folder / "run.json", self._run_json().encode())
+        written = hashlib.sha256((folder / FILE_NAME).read_bytes()).hexdigest()
+        write_atomically(folder / RECORD, self._run_json(written).encode())
 
     def _rows(self) -> list[dict[str, float]]:
         """Gives the figures of each step; those of a stage with fewer steps end before others."""
@@ -51,14 +56,17 @@ class ErasureResult:
             for step in range(count)
         ]
 
-    def _run_json(self) -> str:
-        run = {
+    def _run_json(self, sha256: str) -> str:
+        run: dict[str, Any] = {
             "delta": self.delta.id,
             "seconds": self.seconds,
             "peak_bytes": self.peak_bytes,
             "diagnostics": dict(self.diagnostics),
         }
-        return json.dumps(run | asdict(self.delta.provenance), indent=2, default=str) + "\n"
+        run |= asdict(self.delta.provenance) | {"sha256": {FILE_NAME: sha256}}
+        if self.recipe:
+            run["recipe"] = dict(self.recipe)
+        return json.dumps(run, indent=2, default=str) + "\n"
 
     @classmethod
     def load(cls, folder: Path | str) -> ErasureResult:
@@ -70,7 +78,7 @@ class ErasureResult:
         folder = Path(folder)
         delta = Delta.load(folder)
         try:
-            run = read_json_object(folder / "run.json")
+            run = read_json_object(folder / RECORD)
             figures = {name: run[name] for name in ("seconds", "peak_bytes", "diagnostics")}
         except (OSError, ValueError, KeyError) as error:
             raise _incomplete(folder, error) from error
@@ -80,6 +88,7 @@ class ErasureResult:
             delta=delta,
             curves=read_curves(folder),
             **figures,
+            recipe=run.get("recipe", {}),
         )
 
 

@@ -39,6 +39,8 @@ def save(delta: Delta, path: Path) -> None:
         "kinds": json.dumps(delta.kinds(), sort_keys=True),
         "provenance": provenance_to_json(delta.provenance),
     }
+    if prints := delta.provenance.base_prints:
+        header["base_prints"] = json.dumps(prints, sort_keys=True)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in delta.tensors().items()}
     write_atomically(path, serialise(_unshared(tensors), metadata=header))
 
@@ -74,7 +76,7 @@ def load(path: Path, kind: type[Delta]) -> Delta:
         every = {key: _patch(key, kind, tensors) for key, kind in kinds.items()}
         delta = kind(
             patches={key: patch for key, patch in every.items() if not key.startswith(UNGATED)},
-            provenance=provenance_from_json(header["provenance"]),
+            provenance=provenance_from_json(header["provenance"], header.get("base_prints", "{}")),
             gate=read_gate(tensors),
             ungated={
                 key.removeprefix(UNGATED): patch

@@ -18,7 +18,7 @@ from torch import Tensor
 from efface.diffusion.denoising import SAMPLES_A_PASS, Denoiser
 from efface.diffusion.sampling import denoise
 from efface.hosts.conditions import Conditions
-from efface.progress import told
+from efface.progress import Report, unheard
 
 __all__ = ["Pool", "drawn_latents", "fresh_pool", "sampled_pool", "stopped"]
 
@@ -83,6 +83,7 @@ def sampled_pool(
     guidance: float,
     generator: torch.Generator,
     last: int | None = None,
+    report: Report = unheard,
 ) -> Pool:
     """Samples trajectories with the model as it is now and keeps every visit.
 
@@ -96,6 +97,7 @@ def sampled_pool(
         guidance: scale of classifier-free guidance.
         generator: draws the first noise.
         last: stop after so many steps; ``clean`` is then where the trajectories were left.
+        report: hears how far it is.
     """
     start = drawn_latents(denoiser, len(followed), generator)
     parts: list[Pool] = []
@@ -124,7 +126,7 @@ def sampled_pool(
                 )
             )
             visited += len(batch)
-            told("sampling trajectories", visited, visits)
+            report("sampling trajectories", visited, visits)
     return Pool.joined(parts)
 
 

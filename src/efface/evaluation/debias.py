@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -11,11 +11,12 @@ import torch
 from efface.closed_form.text_space import Weighting
 from efface.concepts import Concept, ConceptKind, ErasureRequest, request
 from efface.contracts import Judge, Method, Monitor, Paper, silent
-from efface.deltas.recording import model_name
+from efface.deltas.recording import model_name, model_place
 from efface.errors import BadRequest, require_positive
 from efface.evaluation.rounds import Rounds, Watch
 from efface.hosts.loading import BUNDLED, bundled
-from efface.runs.checks import inspect
+from efface.runs.checks import finish
+from efface.runs.recipe import DebiasRecipe
 from efface.text.token_rules import TokenRule
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from efface.deltas.results import ErasureResult
 
-__all__ = ["Debias", "debias"]
+__all__ = ["Debias", "debias", "require_attributes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,7 @@ class Debias(Method):
     paper: ClassVar[Paper] = Paper(
         "Unified Concept Editing in Diffusion Models", "2308.14761", 2024
     )
+    name: ClassVar[str] = "debias"
 
     attributes: tuple[str, ...] = ()
     """What pictures are told apart by, as one would write it in a prompt and ask the judge."""
@@ -138,7 +140,27 @@ def debias(
         NothingChanged: the shares are within the tolerance already, or no round came nearer.
         ModelCollapsed: the edit wrecks other prompts.
     """
-    wanted = _understood(model, concept, keep)
+    asked = concept if isinstance(concept, ErasureRequest) else request(concept, keep=keep)
+    wanted = _understood(model, asked)
+    require_attributes(method, judge)
+    watch = Watch(torch.Generator().manual_seed(seed), monitor)
+    rounds = Rounds(model, wanted, method, judge, watch)
+    recipe = DebiasRecipe(
+        model=model_place(model),
+        request=asked,
+        seed=seed,
+        judge=judge.card.name,
+        settings=vars(method),
+    )
+    return finish(model, rounds.result(rounds.run()), recipe)
+
+
+def require_attributes(method: Debias, judge: Judge) -> None:
+    """Refuses attributes that pictures cannot be told apart by.
+
+    Raises:
+        BadRequest: there are fewer than two, or the judge does not know one.
+    """
     folded = {each.casefold().strip() for each in method.attributes}
     if len(folded) < 2 or len(folded) < len(method.attributes):
         raise BadRequest(
@@ -149,17 +171,9 @@ def debias(
             f"the judge {judge.card.name} does not know '{unknown[0]}'; name attributes that it "
             "knows, or choose another judge"
         )
-    watch = Watch(torch.Generator().manual_seed(seed), monitor)
-    rounds = Rounds(model, wanted, method, judge, watch)
-    result = rounds.result(rounds.run())
-    seen = inspect(model, result.delta, wanted)
-    return replace(result, diagnostics={**result.diagnostics, **seen})
 
 
-def _understood(
-    model: Any, concept: str | Concept | ErasureRequest, keep: Sequence[str | Concept]
-) -> ErasureRequest:
-    wanted = concept if isinstance(concept, ErasureRequest) else request(concept, keep=keep)
+def _understood(model: Any, wanted: ErasureRequest) -> ErasureRequest:
     if len(wanted.erasures) != 1:
         raise BadRequest(f"{len(wanted.erasures)} concepts were given; debias one at a time")
     name = model_name(model)

@@ -40,11 +40,12 @@ def model_id(pipe: Any, hashes: Mapping[str, str]) -> str:
     facts = {
         "tensors": dict(hashes),
         "kinds": {key: f"{one.dtype} {tuple(one.shape)}" for key, one in parameters(pipe)},
-        "beside": {
-            f"{name}/{canonical(path)}": state
+        # A list: a layer and what peft wraps around it have one canonical path.
+        "beside": sorted(
+            (f"{name}/{canonical(path)}", state)
             for name, part in components(pipe).items()
             for path, state in module_state(part).items()
-        },
+        ),
         "tokenizers": {name: content_hash(one) for name, one in _tokenizers(pipe)},
         "pipeline": type(pipe).__name__,
         "scheduler": [type(scheduler).__name__, _settings(scheduler.config)],

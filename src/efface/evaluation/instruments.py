@@ -87,8 +87,8 @@ def instruments_for(suite: Suite, judge: Judge, clip: Clip | None) -> Instrument
     used = {"judge", *(metric.uses for group in built for metric in group)}
     names = {str(use): name for use, (name, _) in sources.items() if use in used}
     left = sources["leftover"][1] if "leftover" in used else None
-    held: dict[str, Any] = {"judge": judge, "clip": clip, "features": _holder(judge, clip)}
-    held["leftover"] = left
+    held: dict[str, Any] = {str(use): one for use, (_, one) in sources.items()}
+    held["features"] = _holder(judge, clip)
     identities = {use: identity_of(held.get(use)) for use in names}
     if len(per_image) < len(suite.image_metrics):
         names["leftover"] = f"not measured: {_judge_name(judge)} has no judge of leftovers"

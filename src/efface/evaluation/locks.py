@@ -17,11 +17,15 @@ _LOCK, _HOLDER = ".efface.lock", ".efface.holder"
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, patience: float = 0.0) -> Iterator[None]:
     """Keeps other runs out of a folder until the block ends.
 
     The operating system holds the lock, so it is free again when its process ends in any way;
     a file left behind by a killed run is no obstacle.
+
+    Args:
+        folder: made if it is not there.
+        patience: seconds to wait for another run to end.
 
     Raises:
         BadRequest: another run works there; the text names its process.
@@ -29,7 +33,7 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / _LOCK)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=patience)
     except Timeout:
         raise BadRequest(
             f"{folder} is in use by process {_holder(folder)}; "

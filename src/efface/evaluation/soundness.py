@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from efface.concepts import Concept, Erasure, ErasureRequest
 from efface.contracts import Estimate, Role, Sample
-from efface.errors import ModelCollapsed, NothingChanged
+from efface.errors import BadRequest, EffaceError, ModelCollapsed, NothingChanged
 from efface.evaluation.controls import Asked
 from efface.evaluation.images import Source
 from efface.evaluation.likeness import LEAST_SEEN, Likeness, likeness, roughness, thumbnails
@@ -58,19 +59,24 @@ def still_draws(
 
 
 def detected(pipe: Any, delta: Delta, samples: Sequence[Sample]) -> Control:
-    """Runs the detectors that follow every erasure, whoever made the delta."""
+    """Runs the detectors that follow every erasure, whoever made the delta.
+
+    Prompts that the text encoder cannot read whole are left to the pictures: pipelines cut them.
+    """
     found: tuple[str, ...] = ()
+    needed = "the edit changes what the model makes of the erased prompts, and not of all"
+    wanted = _request(samples)
     try:
-        inspect(pipe, delta, _request(samples))
+        try:
+            inspect(pipe, delta, wanted)
+        except BadRequest:
+            inspect(pipe, delta, replace(wanted, keep=()))
     except (NothingChanged, ModelCollapsed) as error:
         found = (f"{type(error).__name__}: {error}",)
+    except EffaceError as error:
+        needed = f"the detectors could not run on this model, so pictures alone decide: {error}"
     return Control(
-        name="edit",
-        concept="",
-        passed=not found,
-        estimate=None,
-        requirement="the edit changes what the model makes of the erased prompts, and not of all",
-        details=found,
+        name="edit", concept="", passed=not found, estimate=None, requirement=needed, details=found
     )
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
+
+from efface.files import parse_json
 
 __all__ = ["CARDS", "cards_of"]
 
@@ -36,8 +37,8 @@ def _delta_of(card: Path) -> str | None:
         if card.suffix == ".md":
             found = _NAMED.search(text)
             return found["id"] if found else None
-        values: Any = json.loads(text)
-    except (OSError, ValueError, RecursionError):
+        values: Any = parse_json(text, card.name)
+    except (OSError, ValueError):
         return "damaged"
     identity = values.get("identity") if isinstance(values, dict) else None
     named = identity.get("delta") if isinstance(identity, dict) else None

@@ -10,12 +10,13 @@ from typing import Any, Literal, TypeAlias
 
 from efface.concepts import ErasureRequest, described
 from efface.deltas.application import parents_of
+from efface.deltas.base_prints import base_prints
 from efface.deltas.delta import Delta
-from efface.deltas.patches import LowRankPatch
+from efface.deltas.patches import LowRankPatch, Patch
 from efface.deltas.provenance import Provenance, base_sketch
 from efface.deltas.recording import model_name
 from efface.errors import BadDelta
-from efface.exchange.reading import read
+from efface.exchange.reading import Reading, read
 from efface.exchange.sources import Place, find_places, header_of
 from efface.exchange.spm_files import ALWAYS, erased_prompts, gate_from
 from efface.randomness import environment
@@ -67,34 +68,31 @@ def import_delta(
 
     Args:
         source: file or folder.
-        model: the base that the edit was made for.
+        model: the base it was made for.
         request: what it is said to erase; nothing is checked against it here.
         part: the one network to read; by default all that the file is of.
         gate: how membranes of SPM open: for prompts like the erased ones, squared as in the
             released code, or always.
-        unconditional: whether the prediction without the prompt opens them by its own text or, as
-            in the released code, as the prompt does.
+        unconditional: whether the prediction without the prompt opens them by its own text or as
+            the prompt does.
 
     Raises:
         MissingInput: there is nothing at ``source``, or the model has no such part.
         BadDelta: the file is damaged or unsafe, keys of it match nothing of the model or are not
             understood, a tensor has another shape, or nothing differs from the base.
     """
-    source = Path(source)
-    places = find_places(source)
+    places = find_places(Path(source))
     reading = read(places, model, part)
     patches, layout = reading.patches, "LoRA" if reading.low_rank else "edited weights"
     one = places[0].files[0] if len(places) == len(places[0].files) == 1 else None
-    name = (one or source).name
+    name = (one or Path(source)).name
     if not patches:
         raise BadDelta(f"no weight in {name} differs from the base; give the base it was made from")
-    of_unet = reading.low_rank and all(key.startswith("unet/") for key in patches)
-    prompts = erased_prompts(one) if one is not None and of_unet else ()
-    always = gate == "none" or (bool(prompts) and header_of(places[0].files[0]).get(ALWAYS) == "1")
+    prompts = _prompts(reading, one)
     layout = "SPM" if prompts else layout
     facts: dict[str, Any] = {"file": name, "sha256": _sha256(places), "layout": layout}
-    opening, ungated = None, {}
-    if prompts and always:
+    opening, ungated = None, dict[str, Patch]()
+    if prompts and (gate == "none" or ALWAYS in header_of(places[0].files[0])):
         facts |= {"gate": "none", "prompts": list(prompts)}
     elif prompts:
         rule = GateRule(kind=gate, unconditional=unconditional, names_alone=True)
@@ -111,6 +109,12 @@ def import_delta(
     )
 
 
+def _prompts(reading: Reading, file: Path | None) -> tuple[str, ...]:
+    """Lists the prompts that open a file's membranes, if it is SPM's: one file, of a U-Net."""
+    of_unet = reading.low_rank and all(key.startswith("unet/") for key in reading.patches)
+    return erased_prompts(file) if file is not None and of_unet else ()
+
+
 def _provenance(
     facts: Mapping[str, Any], model: Any, request: ErasureRequest, keys: tuple[str, ...]
 ) -> Provenance:
@@ -123,6 +127,7 @@ def _provenance(
         seed=0,
         base_model=model_name(model),
         base_sketch=base_sketch(model, keys),
+        base_prints=base_prints(model),
         versions=ran.versions,
         commit=ran.commit,
         dirty=ran.dirty,

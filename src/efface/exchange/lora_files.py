@@ -12,11 +12,15 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from efface.errors import BadRequest
 from efface.exchange.kohya_names import kohya_name
 from efface.exchange.low_rank import Layers, full_refused
 from efface.files import write_atomically
 
 __all__ = ["write_diffusers", "write_kohya", "write_peft"]
+
+_READ_OF_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2", "text_projection")
+"""Layers of text encoders that ComfyUI looks up in kohya's files."""
 
 
 def write_diffusers(layers: Layers, folder: Path, facts: Mapping[str, str]) -> Path:
@@ -74,7 +78,7 @@ def write_kohya(layers: Layers, path: Path, facts: Mapping[str, str]) -> Path:
     Biases and norms go along whole as ``.diff_b`` and ``.diff``, which ComfyUI reads.
 
     Raises:
-        BadRequest: the layout has no name for the changed network.
+        BadRequest: the layout has no name for the changed network, or ComfyUI none for a norm.
     """
     tensors: dict[str, Tensor] = {}
     for module, layer in layers.by_module.items():
@@ -85,6 +89,11 @@ def write_kohya(layers: Layers, path: Path, facts: Mapping[str, str]) -> Path:
         tensors[f"{name}.alpha"] = torch.tensor(float(layer.rank))
     for parameter, change in layers.full.items():
         module, _, leaf = parameter.rpartition(".")
+        if layers.component != "unet" and not module.endswith(_READ_OF_TEXT):
+            raise BadRequest(
+                f"the delta changes {layers.component}/{parameter}, and ComfyUI reads no such "
+                "layer of text encoders; export the edited folder: --as diffusers"
+            )
         name = kohya_name(layers.model, layers.component, module)
         tensors[f"{name}.{'diff_b' if leaf == 'bias' else 'diff'}"] = change
     header: dict[str, Any] = {

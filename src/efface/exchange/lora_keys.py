@@ -112,15 +112,19 @@ def low_rank(
             f"the LoRA changes {key}, which is of {type(module).__name__}, and linear layers and "
             "plain convolutions alone are read; ask for merged weights"
         )
-    inner, kernel = weight[0].numel(), tuple(weight.shape[2:])
-    fits = down.ndim in (2, weight.ndim) and set(up.shape[2:]) <= {1}
-    fits = fits and (down.ndim == 2 or tuple(down.shape[2:]) == kernel)
+    inner, kernel = weight[0].numel(), _sizes(weight)
+    fits = not _sizes(up) and (down.ndim == 2 or _sizes(down) == kernel)
     if not fits or (len(up), up[0].numel(), down[0].numel()) != (len(weight), len(down), inner):
         raise BadDelta(
             f"the LoRA changes {key} by {tuple(up.shape)} times {tuple(down.shape)}, the base has "
             f"{tuple(weight.shape)} there; the file is for another model"
         )
     return LowRankPatch(up=up.flatten(1) * scale, down=down.flatten(1))
+
+
+def _sizes(weight: Tensor) -> list[int]:
+    """Gives the sizes of a kernel; 1 x 1 convolutions are linear layers."""
+    return [size for size in weight.shape[2:] if size != 1]
 
 
 def alpha_of(name: str, layer: LoraLayer) -> float | None:

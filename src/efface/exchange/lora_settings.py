@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from efface.errors import BadDelta
+from efface.files import parse_json
 
 __all__ = ["CONFIG", "LoraSettings", "header_settings", "peft_settings"]
 
@@ -77,8 +77,8 @@ def peft_settings(file: Path) -> LoraSettings:
         BadDelta: damaged, or of something that is more than a LoRA.
     """
     try:
-        return _settings(str(file), _object(str(file), file.read_text(encoding="utf-8")))
-    except (OSError, UnicodeDecodeError) as error:
+        return _settings(str(file), _object(str(file), file.read_bytes()))
+    except OSError as error:
         raise BadDelta(f"{file} is not readable ({error}); copy it again") from error
 
 
@@ -101,11 +101,8 @@ def header_settings(file: Path, header: Mapping[str, str]) -> dict[str | None, L
     return {}
 
 
-def _object(origin: str, text: str) -> dict[str, Any]:
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise BadDelta(f"{origin} is not readable as JSON ({error}); copy it again") from error
+def _object(origin: str, text: str | bytes) -> dict[str, Any]:
+    content = parse_json(text, origin, failure=BadDelta, advice="copy it again")
     if not isinstance(content, dict):
         raise BadDelta(f"{origin} does not hold a JSON object; copy it again")
     return content

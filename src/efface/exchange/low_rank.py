@@ -123,14 +123,10 @@ def layers_of(
             "export the edited folder instead: --as diffusers"
         )
     paths = _paths(model, parts[0])
-    found: dict[str, Layer] = {}
-    full = {
-        paths[key][0]: patch.difference * scale
-        for key, patch in written.patches.items()
-        if paths[key][1].ndim == 1 and isinstance(patch, DensePatch)
-    }
+    full = _full(written, paths, scale)
     if full and not biases:
         raise full_refused(tuple(full))
+    found: dict[str, Layer] = {}
     whole = left = 0.0
     for key, patch in written.patches.items():
         path, weight = paths[key]
@@ -154,6 +150,15 @@ def layers_of(
         found[module] = Layer(layer.up * scale, layer.down, tuple(weight.shape[2:]))
     lost = (left / whole) ** 0.5 if rank is not None and whole else 0.0
     return Layers(parts[0], found, lost, model, full)
+
+
+def _full(delta: Delta, paths: Mapping[str, tuple[str, Tensor]], scale: float) -> dict[str, Tensor]:
+    """Gives the changes of biases and norms by the parameter's path."""
+    return {
+        paths[key][0]: patch.difference * scale
+        for key, patch in delta.patches.items()
+        if paths[key][1].ndim == 1 and isinstance(patch, DensePatch)
+    }
 
 
 def _layer(key: str, patch: DensePatch | LowRankPatch, rank: int | None) -> Layer:

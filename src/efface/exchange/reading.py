@@ -86,7 +86,7 @@ def difference(
     given, base = value.to(torch.float32), weight.detach().to("cpu", torch.float32)
     coarse = [dtype for dtype in (torch.float16, torch.bfloat16) if _fits(given, dtype)]
     same = given == base
-    for dtype in (value.dtype, weight.dtype, *coarse[:1]):
+    for dtype in (value.dtype, weight.dtype, *coarse):
         same |= given.to(dtype).float() == base.to(dtype).float()
     return torch.where(same, 0.0, given - base)
 
@@ -278,19 +278,16 @@ def _refuse_rest(reading: Reading, names: list[str]) -> None:
         )
     if reading.not_understood:
         raise BadDelta(
-            f"{len(reading.not_understood)} keys are of layers that the base has and are not "
-            f"understood: {_listed(reading.not_understood)}; without them the change would be "
-            "another one, so ask for merged weights"
+            f"keys of layers that the base has are not understood: "
+            f"{_listed(reading.not_understood)}; without them the change would be another one, so "
+            "ask for merged weights"
         )
     lost = len(reading.lacking) + len(reading.unused)
     if lost >= len(names):
         raise _nothing(reading, names)
     if reading.lacking:
         some = "read one network alone with --part, or give the base it was made from"
-        raise BadDelta(
-            f"{len(reading.lacking)} keys are of layers that the base lacks: "
-            f"{_listed(reading.lacking)}; {some}"
-        )
+        raise BadDelta(f"the base lacks the layers of: {_listed(reading.lacking)}; {some}")
 
 
 def _nothing(reading: Reading, names: list[str]) -> BadDelta:

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.nn import functional
 
 from efface.content import content_hash
 from efface.errors import BadModel
+from efface.hosts.libraries import check_configs, library_errors
 from efface.hosts.preprocessing import Preprocessing, folder_config
+from efface.hosts.shards import weight_set
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -39,13 +40,15 @@ class FolderClip:
         if kind != "clip":
             raise BadModel(f"{self.folder} holds a model of type {kind!r}; a 'clip' was expected")
         self._prepare = Preprocessing.from_folder(self.folder)
-        try:
-            model = CLIPModel.from_pretrained(self.folder, local_files_only=True)
+        check_configs(self.folder)
+        weight_set(self.folder)
+        with library_errors(self.folder, "load as CLIP"):
+            model = CLIPModel.from_pretrained(
+                self.folder, local_files_only=True, use_safetensors=True
+            )
             self._tokenizer = AutoTokenizer.from_pretrained(
                 self.folder, local_files_only=True, trust_remote_code=False
             )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-            raise BadModel(f"{self.folder} does not load as CLIP: {error}") from error
         self._model = model.eval().requires_grad_(requires_grad=False).to(device)
         self.identity = content_hash(
             type(self).__qualname__, self._model, self._prepare.identity, self._tokenizer

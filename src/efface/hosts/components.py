@@ -22,6 +22,7 @@ __all__ = [
     "key_value_names",
     "parameters",
     "reaches",
+    "unwrapped",
 ]
 
 KEY_VALUE = "unet/key_value"
@@ -36,20 +37,34 @@ TEXT_KEYS: dict[str, re.Pattern[str]] = {
 }
 """Keys that stand for all layers that read the same text, with their canonical paths."""
 
-_DROPPED_LEVELS = ("text_model", "base_layer")
+_DROPPED_LEVELS = ("text_model", "base_layer", "_orig_mod")
 """Levels that some library versions or adapters insert into a parameter's path.
 
-transformers before 5.6 has ``text_model.`` in `CLIPTextModel`; peft wraps layers in ``base_layer``.
+transformers before 5.6 has ``text_model.`` in `CLIPTextModel`; peft wraps layers in ``base_layer``,
+and torch.compile whole networks in ``_orig_mod``.
 """
+_TIED = {"encoder.embed_tokens.weight": "shared.weight"}
+"""Weights with two names: T5's files have its token embedding under either or both."""
 
 
 def components(model: Any) -> dict[str, nn.Module]:
     """Names the networks of a model: a pipeline's own names, or ``model`` for a bare network."""
     if isinstance(model, nn.Module):
-        return {"model": model}
+        return {"model": unwrapped(model)}
     held = getattr(model, "components", None)
     named = held if isinstance(held, dict) else vars(model)
-    return {name: part for name, part in named.items() if isinstance(part, nn.Module)}
+    return {name: unwrapped(part) for name, part in named.items() if isinstance(part, nn.Module)}
+
+
+def unwrapped(network: Any) -> Any:
+    """Gives what torch.compile or data parallelism wraps; anything else as it is."""
+    while isinstance(network, nn.Module):
+        parallel = isinstance(network, nn.DataParallel | nn.parallel.DistributedDataParallel)
+        inner = network._modules.get("module" if parallel else "_orig_mod")
+        if inner is None:
+            break
+        network = inner
+    return network
 
 
 def component(model: Any, name: str) -> nn.Module:
@@ -69,7 +84,8 @@ def component(model: Any, name: str) -> nn.Module:
 
 def canonical(path: str) -> str:
     """Writes a parameter path without the levels that come and go between library versions."""
-    return ".".join(level for level in path.split(".") if level not in _DROPPED_LEVELS)
+    plain = ".".join(level for level in path.split(".") if level not in _DROPPED_LEVELS)
+    return _TIED.get(plain, plain)
 
 
 def parameters(model: Any) -> Iterator[tuple[str, nn.Parameter]]:

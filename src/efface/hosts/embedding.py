@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -12,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from efface.errors import BadModel, BadRequest
+from efface.hosts.components import unwrapped
 from efface.hosts.conditions import PLAIN, Encoding
 from efface.hosts.identity import fingerprint
 from efface.randomness import evaluating
@@ -85,7 +87,7 @@ class Embedder:
         masked: bool = False,
     ) -> None:
         self._tokenizer: Any = getattr(model, f"tokenizer{suffix}", None)
-        self._encoder: Any = getattr(model, f"text_encoder{suffix}", None)
+        self._encoder: Any = unwrapped(getattr(model, f"text_encoder{suffix}", None))
         self._name = f"text_encoder{suffix}"
         self._layer, self._place = layer, (suffix, layer)
         self._masked = masked
@@ -97,6 +99,12 @@ class Embedder:
                 "load a whole pipeline"
             )
         self._length = int(length or self._tokenizer.model_max_length)
+        most = getattr(self._encoder.config, "max_position_embeddings", None)
+        if most is not None and self._length > most:
+            raise BadModel(
+                f"tokenizer{suffix} pads prompts to {self._length} tokens and {self._name} reads "
+                f"{most}; set model_max_length in its tokenizer_config.json to {most}"
+            )
 
     @property
     def width(self) -> int:
@@ -119,17 +127,30 @@ class Embedder:
         return self._tokens[prompt]
 
     def _tokenise(self, prompt: str) -> TokenisedPrompt:
-        length = self._length
-        raw = self._tokenizer(prompt, truncation=True, max_length=length + 1)["input_ids"]
+        length, text = self._length, self._expanded(prompt)
+        raw = self._tokenizer(text, truncation=True, max_length=length + 1)["input_ids"]
         if len(raw) > length:
             raise BadRequest(
                 f"the prompt '{prompt}' has more tokens than the {length} that the text encoder "
                 "reads; shorten it"
             )
-        padded = self._tokenizer(prompt, padding="max_length", max_length=length)["input_ids"]
+        padded = self._tokenizer(text, padding="max_length", max_length=length)["input_ids"]
+        if self._tokenizer.eos_token_id not in raw:
+            raise BadModel(
+                f"the tokenizer ends '{prompt}' without its end token "
+                f"{self._tokenizer.eos_token!r}; copy the tokenizer's folder again"
+            )
         end = raw.index(self._tokenizer.eos_token_id)
         begin = int(raw[0] == self._tokenizer.bos_token_id)
         return TokenisedPrompt(prompt, tuple(padded), end, begin, self._masked)
+
+    def _expanded(self, prompt: str) -> str:
+        """Writes a textual inversion of several vectors out, as the pipelines do."""
+        if not any(token.endswith("_1") for token in self._tokenizer.get_added_vocab()):
+            return prompt
+        from diffusers.loaders import TextualInversionLoaderMixin
+
+        return str(TextualInversionLoaderMixin().maybe_convert_prompt(prompt, self._tokenizer))
 
     def embedded(
         self, prompts: Sequence[str], *, afresh: bool = False
@@ -257,11 +278,42 @@ class Embedder:
             BadRequest: the phrase has no tokens of its own there.
         """
         wanted = self.tokenised(phrase).content
+        unknown = {self._tokenizer.unk_token_id} - {self._tokenizer.eos_token_id}
+        pieces = zip(wanted, self._tokenizer.convert_ids_to_tokens(list(wanted)), strict=True)
+        if all(number in unknown or not piece.strip(BEGINS) for number, piece in pieces):
+            raise BadRequest(
+                f"the tokenizer of {self._name} has no tokens for '{phrase}', so the model cannot "
+                "read it; word the concept as the model knows it"
+            )
         ids = self.tokenised(prompt).ids
         for start in reversed(range(self.tokenised(prompt).begin, len(ids) - len(wanted) + 1)):
-            if wanted and ids[start : start + len(wanted)] == wanted:
+            if ids[start : start + len(wanted)] == wanted:
                 return start, start + len(wanted) - 1
-        raise BadRequest(f"the tokens of '{phrase}' are not in the prompt '{prompt}'")
+        if found := self._letters(prompt, phrase):
+            return found
+        raise BadRequest(
+            f"the tokens of '{phrase}' are not in the prompt '{prompt}'; word the prompt with that "
+            "name, or add the word that it uses as a synonym"
+        )
+
+    def _letters(self, prompt: str, phrase: str) -> tuple[int, int] | None:
+        """Finds the tokens that hold a phrase's letters, in whatever capitals and pieces.
+
+        T5 tells capitals apart and cuts a word in quotes otherwise than by itself.
+        """
+        if not self._tokenizer.is_fast:
+            return None
+        named = re.finditer(rf"(?<!\w){re.escape(phrase)}(?!\w)", prompt, re.IGNORECASE)
+        match = max(named, key=lambda each: each.start(), default=None)
+        if match is None:
+            return None
+        told = self._tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
+        holding = [
+            place
+            for place, (start, stop) in enumerate(told)
+            if start < match.end() and match.start() < stop
+        ]
+        return (holding[0], holding[-1]) if holding else None
 
 
 @contextmanager

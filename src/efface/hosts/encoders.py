@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
 from efface.errors import BadModel
 from efface.hosts.components import canonical
+from efface.hosts.libraries import check_configs, library_class, library_errors
 from efface.hosts.shards import StoredTensor, folder_json, stored_tensors
 
 if TYPE_CHECKING:
     from jaxtyping import Int
 
-__all__ = ["BAD_CONFIG", "StreamedEncoder"]
-
-BAD_CONFIG = (TypeError, ValueError, RuntimeError, StrictDataclassError)
-"""What libraries raise for a config that makes no sense."""
-
-_SAME = {"encoder.embed_tokens.weight": "shared.weight"}
-"""T5 reads its token embedding under the first name and saves it under the second."""
+__all__ = ["StreamedEncoder"]
 
 
 class StreamedEncoder(nn.Module):
@@ -80,27 +73,21 @@ def _empty(part: Path, class_name: str) -> tuple[Any, nn.Module]:
     """Builds the network of a config; weights have no memory, buffers have their values."""
     from accelerate import init_empty_weights
 
-    kind: Any = getattr(importlib.import_module("transformers"), class_name, None)
-    if kind is None:
-        raise BadModel(
-            f"{part} needs {class_name}, which the installed transformers does not have; update it"
-        )
-    content = folder_json(part / "config.json")
-    try:
-        config = kind.config_class.from_dict(content)
+    kind = library_class(part.parent / "model_index.json", "transformers", class_name)
+    check_configs(part)
+    folder_json(part / "config.json")
+    with library_errors(part / "config.json", f"describe a {class_name}"):
+        # From the folder, as one that was copied from a whole CLIP holds the text's inside.
+        config = kind.config_class.from_pretrained(part, local_files_only=True)
         with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False):
             return config, kind(config)
-    except BAD_CONFIG as error:
-        raise BadModel(
-            f"{part / 'config.json'} does not describe a {class_name}: {error}"
-        ) from error
 
 
 def _place(
     part: Path, stored: Mapping[str, StoredTensor], path: str, parameter: Tensor
 ) -> StoredTensor:
     name = canonical(path)
-    found = stored.get(name) or stored.get(_SAME.get(name, name))
+    found = stored.get(name)
     if found is None:
         raise BadModel(f"{part} lacks the tensor '{name}'; the weights are of another model")
     if found.shape != tuple(parameter.shape):

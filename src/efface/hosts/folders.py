@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +12,13 @@ from torch import nn
 
 from efface.errors import BadModel
 from efface.hosts.components import canonical
-from efface.hosts.encoders import BAD_CONFIG
+from efface.hosts.libraries import check_configs, library_class, library_errors
 from efface.hosts.shards import folder_json, weight_set
 
-__all__ = ["check_folder"]
+__all__ = ["PARTS", "check_classes", "check_folder", "empty_network", "pipeline_parts"]
 
-_LIBRARIES = ("diffusers", "transformers")
+PARTS = ("unet", "transformer", "vae", "text_encoder", "tokenizer", "scheduler")
+"""Beginnings of the names of parts that pipelines need."""
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 """Names in autoencoders saved before diffusers 0.16, which it still reads."""
 
@@ -32,16 +32,20 @@ def check_folder(folder: Path) -> str | None:
     Raises:
         BadModel: a file is missing, cut short, not JSON, or holds tensors of another shape.
     """
-    index = folder_json(folder / "model_index.json")
-    parts = {name: entry for name, entry in index.items() if _is_part(entry)}
-    if not parts:
-        raise BadModel(f"{folder / 'model_index.json'} lists no parts; it is not a pipeline")
+    file = folder / "model_index.json"
+    index = folder_json(file)
+    kinds = pipeline_parts(file, index)
+    if not kinds:
+        raise BadModel(f"{file} lists no parts; it is not a pipeline")
+    check_classes(file, index)
     variants = set()
-    for name, (library, class_name) in parts.items():
+    for name, (library, class_name) in kinds.items():
         part = folder / name
         if not part.is_dir():
             raise BadModel(f"{folder} has no folder '{name}'; the copy is not complete")
-        if library in _LIBRARIES and (network := _empty_network(part, library, class_name)):
+        kind = library_class(file, library, class_name)
+        check_configs(part)
+        if network := empty_network(part, kind):
             weights = weight_set(part)
             variants.add(weights.variant)
             found = {name: tensor.shape for name, tensor in weights.tensors().items()}
@@ -49,27 +53,65 @@ def check_folder(folder: Path) -> str | None:
     return next((variant for variant in variants if variant), None)
 
 
-def _is_part(entry: Any) -> bool:
-    return isinstance(entry, list) and len(entry) == 2 and all(isinstance(x, str) for x in entry)
+def pipeline_parts(file: Path, index: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """Lists the parts of a pipeline that are there: library and class by name.
+
+    Raises:
+        BadModel: an entry is neither a class nor the sign of a part that is left out.
+    """
+    found = {}
+    for name, entry in index.items():
+        if name.startswith("_") or entry in ([None, None], (None, None)):
+            continue
+        if not isinstance(entry, list):
+            if name.startswith(PARTS):
+                raise _odd_entry(file, name, entry)
+            continue  # An argument of the pipeline, such as requires_safety_checker.
+        if len(entry) != 2 or not all(isinstance(each, str) for each in entry):
+            raise _odd_entry(file, name, entry)
+        if name in (".", "..") or Path(name).name != name:
+            raise _odd_entry(file, name, entry)
+        found[name] = (entry[0], entry[1])
+    return found
 
 
-def _empty_network(part: Path, library: str, class_name: str) -> nn.Module | None:
-    """Builds the network of a config without memory, or gives None for tokenizers and the like."""
-    kind: Any = getattr(importlib.import_module(library), class_name, None)
-    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+def check_classes(file: Path, index: Mapping[str, Any]) -> None:
+    """Refuses a pipeline that is not diffusers' own, or with parts that are of no known library.
+
+    Raises:
+        BadModel: naming the class.
+    """
+    library_class(file, "diffusers", index.get("_class_name"))
+    for library, name in pipeline_parts(file, index).values():
+        library_class(file, library, name)
+
+
+def _odd_entry(file: Path, name: str, entry: Any) -> BadModel:
+    return BadModel(
+        f"{file} says {str(entry)[:80]} of its part '{name[:80]}', where a library and a class are "
+        "expected; copy the model again"
+    )
+
+
+def empty_network(part: Path, kind: Any) -> nn.Module | None:
+    """Builds the network of a config without memory, or gives None for tokenizers and the like.
+
+    Raises:
+        BadModel: the config does not describe one.
+    """
+    if not issubclass(kind, nn.Module):
         return None
-    builder: Any = kind
     config = folder_json(part / "config.json")
-    try:
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            if library == "diffusers":
-                built: nn.Module = builder.from_config(config)
-            else:
-                built = builder(builder.config_class.from_dict(config))
-    except BAD_CONFIG as error:
-        raise BadModel(
-            f"{part / 'config.json'} does not describe a {class_name}: {error}"
-        ) from error
+    with (
+        library_errors(part / "config.json", f"describe a {kind.__name__}"),
+        torch.random.fork_rng(devices=[]),
+        torch.device("meta"),
+    ):
+        if hasattr(kind, "from_config"):
+            built: nn.Module = kind.from_config(config)
+        else:
+            # From the folder, as one that was copied from a whole CLIP holds the text's inside.
+            built = kind(kind.config_class.from_pretrained(part, local_files_only=True))
     return built
 
 

@@ -11,11 +11,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from efface.hosts.components import TEXT_KEYS
+from efface.hosts.components import TEXT_KEYS, unwrapped
 from efface.hosts.conditions import Conditions, Encoding
 from efface.hosts.readers import TextReader
+from efface.randomness import derive, evaluating
 
-__all__ = ["Host", "WidthRead", "class_names", "width_read"]
+__all__ = ["PROBE_EDGE", "Host", "WidthRead", "class_names", "probe_noise", "width_read"]
+
+PROBE_EDGE = 16
+"""Height and width at most of the latents that probe a denoiser."""
 
 
 class WidthRead(NamedTuple):
@@ -99,10 +103,18 @@ class Host(ABC):
             BadModel: `predicts` is false.
         """
 
+    def probe(self, prompt: str) -> Tensor:
+        """Runs the denoiser once, on a small piece of noise, to see whether its output moves."""
+        channels, *edges = self.latent_shape
+        times = torch.tensor([500.0], dtype=torch.float64)
+        with evaluating(self.network), torch.no_grad():
+            noise = self._placed(probe_noise(channels, min(PROBE_EDGE, *edges)))
+            return self.predict(noise, times.to(noise.device), self.encode([prompt]))
+
     @property
     def network(self) -> nn.Module:
         """The denoiser."""
-        network: nn.Module = getattr(self.model, self.part)
+        network: nn.Module = unwrapped(getattr(self.model, self.part))
         return network
 
     @property
@@ -149,6 +161,11 @@ class Host(ABC):
         return rows.to(weight.device, weight.dtype)
 
 
+def probe_noise(channels: int, edge: int) -> Tensor:
+    """Draws the same noise for every probe of a shape."""
+    return torch.randn((1, channels, edge, edge), generator=derive(0, "inspection"))
+
+
 def width_read(key: str, gives: int, *, exactly: bool = True) -> WidthRead:
     """Says what the layers behind a key of `TEXT_KEYS` are given."""
     return WidthRead(TEXT_KEYS[key].pattern, gives, exactly)
@@ -156,6 +173,7 @@ def width_read(key: str, gives: int, *, exactly: bool = True) -> WidthRead:
 
 def class_names(network: Any) -> Iterator[str]:
     """Names a network's class as it is and as its config says; old PixArt files say less."""
+    network = unwrapped(network)
     config = getattr(network, "config", None)
     yield type(network).__name__
     named = str(getattr(config, "_class_name", ""))

@@ -44,6 +44,9 @@ def load(
     """
     import torch
 
+    from efface.hosts.libraries import check_libraries
+
+    check_libraries()
     name = str(name_or_folder)
     wanted = torch.float32 if dtype is None else dtype
     # Some networks draw first values, which the files' then replace.
@@ -86,6 +89,7 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Any:
     from diffusers import DiffusionPipeline
 
     from efface.hosts.folders import check_folder
+    from efface.hosts.libraries import library_errors
     from efface.hosts.shards import folder_json
 
     variant = check_folder(folder)
@@ -95,9 +99,9 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Any:
         for name, entry in folder_json(folder / "model_index.json").items()
         if name.startswith(("text_encoder", "tokenizer")) and entry == [None, None]
     }
-    return DiffusionPipeline.from_pretrained(
-        folder, local_files_only=True, use_safetensors=True, variant=variant, **_as(dtype), **absent
-    )
+    given = {"local_files_only": True, "use_safetensors": True, "variant": variant}
+    with library_errors(folder, "load as a pipeline"):
+        return DiffusionPipeline.from_pretrained(folder, **given, **_as(dtype), **absent)
 
 
 def _as(dtype: torch.dtype) -> dict[str, torch.dtype]:
@@ -110,13 +114,17 @@ def _from_hub(name: str, dtype: torch.dtype) -> Any:
     from diffusers import DiffusionPipeline
 
     try:
-        return DiffusionPipeline.from_pretrained(name, use_safetensors=True, **_as(dtype))
+        folder = DiffusionPipeline.download(name, use_safetensors=True)
     except OSError as error:
         reason = str(error).strip().partition("\n")[0]
         raise BadModel(
             f"{name} is not a folder here and could not be fetched from the hub ({reason}); "
             "check the name and the connection, or give a folder"
         ) from error
+    # Read like any folder, so that what it names is checked before anything of it is imported.
+    pipeline = _from_folder(Path(folder), dtype)
+    pipeline.register_to_config(_name_or_path=name)
+    return pipeline
 
 
 def _check_parts(pipeline: Any, name: str) -> None:

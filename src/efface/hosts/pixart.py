@@ -16,7 +16,7 @@ from efface.errors import BadModel
 from efface.hosts.components import canonical
 from efface.hosts.conditions import PLAIN, Conditions, Encoding
 from efface.hosts.embedding import Embedder, TokenisedPrompt
-from efface.hosts.host import Host, WidthRead, class_names
+from efface.hosts.host import PROBE_EDGE, Host, WidthRead, class_names, probe_noise
 from efface.hosts.readers import TextReader, key_values
 from efface.hosts.toys import (
     T5_WIDTH,
@@ -26,6 +26,7 @@ from efface.hosts.toys import (
     tiny_t5_tokenizer,
     with_drawn_biases,
 )
+from efface.randomness import evaluating
 
 __all__ = ["Captions", "PixArt"]
 
@@ -62,6 +63,25 @@ class PixArt(Host):
     def predict(self, latents: Tensor, times: Tensor, conditions: Conditions) -> Tensor:  # noqa: ARG002
         """Refuses: what it reads beside the captions is not built."""
         raise BadModel(f"no denoiser of {self.title} is run by efface; see docs/families.md")
+
+    def probe(self, prompt: str) -> Tensor:
+        """Runs the transformer once on what the pipeline's own encoding gives."""
+        network: Any = self.network
+        edge = min(PROBE_EDGE, int(network.config.sample_size))
+        with evaluating(network), torch.no_grad():
+            noise = self._placed(probe_noise(int(network.config.in_channels), edge))
+            rows, mask, *_ = self.model.encode_prompt(
+                prompt, do_classifier_free_guidance=False, device=noise.device
+            )
+            sizes = {"resolution": noise.new_zeros(1, 2), "aspect_ratio": noise.new_zeros(1, 1)}
+            prediction: Tensor = network(
+                noise,
+                encoder_hidden_states=rows.to(noise),
+                encoder_attention_mask=mask,
+                timestep=torch.tensor([500], device=noise.device),
+                added_cond_kwargs=sizes,
+            )[0]
+        return prediction
 
     @classmethod
     def toy(cls, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:

@@ -63,10 +63,13 @@ class Preprocessing:
     def __call__(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 height width"]:
         """Prepares pixels of 0 to 1; the result is on the pictures' device.
 
+        A picture that is not finite comes out as NaN, so that nothing finite is said of it.
+
         Raises:
             BadModel: the processor fails, for instance because its size is not understood.
         """
-        levels = (images.detach().cpu().clamp(0, 1) * 255).round().to(torch.uint8)
+        finite = images.detach().cpu().isfinite().flatten(1).all(dim=1)
+        levels = (images.detach().cpu().nan_to_num().clamp(0, 1) * 255).round().to(torch.uint8)
         pictures = list(levels.permute(0, 2, 3, 1).numpy())
         try:
             given = self.processor(
@@ -76,7 +79,9 @@ class Preprocessing:
             raise BadModel(
                 f"the model's own image processor fails ({error}); save its processor again"
             ) from error
-        return torch.as_tensor(np.asarray(given["pixel_values"])).float().to(images.device)
+        pixels = torch.as_tensor(np.asarray(given["pixel_values"])).float()
+        pixels[~finite] = torch.nan
+        return pixels.to(images.device)
 
 
 def _check(folder: Path) -> None:

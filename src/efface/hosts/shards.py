@@ -159,10 +159,14 @@ def weight_set(part: Path) -> WeightSet:
     if found := weight_sets(part):
         return found[0]
     held = ", ".join(sorted(file.name for file in part.iterdir())) or "nothing"
-    raise BadModel(
-        f"{part} holds no safetensors file (it holds {held}); "
-        "copy the model again, or convert its weights to safetensors"
+    pickled = any(part.glob("*.bin")) or any(part.glob("*.ckpt")) or any(part.glob("*.pt"))
+    advice = (
+        "weights in other formats can run code when they are read, so convert them to safetensors "
+        "where you trust them: load the pipeline with diffusers and call save_pretrained"
+        if pickled
+        else "copy the model again, or convert its weights to safetensors"
     )
+    raise BadModel(f"{part} holds no safetensors file (it holds {held}); {advice}")
 
 
 def weight_sets(part: Path) -> list[WeightSet]:
@@ -185,6 +189,14 @@ def _weight_map(index: Path) -> dict[str, str]:
     found = folder_json(index).get("weight_map", {})
     if not isinstance(found, dict) or not all(isinstance(file, str) for file in found.values()):
         raise BadModel(f"{index} has no weight map of names to files; copy the model again")
+    outside = next(
+        (file for file in found.values() if Path(file).name != file or file in ("", "..")), None
+    )
+    if outside is not None:
+        raise BadModel(
+            f"{index} names the shard '{outside}', which is not a file beside it; an index names "
+            "files of its own folder, so fetch the model from where it is published"
+        )
     return found
 
 
@@ -207,6 +219,8 @@ def header(file: Path) -> dict[str, StoredTensor]:
         BadModel: missing, not safetensors, or cut short.
     """
     try:
+        if file.exists() and not file.is_file():
+            raise BadModel(f"{file} is not a regular file; copy the model again")
         with file.open("rb") as opened:
             (length,) = struct.unpack("<Q", opened.read(8))
             size = file.stat().st_size
@@ -221,7 +235,7 @@ def header(file: Path) -> dict[str, StoredTensor]:
         }
     except FileNotFoundError as error:
         raise BadModel(f"{file} is missing; the copy of the model is not complete") from error
-    except (OSError, ValueError, KeyError, TypeError, struct.error) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
         raise _damaged(file, error) from error
     expected = max((tensor.stop for tensor in found.values()), default=8 + length)
     if size != expected:
@@ -233,7 +247,9 @@ def header(file: Path) -> dict[str, StoredTensor]:
 
 
 def _stored(file: Path, name: str, facts: dict[str, Any], offset: int) -> StoredTensor:
-    start, stop = facts["data_offsets"]
+    start, stop = (int(each) for each in facts["data_offsets"])
+    if not 0 <= start <= stop or not all(isinstance(each, int) for each in facts["shape"]):
+        raise ValueError(f"'{name}' has the shape {facts['shape']} and lies at {start} to {stop}")
     return StoredTensor(
         file, name, tuple(facts["shape"]), facts["dtype"], offset + start, offset + stop
     )

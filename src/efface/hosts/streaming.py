@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,13 @@ from torch import Tensor, nn
 
 from efface.errors import BadModel
 from efface.hosts.encoders import StreamedEncoder
+from efface.hosts.folders import check_classes, pipeline_parts
+from efface.hosts.libraries import (
+    check_configs,
+    check_libraries,
+    library_class,
+    library_errors,
+)
 from efface.hosts.shards import folder_json, stored_tensors
 
 __all__ = ["DENOISERS", "StreamedModel", "StreamedWeights", "reads_text", "stream"]
@@ -84,8 +90,9 @@ def stream(folder: Path | str) -> StreamedModel:
             pipeline with a text encoder and a denoiser.
     """
     folder = Path(folder)
+    check_libraries()
     index = folder_json(folder / "model_index.json")
-    kinds = {name: entry for name, entry in index.items() if _is_part(entry)}
+    kinds = pipeline_parts(folder / "model_index.json", index)
     denoiser = next((name for name in DENOISERS if name in kinds), None)
     if denoiser is None:
         raise BadModel(f"{folder / 'model_index.json'} names no unet or transformer to edit")
@@ -94,14 +101,11 @@ def stream(folder: Path | str) -> StreamedModel:
             f"{folder / 'model_index.json'} names no text encoder with its tokenizer; efface edits "
             "what a model reads from text, so copy the whole pipeline"
         )
+    check_classes(folder / "model_index.json", index)
     parts: dict[str, Any] = dict.fromkeys(name for name in index if _reads(name))
     parts |= {name: _part(folder / name, *kinds[name]) for name in kinds if _reads(name)}
     parts[denoiser] = _denoiser(folder / denoiser)
     return StreamedModel(folder, parts)
-
-
-def _is_part(entry: Any) -> bool:
-    return isinstance(entry, list) and len(entry) == 2 and all(isinstance(x, str) for x in entry)
 
 
 def _reads(name: str) -> bool:
@@ -113,17 +117,16 @@ def _part(part: Path, library: str, class_name: str) -> Any:
         raise BadModel(f"{part.parent} has no folder '{part.name}'; the copy is not complete")
     if part.name.startswith("text_encoder"):
         return StreamedEncoder(part, class_name)
-    kind: Any = getattr(importlib.import_module(library), class_name, None)
-    try:
+    kind: Any = library_class(part.parent / "model_index.json", library, class_name)
+    check_configs(part)
+    with library_errors(part, f"load as {class_name}"):
         return kind.from_pretrained(part, local_files_only=True)
-    except (AttributeError, OSError, ValueError, TypeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise BadModel(f"{part} does not load as {class_name} ({reason}); copy it again") from error
 
 
 def _denoiser(part: Path) -> StreamedWeights:
     if not part.is_dir():
         raise BadModel(f"{part.parent} has no folder '{part.name}'; the copy is not complete")
+    check_configs(part)
     config = folder_json(part / "config.json")
     stored = stored_tensors(part)
     chosen = {path: tensor.mapped() for path, tensor in stored.items() if reads_text(path)}

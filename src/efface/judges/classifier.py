@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
 from torch import Tensor
 
 from efface.concepts import Concept, names
 from efface.content import content_hash
 from efface.contracts import JudgeCard
-from efface.errors import BadModel, BadRequest
+from efface.errors import BadRequest
+from efface.hosts.libraries import check_configs, library_errors
 from efface.hosts.preprocessing import Preprocessing, folder_config
+from efface.hosts.shards import weight_set
 from efface.metrics.estimates import UNKNOWN
 
 if TYPE_CHECKING:
@@ -107,12 +108,12 @@ class Classifier:
 def _classifier(folder: Path) -> Any:
     from transformers import AutoModelForImageClassification
 
-    try:
+    check_configs(folder)
+    weight_set(folder)
+    with library_errors(folder, "load as an image classifier"):
         model = AutoModelForImageClassification.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
+            folder, local_files_only=True, use_safetensors=True, trust_remote_code=False
         )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise BadModel(f"{folder} does not load as an image classifier: {error}") from error
     return model.eval().requires_grad_(requires_grad=False)
 
 

@@ -2,46 +2,49 @@
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from efface.concepts import Concept, ErasureRequest, described, names
+from efface.concepts import Concept, Erasure, ErasureRequest, described, names
 from efface.contracts import Monitor, silent
-from efface.deltas.recording import Recording, model_name
+from efface.deltas.recording import model_name, model_place
 from efface.deltas.results import ErasureResult
 from efface.errors import BadRequest
+from efface.evaluation import locks
 from efface.hosts.families import layout
-from efface.hosts.loading import BUNDLED, bundled
+from efface.hosts.states import check_erasable
 from efface.ledger import storage
-from efface.ledger.entries import Entry, seal
+from efface.ledger.entries import Entry, day_of, seal
 from efface.ledger.rows import (
     Encoder,
     Rules,
     copy_rows,
     encoded,
-    kept_of,
     read_rows,
-    stacked,
     stored_rows,
     write_rows,
 )
+from efface.ledger.solve import solve
 from efface.methods.uce import Uce
-from efface.runs.checks import check_family, inspect
-from efface.text.branch_edits import BranchEdit, edit_branches
-from efface.text.branches import TextBranch, text_branches
-from efface.text.token_rules import worded_by
+from efface.runs.checks import check_family
+from efface.runs.recipe import LedgerEntry, LedgerRecipe
+from efface.runs.words import understood
 
 __all__ = ["Ledger"]
+
+PATIENCE = 10.0
+"""Seconds that a change waits for another one to end."""
 
 
 @dataclass(frozen=True)
 class Ledger:
     """Requests to erase, solved together; frozen: every change gives another ledger, on disk too.
+
+    A change starts from what the folder holds by then, not from what this object was read from, and
+    keeps others out meanwhile, so that no change of another process or object is lost.
 
     All active entries go into one closed-form solve (UCE's), in the order of their ids, so the
     delta depends on which entries are active and on nothing else: not on the order in which they
@@ -140,33 +143,39 @@ class Ledger:
             weight: how much its tokens count beside those of other entries.
 
         Raises:
-            BadRequest: the id is taken, a concept is erased by another active entry, or a wording
-                has no tokens or equals its target.
+            BadRequest: the id is taken, the date is not a day, another active entry steers a
+                concept elsewhere, or a wording has no tokens or equals its target.
         """
         self._check_encoder(model)
-        request = replace(_filled(model, request), keep=())
-        day = date or datetime.date.today().isoformat()
+        request = replace(understood(request, model_place(model)), keep=())
+        day = day_of(date)
         name = id or f"{day}-{seal(described(request))[:8]}"
+        entry = Entry(id=name, date=day, request=request, weight=weight)
+        with self._newest() as book:
+            book.refuse_taken(name)
+            grown = replace(book, entries=_sorted([*book.entries, entry]))
+            grown.request(model)
+            rows = write_rows(book._rows_of(name), encoded(model, request, book._rules))
+            return grown._with(replace(entry, rows=rows))._saved()
+
+    def refuse_taken(self, name: str) -> None:
+        """Refuses the id of an entry that is there.
+
+        Raises:
+            BadRequest: naming it.
+        """
         if any(entry.id == name for entry in self.entries):
             raise BadRequest(f"the ledger has an entry '{name}' already; give another --id")
-        entry = Entry(id=name, date=day, request=request, weight=weight)
-        grown = replace(self, entries=_sorted([*self.entries, entry]))
-        grown.request(model)
-        pairs = encoded(model, request, self._rules)
-        rows = write_rows(self._rows_of(name), pairs)
-        told = [replace(each, rows=rows) if each.id == name else each for each in grown.entries]
-        return replace(grown, entries=tuple(told))._saved()
 
     def revoke(self, name: str, *, reason: str = "", date: str = "") -> Ledger:
         """Takes an entry out of the solve; it stays as a tombstone.
 
         Raises:
-            BadRequest: there is no such entry, or it was revoked before.
+            BadRequest: there is no such entry, it was revoked before, or the date is not a day.
         """
-        day = date or datetime.date.today().isoformat()
-        gone = self.find(name).revoke(date=day, reason=reason)
-        told = tuple(gone if entry.id == name else entry for entry in self.entries)
-        return replace(self, entries=told)._saved()
+        day = day_of(date)
+        with self._newest() as book:
+            return book._with(book.find(name).revoke(date=day, reason=reason))._saved()
 
     def merge(self, other: Ledger) -> Ledger:
         """Takes over the entries of another ledger; what either revoked is revoked.
@@ -175,6 +184,13 @@ class Ledger:
             BadRequest: another text encoder, other settings or keep set, or one id with two
                 contents.
         """
+        with self._newest() as book:
+            merged = replace(book, entries=_sorted(book._joined_with(other)))
+            merged._joint()
+            return merged._saved()
+
+    def _joined_with(self, other: Ledger) -> list[Entry]:
+        """Lists the entries of both, after taking over the rows of those that are new."""
         if not self.encoder.same(other.encoder):
             raise BadRequest(
                 f"{other.folder} was made with another text encoder ({other.base_model}, here "
@@ -195,9 +211,7 @@ class Ledger:
                 raise BadRequest(f"both ledgers have an entry '{entry.id}' and they differ")
             elif known.active:
                 mine[entry.id] = entry
-        merged = replace(self, entries=_sorted(list(mine.values())))
-        merged._joint()
-        return merged._saved()
+        return list(mine.values())
 
     def replay(self, folder: Path | str, model: Any) -> Ledger:
         """Encodes all requests anew for another base model, into a new ledger.
@@ -208,23 +222,28 @@ class Ledger:
             BadRequest: see `create` and `add`.
         """
         fresh = Ledger.begun(folder, model, method=self.method, keep=self.keep)
-        told = []
+        moved = []
         for entry in self.entries:
-            pairs = encoded(model, entry.request, self._rules)
-            told.append(replace(entry, rows=write_rows(fresh._rows_of(entry.id), pairs)))
-        return replace(fresh, entries=tuple(told))._saved()
+            request = replace(understood(entry.request, model_place(model)), keep=())
+            rows = write_rows(fresh._rows_of(entry.id), encoded(model, request, self._rules))
+            moved.append(replace(entry, request=request, rows=rows))
+        return replace(fresh, entries=tuple(moved))._saved()
 
     def request(self, model: Any) -> ErasureRequest:
         """Writes one request for all active entries, with what is kept.
 
         Raises:
-            BadRequest: nothing is active, or two entries erase the same concept.
+            BadRequest: nothing is active, or two entries steer one concept to different places.
         """
-        joint = _filled(model, self._joint())
-        if not self.keep:
-            return joint
-        gone = {name for erasure in joint.erasures for name in names(erasure.concept)}
-        return replace(joint, keep=tuple(one for one in self.keep if one.name not in gone))
+        return self._filled(model_place(model))
+
+    @property
+    def solved(self) -> tuple[Entry, ...]:
+        """The active entries that a solve reads: those that no other one covers.
+
+        A second request for the same concepts changes nothing; it counts once the first is revoked.
+        """
+        return tuple(e for e in self.active if not any(_covers(other, e) for other in self.active))
 
     def erase(self, model: Any, *, monitor: Monitor = silent) -> ErasureResult:
         """Solves for the delta of all active entries; the model stays as it was.
@@ -233,41 +252,85 @@ class Ledger:
             BadRequest: nothing is active, another base model, or stored rows do not fit.
             NothingChanged, ModelCollapsed: see `efface.erase`.
         """
+        check_erasable(model)
         self._check_encoder(model)
-        request = self.request(model)
-        generator = torch.Generator().manual_seed(0)
-        recording = Recording(model, generator=generator, monitor=monitor, steps=1)
-        moved_rows = [
-            (self._rows_of(entry.id), read_rows(self._rows_of(entry.id), entry.rows), entry.weight)
-            for entry in self.active
+        recipe = self.recipe(model_place(model))
+        rows = [
+            (self._rows_of(each.id), read_rows(self._rows_of(each.id), each.rows), each.weight)
+            for each in self.solved
         ]
-        keep = worded_by(request, self.method.wordings).keep
+        return solve(model, recipe, rows, keep_folder=self.folder / "keep", monitor=monitor)
 
-        def solve(branch: TextBranch) -> BranchEdit:
-            kept = kept_of(branch, keep, self._rules, self.folder / "keep")
-            return self.method.solve(stacked(branch.key, moved_rows), kept)
+    def recipe(self, place: str) -> LedgerRecipe:
+        """Writes down what a solve on a model depends on.
 
-        edit = edit_branches(text_branches(model), solve)
-        recording.step(edit.curve[0])
-        diagnostics = edit.diagnostics | {"entries": len(self.active)}
-        result = recording.result(self.method, request, edit.patches, diagnostics=diagnostics)
-        seen = inspect(model, result.delta, request)
-        return replace(result, diagnostics={**result.diagnostics, **seen})
+        Raises:
+            BadRequest: see `request`.
+        """
+        erasures = self._joint().erasures
+        entries = tuple(
+            LedgerEntry(
+                id=entry.id,
+                weight=entry.weight,
+                erasures=tuple(map(erasures.index, entry.request.erasures)),
+            )
+            for entry in self.solved
+        )
+        return LedgerRecipe(
+            model=place,
+            request=self._filled(place),
+            ledger=str(self.folder),
+            entries=entries,
+            settings=asdict(self.method),
+        )
+
+    def _filled(self, place: str) -> ErasureRequest:
+        joint = understood(self._joint(), place)
+        if not self.keep:
+            return joint
+        gone = {name for erasure in joint.erasures for name in names(erasure.concept)}
+        return replace(joint, keep=tuple(one for one in self.keep if one.name not in gone))
 
     @property
     def _rules(self) -> Rules:
-        method = self.method
-        return Rules(method.tokens, method.target, method.wordings, method.always_keep)
+        return Rules.of(self.method)
 
     def _rows_of(self, name: str) -> Path:
         return self.folder / "rows" / f"{name}.safetensors"
 
     def _joint(self) -> ErasureRequest:
+        """Joins what entries erase, each concept once.
+
+        Raises:
+            BadRequest: nothing is active, or two entries erase one concept in different ways.
+        """
         if not self.active:
             raise BadRequest(f"the ledger {self.folder} has no active entry; add one first")
-        return ErasureRequest(
-            erasures=tuple(each for entry in self.active for each in entry.request.erasures)
-        )
+        by_name: dict[str, tuple[str, Erasure]] = {}
+        for entry in self.active:
+            for erasure in entry.request.erasures:
+                for name in names(erasure.concept):
+                    first, known = by_name.setdefault(name, (entry.id, erasure))
+                    if known != erasure:
+                        raise BadRequest(
+                            f"the entries '{first}' and '{entry.id}' both erase '{name}' and "
+                            "differ in its anchor, kind or synonyms; revoke one, or say the same "
+                            "in both"
+                        )
+        erasures = [each for entry in self.active for each in entry.request.erasures]
+        return ErasureRequest(erasures=tuple(dict.fromkeys(erasures)))
+
+    @contextmanager
+    def _newest(self) -> Iterator[Ledger]:
+        """Keeps others out of the folder, and gives the ledger that it holds by now."""
+        with locks.locked(self.folder, patience=PATIENCE):
+            begun = not (self.folder / storage.FILE).exists()
+            yield self if begun else Ledger.open(self.folder)
+
+    def _with(self, changed: Entry) -> Ledger:
+        """Puts an entry in the place of the one with its id."""
+        kept = [entry for entry in self.entries if entry.id != changed.id]
+        return replace(self, entries=_sorted([*kept, changed]))
 
     def _check_encoder(self, model: Any) -> None:
         check_family("uce", self.method.families, layout(model))
@@ -293,8 +356,9 @@ def _sorted(entries: list[Entry]) -> tuple[Entry, ...]:
     return tuple(sorted(entries, key=lambda entry: entry.id))
 
 
-def _filled(model: Any, request: ErasureRequest) -> ErasureRequest:
-    """Lets the bundled model fill in what it knows of its words."""
-    name = model_name(model)
-    filled: ErasureRequest = bundled(name).understood(request) if name in BUNDLED else request
-    return filled
+def _covers(one: Entry, other: Entry) -> bool:
+    """Says whether an entry erases all that another one does, with as much weight."""
+    mine, theirs = (frozenset(each.request.erasures) for each in (one, other))
+    if not theirs <= mine or other.weight > one.weight:
+        return False
+    return (mine, one.weight) != (theirs, other.weight) or one.id < other.id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ from typing import Any
 from efface.concepts import ErasureRequest, described, request_from
 from efface.errors import BadRequest
 
-__all__ = ["Entry", "Revocation", "entry_from", "seal", "written"]
+__all__ = ["Entry", "Revocation", "day_of", "entry_from", "seal", "written"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +35,7 @@ class Entry:
     """Name of the request, such as a ticket number; entries are solved in the order of their ids.
     """
     date: str
-    """Day of the request, as the one who added it wrote it; ISO 8601 by default."""
+    """Day of the request, as ISO 8601 writes it."""
     request: ErasureRequest
     """What is erased; what is kept is said by the ledger, for all entries."""
     weight: float = 1.0
@@ -67,6 +68,22 @@ class Entry:
         if self.revoked is not None:
             raise BadRequest(f"entry '{self.id}' was revoked on {self.revoked.date} already")
         return replace(self, revoked=Revocation(date=date, reason=reason))
+
+
+def day_of(date: str) -> str:
+    """Gives a day as it is written in a ledger; today, if none is given.
+
+    Raises:
+        BadRequest: the text is not a day.
+    """
+    try:
+        day = datetime.date.fromisoformat(date) if date else datetime.date.today()
+    except ValueError:
+        raise BadRequest(
+            f"the date '{date}' is not a day; write year, month and day: "
+            f"{datetime.date.today().isoformat()}"
+        ) from None
+    return day.isoformat()
 
 
 def seal(value: Any) -> str:

@@ -19,6 +19,7 @@ from efface.deltas.provenance import SKETCH_TOLERANCE, sketch, sketch_deviation
 from efface.errors import BadRequest
 from efface.files import write_atomically
 from efface.hosts.components import KEY_VALUE
+from efface.methods.uce import Uce
 from efface.text.branches import TextBranch, text_branches
 from efface.text.keep_sets import KeepSet, remembering
 from efface.text.token_rules import TargetRule, TokenRule, WordingRule, worded_by
@@ -83,6 +84,11 @@ class Rules:
     target: TargetRule
     wordings: WordingRule
     always_keep: tuple[str, ...]
+
+    @classmethod
+    def of(cls, method: Uce) -> Rules:
+        """Takes them from the settings of a ledger's solves."""
+        return cls(method.tokens, method.target, method.wordings, method.always_keep)
 
 
 def encoded(model: Any, request: ErasureRequest, rules: Rules) -> Rows:
@@ -182,7 +188,9 @@ def stacked(key: str, entries: Iterable[tuple[Path, Rows, float]]) -> TokenPairs
     return joined(found)
 
 
-def kept_of(branch: TextBranch, keep: Sequence[Concept], rules: Rules, folder: Path) -> KeepSet:
-    """Gives the rows of a keep set added up, encoded once per set and kept in a folder."""
+def kept_of(
+    branch: TextBranch, keep: Sequence[Concept], rules: Rules, folder: Path | None
+) -> KeepSet:
+    """Gives the rows of a keep set added up, encoded once per set and kept in a folder, if any."""
     with remembering(folder):
         return branch.kept(keep, tokens=rules.tokens, always=rules.always_keep)

@@ -48,9 +48,11 @@ class AllButOne(GradientEraser):
     was, whatever the other settings, and inversion of real pictures works as before.
     """
 
+    name: ClassVar[str] = "all_but_one"
     paper: ClassVar[Paper] = Paper(
         "All but One: Surgical Concept Erasing with Model Preservation", "2312.12807", 2024
     )
+    revision: ClassVar[int] = 2
 
     mode: Literal["replace", "suppress", "negate"] = "replace"
     """What becomes of the guidance term: the anchor's, none, or its opposite."""

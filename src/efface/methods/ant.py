@@ -12,7 +12,6 @@ from efface.closed_form.fusion import fused
 from efface.contracts import Monitor, Paper, TextToImage, silent
 from efface.diffusion.losses import Target, squared_errors
 from efface.errors import BadRequest
-from efface.progress import told
 from efface.randomness import derive
 from efface.runs.gating import Released
 from efface.runs.gradient_eraser import SMALL, GradientEraser, Trainable
@@ -55,11 +54,13 @@ class Ant(GradientEraser):
         them, on plain predictions instead of guided ones, and fuses in float64 with a ridge.
     """
 
+    name: ClassVar[str] = "ant"
     paper: ClassVar[Paper] = Paper(
         "Set You Straight: Auto-Steering Denoising Trajectories to Sidestep Unwanted Concepts",
         "2504.12782",
         2025,
     )
+    revision: ClassVar[int] = 2
 
     parameters: Literal["unet", "cross_attention", "key_value", "not_cross_attention"] = "unet"
     """Which weights the mask chooses from; ``several="fused"`` has no mask, and ignores it."""
@@ -261,7 +262,7 @@ class Ant(GradientEraser):
                 )
                 for key, gradient in zip(total, gradients, strict=True):
                     total[key] += gradient
-            told("finding salient weights", number + 1, self.maps)
+            run.session.report("finding salient weights", number + 1, self.maps)
             bottom = self.mask_keeps == "bottom"
             yield saliency_masks(total, self.mask_share, scope="tensor", least=bottom)
 

@@ -53,11 +53,13 @@ class ConceptAblation(GradientEraser):
         it. The begin token's gradient is not cut.
     """
 
+    name: ClassVar[str] = "concept_ablation"
     paper: ClassVar[Paper] = Paper(
         "Ablating Concepts in Text-to-Image Diffusion Models", "2303.13516", 2023
     )
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
     families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})
+    revision: ClassVar[int] = 2
 
     parameters: Literal["key_value", "cross_attention", "self_attention", "attention", "unet"] = (
         "key_value"

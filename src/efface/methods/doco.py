@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
-from efface import progress
 from efface.contracts import Monitor, Paper, TextToImage, silent
 from efface.diffusion.losses import Target, predicted
 from efface.diffusion.noised import Noised, TeacherPredictions, noised
@@ -56,12 +55,14 @@ class Doco(GradientEraser):
         ``keep_weight`` is ours too; what it holds counts among what is retained.
     """
 
+    name: ClassVar[str] = "doco"
     paper: ClassVar[Paper] = Paper(
         "Unlearning Concepts in Diffusion Model via Concept Domain Correction and Concept "
         "Preserving Gradient",
         "2405.15304",
         2025,
     )
+    revision: ClassVar[int] = 2
 
     parameters: Literal["key_value", "cross_attention", "unet"] = "key_value"
     """Which weights are trained."""
@@ -210,7 +211,7 @@ class _Game:
                 teacher = self.table.drawn(count, generator)
             self.lessons = [(teacher.concept, teacher.anchor)]
             self.teach()
-            progress.told("teaching the discriminator", step + 1, self.method.warm_up)
+            self.run.session.report("teaching the discriminator", step + 1, self.method.warm_up)
 
     def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
         """Gives the terms of the model's loss."""

@@ -49,6 +49,7 @@ class Esd(GradientEraser):
         ``keep_weight`` is ours: kept prompts hold the frozen model's predictions.
     """
 
+    name: ClassVar[str] = "esd"
     paper: ClassVar[Paper] = Paper("Erasing Concepts from Diffusion Models", "2303.07345", 2023)
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
     families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})

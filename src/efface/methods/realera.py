@@ -65,6 +65,9 @@ class Realera(Eraser[TextToImage]):
         sides are means, so that their weights do not depend on the number of prompts.
     """
 
+    name: ClassVar[str] = "realera"
+    weakened_by = ("raise ridge", "raise keep_weight")
+    strengthened_by = ("lower ridge", "lower keep_weight")
     paper: ClassVar[Paper] = Paper(
         "RealEra: Semantic-level Concept Erasure via Neighbor-Concept Mining", "2410.09140", 2024
     )
@@ -167,7 +170,7 @@ class Realera(Eraser[TextToImage]):
         target_source, source_source = (
             torch.zeros(branch.width, branch.width, dtype=torch.float64) for _ in range(2)
         )
-        held = kept.averaged(self.keep_weight)
+        kept_gram = kept.averaged(self.keep_weight)
         for stream, pairs in zip(branch.streams, concept, strict=True):
             inside = moments(pairs.sources, pairs.weights, near, blocks=stream.blocks)
             outside = moments(pairs.sources, pairs.weights, beyond, blocks=stream.blocks)
@@ -175,8 +178,8 @@ class Realera(Eraser[TextToImage]):
             target_source += weighted_targets @ (pairs.sources + self.near_weight * inside.mean)
             source_source += (pairs.sources * pairs.weights[:, None]).T @ pairs.sources
             source_source += self.near_weight * inside.second
-            held = held + self.beyond_weight * outside.second
-        return moment_edit(target_source, source_source, held, ridge=self.ridge)
+            kept_gram = kept_gram + self.beyond_weight * outside.second
+        return moment_edit(target_source, source_source, kept_gram, ridge=self.ridge)
 
     def _from_points(
         self,
@@ -201,11 +204,12 @@ class Realera(Eraser[TextToImage]):
             for stream, pairs in zip(branch.streams, concept, strict=True)
         ]
         beyond = torch.cat([outside for _, outside in points])
-        held = kept.averaged(self.keep_weight)
-        held = held + gram([beyond], branch.width, weight=self.beyond_weight / max(len(beyond), 1))
+        kept_gram = kept.averaged(self.keep_weight)
+        share = self.beyond_weight / max(len(beyond), 1)
+        kept_gram = kept_gram + gram([beyond], branch.width, weight=share)
         count = sum(float(near.weights.sum()) for near, _ in points)
         inside = [near.scaled(self.near_weight / max(count, 1e-300)) for near, _ in points]
-        return ridge_edit(joined([*concept, *inside]), held, ridge=self.ridge)
+        return ridge_edit(joined([*concept, *inside]), kept_gram, ridge=self.ridge)
 
     def _drawn(
         self, stream: TextStream, pairs: TokenPairs, generator: torch.Generator

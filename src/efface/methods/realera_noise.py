@@ -46,9 +46,11 @@ class RealeraNoise(GradientEraser):
         stand side by side, of each one's part. ``keep_weight`` is ours.
     """
 
+    name: ClassVar[str] = "realera_noise"
     paper: ClassVar[Paper] = Paper(
         "RealEra: Semantic-level Concept Erasure via Neighbor-Concept Mining", "2410.09140", 2024
     )
+    revision: ClassVar[int] = 2
 
     parameters: Literal["key_value", "cross_attention"] = "key_value"
     """Which layers get low-rank layers beside them."""

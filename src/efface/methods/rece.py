@@ -63,6 +63,9 @@ class Rece(Eraser[TextToImage]):
         ``target="prompt_without_concept"`` are ours; the defaults are the paper's.
     """
 
+    name: ClassVar[str] = "rece"
+    weakened_by = ("raise ridge", "raise strength", "raise keep_scale")
+    strengthened_by = ("lower strength", "raise erase_scale")
     paper: ClassVar[Paper] = Paper(
         "Reliable and Efficient Concept Erasure of Text-to-Image Diffusion Models",
         "2407.12383",
@@ -240,8 +243,8 @@ class Rece(Eraser[TextToImage]):
     def _solve(self, pairs: TokenPairs, kept: KeepSet, *, ridge: float, keep: float) -> Solution:
         """Erases token rows from the weights as they are now (equation 3, UCE's)."""
         erase_factor, keep_factor = kept.factors(float(pairs.weights.sum()), self.weighting)
-        held = kept.weighted(keep * keep_factor)
-        return ridge_edit(pairs.scaled(self.erase_scale * erase_factor), held, ridge=ridge)
+        kept_gram = kept.weighted(keep * keep_factor)
+        return ridge_edit(pairs.scaled(self.erase_scale * erase_factor), kept_gram, ridge=ridge)
 
     def work(self, request: ErasureRequest) -> Work:
         """Counts the rounds."""

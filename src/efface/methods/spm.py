@@ -57,6 +57,7 @@ class Spm(GradientEraser):
         (``wordings="names"``). ``keep_weight`` is ours.
     """
 
+    name: ClassVar[str] = "spm"
     paper: ClassVar[Paper] = Paper(
         "One-dimensional Adapter to Rule Them All: Concepts, Diffusion Models and Erasing "
         "Applications",
@@ -65,6 +66,7 @@ class Spm(GradientEraser):
     )
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
     families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})
+    revision: ClassVar[int] = 2
 
     rank: int = 1
     """Rank of each membrane."""
@@ -211,8 +213,8 @@ class Spm(GradientEraser):
             anchors = Conditions.joined([anchors, run.empty(1)])
             anchors = anchors[place.where(~blank, len(which))]
         with adapters.teacher():
-            held = run.denoiser.predict(latents, times, anchors)
-        return [Target("anchor", self.anchoring, latents, times, anchors, held)]
+            unedited = run.denoiser.predict(latents, times, anchors)
+        return [Target("anchor", self.anchoring, latents, times, anchors, unedited)]
 
 
 def _noises(like: Conditions, generator: torch.Generator) -> Conditions:

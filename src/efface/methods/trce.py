@@ -54,6 +54,9 @@ class Trce(Eraser[TextToImage]):
         is ours.
     """
 
+    name: ClassVar[str] = "trce"
+    weakened_by = ("raise ridge", "raise keep_weight")
+    strengthened_by = ("lower ridge", "lower keep_weight")
     paper: ClassVar[Paper] = Paper(
         "TRCE: Towards Reliable Malicious Concept Erasure in Text-to-Image Diffusion Models",
         "2503.07389",
@@ -128,8 +131,8 @@ class Trce(Eraser[TextToImage]):
             return None
         kept = branch.kept(request.keep, tokens="legacy", always=self.always_keep)
         mean = 1.0 / float(pairs.weights.sum())
-        held = kept.averaged(self.keep_weight)
-        solution = ridge_edit(pairs.scaled(mean), held, ridge=self.ridge)
+        kept_gram = kept.averaged(self.keep_weight)
+        solution = ridge_edit(pairs.scaled(mean), kept_gram, ridge=self.ridge)
         return BranchEdit(solution, [movement(solution.map, pairs, kept)])
 
     def _pairs(self, branch: TextBranch, erasures: Sequence[Erasure]) -> TokenPairs | None:

@@ -48,6 +48,7 @@ class TrceVision(GradientEraser):
         reads text and image together, this stage is experimental: run on toy models alone.
     """
 
+    name: ClassVar[str] = "trce_vision"
     paper: ClassVar[Paper] = Paper(
         "TRCE: Towards Reliable Malicious Concept Erasure in Text-to-Image Diffusion Models",
         "2503.07389",
@@ -55,6 +56,7 @@ class TrceVision(GradientEraser):
     )
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
     families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})
+    revision: ClassVar[int] = 2
 
     parameters: Literal["early_attention", "queries", "unet"] = "early_attention"
     """Which weights are trained: self-attention and the queries of text, queries alone, or all."""
@@ -123,7 +125,7 @@ class TrceVision(GradientEraser):
         """Samples unsafe and unconditional trajectories, then trains on their latents."""
         run = GradientRun(self, model, request, generator=generator, monitor=monitor)
         pool, safe, unsafe = self._goals(run)
-        held = self._unconditional(run)
+        neutral = self._unconditional(run)
         with run.training(self.parameters) as edit:
 
             def losses(generator: torch.Generator) -> dict[str, Tensor]:
@@ -133,7 +135,7 @@ class TrceVision(GradientEraser):
                 steered = [steer]
                 if self.both_branches:
                     steered.append(replace(steer, conditions=run.empty(self.batch)))
-                still = held.drawn(4 * self.batch, generator)
+                still = neutral.drawn(4 * self.batch, generator)
                 empty, e_0 = run.empty(len(still)), still.unconditional
                 hold = Target("hold", self.hold_weight, still.latents, still.times, empty, e_0)
                 rest = [hold, *run.keep(self.batch, generator)]

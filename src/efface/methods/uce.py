@@ -68,6 +68,9 @@ class Uce(Eraser[TextToImage]):
         too little; steered to what is nearest, they have less far to go.
     """
 
+    name: ClassVar[str] = "uce"
+    weakened_by = ("raise ridge", "lower erase_scale", "raise keep_scale")
+    strengthened_by = ("raise erase_scale", "lower ridge")
     paper: ClassVar[Paper] = Paper(
         "Unified Concept Editing in Diffusion Models", "2308.14761", 2024
     )
@@ -179,12 +182,12 @@ class Uce(Eraser[TextToImage]):
             BadRequest: the system has no stable solution; raise ``ridge`` or add prompts to keep.
         """
         erase, keep = kept.factors(float(pairs.weights.sum()), self.weighting)
-        held = kept.weighted(keep)
+        kept_gram = kept.weighted(keep)
         solution = ridge_edit(
             pairs.reaching(self.reach).scaled(self.erase_scale * erase),
-            self.keep_scale * held,
+            self.keep_scale * kept_gram,
             ridge=self.ridge,
-            free=self._free(held),
+            free=self._free(kept_gram),
         )
         return BranchEdit(solution, [movement(solution.map, pairs, kept)])
 
@@ -204,8 +207,8 @@ class Uce(Eraser[TextToImage]):
         )
         return BranchEdit(solution, [movement(solution.map, pairs, kept)])
 
-    def _free(self, held: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim rank"] | None:
-        return free_directions(held, share=self.null_space) if self.null_space else None
+    def _free(self, kept_gram: Float[Tensor, "dim dim"]) -> Float[Tensor, "dim rank"] | None:
+        return free_directions(kept_gram, share=self.null_space) if self.null_space else None
 
     def work(self, request: ErasureRequest) -> Work:
         """Counts the solves between which prompts are weighed anew."""

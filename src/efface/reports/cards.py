@@ -13,6 +13,7 @@ from efface.evaluation.encoding import encoded
 from efface.evaluation.record import Evaluation, Measurement
 from efface.evaluation.samples import GOING, STAYING
 from efface.files import write_atomically
+from efface.printable import printable
 from efface.reports import wording
 from efface.reports.facts import RunFacts
 
@@ -23,6 +24,11 @@ __all__ = ["CARD_FORMAT", "card_values", "write_json_card", "write_model_card"]
 
 CARD_FORMAT = 1
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
+_MARKDOWN = re.compile(
+    r"[&<>|`*~\[\]\\$]|@(?=[a-z])|^[#+=-]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.",
+    re.IGNORECASE,
+)
+"""Signs that are or begin Markdown, links included; inside a word, as in clip_score, is none."""
 _TEMPLATE = Path(__file__).parent / "templates" / "card.md"
 
 
@@ -78,17 +84,21 @@ def card_values(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
         },
         "limits": wording.limits(evaluation),
         "licence": "that of the base model, with all its restrictions; efface adds none",
-        "reproduce": {
-            "command": facts.command,
-            "seed": facts.seed,
-            "steps": evaluation.before.steps,
-            "guidance": evaluation.before.guidance,
-            "versions": evaluation.versions,
-            "measured": evaluation.created,
-        },
+        "reproduce": _reproduce(evaluation, facts),
     }
     plain: dict[str, Any] = encoded(values)
     return plain
+
+
+def _reproduce(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
+    return {
+        "command": facts.command,
+        "seed": facts.seed,
+        "steps": evaluation.before.steps,
+        "guidance": evaluation.before.guidance,
+        "versions": evaluation.versions,
+        "measured": evaluation.created,
+    }
 
 
 def write_json_card(path: Path, evaluation: Evaluation, facts: RunFacts) -> Path:
@@ -125,17 +135,22 @@ def write_model_card(path: Path, evaluation: Evaluation, facts: RunFacts) -> Pat
 
 
 def _harmless(value: Any) -> Any:
-    """Escapes text, since hubs show Markdown as HTML and names and prompts are others' text."""
+    """Escapes text, since hubs show Markdown as HTML and names and prompts are others' text.
+
+    Signs of Markdown become numbers, which are shown as the sign and never read as Markdown.
+    """
     if isinstance(value, Markup) or not isinstance(value, str):
         return value
-    text = " ".join(value.split())
-    signs = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "|": "&#124;", "`": "&#96;"}
-    return "".join(signs.get(letter, letter) for letter in text)
+    return _MARKDOWN.sub(lambda found: f"&#{ord(found[0])};", _one_line(value))
 
 
 def _fenced(text: str) -> Markup:
     """Keeps code as it is, except for what could end its block."""
-    return Markup(" ".join(text.replace("`", "'").split()))  # nothing of it is read as HTML
+    return Markup(_one_line(text.replace("`", "'")))  # nothing of it is read as HTML
+
+
+def _one_line(text: str) -> str:
+    return printable(" ".join(text.split()))
 
 
 def _metadata(evaluation: Evaluation, facts: RunFacts) -> ModelCardData:
@@ -146,7 +161,7 @@ def _metadata(evaluation: Evaluation, facts: RunFacts) -> ModelCardData:
     base = facts.base_model if _is_hub_name(facts.base_model) else None
     return ModelCardData(
         # One line, so that no name can end the block of metadata.
-        model_name=" ".join(_named(evaluation, erased=erased).split()) if results else None,
+        model_name=_one_line(_named(evaluation, erased=erased)) if results else None,
         base_model=base,
         library_name="diffusers",
         pipeline_tag="text-to-image",

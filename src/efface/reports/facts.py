@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from efface.errors import BadRequest
 from efface.evaluation.encoding import encoded
 from efface.evaluation.record import Evaluation
+from efface.runs.recipe import recipe_from
 
 if TYPE_CHECKING:
     from efface.deltas.results import ErasureResult
@@ -52,7 +52,7 @@ def run_facts(
     told: Mapping[str, Any] = evaluation.provenance or held
     request = told.get("request") or {}
     erasures = [dict(one) for one in request.get("erasures", ())]
-    facts = RunFacts(
+    return RunFacts(
         method=str(told.get("method", "")),
         settings=encoded(told.get("settings", {})),
         seed=told.get("seed"),
@@ -65,38 +65,20 @@ def run_facts(
         peak_bytes=held.get("peak_bytes"),
         curves=held.get("curves") or {},
         diagnostics=encoded(held.get("diagnostics") or {}),
+        command=_command({**told, **held}),
     )
-    return _with_command(facts, told)
 
 
 def _run(run: ErasureResult | Mapping[str, Any] | None) -> Mapping[str, Any]:
     if run is None or isinstance(run, Mapping):
         return run or {}
-    named = ("seconds", "peak_bytes", "curves", "diagnostics")
+    named = ("seconds", "peak_bytes", "curves", "diagnostics", "recipe")
     return {**encoded(run.delta.provenance), **{name: getattr(run, name) for name in named}}
 
 
-def _with_command(facts: RunFacts, told: Mapping[str, Any]) -> RunFacts:
-    if not facts.method:
-        return facts
-    if "+" in facts.method:  # settings of methods in turn are no flags
-        again = "efface rerun run.json --out runs/again"
-        return RunFacts(**{**vars(facts), "command": again})
-    words = ["efface", "erase", facts.method]
-    if facts.base_model:
-        words += ["--model", facts.base_model]
-    for concept in facts.erased:
-        words += ["--concept", str(concept["name"])]
-    if anchor := next(iter({*facts.anchors} - {""}), ""):
-        words += ["--anchor", anchor]
-    if preset := told.get("preset"):
-        words += ["--preset", str(preset)]
-    for name in told.get("settings_given", ()):
-        words += [f"--{name.replace('_', '-')}", *_flag(facts.settings[name])]
-    words += ["--seed", str(facts.seed), "--out", "runs/again"]
-    return RunFacts(**{**vars(facts), "command": shlex.join(words)})
-
-
-def _flag(value: Any) -> list[str]:
-    values = value if isinstance(value, list) else [value]
-    return [one if isinstance(one, str) else json.dumps(one) for one in values]
+def _command(record: Mapping[str, Any]) -> str:
+    """Writes the command that repeats a run; empty where its record does not say how."""
+    try:
+        return recipe_from(record).command()
+    except (KeyError, TypeError, BadRequest):
+        return ""

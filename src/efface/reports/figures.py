@@ -12,6 +12,7 @@ from efface.contracts import Role, Sample
 from efface.evaluation.record import Evaluation, Measurement
 from efface.evaluation.samples import ROLES, in_role
 from efface.files import write_atomically
+from efface.printable import printable
 from efface.reports import wording
 
 if TYPE_CHECKING:
@@ -110,7 +111,9 @@ def _row(axes: Any, evaluation: Evaluation, samples: Sequence[Sample], *, edited
             axis.imshow(image.convert("RGB"), interpolation="nearest")
         axis.spines[:].set(visible=True, color=_LINE)
         if not edited:
-            axis.set_title(_wrapped(sample.prompt), fontsize=6, color=_INK, pad=2)
+            axis.set_title(
+                _wrapped(printable(sample.prompt)), fontsize=6, color=_INK, pad=2, parse_math=False
+            )
 
 
 def _intervals(axis: Any, rows: Sequence[Measurement]) -> None:
@@ -133,6 +136,6 @@ def _intervals(axis: Any, rows: Sequence[Measurement]) -> None:
 
 
 def _wrapped(prompt: str) -> str:
-    """Breaks a prompt into at most three lines and keeps matplotlib from reading formulas in it."""
+    """Breaks a prompt into at most three lines."""
     lines = textwrap.wrap(prompt, 20, max_lines=3, placeholder=" \N{HORIZONTAL ELLIPSIS}")
-    return "\n".join(lines).replace("$", r"\$")
+    return "\n".join(lines)

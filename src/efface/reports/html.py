@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from efface.contracts import Role, Sample
 from efface.evaluation.record import Evaluation
 from efface.evaluation.samples import ROLES
 from efface.files import write_atomically
 from efface.metrics.estimates import corrected_rate, is_known
+from efface.printable import printable
 from efface.reports import wording
 from efface.reports.charts import blocks, curves
 from efface.reports.facts import RunFacts
@@ -82,12 +85,17 @@ def _rendered(context: dict[str, Any]) -> str:
     environment = Environment(
         loader=PackageLoader("efface.reports"),
         autoescape=True,
+        finalize=_visible,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"size": wording.size, "json": _json}
     return environment.get_template("report.html").render(context)
+
+
+def _visible(value: Any) -> Any:
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _context(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
@@ -156,7 +164,7 @@ _ASKS: dict[Role, str] = {
     "paraphrase": "what was to go",
     "neighbour": "the neighbour that the prompt names",
     "kept": "the kept thing that the prompt names",
-    "general": "what the prompt names",
+    "general": "what the prompt names; counts together with kept",
 }
 """What a role's prompts ask for, and so what its share of pictures shows."""
 

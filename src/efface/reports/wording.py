@@ -240,8 +240,11 @@ def main_lines(evaluation: Evaluation) -> tuple[Line, ...]:
 
 
 def within(one: Measurement, bounds: Limits) -> bool | None:
-    """Says whether a rate is within the limits; None where nothing is compared."""
-    if one.before is None or one.after is None or one.unit != "rate":
+    """Says whether a rate is within the limits; None where nothing is compared.
+
+    General prompts count together with kept ones, see `efface.evaluation.outcome`.
+    """
+    if one.before is None or one.after is None or one.unit != "rate" or one.role == "general":
         return None
     if one.better == "lower":
         return one.after.value <= bounds.most_present

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -11,23 +11,27 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface import registry
-from efface.concepts import ErasureRequest, wordings
+from efface.concepts import ErasureRequest, request_from, wordings
 from efface.deltas.delta import Delta
 from efface.deltas.patches import TextMapPatch
+from efface.deltas.results import ErasureResult
 from efface.diffusion.denoising import Denoiser
 from efface.errors import ModelCollapsed, NothingChanged
 from efface.hosts.components import find
 from efface.hosts.families import FAMILIES, host_of, layout, refuse_family
 from efface.randomness import derive
+from efface.runs.recipe import Recipe
 from efface.text.branches import text_branches
 
-__all__ = ["Inspection", "check_family", "inspect"]
+__all__ = ["Inspection", "check_family", "finish", "inspect", "stamped"]
 
 NOTHING = 1e-4
 """Relative response below which a concept counts as untouched; rounding in float32 reaches 1e-6."""
 COLLAPSE = 0.75
 """Relative response of other prompts from which on a model counts as wrecked. Sound erasures of the
-bundled model stay below 0.2; zeroed layers give 1.0 exactly (benchmarks/collapse.py)."""
+bundled model stay below 0.25, and zeroed keys and values give 1.0 (benchmarks/collapse.py)."""
+EMPTIED = 0.01
+"""Share of a layer's weights, by norm, below which nothing is left of it."""
 PROBES = 8
 """Prompts per side at most."""
 OUTPUTS = 32
@@ -90,8 +94,34 @@ def inspect(model: Any, delta: Delta, request: ErasureRequest) -> Mapping[str, A
     seen = Inspection(
         change, float(moved[: len(erased)].mean()), float(moved[len(erased) :].mean()), probe
     )
-    _judge(seen)
+    _judge(seen, delta)
+    if probe != "predicted noise":
+        _check_output_moves(model, delta, erased[0])
     return asdict(seen)
+
+
+def finish(model: Any, result: ErasureResult, recipe: Recipe, **facts: Any) -> ErasureResult:
+    """Ends every run: inspects what its delta does, and writes down how it came about.
+
+    Args:
+        model: what the delta is for, without it.
+        result: what the method made.
+        recipe: everything that decided it.
+        **facts: further diagnostics.
+
+    Raises:
+        NothingChanged, ModelCollapsed: see `inspect`.
+    """
+    request = request_from(result.delta.provenance.request)
+    diagnostics = {**result.diagnostics, **inspect(model, result.delta, request), **facts}
+    return stamped(replace(result, diagnostics=diagnostics), recipe)
+
+
+def stamped(result: ErasureResult, recipe: Recipe) -> ErasureResult:
+    """Writes down how a result came about."""
+    provenance = replace(result.delta.provenance, recipe=recipe.noted())
+    delta = replace(result.delta, provenance=provenance)
+    return replace(result, delta=delta, recipe=recipe.written())
 
 
 def _weight_change(model: Any, delta: Delta) -> float:
@@ -100,19 +130,36 @@ def _weight_change(model: Any, delta: Delta) -> float:
     for key in delta.keys:
         for name, parameter in find(model, key).items():
             weight, share = _outputs(delta, name, parameter)
-            change += share * float((delta.difference(name, weight) ** 2).sum())
+            moved = delta.difference(name, weight)
+            _refuse_emptied(name, weight, moved)
+            change += share * float((moved**2).sum())
             size += share * float((weight**2).sum())
     if not change < float("inf"):
         raise ModelCollapsed(
             "the erasure changed weights to values that are not finite; "
-            "raise the ridge, lower the strength or use float32"
+            f"{_advice(delta, 'weakened_by', 'use float32')}"
         )
     if change == 0.0:
         raise NothingChanged(
-            "the erasure changed no weight; check that the concept differs from its anchor "
-            "and that the strength is above zero"
+            "the erasure changed no weight; check that the concept differs from its anchor, "
+            f"{_advice(delta, 'strengthened_by', 'or name another concept')}"
         )
     return float((change / max(size, 1e-300)) ** 0.5)
+
+
+def _refuse_emptied(name: str, weight: Tensor, change: Tensor) -> None:
+    """Refuses an edit that leaves nothing of a layer, whatever kind of model it is in.
+
+    Raises:
+        ModelCollapsed: naming the layer.
+    """
+    size = float(weight.norm())
+    left = float((weight + change).norm())
+    if weight.ndim > 1 and size > 0 and left < EMPTIED * size:
+        raise ModelCollapsed(
+            f"the erasure leaves {left / size:.1%} of the weights of {name}, so the layer is gone; "
+            "raise the ridge or lower the strength"
+        )
 
 
 def _probe(model: Any, delta: Delta) -> str:
@@ -187,6 +234,29 @@ def _predicted_noise(model: Any, prompts: Sequence[str]) -> Float[Tensor, "n val
     return torch.cat(found).flatten(1).to("cpu", torch.float64)
 
 
+def _check_output_moves(model: Any, delta: Delta, prompt: str) -> None:
+    """Runs the denoiser itself: changed weights that it does not use change nothing.
+
+    One that runs from its folder is not there to be run, and can have been changed by nothing.
+    """
+    if hasattr(model, "embedded_prompts"):
+        return
+    before = host_of(model).probe(prompt)
+    with delta.apply(model):
+        after = host_of(model).probe(prompt)
+    if torch.equal(before, after):
+        raise NothingChanged(
+            f"the weights that read '{prompt}' change and what the denoiser makes of it does not, "
+            "by one bit; something in this pipeline draws with other weights (a processor, a hook "
+            "or a compiled copy), so erase on the pipeline as it was loaded"
+        )
+    if bool(before.isfinite().all()) and not bool(after.isfinite().all()):
+        raise ModelCollapsed(
+            f"after the erasure the denoiser's output for '{prompt}' is not finite; "
+            "raise the ridge, lower the strength or use float32"
+        )
+
+
 def _relative(
     before: Float[Tensor, "n values"], after: Float[Tensor, "n values"]
 ) -> Float[Tensor, " n"]:
@@ -194,20 +264,31 @@ def _relative(
     return moved
 
 
-def _judge(seen: Inspection) -> None:
+def _advice(delta: Delta, way: str, *others: str) -> str:
+    """Asks the method of a delta, or those of its stages, which of their settings help."""
+    known = {entry.name for entry in registry.entries("methods")}
+    methods = [
+        registry.load("methods", n) for n in delta.provenance.method.split("+") if n in known
+    ]
+    helpful = [each for method in methods for each in getattr(method, way)]
+    *first, last = dict.fromkeys([*helpful, *others])
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _judge(seen: Inspection, delta: Delta) -> None:
     if not seen.erased_response + seen.kept_response < float("inf"):
         raise ModelCollapsed(
             f"after the erasure the {seen.probe} are not finite; "
-            "raise the ridge, lower the strength or use float32"
+            f"{_advice(delta, 'weakened_by', 'use float32')}"
         )
     if seen.erased_response < NOTHING:
         raise NothingChanged(
             f"the {seen.probe} of the erased concept's prompts changed by "
-            f"{seen.erased_response:.1e}, which is rounding; word the concept as the model knows "
-            "it, or raise the strength"
+            f"{seen.erased_response:.1e}, which is rounding; "
+            f"{_advice(delta, 'strengthened_by', 'word the concept as the model knows it')}"
         )
     if seen.kept_response >= COLLAPSE:
         raise ModelCollapsed(
             f"the {seen.probe} of kept prompts changed by {seen.kept_response:.0%}, so the model "
-            "is wrecked; raise the ridge, lower the strength or keep more concepts"
+            f"is wrecked; {_advice(delta, 'weakened_by', 'keep more concepts')}"
         )

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -15,34 +15,39 @@ from efface.concepts import Concept, ConceptKind, ErasureRequest, request
 from efface.contracts import Eraser, Monitor, silent
 from efface.deltas.application import parents_of
 from efface.deltas.provenance import sketch
-from efface.deltas.recording import model_name
+from efface.deltas.recording import model_name, model_place
 from efface.deltas.results import ErasureResult
 from efface.errors import BadRequest
 from efface.hosts.components import parameters
-from efface.hosts.loading import BUNDLED, bundled, measured_preset
-from efface.registry import build, load, stage_names
-from efface.runs.checks import inspect
-from efface.runs.stages import in_turn, places
+from efface.hosts.states import check_erasable
+from efface.registry import stage_names
+from efface.runs.checks import finish
+from efface.runs.gradient_eraser import GradientEraser, require_anchor
+from efface.runs.recipe import EraseRecipe, StagesRecipe, usual_preset
+from efface.runs.stages import run_stages, stage_workspaces
+from efface.runs.words import understood
+from efface.runs.workspace import Workspace
 from efface.text.keep_sets import remembering
-from efface.training.checkpoints import Checkpointing, checkpointing, identity_of
+from efface.training.checkpoints import Checkpointing, identity_of
+from efface.training.session import Session
 from efface.training.settings import Training
 
-__all__ = ["erase"]
+__all__ = ["check", "erase", "perform"]
+
+Chosen: TypeAlias = str | Eraser[Any]
+"""A method by its name, or built with its settings."""
 
 
-def erase(  # noqa: PLR0913 - the one call that everything can be said in
+def erase(
     model: Any,
     concepts: str | Concept | Sequence[str | Concept] | ErasureRequest,
     *,
-    method: str | Eraser[Any] | Sequence[str | Eraser[Any]] = "rece",
-    preset: str | None = None,
+    method: Chosen | Sequence[Chosen] = "rece",
     keep: Sequence[str | Concept] = (),
     anchor: str | Concept | None = None,
     kind: ConceptKind = "object",
     seed: int = 0,
-    cache: Path | str | None = None,
-    checkpoint: Path | str | None = None,
-    resume: bool = False,
+    workspace: Workspace | None = None,
     monitor: Monitor = silent,
     **settings: Any,
 ) -> ErasureResult:
@@ -54,117 +59,168 @@ def erase(  # noqa: PLR0913 - the one call that everything can be said in
         method: a name from ``list_methods()``, or a method object with its settings. Several, as a
             sequence or as ``"uce+esd"``, run in turn, each on the model that the earlier ones gave,
             and make one delta.
-        preset: settings by name. Left out, a bundled model's own preset is taken, else the method's
-            defaults.
         keep: what must stay. Left out, a bundled model's own keep set is taken; it also fills in
             the synonyms and wordings of the words it knows.
         anchor: what prompts give instead; left out, the empty prompt.
         kind: the kind of concepts given as plain names.
         seed: of every draw that the method makes.
-        cache: folder that remembers keep sets between erasures: with the same text encoder, the
-            next one does not encode those prompts again. The delta is the same bit for bit.
-        checkpoint: folder in which methods that train keep the newest state until they are done;
-            a run that was interrupted goes on from there to the same bits.
-        resume: start from that checkpoint.
+        workspace: folders that outlive the call: a cache of keep sets, checkpoints.
         monitor: called once per step, while what was trained so far is in force.
-        **settings: single settings of the method, over the preset; of methods in turn a mapping
-            each, its preset among them, under the method's name: the second esd is ``esd-2``.
+        **settings: settings of the method, by name, and ``preset`` for named ones that they replace
+            (left out, a bundled model's own preset is taken, else the method's defaults). Of
+            methods in turn a mapping each, under the method's name: the second esd is ``esd-2``.
 
     Raises:
         BadRequest: an unknown name or setting, or a request that makes no sense.
+        BadModel: weights are packed, offloaded, fused or have others beside them.
         NothingChanged: the result does nothing to the concept.
         ModelCollapsed: the result wrecks the model.
     """
-    wanted = _understood(model, _request(concepts, keep, anchor, kind))
-    stages = _stages(method)
-    if len(stages) > 1:
-        ready = _with_settings(model, stages, preset, settings)
-        each = partial(erase, model, wanted, seed=seed, cache=cache, monitor=monitor)
-        return in_turn(model, wanted, ready, each, places(checkpoint, len(ready), resume=resume))
-    chosen = _method(model, stages[0], preset, settings)
-    generator = torch.Generator().manual_seed(seed)
-    kept = _checkpointing(model, wanted, chosen, seed, checkpoint, resume=resume)
-    with remembering(cache) as known, checkpointing(kept):
-        result = chosen.erase(model, wanted, generator=generator, monitor=monitor)
-    own = preset or _own_preset(model, stages[0])
-    told = {} if known is None else {"keep_cache": known.told()}
-    return _credited(model, result, wanted, (own, settings), told)
+    check_erasable(model)
+    place = model_place(model)
+    base = _Base(place, understood(_request(concepts, keep, anchor, kind), place), seed)
+    pairs = base.parts(_listed(method), settings.pop("preset", None), settings)
+    parts, methods = [part for part, _ in pairs], [built for _, built in pairs]
+    recipe = parts[0] if len(parts) == 1 else StagesRecipe.joined(parts)
+    return _run(recipe, methods, model, workspace or Workspace(), monitor)
 
 
-def _credited(
+def perform(
+    recipe: EraseRecipe | StagesRecipe,
     model: Any,
-    result: ErasureResult,
-    wanted: ErasureRequest,
-    given: tuple[str | None, Mapping[str, Any]],
-    told: Mapping[str, Any],
+    *,
+    workspace: Workspace | None = None,
+    monitor: Monitor = silent,
 ) -> ErasureResult:
-    """Writes preset and given settings into the provenance, and checks what the delta does."""
-    preset, settings = given
-    provenance = replace(
-        result.delta.provenance, settings_given=tuple(sorted(settings)), preset=preset
-    )
-    delta = replace(result.delta, provenance=provenance)
-    seen = inspect(model, delta, wanted)
-    return replace(result, delta=delta, diagnostics={**result.diagnostics, **seen, **told})
+    """Does what a recipe says; see `erase`."""
+    check_erasable(model)
+    methods = [part.build() for part in _parts(recipe)]
+    return _run(recipe, methods, model, workspace or Workspace(), monitor)
 
 
-def _stages(
-    method: str | Eraser[Any] | Sequence[str | Eraser[Any]],
-) -> list[str | Eraser[Any]]:
+def check(recipe: EraseRecipe | StagesRecipe, workspace: Workspace) -> None:
+    """Refuses what can be seen to fail before a model is loaded.
+
+    Raises:
+        BadRequest, MissingInput: a setting is out of range, the request lacks what a method needs,
+            or there is nothing to resume.
+    """
+    methods = [part.build() for part in _parts(recipe)]
+    for method in methods:
+        if isinstance(method, GradientEraser):
+            require_anchor(method, recipe.request)
+    if workspace.cache is not None and Path(workspace.cache).is_file():
+        raise BadRequest(f"the cache {workspace.cache} is a file; name a folder for it")
+    if len(methods) > 1:
+        stage_workspaces(workspace, len(methods))
+    elif workspace.resume:
+        _checkpoint_folder(methods[0], workspace)
+
+
+@dataclass(frozen=True)
+class _Base:
+    """What all stages of a run share."""
+
+    model: str
+    request: ErasureRequest
+    seed: int
+
+    def parts(
+        self, methods: Sequence[Chosen], preset: str | None, settings: Mapping[str, Any]
+    ) -> list[tuple[EraseRecipe, Eraser[Any]]]:
+        """Gives every stage's recipe and method; several have their settings under their names."""
+        if len(methods) == 1:
+            return [self._part(methods[0], preset, settings)]
+        names = stage_names([one if isinstance(one, str) else one.name for one in methods])
+        stages = dict(zip(names, methods, strict=True))
+        named = [name for name, stage in stages.items() if isinstance(stage, str)]
+        for name, given in settings.items():
+            if name not in named or not isinstance(given, Mapping):
+                raise BadRequest(
+                    "several methods in turn do not share settings; give each its own, as in "
+                    f"{named[0] if named else 'uce'}={{...}}, not {name}={given}"
+                )
+        made = []
+        for name, stage in stages.items():
+            given = dict(settings.get(name, {}))
+            made.append(self._part(stage, given.pop("preset", preset), given))
+        return made
+
+    def _part(
+        self, method: Chosen, preset: str | None, settings: Mapping[str, Any]
+    ) -> tuple[EraseRecipe, Eraser[Any]]:
+        both: dict[str, Any] = {"model": self.model, "request": self.request, "seed": self.seed}
+        if not isinstance(method, str):
+            if settings or preset:
+                raise BadRequest("a method object carries its settings; give them there")
+            return EraseRecipe.of(method, **both), method
+        used = preset or usual_preset(self.model, method)
+        part = EraseRecipe(**both, method=method, preset=used, settings=dict(settings))
+        return part, part.build()
+
+
+def _run(
+    recipe: EraseRecipe | StagesRecipe,
+    methods: Sequence[Eraser[Any]],
+    model: Any,
+    workspace: Workspace,
+    monitor: Monitor,
+) -> ErasureResult:
+    """Runs methods in their order and finishes what they give together."""
+    if isinstance(recipe, StagesRecipe):
+        for method in methods:
+            if isinstance(method, GradientEraser):
+                require_anchor(method, recipe.request)
+        places = stage_workspaces(workspace, len(methods))
+        each = zip(_parts(recipe), methods, places, strict=True)
+        stages = [partial(_run, part, [one], model, place, monitor) for part, one, place in each]
+        return finish(model, run_stages(model, stages), recipe)
+    (method,) = methods
+    generator = torch.Generator().manual_seed(recipe.seed)
+    kept = _checkpointing(model, recipe, method, workspace)
+    session = replace(Session.of(monitor), checkpointing=kept)
+    with remembering(workspace.cache) as known:
+        result = method.erase(model, recipe.request, generator=generator, monitor=session)
+    facts = {} if known is None else {"keep_cache": known.told()}
+    return finish(model, result, recipe, **facts)
+
+
+def _parts(recipe: EraseRecipe | StagesRecipe) -> list[EraseRecipe]:
+    return [*recipe.parts.values()] if isinstance(recipe, StagesRecipe) else [recipe]
+
+
+def _listed(method: Chosen | Sequence[Chosen]) -> list[Chosen]:
     """Lists methods that run in turn."""
     if isinstance(method, str):
         return [*method.split("+")]
     return [*method] if isinstance(method, Sequence) else [method]
 
 
-def _with_settings(
-    model: Any, stages: Sequence[str | Eraser[Any]], preset: str | None, settings: dict[str, Any]
-) -> list[Eraser[Any]]:
-    """Builds every stage, with the settings under its name; a preset among them is its own."""
-    names = stage_names([stage if isinstance(stage, str) else _name(stage) for stage in stages])
-    each = dict(zip(names, stages, strict=True))
-    named = [name for name, stage in each.items() if isinstance(stage, str)]
-    for name, given in settings.items():
-        if name not in named or not isinstance(given, Mapping):
-            raise BadRequest(
-                "several methods in turn do not share settings; give each its own, as in "
-                f"{named[0] if named else 'uce'}={{...}}, not {name}={given}"
-            )
-    built = []
-    for name, stage in each.items():
-        given = dict(settings.get(name, {}))
-        built.append(_method(model, stage, given.pop("preset", preset), given))
-    return built
-
-
-def _name(method: Eraser[Any]) -> str:
-    return method.name
-
-
-def _checkpointing(
-    model: Any,
-    wanted: ErasureRequest,
-    method: Eraser[Any],
-    seed: int,
-    folder: Path | str | None,
-    *,
-    resume: bool,
-) -> Checkpointing | None:
+def _checkpoint_folder(method: Eraser[Any], workspace: Workspace) -> Path | None:
     """Says where training keeps its state, if that is wanted.
 
     Raises:
-        BadRequest: to resume, a folder is needed.
+        BadRequest: to resume, a folder and a method that trains are needed.
     """
-    if folder is None:
-        if resume:
-            raise BadRequest("resume needs the folder of the checkpoint: checkpoint=...")
+    if workspace.checkpoint is None:
+        if workspace.resume:
+            raise BadRequest("resume needs the folder of the checkpoint: Workspace(checkpoint=...)")
         return None
     if not isinstance(method, Training):
-        if resume:
-            raise BadRequest(f"{_name(method)} does not train, so there is nothing to resume")
+        if workspace.resume:
+            raise BadRequest(f"{method.name} does not train, so there is nothing to resume")
         return None
-    identity = identity_of(method.name, _base(model), wanted, method, seed)
-    return Checkpointing(Path(folder), identity, resume=resume)
+    return Path(workspace.checkpoint)
+
+
+def _checkpointing(
+    model: Any, recipe: EraseRecipe, method: Eraser[Any], workspace: Workspace
+) -> Checkpointing | None:
+    folder = _checkpoint_folder(method, workspace)
+    if folder is None:
+        return None
+    identity = identity_of(method.name, _base(model), recipe.request, method, recipe.seed)
+    return Checkpointing(folder, identity, resume=workspace.resume)
 
 
 def _base(model: Any) -> str:
@@ -186,34 +242,3 @@ def _request(
     if keep or anchor:
         raise BadRequest("the request already says what to keep and where to steer; say it there")
     return concepts
-
-
-def _method(
-    model: Any, method: str | Eraser[Any], preset: str | None, settings: dict[str, Any]
-) -> Eraser[Any]:
-    if not isinstance(method, str):
-        if settings or preset:
-            raise BadRequest("a method object carries its settings; give them there")
-        return method
-    used = preset or _own_preset(model, method)
-    chosen = build("methods", method, preset=used, **settings)
-    if not isinstance(chosen, Eraser):
-        raise BadRequest(f"{method} does not erase by changing weights; choose an eraser")
-    return chosen
-
-
-def _own_preset(model: Any, method: str | Eraser[Any]) -> str | None:
-    """Finds the preset that was measured on a bundled model."""
-    if not isinstance(method, str):
-        return None
-    preset = measured_preset(model_name(model))
-    return preset if preset in load("methods", method).presets() else None
-
-
-def _understood(model: Any, wanted: ErasureRequest) -> ErasureRequest:
-    """Lets a bundled model fill in what it knows: synonyms, wordings and what to keep."""
-    name = model_name(model)
-    if name not in BUNDLED:
-        return wanted
-    filled: ErasureRequest = bundled(name).understood(wanted)
-    return filled

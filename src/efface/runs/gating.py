@@ -30,7 +30,7 @@ SHUT_FOR = 0.98
 """Share of the kept prompts that leave a calibrated membrane shut."""
 SAME_WORD = 0.8
 """Cosine that a row must pass to count as a concept's word; more, if a kept prompt comes nearer."""
-WORDINGS_A_NAME = 4
+WORDINGS_PER_NAME = 4
 """Wordings from which a name's token rows are taken; they differ a little with what is before."""
 
 
@@ -81,8 +81,8 @@ def gate_for(
         return None
     rows = denoiser.conditions([wording.prompt for wording in wordings]).rows.float().cpu()
     kept = [prompt for concept in keep for prompt in prompts_of(concept)] or [""]
-    held = denoiser.conditions([*kept, ""]).rows.float().cpu()
-    center = held.flatten(0, 1).mean(dim=0)
+    kept_rows = denoiser.conditions([*kept, ""]).rows.float().cpu()
+    center = kept_rows.flatten(0, 1).mean(dim=0)
     words, word_name, name_owner = _words(denoiser, wordings, owners, rows - center)
     count = int(owners.max()) + 1
     whole = [not rule.names_alone or each.prompt == each.name for each in wordings]
@@ -91,7 +91,7 @@ def gate_for(
         prompt_owner=owners[whole],
         words=words,
         center=center,
-        word_floor=_nearest(held - center, words).clamp(min=SAME_WORD),
+        word_floor=_nearest(kept_rows - center, words).clamp(min=SAME_WORD),
         word_name=word_name,
         name_owner=name_owner,
         floor=torch.zeros(count),
@@ -101,7 +101,7 @@ def gate_for(
     )
     if not rule.calibrated:
         return gate
-    floor = gate.likeness(held).quantile(SHUT_FOR, dim=0)
+    floor = gate.likeness(kept_rows).quantile(SHUT_FOR, dim=0)
     halfway = (floor + _own(gate)) / 2
     return replace(gate, floor=floor, ceiling=torch.maximum(halfway, floor + 0.01))
 
@@ -121,8 +121,8 @@ def _own(gate: PromptGate) -> Tensor:
 def _nearest(rows: Tensor, words: Tensor) -> Tensor:
     """Finds the largest cosine of any row to each word's."""
     unit = functional.normalize(rows.flatten(0, 1), dim=1)
-    found: Tensor = (unit @ words.T).amax(dim=0)
-    return found
+    cosines: Tensor = (unit @ words.T).amax(dim=0)
+    return cosines
 
 
 def _words(
@@ -136,12 +136,12 @@ def _words(
     for place, wording in enumerate(wordings):
         owner = int(owner_of[place])
         taken = used.get((owner, wording.name), 0)
-        if not wording.name or taken >= WORDINGS_A_NAME:
+        if not wording.name or taken >= WORDINGS_PER_NAME:
             continue
         used[owner, wording.name] = taken + 1
         first, last = denoiser.text.span(wording.prompt, wording.name)
         parts.append(functional.normalize(rows[place, first : last + 1], dim=1))
         names += [len(owners)] * (last + 1 - first)
         owners.append(owner)
-    found = torch.cat(parts) if parts else rows.new_zeros(0, rows.shape[2])
-    return found, torch.tensor(names, dtype=torch.long), torch.tensor(owners, dtype=torch.long)
+    words = torch.cat(parts) if parts else rows.new_zeros(0, rows.shape[2])
+    return words, torch.tensor(names, dtype=torch.long), torch.tensor(owners, dtype=torch.long)

@@ -47,6 +47,8 @@ class GradientEraser(Training, Eraser[TextToImage]):
 
     families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl"})
     edits: ClassVar[frozenset[str]] = frozenset({"unet"})
+    weakened_by = ("lower learning_rate", "take fewer steps", "raise keep_weight")
+    strengthened_by = ("raise learning_rate", "take more steps")
 
     target: TargetRule = "anchor"
     """What a wording becomes: itself with the anchor in place of the concept (anchor), the anchor's

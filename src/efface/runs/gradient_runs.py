@@ -26,8 +26,8 @@ from efface.diffusion.trajectories import Pool, drawn_latents, fresh_pool, sampl
 from efface.errors import BadModel, BadRequest
 from efface.hosts.conditions import Conditions
 from efface.hosts.families import layout
+from efface.hosts.states import check_trainable
 from efface.memory import MemoryRanOut
-from efface.progress import told
 from efface.randomness import split
 from efface.runs.checks import check_family
 from efface.runs.gradient_eraser import GradientEraser, require_anchor, worded
@@ -36,6 +36,7 @@ from efface.training.hooks import Hooks
 from efface.training.loop import Losses, train
 from efface.training.parameters import Trained, chosen, training
 from efface.training.recomputing import recomputing
+from efface.training.session import Session
 
 __all__ = ["GradientRun"]
 
@@ -63,8 +64,12 @@ class GradientRun:
         check_family(method.name, method.families, layout(model))
         require_anchor(method, request)
         self.method, self.model, self.request = method, model, request
+        self.session = Session.of(monitor)
+        if self.session.checkpointing is not None:
+            self.session.checkpointing.require_free()
         self.recording = Recording(model, generator=generator, monitor=monitor, steps=method.steps)
         self.denoiser = Denoiser(model)
+        check_trainable(model, self.denoiser.network)
         if self.denoiser.dtype.itemsize < 4:
             raise BadModel(
                 f"small steps of training round away in {self.denoiser.dtype}; load it in float32"
@@ -129,7 +134,7 @@ class GradientRun:
             parts.append(
                 stopped(self.denoiser, prompts, noise, whole, steps=steps, guidance=guidance)
             )
-            told("drawing pictures", sum(map(len, parts)), len(followed))
+            self.session.report("drawing pictures", sum(map(len, parts)), len(followed))
         return torch.cat(parts), followed
 
     def times(self, count: int, generator: torch.Generator) -> Float[Tensor, " count"]:
@@ -166,6 +171,7 @@ class GradientRun:
             guidance=self.method.sampling_guidance,
             generator=self.draws[purpose],
             last=last,
+            report=self.session.report,
         )
 
     @cached_property
@@ -284,6 +290,7 @@ class GradientRun:
                     recording=self.recording,
                     hooks=hooks,
                     beside=beside,
+                    checkpointing=self.session.checkpointing,
                 )
         except MemoryRanOut as error:
             raise MemoryRanOut(f"{error} in training; {self._smaller()}") from error

@@ -58,50 +58,51 @@ class WorkPlan:
     """Size of the model's folder, which ``efface apply --in-place-copy`` writes."""
 
 
-def plan_work(found: FolderSurvey, method: Eraser[Any], request: ErasureRequest) -> WorkPlan:
+def plan_work(survey: FolderSurvey, method: Eraser[Any], request: ErasureRequest) -> WorkPlan:
     """Estimates an erasure.
 
     Args:
-        found: the model.
+        survey: the model.
         method: an eraser with its settings.
         request: what goes and what stays.
     """
     work = method.work(request)
     prompts = len(work.prompts)
-    rows = prompts * sum(encoder.length for encoder in found.encoders)
-    parameters = sum(tensor.numel for tensor in found.touched.values())
-    touched_bytes = sum(tensor.bytes for tensor in found.touched.values())
-    encoding = sum(2 * e.weights * e.length * prompts for e in found.encoders)
-    reading = touched_bytes + sum(encoder.bytes for encoder in found.encoders)
-    layer = max(6 * encoder.largest for encoder in found.encoders)
-    solving, squares = _solver(found, work, parameters)
-    solving += work.reweightings * (SOLVE_CUBES * found.width + REWEIGHING * rows) * found.width**2
+    rows = prompts * sum(encoder.length for encoder in survey.encoders)
+    parameters = sum(tensor.numel for tensor in survey.touched.values())
+    touched_bytes = sum(tensor.bytes for tensor in survey.touched.values())
+    encoding = sum(2 * e.weights * e.length * prompts for e in survey.encoders)
+    reading = touched_bytes + sum(encoder.bytes for encoder in survey.encoders)
+    layer = max(6 * encoder.largest for encoder in survey.encoders)
+    solving, squares = _solver(survey, work, parameters)
+    each = (SOLVE_CUBES * survey.width + REWEIGHING * rows) * survey.width**2
+    solving += work.reweightings * each
     copies = 1 + (REWEIGHED_COPIES if work.reweightings else 0)
-    dense = 8 * (squares * found.width**2 + copies * rows * found.width)
+    dense = 8 * (squares * survey.width**2 + copies * rows * survey.width)
     return WorkPlan(
-        tensors=len(found.touched),
+        tensors=len(survey.touched),
         parameters=parameters,
-        share=parameters / found.denoiser_weights,
+        share=parameters / survey.denoiser_weights,
         touched_bytes=touched_bytes,
         prompts=prompts,
-        encoder_passes=prompts * len(found.encoders),
+        encoder_passes=prompts * len(survey.encoders),
         seconds=START_SECONDS
         + encoding / ENCODER_RATE
         + solving / SOLVER_RATE
         + reading / READ_RATE,
         peak_bytes=START_BYTES + touched_bytes + max(layer, dense),
-        delta_bytes=_delta_bytes(found.width, rows),
-        copy_bytes=found.bytes,
+        delta_bytes=_delta_bytes(survey.width, rows),
+        copy_bytes=survey.bytes,
     )
 
 
-def _solver(found: FolderSurvey, work: Work, parameters: int) -> tuple[float, int]:
+def _solver(survey: FolderSurvey, work: Work, parameters: int) -> tuple[float, int]:
     """Gives the operations of the solves, and how many squares of the width are held."""
     if work.rounds is None:
-        return float(SOLVE_CUBES * found.width**3), SOLVE_SQUARES
-    root = parameters * found.width
+        return float(SOLVE_CUBES * survey.width**3), SOLVE_SQUARES
+    root = parameters * survey.width
     cubes = SOLVE_CUBES + ROUND_CUBES * (work.rounds + 1)
-    return float(cubes * found.width**3 + root), ROUND_SQUARES
+    return float(cubes * survey.width**3 + root), ROUND_SQUARES
 
 
 def _delta_bytes(width: int, rows: int) -> int:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-import torch
-
+from efface.hosts.folders import empty_network
+from efface.hosts.libraries import check_configs, library_class
 from efface.hosts.roles import members
 from efface.hosts.shards import folder_json, stored_tensors
 from efface.runs.gradient_eraser import require_anchor
@@ -50,7 +50,7 @@ class TrainingPlan:
 
 
 def plan_training(
-    found: FolderSurvey, method: GradientEraser, request: ErasureRequest
+    survey: FolderSurvey, method: GradientEraser, request: ErasureRequest
 ) -> TrainingPlan:
     """Counts what training will hold; no weight is read.
 
@@ -60,33 +60,31 @@ def plan_training(
     """
     require_anchor(method, request)
     trainable = method.trainable(len(request.erasures))
-    shapes = [weight.shape for weight in members(_empty(found), trainable.role).values()]
+    shapes = [weight.shape for weight in members(_empty(survey), trainable.role).values()]
     parameters = sum(shape.numel() for shape in shapes)
     added = trainable.rank * sum(shape[0] + shape[1:].numel() for shape in shapes)
     return TrainingPlan(
         tensors=len(shapes),
         parameters=parameters,
-        share=parameters / found.denoiser_weights,
+        share=parameters / survey.denoiser_weights,
         added=added,
-        model_bytes=FLOAT * _values(found),
+        model_bytes=FLOAT * _values(survey),
         training_bytes=FLOAT * (HELD_BESIDE * added if added else HELD_IN_PLACE * parameters),
         delta_bytes=FLOAT * (added or parameters) + (1 << 14) + (len(shapes) << 9),
-        copy_bytes=found.bytes,
+        copy_bytes=survey.bytes,
     )
 
 
-def _empty(found: FolderSurvey) -> Any:
+def _empty(survey: FolderSurvey) -> Any:
     """Builds the denoiser without its values."""
-    import diffusers
-
-    part = found.folder / found.denoiser
-    config = folder_json(part / "config.json")
-    with torch.device("meta"):
-        network = getattr(diffusers, config["_class_name"]).from_config(config)
-    return SimpleNamespace(**{found.denoiser: network})
+    part = survey.folder / survey.denoiser
+    file = part / "config.json"
+    kind = library_class(file, "diffusers", folder_json(file).get("_class_name"))
+    check_configs(part)
+    return SimpleNamespace(**{survey.denoiser: empty_network(part, kind)})
 
 
-def _values(found: FolderSurvey) -> int:
+def _values(survey: FolderSurvey) -> int:
     """Counts the values in all networks of a folder."""
-    parts = {file.parent for file in found.folder.glob("*/*.safetensors")}
+    parts = {file.parent for file in survey.folder.glob("*/*.safetensors")}
     return sum(tensor.numel for part in parts for tensor in stored_tensors(part).values())

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from efface.concepts import request_from, wordings
+from efface.deltas.base_prints import base_prints
 from efface.deltas.delta import Delta
 from efface.deltas.provenance import base_sketch, sketch_deviation
 from efface.deltas.recording import model_name
@@ -50,6 +51,7 @@ def transferred(delta: Delta, model: Any) -> Delta:
             made,
             base_model=model_name(model),
             base_sketch=base_sketch(model, delta.keys),
+            base_prints=base_prints(model),
             made_on=made.made_on or made.base_model,
         ),
     )

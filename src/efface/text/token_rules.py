@@ -86,10 +86,10 @@ def prompt_pairs(embedder: TextStream, erasure: Erasure, rule: TargetRule) -> li
         BadRequest: a wording has no tokens, equals its target, or lacks the concept's name where
             the rule replaces it.
     """
-    found = [
+    pairs = [
         _pair(embedder, erasure, source, name, rule) for source, name in mentions(erasure.concept)
     ]
-    for pair in found:
+    for pair in pairs:
         if not embedder.tokenised(pair.source).content:
             raise BadRequest(f"'{pair.source}' has no tokens in this model; word the concept anew")
         if embedder.tokenised(pair.source).ids == embedder.tokenised(pair.target).ids:
@@ -97,7 +97,7 @@ def prompt_pairs(embedder: TextStream, erasure: Erasure, rule: TargetRule) -> li
                 f"'{pair.source}' and its target '{pair.target}' are the same tokens, so nothing "
                 "would be erased; choose another anchor"
             )
-    return found
+    return pairs
 
 
 def mentions(concept: Concept) -> Iterator[tuple[str, str | None]]:
@@ -117,8 +117,8 @@ def mentions(concept: Concept) -> Iterator[tuple[str, str | None]]:
 
 def mention(name: str, prompt: str) -> re.Match[str] | None:
     """Finds the last mention of a name as whole words, whatever its capitals."""
-    found = re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", prompt, re.IGNORECASE)
-    return max(found, key=lambda match: match.start(), default=None)
+    matches = re.finditer(rf"(?<!\w){re.escape(name)}(?!\w)", prompt, re.IGNORECASE)
+    return max(matches, key=lambda match: match.start(), default=None)
 
 
 def _pair(
@@ -174,10 +174,10 @@ def anchor_name(erasure: Erasure) -> str:
 
 def replaced(prompt: str, name: str, replacement: str) -> str:
     """Puts other words in the place of a name's last mention; without one, in the prompt's."""
-    found = mention(name, prompt)
-    if found is None:
+    match = mention(name, prompt)
+    if match is None:
         return replacement
-    return " ".join((prompt[: found.start()] + replacement + prompt[found.end() :]).split())
+    return " ".join((prompt[: match.start()] + replacement + prompt[match.end() :]).split())
 
 
 def erased_rows(embedder: TextStream, pair: PromptPair, rule: TokenRule) -> TokenPairs:
@@ -196,9 +196,11 @@ def _rows(embedder: TextStream, prompt: str) -> Float[Tensor, "n dim"]:
     return embedder.embedded([prompt])[0][: embedder.tokenised(prompt).read]
 
 
-def _places(embedder: TextStream, pair: PromptPair, wanted: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """Puts the target's end token where a place before its first token is wanted."""
-    return torch.where(wanted == -1, embedder.tokenised(pair.target).end, wanted)
+def _places(
+    embedder: TextStream, pair: PromptPair, positions: Int[Tensor, " n"]
+) -> Int[Tensor, " n"]:
+    """Puts the target's end token in place of a position before its first token."""
+    return torch.where(positions == -1, embedder.tokenised(pair.target).end, positions)
 
 
 def every_row(embedder: TextStream, pair: PromptPair, rule: TargetRule) -> TokenPairs:
@@ -297,6 +299,15 @@ def embedded_pairs(
     Raises:
         BadRequest: see `prompt_pairs`.
     """
-    pairs = [pair for erasure in erasures for pair in prompt_pairs(embedder, erasure, target)]
+    every = [pair for erasure in erasures for pair in prompt_pairs(embedder, erasure, target)]
+    # Names that differ in capitals are one name for an encoder that reads them alike.
+    told = {_read(embedder, pair): pair for pair in reversed(every)}
+    pairs = [pair for pair in every if told[_read(embedder, pair)] is pair]
     embedder.embedded([text for pair in pairs for text in (pair.source, pair.target)])
     return pairs
+
+
+def _read(embedder: TextStream, pair: PromptPair) -> tuple[str, tuple[int, ...], tuple[int, ...]]:
+    """Tells pairs apart by what the encoder reads, capitals aside."""
+    source, target = embedder.tokenised(pair.source), embedder.tokenised(pair.target)
+    return pair.source.casefold(), source.ids, target.ids

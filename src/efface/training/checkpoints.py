@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 from efface.errors import BadRequest
 from efface.files import parse_json, write_atomically
 
-__all__ = ["FILE", "Checkpointing", "Stateful", "active", "checkpointing", "identity_of"]
+__all__ = ["FILE", "Checkpointing", "Keeper", "Stateful", "identity_of"]
 
 FORMAT = 1
 FILE = "checkpoint.safetensors"
@@ -60,44 +58,31 @@ class Checkpointing:
         """The file that holds the newest checkpoint."""
         return self.folder / FILE
 
+    def require_free(self) -> None:
+        """Refuses to overwrite what an interrupted run left.
 
-_wanted: ContextVar[Checkpointing | None] = ContextVar("checkpointing", default=None)
-
-
-@contextmanager
-def checkpointing(wanted: Checkpointing | None) -> Iterator[None]:
-    """Lets training inside the body write checkpoints, and resume from them if asked.
-
-    Raises:
-        BadRequest: there is a checkpoint already and it is not asked for; it would be overwritten.
-    """
-    if wanted is not None and not wanted.resume and wanted.file.exists():
-        raise BadRequest(
-            f"an interrupted run left {wanted.file}: go on from it with --resume, or delete it to "
-            "begin anew"
-        )
-    token = _wanted.set(wanted)
-    try:
-        yield
-    finally:
-        _wanted.reset(token)
+        Raises:
+            BadRequest: there is a checkpoint, and the run does not start from it.
+        """
+        if not self.resume and self.file.exists():
+            raise BadRequest(
+                f"an interrupted run left {self.file}: go on from it with --resume, or delete it "
+                "to begin anew"
+            )
 
 
-def active(parameters: Mapping[str, nn.Parameter], beside: dict[str, Stateful]) -> _Keeper:
-    """Gives what one training run keeps its checkpoints with; without a folder it does nothing."""
-    return _Keeper(_wanted.get(), parameters, beside)
-
-
-class _Keeper:
-    """Writes and reads the checkpoints of one training run."""
+class Keeper:
+    """Writes and reads the checkpoints of one training run; without a place it does nothing."""
 
     def __init__(
         self,
-        wanted: Checkpointing | None,
+        place: Checkpointing | None,
         parameters: Mapping[str, nn.Parameter],
         beside: dict[str, Stateful],
     ) -> None:
-        self._wanted = wanted
+        if place is not None:
+            place.require_free()
+        self._place = place
         self._parameters = parameters
         self._beside = beside
         self._generator = torch.Generator().get_state()
@@ -105,7 +90,7 @@ class _Keeper:
 
     def begin(self, loop: Any) -> None:
         """Remembers what a step changes before it comes to the weights."""
-        if self._wanted is not None:
+        if self._place is not None:
             self._generator = loop.generator.get_state()
             self._before = {
                 name: copy.deepcopy(part.state_dict()) for name, part in self._beside.items()
@@ -113,41 +98,41 @@ class _Keeper:
 
     def keep(self, loop: Any) -> None:
         """Writes after the steps that are due, once the next loss is known to be finite."""
-        if self._wanted is not None and self._wanted.due(loop.step):
+        if self._place is not None and self._place.due(loop.step):
             self._write(loop)
 
     def leave(self, loop: Any) -> None:
         """Writes the last whole step of an interrupted run, unless its weights are half changed."""
-        if self._wanted is not None and loop.step > 0 and not loop.moving:
+        if self._place is not None and loop.step > 0 and not loop.moving:
             self._write(loop)
 
     @property
-    def told(self) -> str:
+    def remainder(self) -> str:
         """Says what is left of a run that failed."""
-        if self._wanted is None:
+        if self._place is None:
             return ""
-        if not self._wanted.file.exists():
+        if not self._place.file.exists():
             return "; nothing is left to resume, as no step before that had a finite loss after it"
-        return f"; the last good state is in {self._wanted.file}, and --resume goes on from it"
+        return f"; the last good state is in {self._place.file}, and --resume goes on from it"
 
     def done(self) -> None:
         """Deletes the checkpoint of a finished run."""
-        if self._wanted is not None:
-            self._wanted.file.unlink(missing_ok=True)
-            if self._wanted.folder.is_dir() and not any(self._wanted.folder.iterdir()):
-                self._wanted.folder.rmdir()
+        if self._place is not None:
+            self._place.file.unlink(missing_ok=True)
+            if self._place.folder.is_dir() and not any(self._place.folder.iterdir()):
+                self._place.folder.rmdir()
 
     def resume(self, loop: Any) -> None:
         """Puts the loop where the checkpoint left it."""
-        if self._wanted is None or not self._wanted.resume:
+        if self._place is None or not self._place.resume:
             return
-        tensors, told = _read(self._wanted)
-        if told["step"] > loop.settings.steps:
+        tensors, header = _read(self._place)
+        if header["step"] > loop.settings.steps:
             raise BadRequest(
-                f"the checkpoint in {self._wanted.folder} has done {told['step']} steps and "
+                f"the checkpoint in {self._place.folder} has done {header['step']} steps and "
                 f"steps is {loop.settings.steps}; ask for at least as many"
             )
-        states = _unflattened(tensors, told)
+        states = _unflattened(tensors, header)
         for key, weight in self._parameters.items():
             weight.data.copy_(tensors[f"parameter/{key}"])
         loop.optimiser.load_state_dict(states["optimiser"])
@@ -156,10 +141,10 @@ class _Keeper:
             if f"beside/{name}" in states:
                 part.load_state_dict(states[f"beside/{name}"])
         loop.generator.set_state(tensors["generator"])
-        loop.step, loop.rows = told["step"], told["rows"]
+        loop.step, loop.rows = header["step"], header["rows"]
 
     def _write(self, loop: Any) -> None:
-        assert self._wanted is not None
+        assert self._place is not None
         tensors: dict[str, Tensor] = {"generator": self._generator}
         tensors |= {f"parameter/{key}": weight for key, weight in self._parameters.items()}
         plain: dict[str, Any] = {}
@@ -167,16 +152,16 @@ class _Keeper:
         states |= {f"beside/{name}": state for name, state in self._before.items()}
         for name, state in states.items():
             plain[name] = _flattened(state, f"state/{name}", tensors)
-        told = {
+        header = {
             "format": FORMAT,
-            "identity": self._wanted.identity,
+            "identity": self._place.identity,
             "step": loop.step,
             "rows": loop.rows,
             "states": plain,
         }
         ready = {key: value.detach().cpu().contiguous().clone() for key, value in tensors.items()}
-        self._wanted.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self._wanted.file, save(ready, {"checkpoint": json.dumps(told)}))
+        self._place.folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(self._place.file, save(ready, {"checkpoint": json.dumps(header)}))
 
 
 def _flattened(state: Any, name: str, tensors: dict[str, Tensor]) -> Any:
@@ -192,7 +177,7 @@ def _flattened(state: Any, name: str, tensors: dict[str, Tensor]) -> Any:
     return {"value": state}
 
 
-def _unflattened(tensors: Mapping[str, Tensor], told: dict[str, Any]) -> dict[str, Any]:
+def _unflattened(tensors: Mapping[str, Tensor], header: dict[str, Any]) -> dict[str, Any]:
     def whole(written: dict[str, Any]) -> Any:
         if "tensor" in written:
             return tensors[written["tensor"]].clone()
@@ -202,34 +187,34 @@ def _unflattened(tensors: Mapping[str, Tensor], told: dict[str, Any]) -> dict[st
             return [whole(each) for each in written["items"]]
         return written["value"]
 
-    return {name: whole(state) for name, state in told["states"].items()}
+    return {name: whole(state) for name, state in header["states"].items()}
 
 
-def _read(wanted: Checkpointing) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read(place: Checkpointing) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Reads a checkpoint of this very run.
 
     Raises:
         BadRequest: there is none, it is damaged, or it is of another method, base or request.
     """
     try:
-        with safe_open(wanted.file, framework="pt") as opened:
-            told = parse_json(opened.metadata()["checkpoint"], "its record")
+        with safe_open(place.file, framework="pt") as opened:
+            header = parse_json(opened.metadata()["checkpoint"], "its record")
             tensors = {key: opened.get_tensor(key) for key in opened.keys()}  # noqa: SIM118
     except FileNotFoundError:
         raise BadRequest(
-            f"there is no checkpoint in {wanted.folder} to resume from; start without --resume"
+            f"there is no checkpoint in {place.folder} to resume from; start without --resume"
         ) from None
     except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
         raise BadRequest(
-            f"{wanted.file} is damaged ({error}); delete it and start without --resume"
+            f"{place.file} is damaged ({error}); delete it and start without --resume"
         ) from error
-    if told.get("format") != FORMAT or told["identity"] != wanted.identity:
-        theirs, ours = _differing(told.get("identity", "{}"), wanted.identity)
+    if header.get("format") != FORMAT or header["identity"] != place.identity:
+        theirs, ours = _differing(header.get("identity", "{}"), place.identity)
         raise BadRequest(
-            f"the checkpoint in {wanted.folder} is of another run ({theirs}; this one: {ours}); "
+            f"the checkpoint in {place.folder} is of another run ({theirs}; this one: {ours}); "
             "give the same command again, or delete it and start without --resume"
         )
-    return tensors, told
+    return tensors, header
 
 
 def _differing(theirs: str, ours: str) -> tuple[str, str]:

@@ -51,8 +51,8 @@ class PatchDiscriminator(nn.Module):
 
     def forward(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 1 p q"]:
         """Gives logits: below zero for the anchor's kind, above for the concept's."""
-        found: Tensor = self.layers(latents)
-        return found
+        logits: Tensor = self.layers(latents)
+        return logits
 
     def loss(self, latents: Float[Tensor, "n c h w"], label: float) -> Float[Tensor, ""]:
         """Measures how far from a label latents are taken to be, in nats a patch."""

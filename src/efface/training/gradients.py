@@ -132,11 +132,11 @@ def orthonormal_rows(
             1, and 1 keeps all that rise above rounding.
     """
     _, values, basis = torch.linalg.svd(rows.double(), full_matrices=False)
-    held = (values**2).cumsum(0) / (values**2).sum().clamp(min=1e-300)
-    count = int((held < energy - 1e-12).sum()) + 1 if energy < 1 else len(values)
+    energies = (values**2).cumsum(0) / (values**2).sum().clamp(min=1e-300)
+    count = int((energies < energy - 1e-12).sum()) + 1 if energy < 1 else len(values)
     resolved = int((values > 1e-7 * values[0]).sum())
-    found: Tensor = basis[: min(count, resolved)]
-    return found
+    directions: Tensor = basis[: min(count, resolved)]
+    return directions
 
 
 def without_directions(

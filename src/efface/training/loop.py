@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from efface.deltas.recording import Recording
 from efface.errors import ModelCollapsed
 from efface.memory import translating_out_of_memory
-from efface.training.checkpoints import Stateful, active
+from efface.training.checkpoints import Checkpointing, Keeper, Stateful
 from efface.training.gradients import saliency_masks
 from efface.training.hooks import Hooks, Masked, Plain
 from efface.training.recomputing import computing
@@ -53,6 +53,7 @@ def train(
     recording: Recording,
     hooks: Hooks | None = None,
     beside: Mapping[str, Stateful] | None = None,
+    checkpointing: Checkpointing | None = None,
 ) -> None:
     """Trains parameters in place.
 
@@ -64,6 +65,7 @@ def train(
         recording: takes one row of figures a step: the sum as ``loss``, and every term.
         hooks: other rules for gradients, and a constraint after every step.
         beside: whatever else a checkpoint must hold, such as a discriminator and its optimiser.
+        checkpointing: where checkpoints go; left out, there are none.
 
     Raises:
         ModelCollapsed: a term or a gradient became infinite or not a number; names it. The last
@@ -76,7 +78,7 @@ def train(
     )
     scaler = torch.amp.GradScaler(_device(parameters), enabled=settings.precision == "float16")
     scaling = {"gradient_scaler": scaler} if scaler.is_enabled() else {}
-    checkpoint = active(parameters, {**(beside or {}), **scaling})
+    checkpoint = Keeper(checkpointing, parameters, {**(beside or {}), **scaling})
     salient = Masked(parameters, _masks(losses, loop)) if settings.saliency < 1 else Plain()
     checkpoint.resume(loop)
     recording.resume(loop.rows)
@@ -90,7 +92,7 @@ def train(
             checkpoint.begin(loop)
             recording.step(loop.rows[-1])
     except ModelCollapsed as error:
-        raise ModelCollapsed(f"{error}{checkpoint.told}") from None
+        raise ModelCollapsed(f"{error}{checkpoint.remainder}") from None
     except BaseException:
         checkpoint.leave(loop)
         raise
@@ -134,7 +136,7 @@ def _gradients(losses: Losses, loop: _Loop, scaler: Any) -> dict[str, float]:
     loop.optimiser.zero_grad(set_to_none=True)
     for group in loop.optimiser.param_groups:
         group["lr"] = settings.learning_rate * _factor(settings, loop.step)
-    told: dict[str, float] = {}
+    averages: dict[str, float] = {}
     gathered: dict[str, Tensor] = {}
     for _ in range(settings.accumulate):
         with translating_out_of_memory(), computing(settings.precision, parameters):
@@ -142,7 +144,7 @@ def _gradients(losses: Losses, loop: _Loop, scaler: Any) -> dict[str, float]:
         values = {name: float(term.detach()) for name, term in terms.items()}
         _require_finite(values, loop)
         for name, value in values.items():
-            told[name] = told.get(name, 0.0) + value / settings.accumulate
+            averages[name] = averages.get(name, 0.0) + value / settings.accumulate
         weighted = {name: scaler.scale(term / settings.accumulate) for name, term in terms.items()}
         with translating_out_of_memory():
             loop.hooks.gradients(weighted, parameters)
@@ -154,7 +156,7 @@ def _gradients(losses: Losses, loop: _Loop, scaler: Any) -> dict[str, float]:
         parameters[key].grad = gradient
     if not scaler.is_enabled():  # A scaler passes over steps whose gradients overflow.
         _require_finite_gradients(gathered, loop)
-    return told
+    return averages
 
 
 def _step(loop: _Loop, scaler: Any, salient: Plain) -> None:

@@ -38,12 +38,12 @@ def recomputing(network: nn.Module, *, on: bool) -> Iterator[None]:
     if not on:
         yield
         return
-    held = {part: dict(vars(part)) for part in network.modules()}
+    before = {part: dict(vars(part)) for part in network.modules()}
     network.enable_gradient_checkpointing()  # type: ignore[operator]
     try:
         yield
     finally:
-        for part, attributes in held.items():
+        for part, attributes in before.items():
             for name in vars(part).keys() - attributes.keys():
                 delattr(part, name)
             if "gradient_checkpointing" in attributes:

@@ -1,0 +1,115 @@
+"""Prints of whole networks, in which every weight counts and rounding to another dtype does not.
+
+Sixteen values of a weight tell whether a delta fits it; a print tells whether the rest of the base
+is the one that the delta was made on. Of every tensor three numbers are taken: the logarithm of its
+root mean square, and two projections on fixed patterns of signs, relative to its norm. Another
+tensor of the same size changes the projections by about one, a copy in bfloat16 by about 0.001. A
+print adds them up in sixteen groups by the tensors' names, so that no tensor hides behind others.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from efface.deltas.application import unedited
+from efface.errors import BadModel
+from efface.hosts.components import canonical, components
+from efface.hosts.folders import empty_network, pipeline_parts
+from efface.hosts.libraries import library_class
+from efface.hosts.shards import folder_json, stored_tensors
+from efface.randomness import derive
+
+__all__ = ["TOLERANCE", "base_prints", "differing"]
+
+GROUPS = 16
+PATTERN = 4096
+"""Signs in a pattern, which repeats."""
+SMALL = 1e-4
+"""Root mean square below which a tensor fades out: float16 rounds such values to zero."""
+TOLERANCE = 0.1
+"""Difference of a group that is still rounding: bfloat16 copies reach 0.03, another tensor 1."""
+
+
+def base_prints(model: Any) -> dict[str, tuple[float, ...]]:
+    """Takes the print of every network of a pipeline, without the deltas in force on it.
+
+    A pipeline that is opened from its folder is read there, one tensor at a time.
+    """
+    if hasattr(model, "embedded_prompts") and hasattr(model, "folder"):
+        return {name: _print(tensors) for name, tensors in _stored(model.folder)}
+    with unedited(model):
+        return {
+            name: _print((canonical(path), weight) for path, weight in network.named_parameters())
+            for name, network in components(model).items()
+        }
+
+
+def differing(
+    found: Mapping[str, tuple[float, ...]], expected: Mapping[str, tuple[float, ...]]
+) -> list[str]:
+    """Lists the networks whose print is another, is not finite, or that are not there."""
+    return [name for name, print_ in expected.items() if not _alike(found.get(name, ()), print_)]
+
+
+def _alike(found: tuple[float, ...], expected: tuple[float, ...]) -> bool:
+    return len(found) == len(expected) and all(
+        abs(one - other) <= TOLERANCE for one, other in zip(found, expected, strict=True)
+    )
+
+
+def _print(tensors: Iterator[tuple[str, Tensor]]) -> tuple[float, ...]:
+    sums = [[0.0] * 3 for _ in range(GROUPS)]
+    for name, tensor in tensors:
+        group = sums[zlib.crc32(name.encode()) % GROUPS]
+        for place, value in enumerate(_values(tensor)):
+            group[place] += value
+    # JSON has no word for values that are not finite, and such a base is like no other.
+    plain = [value for group in sums for value in group]
+    return tuple(round(value, 4) for value in plain) if all(map(math.isfinite, plain)) else ()
+
+
+def _values(tensor: Tensor) -> tuple[float, float, float]:
+    """Gives the three numbers of one tensor; of one that is offloaded or packed, zeros."""
+    if tensor.is_meta or not tensor.is_floating_point() or type(tensor.data) is not Tensor:
+        return 0.0, 0.0, 0.0
+    flat = tensor.detach().flatten()
+    square, sums = 0.0, torch.zeros(2, dtype=torch.float64)
+    for part in flat.split(PATTERN << 10):
+        wide = part.to("cpu", torch.float32)
+        square += float(torch.linalg.vector_norm(wide, dtype=torch.float64)) ** 2
+        whole = len(wide) // PATTERN * PATTERN
+        rows = wide[:whole].view(-1, PATTERN) @ _signs().T
+        rest = _signs()[:, : len(wide) - whole] @ wide[whole:]
+        sums += rows.sum(0, dtype=torch.float64) + rest.double()
+    count = max(flat.numel(), 1)
+    norm = math.sqrt(square) + SMALL * math.sqrt(count)
+    one, other = (sums / norm).tolist()
+    return math.log(norm / math.sqrt(count)), one, other
+
+
+@cache
+def _signs() -> Float[Tensor, "2 pattern"]:
+    drawn = torch.randint(2, (2, PATTERN), generator=derive(0, "base prints"))
+    return (2 * drawn - 1).to(torch.float32)
+
+
+def _stored(folder: Any) -> Iterator[tuple[str, Iterator[tuple[str, Tensor]]]]:
+    """Reads the networks of a folder: the parameters that the libraries would load."""
+    file = folder / "model_index.json"
+    for name, (library, kind) in pipeline_parts(file, folder_json(file)).items():
+        network = empty_network(folder / name, library_class(file, library, kind))
+        if network is None:
+            continue
+        stored = stored_tensors(folder / name)
+        wanted = [canonical(path) for path, _ in network.named_parameters()]
+        if absent := [path for path in wanted if path not in stored]:
+            raise BadModel(f"{folder / name} lacks the tensor '{absent[0]}'; copy the model again")
+        yield name, ((path, stored[path].rows()) for path in wanted)

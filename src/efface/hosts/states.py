@@ -1,0 +1,175 @@
+"""States of a pipeline's networks in which an edit would not reach what draws, each by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from efface.errors import BadModel
+from efface.hosts.components import TEXT_KEYS, components
+
+__all__ = ["check_editable", "check_erasable", "check_trainable", "refuse_compiled"]
+
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_QUANTISED = ("bitsandbytes", "optimum.quanto", "quanto", "torchao", "torch.ao.nn", "hqq", "gptq")
+"""Packages whose layers hold packed weights."""
+_DENOISERS = ("unet", "transformer")
+_OTHER_PROCESSES = ("LCM", "TCD", "EDM", "ConsistencyModels", "CMStochastic", "CogVideo")
+"""Schedulers, by the beginnings of their names, of networks whose noise is not that of DDIM's."""
+
+
+def check_editable(model: Any, names: Collection[str] | None = None) -> None:
+    """Refuses networks whose weights are packed, elsewhere, or not those that the network uses.
+
+    Args:
+        model: a pipeline or a network.
+        names: which of its networks; all when left out.
+
+    Raises:
+        BadModel: with the network, its state, and what to do.
+    """
+    for name, network in components(model).items():
+        if names is not None and name not in names:
+            continue
+        for path, module in network.named_modules():
+            _check_module(f"{name}/{path}", module)
+        for path, weight in network.named_parameters():
+            _check_weight(name, f"{name}/{path}", weight)
+
+
+def _check_module(where: str, module: nn.Module) -> None:
+    if getattr(module, "fused_projections", False):
+        raise BadModel(
+            f"{where} draws with fused projections, which are copies of the weights that efface "
+            "edits; call pipe.unfuse_qkv_projections() first, and fuse again afterwards"
+        )
+    if type(module).__module__.startswith(_QUANTISED):
+        raise _quantised(where, type(module).__name__)
+    if "parametrizations" in module._modules:
+        raise BadModel(
+            f"{where} computes its weight from others (torch.nn.utils.parametrize); remove that "
+            "with torch.nn.utils.parametrize.remove_parametrizations first"
+        )
+
+
+def _check_weight(name: str, where: str, weight: Tensor) -> None:
+    if weight.is_meta:
+        raise BadModel(
+            f"{where} holds no values: the weights are offloaded and come only while the network "
+            f"runs; call accelerate.hooks.remove_hook_from_module(pipe.{name}, recurse=True), or "
+            "load the model without sequential offloading or device_map (enable_model_cpu_offload "
+            "is fine)"
+        )
+    if type(weight.data) is not Tensor:
+        raise _quantised(where, type(weight.data).__name__)
+    if weight.dtype not in _FLOATS:
+        raise _quantised(where, str(weight.dtype).removeprefix("torch."))
+
+
+def _quantised(where: str, kind: str) -> BadModel:
+    return BadModel(
+        f"{where} is quantised ({kind}), where small changes of weights are lost or never used; "
+        "load the model in float16, bfloat16 or float32, edit it, and quantise afterwards"
+    )
+
+
+def check_erasable(model: Any) -> None:
+    """Refuses pipelines in which other weights than those that efface edits read the text, too.
+
+    Raises:
+        BadModel: with the network, its state, and what to do; see also `check_editable`.
+    """
+    named = components(model)
+    for name, network in named.items():
+        if name in _DENOISERS:
+            check_editable(model, (name,))
+            _check_additions(name, network)
+        elif name.startswith("text_encoder"):
+            _check_additions(name, network)
+            for path, weight in network.named_parameters():
+                if weight.is_meta:
+                    _check_weight(name, f"{name}/{path}", weight)
+        elif len(named) > 1 and any(_readers(network)):
+            raise BadModel(
+                f"the pipeline's {name} reads the prompt by layers of its own "
+                f"({next(_readers(network))}), which would keep the concept; erase on the "
+                f"pipeline without {name}, apply the delta here, and know that {name} is as it was"
+            )
+
+
+def check_trainable(model: Any, network: Any) -> None:
+    """Refuses networks that training cannot ask as a text-to-image denoiser of noise or velocity.
+
+    Raises:
+        BadModel: it reads more than latents and text, or denoises by another process.
+    """
+    refuse_compiled(network, "the denoiser")
+    config = network.config
+    reads = int(config.in_channels)
+    gives = int(getattr(config, "out_channels", None) or reads)
+    advice = "closed forms (uce, rece, trce) can edit it; or train on the model that it is made of"
+    if reads != gives:
+        raise BadModel(
+            f"the denoiser reads {reads} channels and gives {gives}, so it is given a picture or a "
+            f"mask beside the noise (inpainting, pix2pix), which training does not have; {advice}"
+        )
+    if getattr(config, "time_cond_proj_dim", None) is not None:
+        raise BadModel(
+            "the denoiser is distilled and reads the guidance as timestep_cond "
+            f"(time_cond_proj_dim is {config.time_cond_proj_dim}), as latent consistency models "
+            f"do, and training asks it without; {advice}"
+        )
+    scheduler = type(model.scheduler).__name__
+    if scheduler.startswith(_OTHER_PROCESSES):
+        raise BadModel(
+            f"the pipeline's scheduler is {scheduler}, and training samples as DDIM does, with "
+            f"which this network does not go; {advice}, or give the pipeline the scheduler that "
+            "the network was trained with"
+        )
+
+
+def _check_additions(name: str, network: nn.Module) -> None:
+    if any(getattr(network, part, None) is not None for part in ("encoder_hid_proj", "image_proj")):
+        raise BadModel(
+            f"{name} has an IP-Adapter, whose own keys and values read pictures; call "
+            "pipe.unload_ip_adapter(), erase, and load it again to draw"
+        )
+    for path, module in network.named_modules():
+        if type(module).__module__.startswith("peft.") and getattr(module, "lora_A", None):
+            adapters = ", ".join(module.lora_A)
+            raise BadModel(
+                f"{name} has low-rank layers beside its weights (LoRA {adapters}), which would "
+                "keep their part of the concept; call pipe.unload_lora_weights() to erase without "
+                "them, or pipe.fuse_lora() and then pipe.unload_lora_weights() to erase both"
+            )
+        if path.rpartition(".")[2] == "processor" and next(module.parameters(), None) is not None:
+            raise BadModel(
+                f"{name}/{path} is an attention processor ({type(module).__name__}) with weights "
+                "of its own; call set_default_attn_processor() on the network, or load the model "
+                "without it"
+            )
+
+
+def _readers(network: nn.Module) -> Iterator[str]:
+    """Lists weights that read text, wherever in a network they are."""
+    for path, _ in network.named_parameters():
+        if any(pattern.search(path) for pattern in TEXT_KEYS.values()):
+            yield path
+
+
+def refuse_compiled(model: Any, name: str) -> None:
+    """Refuses a compiled network where layers come beside its own: it would run without them.
+
+    Raises:
+        BadModel: naming the network.
+    """
+    given = model if isinstance(model, nn.Module) else getattr(model, name)
+    for module in given.modules():
+        if "_orig_mod" in module._modules or getattr(module, "_compiled_call_impl", None):
+            raise BadModel(
+                f"{name} is compiled (torch.compile) and would run without the layers that are put "
+                "beside its own; use the pipeline as it was before, and compile it afterwards"
+            )

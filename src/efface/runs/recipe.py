@@ -1,0 +1,386 @@
+"""How a run came about: one record that builds its method, writes its command and is stored."""
+
+from __future__ import annotations
+
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+from efface import registry
+from efface.concepts import ErasureRequest, described, request_from
+from efface.contracts import Eraser
+from efface.errors import BadRequest
+from efface.hosts.loading import measured_preset
+from efface.runs.words import flag, flags_of, words_of
+
+__all__ = [
+    "DebiasRecipe",
+    "EraseRecipe",
+    "ImportRecipe",
+    "LedgerEntry",
+    "LedgerRecipe",
+    "Recipe",
+    "StagesRecipe",
+    "TransferRecipe",
+    "recipe_from",
+    "usual_preset",
+]
+
+AGAIN = "runs/again"
+"""Where commands on cards and pages write to."""
+_BESIDE = ("method", "request", "seed")
+"""What provenance says itself, so that its record of the recipe need not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(ABC):
+    """Everything that decides a delta; each kind of run has its own."""
+
+    kind: ClassVar[str]
+    model: str
+    """The base, as it was named: a bundled model, a folder or a hub id."""
+    request: ErasureRequest
+    method: str
+    """What the delta's provenance has as its method."""
+    seed: int = 0
+
+    @abstractmethod
+    def words(self) -> list[str] | None:
+        """Lists what is typed after ``efface``, without ``--out``; None where no words say it."""
+
+    def command(self, out: str = AGAIN) -> str:
+        """Writes the command that is read back as this recipe, or else the one that repeats it."""
+        words = self.words() if self.model else None
+        return shlex.join(["efface", *(words or ("rerun", "run.json")), "--out", out])
+
+    def written(self) -> dict[str, Any]:
+        """Writes the recipe as plain values for ``run.json``; `recipe_from` reads them."""
+        plain = {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
+        return {"kind": self.kind, **plain}
+
+    def noted(self) -> dict[str, Any]:
+        """Writes what provenance does not say beside it, for a delta's header: no places."""
+        plain = {name: value for name, value in self.written().items() if name not in _BESIDE}
+        return {name: value for name, value in plain.items() if name not in self._places()}
+
+    def reads(self) -> list[str]:
+        """Lists what it reads beside the model: a file, a run or a ledger."""
+        places = [name for name in self._places() if name in ("file", "run", "ledger")]
+        return [getattr(self, name) for name in places if getattr(self, name)]
+
+    def _places(self) -> tuple[str, ...]:
+        """Names the fields that are paths of one machine."""
+        return ("model",)
+
+    def _asked(self) -> list[str] | None:
+        """Writes model and request as flags."""
+        words = words_of(self.request, self.model)
+        return None if words is None else [*flag("model", self.model), *words.flags()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EraseRecipe(Recipe):
+    """One method with its settings."""
+
+    kind: ClassVar[str] = "erase"
+    preset: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Those that were given; the rest are the preset's or the class's."""
+
+    @classmethod
+    def of(
+        cls, method: Eraser[Any], *, model: str, request: ErasureRequest, seed: int
+    ) -> EraseRecipe:
+        """Describes a method that was built already by how it differs from what is usual."""
+        known = {entry.name for entry in registry.entries("methods")}
+        usual = usual_preset(model, method.name) if method.name in known else None
+        start = type(method).presets()[usual] if usual else type(method)()
+        settings = _differing(vars(method), vars(start))
+        both: dict[str, Any] = {"model": model, "request": request, "seed": seed}
+        return cls(**both, method=method.name, preset=usual, settings=settings)
+
+    def build(self) -> Eraser[Any]:
+        """Makes the method.
+
+        Raises:
+            BadRequest: an unknown method, preset or setting, a value out of range, or a method that
+                does not change weights.
+        """
+        made = registry.build("methods", self.method, preset=self.preset, **self.settings)
+        if not isinstance(made, Eraser):
+            raise BadRequest(f"{self.method} does not erase by changing weights; choose an eraser")
+        return made
+
+    def words(self) -> list[str] | None:
+        """See `Recipe.words`."""
+        asked, settings = self._asked(), flags_of(self.settings)
+        if asked is None or settings is None:
+            return None
+        preset = [] if self.preset is None else flag("preset", self.preset)
+        return ["erase", self.method, *asked, *preset, *settings, *flag("seed", self.seed)]
+
+    def restated(self, settings: Mapping[str, Any]) -> EraseRecipe:
+        """Gives a recipe with all settings as a record has them, whatever the preset says by now.
+
+        Raises:
+            BadRequest: there is no such method or setting.
+        """
+        presets = registry.load("methods", self.method).presets()
+        preset = self.preset if self.preset in presets else None
+        now = vars(registry.build("methods", self.method, preset=preset))
+        kept = {name: value for name, value in self.settings.items() if name in settings}
+        settings = {name: _listed(value) for name, value in settings.items()}
+        given = kept | _differing(settings, {**now, **kept})
+        return EraseRecipe(**{**vars(self), "preset": preset, "settings": given})
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagesRecipe(Recipe):
+    """Methods in turn, each with its settings."""
+
+    kind: ClassVar[str] = "stages"
+    settings: Mapping[str, Mapping[str, Any]]
+    """By the names of stages; a stage's preset is among them."""
+
+    @property
+    def parts(self) -> dict[str, EraseRecipe]:
+        """The recipe of each stage, by its name."""
+        methods = self.method.split("+")
+        stages = dict(zip(registry.stage_names(methods), methods, strict=True))
+        return {name: self._part(name, method) for name, method in stages.items()}
+
+    def _part(self, name: str, method: str) -> EraseRecipe:
+        given = dict(self.settings.get(name, {}))
+        preset = given.pop("preset", None)
+        both: dict[str, Any] = {"model": self.model, "request": self.request, "seed": self.seed}
+        return EraseRecipe(**both, method=method, preset=preset, settings=given)
+
+    @classmethod
+    def joined(cls, parts: list[EraseRecipe]) -> StagesRecipe:
+        """Makes one recipe of stages that share model, request and seed."""
+        methods = [part.method for part in parts]
+        names = registry.stage_names(methods)
+        settings = {name: _with_preset(part) for name, part in zip(names, parts, strict=True)}
+        first = parts[0]
+        both: dict[str, Any] = {"model": first.model, "request": first.request, "seed": first.seed}
+        return cls(**both, method="+".join(methods), settings=settings)
+
+    def words(self) -> list[str] | None:
+        """See `Recipe.words`."""
+        asked = self._asked()
+        stages = [flags_of(table, stage=name) for name, table in self.settings.items()]
+        if asked is None or None in stages:
+            return None
+        given = [word for words in stages for word in words or ()]
+        return ["erase", self.method, *asked, *given, *flag("seed", self.seed)]
+
+    def restated(self, settings: Mapping[str, Any]) -> StagesRecipe:
+        """See `EraseRecipe.restated`."""
+        parts = self.parts.items()
+        return self.joined([part.restated(settings.get(name, {})) for name, part in parts])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerEntry:
+    """One entry of a ledger in a solve: its weight, and which of the request's erasures are its."""
+
+    id: str
+    weight: float
+    erasures: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LedgerRecipe(Recipe):
+    """All active entries of a ledger, solved together."""
+
+    kind: ClassVar[str] = "ledger"
+    method: str = "uce"
+    ledger: str = ""
+    """Its folder; repeating the run does not need it, since the request says what it held."""
+    entries: tuple[LedgerEntry, ...]
+    """In the order of the request; empty in records of before, which did not write them."""
+    settings: Mapping[str, Any]
+    """All settings of UCE."""
+
+    def build(self) -> Eraser[Any]:
+        """Makes the method that solves."""
+        made: Eraser[Any] = registry.build("methods", self.method, **self.settings)
+        return made
+
+    def words(self) -> list[str] | None:
+        """See `Recipe.words`."""
+        return ["ledger", "erase", self.ledger, *flag("model", self.model)] if self.ledger else None
+
+    def _places(self) -> tuple[str, ...]:
+        return ("model", "ledger", "settings")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportRecipe(Recipe):
+    """Another tool's file, read as a delta."""
+
+    kind: ClassVar[str] = "import"
+    method: str = "import"
+    file: str = ""
+    part: str | None = None
+    gate: str = "linear"
+    unconditional: str = "own"
+
+    def words(self) -> list[str] | None:
+        """See `Recipe.words`."""
+        asked = self._asked()
+        if asked is None or not self.file or any(one.anchor for one in self.request.erasures):
+            return None
+        how: dict[str, Any] = {"gate": self.gate, "unconditional": self.unconditional}
+        how |= {} if self.part is None else {"part": self.part}
+        return ["import", self.file, *asked, *(flags_of(how) or ())]
+
+    def _places(self) -> tuple[str, ...]:
+        return ("model", "file")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferRecipe(Recipe):
+    """A run's delta, made to fit a fine-tune of its base."""
+
+    kind: ClassVar[str] = "transfer"
+    run: str = ""
+    """Folder of that run; empty in records of before, which did not write it."""
+    delta: str = ""
+    """Id of its delta."""
+
+    def words(self) -> list[str] | None:
+        """See `Recipe.words`."""
+        return ["transfer", self.run, *flag("model", self.model)] if self.run else None
+
+    def _places(self) -> tuple[str, ...]:
+        return ("model", "run")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DebiasRecipe(Recipe):
+    """Rounds of drawing, counting and moving."""
+
+    kind: ClassVar[str] = "debias"
+    method: str = "debias"
+    judge: str
+    judge_folder: str | None = None
+    settings: Mapping[str, Any]
+    """All settings."""
+
+    def words(self) -> list[str] | None:
+        """See `Recipe.words`; the request is as it was asked, before a model filled it in."""
+        words, settings = words_of(self.request, ""), flags_of(self.settings)
+        if words is None or settings is None or words.synonyms or words.keep_kind or words.anchor:
+            return None
+        asked = [*flag("model", self.model), *words.flags()]
+        judge = flag("judge", self.judge)
+        if self.judge_folder is not None:
+            judge += flag("judge-folder", self.judge_folder)
+        return ["debias", *asked, *judge, *settings, *flag("seed", self.seed)]
+
+    def _places(self) -> tuple[str, ...]:
+        return ("model", "judge_folder")
+
+
+_KINDS: dict[str, type[Recipe]] = {
+    each.kind: each
+    for each in (
+        EraseRecipe,
+        StagesRecipe,
+        LedgerRecipe,
+        ImportRecipe,
+        TransferRecipe,
+        DebiasRecipe,
+    )
+}
+
+
+def usual_preset(model: str, method: str) -> str | None:
+    """Names the preset of a method that was measured on a bundled model; None for other models."""
+    preset = measured_preset(model)
+    return preset if preset in registry.load("methods", method).presets() else None
+
+
+def recipe_from(record: Mapping[str, Any]) -> Recipe:
+    """Reads the recipe of a run from its record, also from one that an older version wrote.
+
+    Args:
+        record: the content of a ``run.json``, or a delta's provenance as plain values.
+
+    Raises:
+        KeyError, TypeError, BadRequest: the record holds no recipe, or is damaged.
+    """
+    values = {name: record[name] for name in _BESIDE if name in record}
+    values |= {"model": record.get("base_model", ""), **record.get("recipe", {})}
+    if "kind" not in values:
+        values = _tagged(record, values)
+    found = _KINDS[values.pop("kind")]
+    if found is LedgerRecipe:
+        values["entries"] = tuple(LedgerEntry(**_listed(each)) for each in values["entries"])
+        values.setdefault("settings", record.get("settings", {}))
+    if unknown := sorted(values.keys() - {each.name for each in fields(found)}):
+        raise BadRequest(f"the recipe has '{unknown[0]}', which this efface does not know")
+    plain: dict[str, Any] = {name: _listed(value) for name, value in values.items()}
+    return found(**{**plain, "request": request_from(values["request"])})
+
+
+def _tagged(record: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Gives a record of before recipes had kinds its kind and fields."""
+    both = {name: values[name] for name in ("model", "request")}
+    method = values["method"]
+    if record.get("made_on"):
+        return {**both, "kind": "transfer", "method": method, "run": "", "delta": ""}
+    if "entries" in (record.get("diagnostics") or {}) and method == "uce":
+        settings = record["settings"]
+        return {**both, "kind": "ledger", "ledger": "", "entries": (), "settings": settings}
+    if method == "import":
+        return {**both, "kind": "import", "file": record["settings"]["file"]}
+    given = record.get("settings_given", ())
+    settings = values.get(
+        "settings", {n: record["settings"][n] for n in given if n in record["settings"]}
+    )
+    both |= {"seed": values["seed"]}
+    if method == "debias":
+        settings = dict(settings)
+        judge, folder = settings.pop("judge"), settings.pop("judge_folder")
+        own = {"judge": judge, "judge_folder": folder, "settings": settings}
+        return {**both, "kind": "debias", **own}
+    preset = values.get("preset", record.get("preset"))
+    if "+" not in method:
+        return {**both, "kind": "erase", "method": method, "preset": preset, "settings": settings}
+    methods = method.split("+")
+    stages = {}
+    for name, stage in zip(registry.stage_names(methods), methods, strict=True):
+        usual = preset or usual_preset(both["model"], stage)
+        stages[name] = ({"preset": usual} if usual else {}) | settings.get(name, {})
+    return {**both, "kind": "stages", "method": method, "settings": stages}
+
+
+def _differing(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value != usual.get(name)}
+
+
+def _with_preset(part: EraseRecipe) -> dict[str, Any]:
+    preset = {} if part.preset is None else {"preset": part.preset}
+    return {**preset, **part.settings}
+
+
+def _plain(value: Any) -> Any:
+    """Writes a field as JSON has it."""
+    if isinstance(value, ErasureRequest):
+        return described(value)
+    if isinstance(value, LedgerEntry):
+        return vars(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(one) for name, one in value.items()}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _listed(value: Any) -> Any:
+    """Makes tuples of lists, as settings have them."""
+    if isinstance(value, Mapping):
+        return {name: _listed(one) for name, one in value.items()}
+    return tuple(_listed(one) for one in value) if isinstance(value, list | tuple) else value
