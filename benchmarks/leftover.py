@@ -29,9 +29,9 @@ from torch import Tensor
 
 import efface
 from benchmarks.concepts import TRAINED_NOUNS
-from benchmarks.erasure import METHODS
 from benchmarks.leftover_pictures import (
     ALWAYS,
+    CLOSED,
     LABELS,
     PARTS,
     Drawer,
@@ -199,7 +199,7 @@ def methods() -> None:
     for noun in TRAINED_NOUNS:
         samples = emoji_suite(understood(efface.request(noun)), size="benchmark").samples
         some = in_role(samples, "erased")
-        for method in METHODS:
+        for method in CLOSED:
             if (method, noun) in done:
                 continue
             trial = Trial(noun, method)
