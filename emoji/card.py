@@ -106,7 +106,7 @@ LEFTOVERS = """
 
 After an erasure a picture may still show the thing's outline, or half of it, and the judge may see
 nothing: it was made to tell whole things apart. {count} pictures of erased prompts were labelled by
-eye, after closed forms of whole and of weaker strength, and after a short ESD; labels and how to draw
+eye, after closed forms, whole and weaker, and after a short ESD; labels and how to draw
 the pictures again are in `benchmarks/results/leftover/labels.json`. By `{command}`: how many of the
 leftovers each judge misses, and in how many pictures it sees the thing where it is gone. Pictures
 on which people would not agree ({unsure}) count for neither.

@@ -4,9 +4,9 @@ import json
 from dataclasses import asdict
 
 import pytest
+from benchmarks.leftover_pictures import LABELS, PARTS, pictures
 
 from benchmarks import leftover
-from benchmarks.leftover_pictures import LABELS, PARTS, pictures
 from efface.bundled.judge import EmojiJudge
 
 RECORD = json.loads(leftover.RESULTS.read_text())

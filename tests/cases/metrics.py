@@ -35,7 +35,13 @@ def pooled(images):
     return torch.nn.functional.adaptive_avg_pool2d(images, 4).flatten(1) - 0.5
 
 
-INSTRUMENTS = {"judge": BrightJudge(), "clip": BrightClip(), "features": pooled, "pixels": None}
+INSTRUMENTS = {
+    "judge": BrightJudge(),
+    "leftover": BrightJudge(),
+    "clip": BrightClip(),
+    "features": pooled,
+    "pixels": None,
+}
 """By what a metric ``uses``."""
 
 
@@ -57,7 +63,7 @@ def nearly_same(images):
 CASES = (
     *(
         MetricCase(metric=name, better=brighter, worse=darker)
-        for name in ("clip_score", "presence", "style_presence")
+        for name in ("clip_score", "leftover", "presence", "style_presence")
     ),
     *(
         MetricCase(metric=name, better=nearly_same, worse=darker)

@@ -15,7 +15,7 @@ from tests.cases import METRIC_CASES
 from tests.cases.metrics import INSTRUMENTS
 
 CAT, INK = Concept(name="cat"), Concept(name="ink", kind="style")
-SAMPLES = [Sample("a cat in ink", seed, "kept", CAT, INK) for seed in range(6)]
+SAMPLES = [Sample("a cat in ink", seed, "erased", CAT, INK) for seed in range(6)]
 NOTHING = Sample("", 0, "general")
 """A sample without a prompt, a concept or a style."""
 
