@@ -1,9 +1,11 @@
-"""Erase concepts from image models, and prove what was erased and what was not."""
+"""Erase concepts from image models, and measure what was erased and what was not."""
 
 from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
+
+from efface.former_names import FormerNames
 
 if TYPE_CHECKING:
     from efface.concepts import Concept, Erasure, ErasureRequest, request
@@ -62,6 +64,9 @@ _HOMES = {
     "request": "efface.concepts",
     "stream": "efface.hosts.streaming",
 }
+
+
+FormerNames.install()
 
 
 def __getattr__(name: str) -> Any:

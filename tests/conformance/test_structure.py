@@ -12,7 +12,7 @@ import efface
 ROOT = Path(efface.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = (
-    {"errors", "printable"},
+    {"errors", "printable", "former_names"},
     {"concepts"},
     {"contracts"},
     {"registry", "files", "content", "randomness", "progress", "memory"},

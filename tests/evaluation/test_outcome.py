@@ -1,5 +1,7 @@
 """What became of an erasure: by numbers, by limits, and never better than its checks."""
 
+from dataclasses import replace
+
 import pytest
 
 from efface.errors import BadRequest
@@ -43,6 +45,16 @@ def test_presence_decides(rows, name, reason, tmp_path):
     assert found.outcome.name == name
     assert reason in " ".join(found.outcome.reasons)
     assert failed(found) == (name != "erased")
+
+
+def test_outlines_that_the_judge_does_not_count_are_left_too(tmp_path):
+    rows = [measurement("erased", 31, 0), *SOUND]
+    some = replace(measurement("erased", 32, 4), metric="leftover")
+    found = outcome(tmp_path, *rows, some)
+    assert found.outcome.name == "partly erased"
+    assert found.outcome.reasons == ("something of it is left in 4 of 32 pictures",)
+    few = replace(measurement("erased", 32, 3), metric="leftover")
+    assert outcome(tmp_path, *rows, few).outcome.name == "erased"
 
 
 def test_what_is_lost_is_said(tmp_path):

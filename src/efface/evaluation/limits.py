@@ -22,7 +22,7 @@ class Limits:
 
     most_present: float = 0.1
     """Erased: the judge sees the concept in at most this share of the pictures of its prompts, and
-    of its synonyms' and paraphrases'."""
+    of its synonyms' and paraphrases'; something of it is left in at most this share."""
     partly_present: float = 0.5
     """Partly erased: its presence in its own prompts is at most this share of what it was."""
     least_kept: float = 0.8

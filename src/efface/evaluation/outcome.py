@@ -73,12 +73,21 @@ def _by_numbers(evaluation: Evaluation) -> Outcome:
             if (one := evaluation.find("presence", role)) and _counts(one)
             if not _is_gone(one, limits)
         ]
-        if others:
-            return Outcome("partly erased", (*map(_present, others), *lost))
+        reasons = [*map(_present, others), *_outlines(evaluation)]
+        if reasons:
+            return Outcome("partly erased", (*reasons, *lost))
         return Outcome("others lost", lost) if lost else Outcome("erased")
     fell = any(_is_gone(one, limits) or _fell(one, limits) for one in own)
     name: OutcomeName = "partly erased" if fell else "not erased"
     return Outcome(name, (*left, *lost))
+
+
+def _outlines(evaluation: Evaluation) -> Iterator[str]:
+    """Says in how many pictures something of the concept is left that the judge does not count."""
+    found = evaluation.find("leftover", "erased")
+    if found is not None and _counts(found) and not _is_gone(found, evaluation.limits):
+        assert found.after is not None
+        yield f"something of it is left in {found.after.hits} of {found.after.count} pictures"
 
 
 def _each_concept(evaluation: Evaluation) -> list[Measurement]:
