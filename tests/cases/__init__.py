@@ -20,17 +20,18 @@ __all__ = [
     "PISTOL",
     "TRAINED",
     "Case",
+    "all_of",
 ]
 
 
-def _all_of(kind, *ours):
+def all_of(kind, *ours):
     """Collects the cases of a kind, with those of other packages."""
     others = [point.load().CASES for point in entry_points(group="efface.cases")]
     return tuple(case for cases in (*ours, *others) for case in cases if isinstance(case, kind))
 
 
-CASES = _all_of(Case, closed.CASES, trained.CASES)
+CASES = all_of(Case, closed.CASES, trained.CASES)
 """Of methods that erase."""
-HOST_CASES = _all_of(HostCase, hosts.CASES)
-JUDGE_CASES = _all_of(JudgeCase, judges.CASES)
-METRIC_CASES = _all_of(MetricCase, metrics.CASES)
+HOST_CASES = all_of(HostCase, hosts.CASES)
+JUDGE_CASES = all_of(JudgeCase, judges.CASES)
+METRIC_CASES = all_of(MetricCase, metrics.CASES)

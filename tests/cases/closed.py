@@ -7,8 +7,8 @@ from efface.concepts import request
 from tests.cases.kinds import PISTOL, Case
 
 
-def large(method, family, *, anchor="lamp", change, **settings):
-    """Makes the case of a closed form in one of the larger families."""
+def large(method, family, *, anchor="lamp", change, slow=True, **settings):
+    """Makes the case of a closed form in a larger family; by default each family has one."""
     return Case(
         method=method,
         settings=settings,
@@ -16,6 +16,7 @@ def large(method, family, *, anchor="lamp", change, **settings):
         request=request("pistol", anchor=anchor, keep=["cat"]),
         golden={"change": change},
         seconds=20.0,
+        slow=slow,
     )
 
 
@@ -107,18 +108,18 @@ CASES = (
         seconds=10.0,
     ),
     large("uce", "sdxl", change=0.756317401),
-    large("uce", "sd3", change=2.715040621),
+    large("uce", "sd3", change=2.715040621, slow=False),
     large("uce", "flux", change=1.617330468),
     large("uce", "pixart", change=0.615895679),
     large("rece", "sdxl", change=1.539126263, rounds=1),
-    large("rece", "flux", change=4.324315908, rounds=1),
+    large("rece", "flux", change=4.324315908, slow=False, rounds=1),
     large("rece", "sd3", anchor=None, change=1.302394878, rounds=1),
     large("rece", "pixart", anchor=None, change=1.478088120, rounds=1),
     large("trce", "sdxl", change=0.164947845),
     large("trce", "sd3", change=0.473815646),
     large("trce", "flux", anchor=None, change=0.415925964),
-    large("trce", "pixart", change=0.724992403),
-    large("realera", "sdxl", change=0.194160348, neighbours="moments"),
+    large("trce", "pixart", change=0.724992403, slow=False),
+    large("realera", "sdxl", change=0.194160348, slow=False, neighbours="moments"),
     large("realera", "sd3", change=0.183250885, neighbours="moments"),
     large("realera", "flux", change=0.176184505, neighbours="moments"),
     large("realera", "pixart", change=0.359152829, neighbours="moments"),

@@ -65,6 +65,7 @@ def test_erase_measures_with_the_bundled_judge(measured):
     assert "embedding cost" in (measured / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_evaluate_again_draws_nothing_and_says_the_same(efface, measured, few_pictures):
     before = json.loads((measured / "evaluation.json").read_text())["measurements"]
     store = measured.parent / ".pictures"
@@ -75,6 +76,7 @@ def test_evaluate_again_draws_nothing_and_says_the_same(efface, measured, few_pi
     assert {path: path.stat().st_mtime_ns for path in store.rglob("*.png")} == drawn
 
 
+@pytest.mark.slow
 def test_verify_and_rerun_agree(efface, measured):
     verified = efface("verify", measured, "--json")
     assert (verified.code, verified.json["smoke"]["pictures"]) == (0, 3)
@@ -111,6 +113,7 @@ def test_a_smaller_measurement_does_not_replace_a_larger_one(efface, measured, t
     assert (copy / "card.md").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_apply_draws_something_else_than_the_base_on_the_erased_prompt_only(
     efface, measured, tmp_path
 ):

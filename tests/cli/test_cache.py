@@ -7,7 +7,9 @@ import pytest
 from efface.deltas.delta import Delta
 
 
-@pytest.mark.parametrize("pictures", ["--no-smoke", "--smoke"])
+@pytest.mark.parametrize(
+    "pictures", ["--no-smoke", pytest.param("--smoke", marks=pytest.mark.slow)]
+)
 def test_the_second_erasure_finds_the_keep_set(efface, model, tmp_path, pictures):
     cache = tmp_path / "cache"
 

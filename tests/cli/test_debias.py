@@ -39,6 +39,7 @@ def test_a_run_has_a_delta_and_the_shares_of_every_round(debiased):
 
 
 @bundled
+@pytest.mark.slow
 def test_a_run_can_be_repeated_verified_and_exported_but_not_measured_as_erased(
     efface, debiased, tmp_path
 ):

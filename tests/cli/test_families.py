@@ -13,7 +13,13 @@ WEIGHTS = {"sdxl": 9, "sd3": 2, "flux": 2, "pixart": 4}
 """How many weights closed forms edit in the toys."""
 
 
-@pytest.fixture(scope="module", params=WEIGHTS)
+LARGE = [
+    "sdxl",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in WEIGHTS if name != "sdxl"),
+]
+
+
+@pytest.fixture(scope="module", params=LARGE)
 def large(request, tmp_path_factory):
     place = tmp_path_factory.mktemp(request.param) / "model"
     host(f"tiny_{request.param}").save_pretrained(place)
@@ -48,7 +54,7 @@ def test_a_family_from_plan_to_files(efface, large, tmp_path):
     refused(adapter, "not one map of the text side")
 
 
-@pytest.mark.parametrize("large", ["sd3", "flux", "pixart"], indirect=True)
+@pytest.mark.parametrize("large", ["pixart", *LARGE[1:3]], indirect=True)
 @pytest.mark.parametrize("verb", ["plan", "erase"])
 def test_a_method_that_cannot_is_refused_before_any_work(efface, large, tmp_path, verb):
     _, place = large

@@ -63,6 +63,7 @@ def test_ctrl_c_during_a_save_keeps_the_old_delta(a_run):
     assert not (a_run / ".partial").exists()
 
 
+@pytest.mark.slow
 def test_kill_during_a_save_keeps_the_old_delta_and_a_second_run_waits(efface, a_run, model):
     before = Delta.load(a_run).id
     again = ("erase", "uce", "--model", model, "--concept", "cat", "--overwrite", "--no-evaluate")
@@ -160,7 +161,11 @@ def not_a_number(images):
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"), [(raising, "fell over"), (not_a_number, "no finite answer")]
+    ("answer", "reason"),
+    [
+        pytest.param(raising, "fell over", marks=pytest.mark.slow),
+        (not_a_number, "no finite answer"),
+    ],
 )
 def test_a_broken_judge_is_invalid_and_gives_no_number(
     efface, a_run, monkeypatch, tmp_path, answer, reason

@@ -88,7 +88,8 @@ def test_bad_input_is_one_line(efface, book, model, tmp_path, arguments, said):
     assert said in outcome.err
 
 
-@pytest.mark.parametrize("family", ["sdxl", pytest.param("flux", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("family", ["sdxl", "flux"])
+@pytest.mark.slow
 def test_a_ledger_of_a_larger_family_from_add_to_verify(efface, tmp_path, family):
     place, book, twin = (tmp_path / name for name in ("model", "book", "twin"))
     host(f"tiny_{family}").save_pretrained(place)

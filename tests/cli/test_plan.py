@@ -24,9 +24,9 @@ def values_of(patch):
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
-        ("esd", {"parameters": "unet"}),
+        pytest.param("esd", {"parameters": "unet"}, marks=pytest.mark.slow),
         ("esd", {"parameters": "key_value"}),
-        ("spm", {"rank": 2}),
+        pytest.param("spm", {"rank": 2}, marks=pytest.mark.slow),
         ("realera_noise", {"rank": 3}),
     ],
 )

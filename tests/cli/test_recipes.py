@@ -72,10 +72,12 @@ def test_a_recipe_is_the_same_stages_given_by_hand(efface, erase, written, tmp_p
     assert again.json["equal"]
 
 
-def test_a_recipe_of_one_stage_is_that_method(erase, written):
+def test_a_recipe_of_one_stage_is_that_method(erase, written, model):
+    toy = ("--model", model, "--keep", "cat")
     recipe = written(table("[[stage]]", method="rece", rounds=1, **{"keep-scale": 0.5}))
-    _, by_file = erase(recipe, "--ridge", "0.2", out="file")
-    _, by_hand = erase("rece", "--rounds", "1", "--keep-scale", "0.5", "--ridge", "0.2", out="hand")
+    _, by_file = erase(recipe, "--ridge", "0.2", *toy, out="file")
+    by_flags = ("--rounds", "1", "--keep-scale", "0.5", "--ridge", "0.2")
+    _, by_hand = erase("rece", *by_flags, *toy, out="hand")
     assert_same(by_file, by_hand)
 
 

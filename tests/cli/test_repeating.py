@@ -42,6 +42,7 @@ def test_an_erasure_with_everything_said(efface, model, tmp_path):
     assert_repeats(efface, out, tmp_path)
 
 
+@pytest.mark.slow
 def test_stages_with_flags_of_their_own(efface, model, tmp_path):
     out = tmp_path / "run"
     flags = [f"--esd.{name.replace('_', '-')}={value}" for name, value in TRAINED.items()]
@@ -147,6 +148,7 @@ def test_a_result_that_an_older_version_saved_is_a_run_too(efface, saved, model)
     assert efface("rerun", saved, "--model", model, "--json").json["equal"]
 
 
+@pytest.mark.slow
 def test_a_method_object_of_python_is_repeated(efface, model, tmp_path):
     from efface.methods.uce import Uce
 

@@ -202,6 +202,7 @@ sys.exit(f"imported {heavy}" if heavy else code)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+@pytest.mark.slow
 def test_a_planned_peak_is_that_of_the_process_and_no_denoiser_is_imported(efface, model, tmp_path):
     words = ["--model", str(model), "--concept", "pistol"]
     planned = efface("plan", "rece", *words, "--json").json["peak_bytes"]

@@ -9,11 +9,18 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
+from efface.cli import making
 from efface.cli.main import main
 from tests.processes import started
 
 SMALL = ["--steps", "4", "--trajectories", "4", "--keep-trajectories", "4", "--sampling-steps", "4"]
 SMALL += ["--batch", "2", "--keep-batch", "2", "--no-evaluate", "--concept", "pistol"]
+
+
+@pytest.fixture
+def small(model):
+    """Words of a short run that trains the toy."""
+    return [*SMALL, "--model", str(model), "--keep", "cat"]
 
 
 def ran(capsys, *arguments):
@@ -34,10 +41,42 @@ def steps_in(checkpoint):
         return json.loads(opened.metadata()["checkpoint"])["step"]
 
 
-def test_an_interrupted_run_says_how_to_go_on(tmp_path, capsys):
-    out = tmp_path / "run"
-    long = [*SMALL, "--steps", "100000"]
-    command = [sys.executable, "-m", "efface.cli.main", "erase", "esd", *long, "--out", str(out)]
+def assert_goes_on(small, folder, capsys, code, told):
+    """What an interrupted run of many steps told, and what --resume then takes and refuses."""
+    out, checkpoint = folder / "run", folder / "run.checkpoint" / "checkpoint.safetensors"
+    assert code == 130
+    assert "--resume" in told
+    assert "efface erase esd" in told
+    assert not (out / "run.json").exists()
+    code, told = ran(capsys, "esd", *small, "--steps", "3", "--out", out, "--resume")
+    assert code == 2
+    assert "steps and steps is 3; ask for at least as many" in told
+    code, told = ran(capsys, "spm", *small, "--steps", "100000", "--out", out, "--resume")
+    assert code == 2
+    assert "of another run" in told
+    assert checkpoint.exists()
+
+
+def test_an_interrupted_run_says_how_to_go_on(small, tmp_path, capsys, monkeypatch):
+    plain = making.perform
+
+    def stopped(*arguments, watch, **places):
+        def stop(step, *_):
+            if step == 4:
+                raise KeyboardInterrupt
+
+        return plain(*arguments, watch=lambda _: stop, **places)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(making, "perform", stopped)
+        told = ran(capsys, "esd", *small, "--steps", "100000", "--out", tmp_path / "run")
+    assert_goes_on(small, tmp_path, capsys, *told)
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_a_run_that_trains_says_how_to_go_on(small, tmp_path, capsys):
+    words = [*small, "--steps", "100000", "--out", str(tmp_path / "run")]
+    command = [sys.executable, "-m", "efface.cli.main", "erase", "esd", *words]
     checkpoint = tmp_path / "run.checkpoint" / "checkpoint.safetensors"
     deadline = time.monotonic() + 120
     with started(command) as process:
@@ -45,21 +84,11 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path, capsys):
             time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         _, told = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "--resume" in told
-    assert "efface erase esd" in told
-    assert not (out / "run.json").exists()
-    code, told = ran(capsys, "esd", *SMALL, "--steps", "3", "--out", out, "--resume")
-    assert code == 2
-    assert "steps and steps is 3; ask for at least as many" in told
-    code, told = ran(capsys, "spm", *long, "--out", out, "--resume")
-    assert code == 2
-    assert "of another run" in told
-    assert checkpoint.exists()
+    assert_goes_on(small, tmp_path, capsys, process.returncode, told)
 
 
-def test_resuming_without_a_checkpoint_or_without_training_is_refused(tmp_path, capsys):
-    code, told = ran(capsys, "esd", *SMALL, "--out", tmp_path / "a", "--resume")
+def test_resuming_without_a_checkpoint_or_without_training_is_refused(small, tmp_path, capsys):
+    code, told = ran(capsys, "esd", *small, "--out", tmp_path / "a", "--resume")
     assert code == 2
     assert "no checkpoint" in told
     plain = ["--concept", "pistol", "--no-evaluate", "--resume"]
@@ -68,9 +97,10 @@ def test_resuming_without_a_checkpoint_or_without_training_is_refused(tmp_path, 
     assert "uce does not train" in told
 
 
-def test_previews_are_drawn_with_what_was_trained_so_far(tmp_path, capsys):
+@pytest.mark.slow
+def test_previews_are_drawn_with_what_was_trained_so_far(small, tmp_path, capsys):
     fast = ["--preview", "2", "--learning-rate", "0.01", "--keep-weight", "0"]
-    code, _ = ran(capsys, "esd", *SMALL, *fast, "--out", tmp_path / "run")
+    code, _ = ran(capsys, "esd", *small, *fast, "--out", tmp_path / "run")
     assert code == 0
     shown = sorted((tmp_path / "run" / "previews").iterdir())
     assert [path.name for path in shown] == ["base.png", "step-0002.png", "step-0004.png"]
@@ -80,7 +110,7 @@ def test_previews_are_drawn_with_what_was_trained_so_far(tmp_path, capsys):
     code, _ = ran(capsys, "uce", *plain, "--out", tmp_path / "run")
     assert code == 0
     assert not (tmp_path / "run" / "previews").exists()  # they were of the run that is replaced
-    code, told = ran(capsys, "esd", *SMALL, "--preview", "-1", "--out", tmp_path / "other")
+    code, told = ran(capsys, "esd", *small, "--preview", "-1", "--out", tmp_path / "other")
     assert code == 2
     assert "preview is -1" in told
 
@@ -122,7 +152,7 @@ def test_settings_of_stages_are_checked(tmp_path, capsys, table, told):
     ("method", "flags", "told"),
     [
         ("esd", ["--learning-rate", "1e30", "--steps", "30"], "of the loss became"),
-        ("ant", ["--mask-share", "0.0001", "--parameters", "key_value"], "all zero"),
+        ("ant", ["--mask-share", "0.0001", "--parameters", "key_value"], "marks no weight"),
         ("esd", ["--saliency", "1e-9"], "marks no weight"),
         ("esd", ["--saliency", "0"], "saliency is 0"),
         ("all_but_one", ["--constraint", "projection", "--parameters", "unet"], "projection"),
@@ -130,8 +160,8 @@ def test_settings_of_stages_are_checked(tmp_path, capsys, table, told):
         ("concept_ablation", ["--target", "anchor"], "name one with --anchor"),
     ],
 )
-def test_bad_input_is_one_line(tmp_path, capsys, method, flags, told):
-    code, said = ran(capsys, method, *SMALL, *flags, "--out", tmp_path / "run")
+def test_bad_input_is_one_line(small, tmp_path, capsys, method, flags, told):
+    code, said = ran(capsys, method, *small, *flags, "--out", tmp_path / "run")
     assert code in (1, 2)
     assert told in said
     assert said.strip().count("\n") <= 2

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from efface.concepts import request
 from efface.deltas.delta import Delta
 from efface.deltas.results import ErasureResult
 from efface.training.settings import Training
-from tests.cases import CASES, Case
+from tests.cases import CASES, Case, closed, trained
 from tests.conformance.snapshots import differences, snapshot
 from tests.conftest import shared
 
@@ -72,9 +72,35 @@ CLOSED = [each for each in PARAMETERS if "change" in each.values[0].golden]
 TRAINED = [each for each in PARAMETERS if "weight_change" in each.values[0].golden]
 
 
+OURS = (*closed.CASES, *trained.CASES)
+BROAD = ("uce-tiny_sd1", "spm-tiny_sd1")
+"""Cases, by how their names begin, that by default show what is checked per kind of delta."""
+
+
+def kinds(parameters=PARAMETERS, *, default=BROAD):
+    """Parametrises over all cases, of which the slow tests run all but a few that stand for them.
+
+    For checks of what methods share, such as their loop or the composition of their deltas. What
+    another package adds runs them all.
+    """
+    for_each = [
+        each
+        if each.id.startswith(default) or each.values[0] not in OURS
+        else pytest.param(*each.values, marks=[pytest.mark.slow], id=each.id)
+        for each in parameters
+    ]
+    return pytest.mark.parametrize("ran", for_each, indirect=True)
+
+
 @pytest.fixture(scope="session", params=PARAMETERS)
 def ran(request):
-    case = request.param
+    return came_of(request.param.name)
+
+
+@cache
+def came_of(name):
+    """Runs a case; however tests of it are ordered, it runs once."""
+    (case,) = (each for each in CASES if each.name == name)
     method = registry.build("methods", case.method, **case.settings)
     pipe = shared(case.host)
     steps = []

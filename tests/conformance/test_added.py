@@ -6,12 +6,33 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.added import installed
+from tests.cases import CASES, JUDGE_CASES, METRIC_CASES, Case, all_of
+from tests.cases.kinds import JudgeCase, MetricCase
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("blend", "nudge", "reddish", "contrast")
 
 
+def test_cases_of_another_package_are_found(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(installed(tmp_path))
+    ours = [case for cases in (CASES, JUDGE_CASES, METRIC_CASES) for case in cases]
+    with monkeypatch.context() as patched:
+        for name in ("extras", "extras.cases"):
+            patched.delitem(sys.modules, name, raising=False)
+        found = [case for kind in (Case, JudgeCase, MetricCase) for case in all_of(kind)]
+        assert sorted(map(name_of, found)) == sorted(NAMES)
+    assert not {name_of(case) for case in ours} & set(NAMES)
+
+
+def name_of(case):
+    """The name in the registry of what a case is for."""
+    return next(vars(case)[kind] for kind in ("method", "judge", "metric") if kind in vars(case))
+
+
+@pytest.mark.slow
 def test_what_another_package_adds_passes_its_suite(tmp_path):
     paths = [str(installed(tmp_path)), *filter(None, [os.environ.get("PYTHONPATH")])]
     command = [sys.executable, "-m", "pytest", "tests/conformance", "-p", "no:cacheprovider"]

@@ -10,6 +10,7 @@ from efface.deltas.composition import compose
 from efface.deltas.delta import Delta
 from efface.deltas.results import ErasureResult
 from efface.errors import BadDelta
+from tests.conformance.conftest import kinds
 from tests.conformance.snapshots import differences, snapshot
 from tests.conftest import shared
 
@@ -76,6 +77,7 @@ def test_another_base_is_refused_before_anything_is_written(ran):
     assert not differences(before, snapshot(other))
 
 
+@kinds()
 def test_a_delta_made_on_a_parent_is_refused_without_it_by_name(ran):
     child = ran.child
     assert child.provenance.parents == (ran.result.delta.id,)
@@ -87,6 +89,7 @@ def test_a_delta_made_on_a_parent_is_refused_without_it_by_name(ran):
         compose([child])
 
 
+@kinds()
 def test_composing_independent_deltas_equals_applying_both_in_any_order(ran):
     other = ran.sibling
     assert other.provenance.parents == ()
@@ -98,6 +101,7 @@ def test_composing_independent_deltas_equals_applying_both_in_any_order(ran):
             assert_close(ran.pipe, weights)
 
 
+@kinds()
 def test_composing_a_parent_and_its_child_equals_applying_them_in_turn(ran):
     child = ran.child
     composed = compose([child, ran.result.delta])

@@ -7,12 +7,12 @@ import pytest
 from efface.training.checkpoints import Checkpointing
 from efface.training.session import Session
 from efface.training.settings import Training
-from tests.conformance.conftest import TRAINED, run
+from tests.conformance.conftest import TRAINED, kinds, run
 
 STOP = 7
 
 
-@pytest.mark.parametrize("ran", TRAINED, indirect=True)
+@kinds(TRAINED, default=("esd-tiny_sd1", "doco-tiny_sd1"))
 def test_an_interrupted_run_resumes_to_the_same_delta(ran, tmp_path):
     assert isinstance(ran.method, Training)
     steps = []

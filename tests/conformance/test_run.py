@@ -11,7 +11,7 @@ from efface.errors import BadRequest
 from efface.hosts.components import components, find
 from efface.runs.checks import inspect
 from tests.cases import CASES
-from tests.conformance.conftest import CLOSED
+from tests.conformance.conftest import CLOSED, kinds
 from tests.conftest import shared
 from tests.reference.families import readers, relative_change
 
@@ -24,7 +24,7 @@ def test_the_global_random_state_is_not_touched(ran):
     assert not ran.global_states_used
 
 
-@pytest.mark.parametrize("ran", CLOSED, indirect=True)
+@kinds(CLOSED, default=("uce-tiny_sd1", "rece-tiny_sd2", "trce-tiny_sd2", "realera-tiny_sd1"))
 def test_the_same_seed_gives_the_same_delta(ran):
     """Of methods that train an interrupted run shows it: test_resuming."""
     again = ran.again().delta
@@ -94,6 +94,7 @@ def test_provenance_says_what_was_done(ran):
         assert set(find(ran.pipe, key)) <= provenance.base_sketch.keys()
 
 
+@kinds(default=("uce-tiny_sd1", "trce-tiny_sd2", "doco-tiny_sd1", "realera_noise-tiny_sd1"))
 def test_several_concepts_are_accepted_or_refused_clearly(ran):
     erasures = ran.case.request.erasures
     from efface.concepts import Concept, Erasure

@@ -125,6 +125,7 @@ def test_impossible_settings_are_refused():
     made("all_but_one", constraint="penalty", saliency=0.5)
 
 
+@pytest.mark.slow
 def test_with_an_anchor_the_term_becomes_the_anchors(tiny_sd1):
     settings = {"keep_weight": 0.0, "steps": 60, "parameters": "unet", "learning_rate": 1e-3}
     result = ran("all_but_one", tiny_sd1, TO_LAMP, **settings)
