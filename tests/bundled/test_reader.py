@@ -50,6 +50,7 @@ def test_it_is_the_base_with_another_text_encoder(reader):
     assert any(not torch.equal(one, other) for one, other in zip(*pairs, strict=True))
 
 
+@pytest.mark.slow
 def test_it_draws_what_descriptions_mean_and_the_base_does_not(reader):
     prompts = [f"an icon of a {NOUNS[noun].descriptions[0]} in twemoji style" for noun in WORDS]
     assert seen(reader, prompts) >= 6

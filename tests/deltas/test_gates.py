@@ -61,7 +61,9 @@ def by_hand(pipe, delta, given, named, gates):
         return Denoiser(pipe).network(*given, **named)[0]
 
 
-@pytest.mark.parametrize("family", ["sd1", "sdxl", "sd3"])
+@pytest.mark.parametrize(
+    "family", ["sd1", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sdxl", "sd3"))]
+)
 @pytest.mark.parametrize("how", ["own", "same"])
 def test_guidance_opens_both_halves_as_told(family, how):
     """A batch is [without, without, pistol, cat]; with ``same`` the gates are of the last two."""

@@ -107,7 +107,9 @@ def test_three_of_both_kinds_and_compositions_of_compositions(pair):
     assert torch.allclose(*seen, atol=1e-5)
 
 
-@pytest.mark.parametrize("names", ["uce+spm", "spm+uce", "spm+esd"])
+@pytest.mark.parametrize(
+    "names", ["uce+spm", "spm+uce", pytest.param("spm+esd", marks=pytest.mark.slow)]
+)
 def test_methods_in_turn_may_end_or_begin_with_membranes(names):
     pipe = host("tiny_sd1")
     settings = {name: SMALL for name in names.split("+") if name != "uce"}

@@ -11,15 +11,9 @@ from tests.conftest import host
 from tests.methods.trained import ran
 
 
-@pytest.fixture(scope="module")
-def emoji():
-    pipe = efface.load("emoji")
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def test_a_picture_comes_again_from_its_noise(emoji):
-    denoiser = Denoiser(emoji)
+@pytest.mark.parametrize("model", ["toy", pytest.param("emoji", marks=pytest.mark.slow)])
+def test_a_picture_comes_again_from_its_noise(model):
+    denoiser = Denoiser(host("tiny_sd1") if model == "toy" else efface.load(model))
     generator = torch.Generator().manual_seed(0)
     asked = denoiser.conditions(["a twemoji emoji of a cat"])
     start = torch.randn(1, *denoiser.latent_shape, generator=generator)

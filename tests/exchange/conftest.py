@@ -26,7 +26,7 @@ def matrices(base, layer=LAYER, rank=4, seed=0):
     return up, torch.randn(rank, weight.shape[1], generator=draw)
 
 
-@pytest.fixture(params=["tiny_sd1", "tiny_sd2"])
+@pytest.fixture(params=["tiny_sd1", pytest.param("tiny_sd2", marks=pytest.mark.slow)])
 def pipe(request):
     """A pipeline that the test may change."""
     return host(request.param)

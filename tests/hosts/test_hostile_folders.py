@@ -121,7 +121,10 @@ def test_configs_that_are_none_are_one_line(copied, file):
         (copied / file).write_bytes(before)
 
 
-@pytest.mark.parametrize("part", ["unet", "text_encoder", "scheduler", "tokenizer"])
+@pytest.mark.parametrize(
+    "part",
+    [pytest.param("unet", marks=pytest.mark.slow), "text_encoder", "scheduler", "tokenizer"],
+)
 def test_values_of_another_kind_are_one_line(copied, part):
     names = {"scheduler": "scheduler_config.json", "tokenizer": "tokenizer_config.json"}
     file = copied / part / names.get(part, "config.json")

@@ -18,8 +18,14 @@ NAMES = {
 }
 
 
-@pytest.mark.parametrize("which", NAMES)
-@pytest.mark.parametrize("family", ["sd1", "flux"])
+@pytest.mark.parametrize(
+    ("family", "which"),
+    [
+        *(("sd1", which) for which in NAMES),
+        ("flux", "in quotes"),
+        *(pytest.param("flux", which, marks=pytest.mark.slow) for which in [*NAMES][:3]),
+    ],
+)
 def test_names_are_found_whatever_their_capitals(family, which):
     rule = {"target": "prompt_without_concept", "kind": "style"}
     found = efface.erase(tiny_pipeline(family), NAMES[which], method="uce", **rule)

@@ -92,6 +92,7 @@ def test_the_projection_holds_the_empty_prompt_whatever_is_trained(tiny_sd1):
         assert not torch.allclose(predictions(tiny_sd1, ""), before, atol=1e-2)
 
 
+@pytest.mark.slow
 def test_the_penalty_holds_it_nearly(tiny_sd1):
     before = predictions(tiny_sd1, "")
 
@@ -103,6 +104,7 @@ def test_the_penalty_holds_it_nearly(tiny_sd1):
     assert drift(constraint="penalty", drift_weight=10.0) < 0.7 * drift(constraint="none")
 
 
+@pytest.mark.slow
 def test_detaching_sends_no_gradient_through_the_unconditional_branch(tiny_sd1):
     """With both branches open, moving both together is free: the step differs."""
     settings = {"mode": "negate", "constraint": "none"}

@@ -20,6 +20,7 @@ from tests.methods.trained import (
 )
 
 PLAIN = {"mask_share": 1.0, "before": 0.5}
+SMALL = {"trajectories": 1, "keep_trajectories": 1, "parameters": "key_value"}
 
 
 def test_the_first_loss_is_that_of_esd_at_late_latents(tiny_sd1):
@@ -64,6 +65,7 @@ def test_finding_the_mask_leaves_the_weights_as_they_are(tiny_sd1):
         assert int(mask.sum()) == mask.numel() // 2, key
 
 
+@pytest.mark.slow
 def test_the_guidance_can_be_turned_around_from_the_anchor(tiny_sd1):
     settings = PLAIN | {"parameters": "key_value", "target": "anchor"}
 
@@ -87,6 +89,7 @@ def test_unconditional_terms_have_gradients(tiny_sd1):
     assert held.curves["unconditional"][-1] > 0
 
 
+@pytest.mark.slow
 def test_the_sides_are_swapped_for_the_released_reading(tiny_sd1):
     early = one_step("ant", tiny_sd1, **PLAIN)
     late = one_step("ant", tiny_sd1, **PLAIN, preserve_side="late")
@@ -103,6 +106,7 @@ def test_weights_outside_the_mask_stay_bit_for_bit(tiny_sd1):
     assert more.diagnostics["weights_marked"] < one.diagnostics["weights_marked"]
 
 
+@pytest.mark.slow
 def test_top_and_bottom_masks_share_nothing(tiny_sd1):
     settings = {"before": 0.5, "maps": 1, "map_batches": 2, "parameters": "key_value"}
     top = ran("ant", tiny_sd1, **settings, steps=5).delta
@@ -114,7 +118,7 @@ def test_top_and_bottom_masks_share_nothing(tiny_sd1):
 
 def test_a_mask_of_nothing_says_so(tiny_sd1):
     with pytest.raises(BadRequest, match=r"all zero|marks no weight"):
-        ran("ant", tiny_sd1, before=0.5, maps=6, mask_share=0.002, parameters="key_value")
+        ran("ant", tiny_sd1, before=0.5, maps=6, map_batches=1, mask_share=0.002, **SMALL)
 
 
 def drawn(*shape, seed=0):
@@ -156,6 +160,7 @@ def test_the_fusion_refuses_what_it_cannot_split():
         fused({"w": DensePatch(drawn(5, 6))}, [drawn(1, 2, 6)] * 2, drawn(1, 2, 6))
 
 
+@pytest.mark.slow
 def test_several_concepts_are_fused_into_keys_and_values(tiny_sd1):
     both = request(["pistol", "house"], keep=["cat"])
     result = ran("ant", tiny_sd1, both, before=0.5, several="fused", rank=2, fusion_scale=1.0)

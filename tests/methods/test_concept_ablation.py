@@ -20,6 +20,7 @@ def test_concept_and_anchor_alike_have_no_loss(tiny_sd1):
     assert not result.delta.patches
 
 
+@pytest.mark.slow
 def test_at_first_the_current_network_is_the_frozen_one(tiny_sd1):
     frozen = one_step("concept_ablation", tiny_sd1, TO_LAMP)
     current = one_step("concept_ablation", tiny_sd1, TO_LAMP, teacher="current")
@@ -70,7 +71,10 @@ def mixed_flow(_, clean, noise, times):
     return (1 - share) * clean + share * noise, noise - clean
 
 
-@pytest.mark.parametrize(("toy", "mix"), [("sd2_v", mixed_diffusion), ("sd3", mixed_flow)])
+@pytest.mark.parametrize(
+    ("toy", "mix"),
+    [("sd2_v", mixed_diffusion), pytest.param("sd3", mixed_flow, marks=pytest.mark.slow)],
+)
 def test_with_noise_for_a_target_others_predict_their_true_velocity(toy, mix):
     pipe = shared(f"tiny_{toy}")
     settings = {"loss": "noise", "keep_weight": 0.0, "batch": 16, "steps": 1}
@@ -101,6 +105,7 @@ def test_pictures_of_the_anchor_are_drawn_with_guidance(tiny_sd1):
     assert not torch.allclose(ended[0], start[0])
 
 
+@pytest.mark.slow
 def test_only_the_chosen_group_changes(tiny_sd1):
     keys = ran("concept_ablation", tiny_sd1, TO_LAMP).delta.patches.keys()
     assert keys

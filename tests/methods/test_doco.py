@@ -113,6 +113,7 @@ def test_the_models_loss_leaves_no_gradient_in_the_discriminator(tiny_sd1):
         assert torch.allclose(found.grad, wanted.grad, rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_two_kinds_that_a_shift_sets_apart_are_brought_together():
     """One learns to tell them apart, the shift to fool it; at last neither can be told."""
     judge = discriminator(edge=8, norm="group")
@@ -139,6 +140,7 @@ def test_two_kinds_that_a_shift_sets_apart_are_brought_together():
     assert 0.35 < float(right / 2) < 0.65
 
 
+@pytest.mark.slow
 def test_the_warm_up_trains_the_discriminator_alone(tiny_sd1):
     """However long it is, the model's first retained loss is that of the unedited weights."""
     short = one_step("doco", tiny_sd1, TO_LAMP, norm="group", warm_up=0)
@@ -147,6 +149,7 @@ def test_the_warm_up_trains_the_discriminator_alone(tiny_sd1):
     assert short.curves["erase"][0] != long.curves["erase"][0]
 
 
+@pytest.mark.slow
 def test_surgery_changes_the_step_only_where_there_is_conflict(tiny_sd1):
     bent = ran("doco", tiny_sd1, TO_LAMP, **TOY)
     plain = ran("doco", tiny_sd1, TO_LAMP, **TOY, surgery="none")
@@ -155,7 +158,7 @@ def test_surgery_changes_the_step_only_where_there_is_conflict(tiny_sd1):
     assert same == (bent.diagnostics["conflict_rate"] == 0)
 
 
-@pytest.mark.parametrize("retain_weight", [0.0, 0.5])
+@pytest.mark.parametrize("retain_weight", [pytest.param(0.0, marks=pytest.mark.slow), 0.5])
 def test_the_erasing_gradient_is_bent_and_the_retained_one_added_by_its_weight(
     tiny_sd1, retain_weight
 ):
@@ -211,7 +214,7 @@ def test_the_table_holds_what_the_unedited_model_says_of_its_rows(tiny_sd1):
     assert not torch.allclose(table.concept, table.anchor, atol=1e-3)
 
 
-@pytest.mark.parametrize("draws", [0, 3])
+@pytest.mark.parametrize("draws", [pytest.param(0, marks=pytest.mark.slow), 3])
 def test_a_table_replaces_the_frozen_model_in_warm_up_and_in_every_step(tiny_sd1, draws):
     settings = {"warm_up": 7, "norm": "group", "draws": draws, "keep_weight": 0.0}
     found = ran("doco", tiny_sd1, TO_LAMP, **settings, steps=5, batch=4, trajectories=6)
@@ -233,7 +236,8 @@ class Halted(Exception):
     """Interrupts a run."""
 
 
-@pytest.mark.parametrize("saliency", [pytest.param(1.0, marks=pytest.mark.slow), 0.5])
+@pytest.mark.slow  # By default the suite of methods resumes it.
+@pytest.mark.parametrize("saliency", [1.0, 0.5])
 def test_a_resumed_run_has_the_same_weights_and_counts(tiny_sd1, tmp_path, saliency):
     def stop(step, *_):
         if step == 4:

@@ -24,8 +24,8 @@ from efface.text.branches import text_branches
 from tests.conftest import host
 from tests.reference import families as reference
 
-FAMILIES = ("sdxl", "sd3", "flux", "pixart")
 SLOW = pytest.mark.slow
+FAMILIES = ("sdxl", *(pytest.param(name, marks=SLOW) for name in ("sd3", "flux")), "pixart")
 ERASE = request("pistol", anchor="lamp", keep=["cat"])
 
 

@@ -10,7 +10,11 @@ from efface.text.mining import Mining, nearest_words
 from tests.conftest import host
 from tests.reference import families as reference
 
-FAMILIES = ("sdxl", "sd3", pytest.param("flux", marks=pytest.mark.slow), "pixart")
+FAMILIES = (
+    "sdxl",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd3", "flux")),
+    "pixart",
+)
 CAT = Concept(name="cat", prompts=("a cat",))
 ERASE = request(Concept(name="pistol", prompts=("a pistol",)), anchor="lamp", keep=[CAT])
 

@@ -11,7 +11,11 @@ from tests.conftest import host
 from tests.reference import families as reference
 
 ERASE = request("pistol", anchor="lamp", keep=["cat"])
-FAMILIES = ("sdxl", "sd3", pytest.param("flux", marks=pytest.mark.slow), "pixart")
+FAMILIES = (
+    "sdxl",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd3", "flux")),
+    "pixart",
+)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

@@ -67,6 +67,7 @@ def test_what_is_held_starts_at_zero(tiny_sd1):
     assert result.curves["hold"][0] == pytest.approx(0.0, abs=1e-8)
 
 
+@pytest.mark.slow
 def test_only_attention_but_not_what_reads_text_is_trained(tiny_sd1):
     for group, wanted in (("early_attention", "attn1."), ("queries", "to_q")):
         keys = ran("trce_vision", tiny_sd1, TO_LAMP, parameters=group).delta.patches.keys()
@@ -94,7 +95,10 @@ def test_unedited_gives_the_base_while_deltas_are_applied(tiny_sd1):
         assert torch.equal(weight, before[name])
 
 
-@pytest.mark.parametrize("pair", [("trce", "trce_vision"), ("realera", "realera_noise")])
+@pytest.mark.parametrize(
+    "pair",
+    [pytest.param(("trce", "trce_vision"), marks=pytest.mark.slow), ("realera", "realera_noise")],
+)
 def test_both_stages_make_one_delta_that_holds_both(tiny_sd1, pair):
     stages = [registry.build("methods", pair[0]), made(pair[1], steps=4)]
     both = efface.erase(tiny_sd1, TO_LAMP, method=stages)
@@ -112,6 +116,7 @@ def test_both_stages_make_one_delta_that_holds_both(tiny_sd1, pair):
             assert torch.allclose(weight, wanted[name], atol=1e-5), name
 
 
+@pytest.mark.slow
 def test_the_unsafe_goal_comes_from_the_unedited_model(tiny_sd1):
     """On top of a closed form that maps the concept away, the concept is still what is left."""
     first = (

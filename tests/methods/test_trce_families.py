@@ -10,7 +10,11 @@ from efface.text.branches import text_branches
 from tests.conftest import host
 from tests.reference import families as reference
 
-FAMILIES = ("sdxl", "sd3", "flux", "pixart")
+FAMILIES = (
+    "sdxl",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd3", "flux")),
+    "pixart",
+)
 PISTOL = Concept(name="pistol", prompts=("a photo of a pistol in a house", "pistol"))
 
 
