@@ -78,6 +78,7 @@ def test_its_judge_is_the_first_one_on_pictures_turned_back():
     assert own.card.name == "emoji-remix-judge"
 
 
+@pytest.mark.slow
 def test_an_edit_of_the_base_works_on_it_when_it_is_transferred(remix):
     delta = efface.erase(efface.load("emoji"), "pizza", method="uce").delta
     with pytest.raises(BadDelta, match="load the base it was made for"):
