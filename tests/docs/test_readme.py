@@ -39,6 +39,7 @@ def test_the_python_example_runs_as_it_is(tmp_path, monkeypatch):
 
 
 @built
+@pytest.mark.slow
 def test_the_python_of_the_guide_runs_as_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (example,) = blocks(GUIDE, "python")
@@ -56,6 +57,7 @@ def test_the_python_of_the_ledger_page_runs_as_it_is(tmp_path, monkeypatch):
 
 
 @built
+@pytest.mark.slow
 def test_the_python_of_the_exchange_page_runs_as_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     made = efface.erase(efface.load("emoji"), "pistol", method="uce")
