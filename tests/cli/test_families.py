@@ -64,6 +64,7 @@ def test_a_method_that_cannot_is_refused_before_any_work(efface, large, tmp_path
     assert not (tmp_path / "run" / "delta.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_sd3_without_t5_loads_streams_and_is_edited_alike(efface, tmp_path):
     pipe = host("tiny_sd3")
     pipe.register_modules(text_encoder_3=None, tokenizer_3=None)

@@ -183,6 +183,7 @@ def test_a_broken_judge_is_invalid_and_gives_no_number(
     assert "invalid" in card
 
 
+@pytest.mark.slow
 def test_a_working_judge_gives_numbers_and_a_report(efface, a_run, monkeypatch, tmp_path):
     quick(monkeypatch)
     monkeypatch.setattr(measuring, "judge_for", lambda *_: FakeJudge())

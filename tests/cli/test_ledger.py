@@ -45,6 +45,7 @@ def test_the_run_of_a_ledger_is_read_by_other_verbs(efface, book, model, tmp_pat
     assert "already holds a run" in again.err
 
 
+@pytest.mark.slow
 def test_revoking_gives_the_delta_of_the_rest(efface, book, model, tmp_path):
     single = tmp_path / "single"
     add = ("ledger", "add", single, "--model", model, "--concept", "pistol", "--keep", "cat")

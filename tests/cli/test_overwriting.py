@@ -171,7 +171,14 @@ def write(efface, a_run, model, tmp_path):
     return run
 
 
-@pytest.mark.parametrize("verb", ["erase", "import", "transfer", "rerun", "ledger"])
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "erase",
+        "import",
+        *(pytest.param(verb, marks=pytest.mark.slow) for verb in ("transfer", "rerun", "ledger")),
+    ],
+)
 def test_a_new_run_takes_nothing_over_from_the_older_one(write, a_run, model, tmp_path, verb):
     old = shutil.copytree(a_run, tmp_path / "old")
     (old / "report.html").write_text("of the older run")

@@ -25,7 +25,7 @@ def values_of(patch):
     ("method", "settings"),
     [
         pytest.param("esd", {"parameters": "unet"}, marks=pytest.mark.slow),
-        ("esd", {"parameters": "key_value"}),
+        pytest.param("esd", {"parameters": "key_value"}, marks=pytest.mark.slow),
         pytest.param("spm", {"rank": 2}, marks=pytest.mark.slow),
         ("realera_noise", {"rank": 3}),
     ],

@@ -55,6 +55,7 @@ def test_stages_with_flags_of_their_own(efface, model, tmp_path):
     refused(outcome, "stage esd", "did you mean --steps?")
 
 
+@pytest.mark.slow
 def test_a_ledger_repeats_with_its_weights_and_without_its_folder(efface, model, tmp_path):
     book, out = tmp_path / "book", tmp_path / "run"
     add = ("ledger", "add", book, "--model", model, "--concept")
@@ -92,6 +93,7 @@ def test_an_import_repeats_while_its_file_is_there(efface, a_run, model, tmp_pat
     refused(efface("rerun", out), "there is no file or folder")
 
 
+@pytest.mark.slow
 def test_a_transfer_repeats_while_its_run_is_there(efface, a_run, model, tuned, tmp_path):
     out = tmp_path / "carried"
     assert efface("transfer", a_run, "--model", tuned, "--out", out).code == 0
@@ -140,6 +142,7 @@ def test_a_result_saved_from_python_is_a_run(efface, saved, tuned, tmp_path):
     assert "how to repeat the run" not in measured.err
 
 
+@pytest.mark.slow
 def test_a_result_that_an_older_version_saved_is_a_run_too(efface, saved, model):
     old = record(saved)
     recipe = old.pop("recipe")

@@ -17,7 +17,13 @@ def command(*arguments, **options):
     )
 
 
-@pytest.mark.parametrize("name", ["[/b]", "[/]", "[b]bold", "[red]", "a\x1b[31mb", "\u202eab", "ü"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("[/b]", "a\x1b[31mb", "\u202eab", "ü"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("[/]", "[b]bold", "[red]")),
+    ],
+)
 def test_a_ledger_shows_any_name(efface, model, tmp_path, name):
     book = tmp_path / "[b][/] \x1b[31m"
     add = ("ledger", "add", book, "--model", model, "--concept", name, "--id", "r1")
