@@ -214,7 +214,10 @@ def test_networks_of_another_process_are_edited_and_not_trained(pipe, message):
     assert found.diagnostics["erased_response"] > 0
 
 
-@pytest.mark.parametrize("family", ["sd1", "sdxl", "sd3", "flux", "pixart"])
+@pytest.mark.parametrize(
+    "family",
+    ["sd1", "pixart", *(pytest.param(n, marks=pytest.mark.slow) for n in ("sdxl", "sd3", "flux"))],
+)
 def test_the_detectors_run_the_network(family, monkeypatch):
     pipe = tiny_pipeline(family)
     part = "transformer" if hasattr(pipe, "transformer") else "unet"

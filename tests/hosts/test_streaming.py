@@ -47,7 +47,7 @@ def test_the_folder_is_really_sharded(folder):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("which", ["folder", "half"])
+@pytest.mark.parametrize("which", ["folder", pytest.param("half", marks=pytest.mark.slow)])
 def test_a_delta_equals_that_of_the_loaded_pipeline(request, which, method):
     place = request.getfixturevalue(which)
     streamed = efface.erase(stream(place), "pistol", keep=["cat"], method=method)
