@@ -80,6 +80,7 @@ def test_an_alternative_equal_to_the_concept_changes_nothing(tiny_sd1):
     assert result.curves["loss"][0] == pytest.approx(0.0, abs=1e-10)
 
 
+@pytest.mark.slow
 def test_the_projection_holds_the_empty_prompt_whatever_is_trained(tiny_sd1):
     before = predictions(tiny_sd1, "")
     settings = {"mode": "negate", "keep_weight": 0.0, "learning_rate": 1e-2}

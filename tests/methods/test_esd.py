@@ -106,6 +106,7 @@ def test_published_presets_name_the_concept_alone(tiny_sd1):
     assert presets["released-sdxl-2025"].null_prompt == "encoded"
 
 
+@pytest.mark.slow
 def test_what_is_not_chosen_stays(tiny_sd1):
     keys = ran("esd", tiny_sd1, parameters="key_value").delta.patches.keys()
     assert keys == members(tiny_sd1, "key_value").keys()

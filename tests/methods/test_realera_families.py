@@ -73,6 +73,7 @@ def test_what_the_concept_makes_becomes_what_the_anchor_makes(case, neighbours):
             assert moved < 1e-2 * (weight @ r).norm(), (branch, name)
 
 
+@pytest.mark.slow
 def test_among_the_padding_of_t5_a_word_is_erased_by_the_rule_new_alone():
     """All sides are means: of 510 rows from the concept on one is the word's."""
     pipe = host("tiny_flux", dtype=torch.float64)

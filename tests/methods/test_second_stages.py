@@ -38,6 +38,7 @@ def test_the_hinge_rests_once_the_safe_side_is_near_enough():
     assert not prediction.grad.any()
 
 
+@pytest.mark.slow
 def test_safe_and_unsafe_alike_leave_the_margin_and_no_gradient(tiny_sd1):
     same = request(Concept(name="pistol", prompts=("a",)), anchor="a", keep=["cat"])
     settings = {"margin": 0.5, "slope": 2.0, "hold_weight": 0.0, "parameters": "unet"}
