@@ -191,5 +191,5 @@ def test_a_pipeline_without_a_denoiser_is_refused(tiny_sd1):
 def test_a_single_file_is_refused_with_what_to_do(tmp_path):
     file = tmp_path / "model.safetensors"
     file.write_bytes(b"")
-    with pytest.raises(BadModel, match="is a single file.*from_single_file"):
+    with pytest.raises(BadModel, match=r"is a single file.*from_single_file"):
         loading.load(file)
