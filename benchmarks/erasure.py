@@ -26,7 +26,7 @@ from efface.evaluation.encoding import encoded
 from efface.evaluation.images import ImageStore
 from efface.evaluation.record import Evaluation
 from efface.files import write_atomically
-from efface.hosts.loading import bundled
+from efface.registry import bundled
 
 RESULTS = Path(__file__).parent / "results" / "erasure"
 PICTURES = Path("runs") / ".benchmark-pictures"

@@ -114,7 +114,8 @@ def installed(folder):
     files = {"__init__": '"""Extras."""\n', "reddish": JUDGE, "contrast": METRIC, "cases": CASES}
     for name, (known, old, new) in METHODS.items():
         source = Path(efface.__file__).parent / "methods" / f"{known}.py"
-        files[name] = source.read_text().replace(f"class {old}(", f"class {new}(")
+        text = source.read_text().replace(f"class {old}(", f"class {new}(")
+        files[name] = text.replace(f'= "{known}"', f'= "{name}"')
     for name, text in files.items():
         (package / f"{name}.py").write_text(text)
     return folder

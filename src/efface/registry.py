@@ -16,18 +16,30 @@ from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 from efface.errors import BadRequest
 
 __all__ = [
+    "BUNDLED",
     "Entry",
     "Kind",
     "Setting",
     "build",
+    "bundled",
     "entries",
     "find",
     "list_methods",
     "load",
+    "measured_preset",
     "settings_of",
     "stage_names",
     "without_retired",
 ]
+
+BUNDLED = {
+    "emoji": "efface.bundled",
+    "emoji-remix": "efface.bundled.remix",
+    "emoji-reader": "efface.bundled.reader",
+}
+"""Models that come with the package, by the module whose ``pipeline_folder()`` says where. A
+``finish()`` of that module completes what the folder holds."""
+
 
 Kind: TypeAlias = Literal["methods", "judges", "metrics"]
 
@@ -277,6 +289,16 @@ def _foreign(kind: Kind) -> list[Entry]:
         if path.is_file() and (entry := _read(kind, point.module, path, name=point.name)):
             found.append(entry)
     return found
+
+
+def bundled(name: str) -> Any:
+    """Imports the module of a bundled model."""
+    return importlib.import_module(BUNDLED[name])
+
+
+def measured_preset(name: str | None) -> str | None:
+    """Names the preset of methods that was measured on a bundled model; None for other models."""
+    return str(bundled(name).PRESET) if name in BUNDLED else None
 
 
 assert set(get_args(Kind)) == set(_VERBS)

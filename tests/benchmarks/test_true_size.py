@@ -1,12 +1,12 @@
 """One step of training at the true size of Stable Diffusion 1.5, with what it takes on record."""
 
 import pytest
+from benchmarks.methods import TRAINED
 from benchmarks.processes import took
-from benchmarks.true_size import METHODS
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", TRAINED)
 def test_one_step_works(method, record_property):
     found = took("benchmarks.true_size", method, threads=1)
     record_property("took", found)

@@ -37,9 +37,9 @@ CASES = (
     ),
     Case(
         method="rece",
-        settings={"rounds": 2},
+        settings={"rounds": 2, "keep_scale": 3.0},
         request=request(PISTOL, keep=["cat"]),
-        golden={"change": 1.224494193},
+        golden={"change": 1.150659173},
         seconds=10.0,
     ),
     Case(

@@ -59,7 +59,8 @@ def test_a_family_from_plan_to_files(efface, large, tmp_path):
 def test_a_method_that_cannot_is_refused_before_any_work(efface, large, tmp_path, verb):
     _, place = large
     out = () if verb == "plan" else ("--out", tmp_path / "run")
-    outcome = efface(verb, "doco", "--model", place, "--concept", "pistol", *out)
+    asked = ("--concept", "pistol", "--anchor", "lamp")
+    outcome = efface(verb, "doco", "--model", place, *asked, *out)
     refused(outcome, "doco does not edit", "and uce can")
     assert not (tmp_path / "run" / "delta.safetensors").exists()
 

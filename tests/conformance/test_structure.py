@@ -95,6 +95,18 @@ def test_no_files_import_each_other_in_a_circle():
     assert not below, f"files import each other: {below}"
 
 
+def test_only_the_registry_imports_rooms_by_their_names():
+    """No import goes up behind the back of the test of imports."""
+    allowed = {"__init__.py", "registry.py", "former_names.py", "cli/main.py", "hosts/libraries.py"}
+    by_name = {
+        name
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module")
+    }
+    assert by_name <= allowed
+
+
 def test_methods_never_import_methods():
     assert not [
         f"{name} imports {module}"

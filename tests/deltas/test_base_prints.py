@@ -22,7 +22,8 @@ def test_a_folder_a_copy_in_half_and_the_pipeline_are_one_base(tmp_path):
         pipe = tiny_pipeline(family)
         pipe.save_pretrained(tmp_path / family)
         prints = base_prints(pipe)
-        assert base_prints(stream(tmp_path / family)) == prints
+        streamed = base_prints(stream(tmp_path / family))
+        assert streamed == {name: one for name, one in prints.items() if name != "vae"}
         for dtype in (torch.float16, torch.bfloat16):
             assert differing(base_prints(tiny_pipeline(family, dtype=dtype)), prints) == []
 

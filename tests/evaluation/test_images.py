@@ -115,7 +115,7 @@ def test_a_full_disk_leaves_the_drawn_pictures(pipe, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(BadRequest, match="No space left"):
+    with pytest.raises(BadRequest, match="no space is left"):
         store.fill(pipe, SOURCE, samples)
     assert store.missing(SOURCE, samples) == samples[1:]
     assert sorted(path.suffix for path in tmp_path.rglob("*") if path.is_file()) == [".png"]

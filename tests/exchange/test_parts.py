@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from efface.errors import BadDelta, MissingInput
+from efface.errors import BadDelta, BadModel, MissingInput
 from efface.exchange.imports import import_delta
 from efface.exchange.reading import difference
 from tests.conftest import host
@@ -168,7 +168,7 @@ def test_a_folder_of_shards_is_read_whole(base, edited, tmp_path):
     told = json.loads(index.read_text())
     told["weight_map"] = {name: "../outside.safetensors" for name in told["weight_map"]}
     index.write_text(json.dumps(told))
-    with pytest.raises(BadDelta, match="outside"):
+    with pytest.raises(BadModel, match="outside"):
         import_delta(tmp_path, base, REQUEST)
 
 

@@ -177,7 +177,7 @@ def test_layers_beside_a_compiled_network_are_refused(pipe):
     pipe.unet.compile(backend="eager")
     with pytest.raises(BadModel, match="unet is compiled"):
         refuse_compiled(pipe, "unet")
-    with pytest.raises(BadModel, match="unet is compiled"):
+    with pytest.raises(BadModel, match="denoiser is compiled"):
         efface.erase(pipe, "pistol", keep=["cat"], method="spm", **SHORT)
 
 

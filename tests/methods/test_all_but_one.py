@@ -48,7 +48,7 @@ def test_moving_both_predictions_alike_costs_the_drift_alone():
 
     def terms():
         with run.denoiser.inference_mode():
-            return run.method._terms(run, pool, wanted, [])
+            return run.method._losses(run, pool, wanted, [])
 
     before = terms()
     with torch.no_grad():

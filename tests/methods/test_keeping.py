@@ -22,7 +22,7 @@ def test_some_kept_latents_are_held_without_a_prompt(tiny_sd1, share, without):
     run, ask = asked(tiny_sd1, keep_unconditional=share)
     _, plain = asked(tiny_sd1)
     assert torch.equal(ask.latents, plain.latents)
-    assert torch.equal(ask.target[without:], plain.target[without:])
+    assert torch.equal(ask.prediction[without:], plain.prediction[without:])
     empty, rows = run.empty(1).rows[0], ask.conditions.rows
     assert [bool(torch.equal(row, empty)) for row in rows] == [True] * without + [False] * (
         6 - without
@@ -33,7 +33,7 @@ def test_the_unedited_model_answers_as_wanted_with_a_prompt_and_without(tiny_sd1
     run, ask = asked(tiny_sd1, keep_unconditional=0.5)
     with run.denoiser.inference_mode():
         answer = predicted(run.denoiser, [ask])[0]
-    assert torch.allclose(answer, ask.target, rtol=1e-4, atol=1e-5)
+    assert torch.allclose(answer, ask.prediction, rtol=1e-4, atol=1e-5)
     assert ask.weight == 2.0
 
 

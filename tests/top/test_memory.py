@@ -52,7 +52,7 @@ def test_a_pool_is_sampled_in_parts_where_it_does_not_fit(tiny_sd1):
         parts = pool_of(tiny_sd1)[2]
     assert max(seen) <= 3
     assert torch.allclose(parts.clean, whole.clean, atol=1e-5)
-    assert torch.equal(parts.prompts, whole.prompts)
+    assert torch.equal(parts.prompt_index, whole.prompt_index)
 
 
 def test_a_step_that_does_not_fit_names_settings_that_need_less(tiny_sd1):

@@ -62,5 +62,5 @@ def test_parameters_come_back_bit_for_bit_also_after_an_error(tiny_sd1):
 
 
 def test_an_unknown_or_empty_role_is_refused(tiny_sd1):
-    with pytest.raises(BadRequest, match="no role 'attention'"):
-        chosen(tiny_sd1, "attention")
+    with pytest.raises(BadRequest, match="no role 'attentive'"):
+        chosen(tiny_sd1, "attentive")

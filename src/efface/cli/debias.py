@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, fields, make_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from efface import registry
 from efface.cli import making, measuring, runs
 from efface.cli.hosts import BUNDLED, is_bundled, load_host
 from efface.cli.shell import Repeated, Shared, parse
 from efface.concepts import ConceptKind, request
 from efface.errors import BadRequest
-from efface.hosts import loading
 from efface.runs.recipe import DebiasRecipe
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _judge_of(options: Any) -> dict[str, Any]:
             "with a CLIP model, or another judge; see: efface list judges"
         )
     folder = options.judge_folder
-    name = options.judge or loading.bundled(options.model).JUDGE
+    name = options.judge or registry.bundled(options.model).JUDGE
     return {"judge": name, "judge_folder": None if folder is None else str(folder)}
 
 

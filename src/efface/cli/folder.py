@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from efface import registry
 from efface.errors import BadRequest
 from efface.evaluation import locks
 from efface.files import exchanged, header_facts, read_json_object
-from efface.hosts import loading
 
 __all__ = ["REPORT", "RunFolder", "check_free", "claimed", "folders_of", "locked"]
 
@@ -143,7 +143,7 @@ def claimed(path: Path, *, overwrite: bool, protected: Iterable[Path] = ()) -> I
 
 def folders_of(model: str) -> list[Path]:
     """Gives the folder that a model on the command line names; none for one that comes along."""
-    return [] if model in loading.BUNDLED or "\0" in model else [Path(model)]
+    return [] if model in registry.BUNDLED or "\0" in model else [Path(model)]
 
 
 def check_free(path: Path, *, overwrite: bool, protected: Iterable[Path] = ()) -> None:

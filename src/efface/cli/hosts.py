@@ -12,7 +12,6 @@ from efface import registry
 from efface.cli.shell import Repeated, Shared
 from efface.concepts import ConceptKind, ErasureRequest
 from efface.errors import BadRequest
-from efface.hosts import loading
 from efface.runs.words import Words, understood
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ class Asking(Shared):
 
 def is_bundled(model: str) -> bool:
     """Says whether a model comes with the package."""
-    return model in loading.BUNDLED
+    return model in registry.BUNDLED
 
 
 def load_host(name: str, output: Output) -> Any:
@@ -161,12 +160,12 @@ def folder_of_model(model: str) -> Path:
         BadRequest: it is a hub id or nothing at all.
     """
     if is_bundled(model):
-        if hasattr(loading.bundled(model), "finish"):
+        if hasattr(registry.bundled(model), "finish"):
             raise BadRequest(
                 f"{model} is not a folder: it is completed when it is loaded; write one with "
                 f"efface.load('{model}').save_pretrained(FOLDER) and give that as --model"
             )
-        return Path(loading.bundled(model).pipeline_folder())
+        return Path(registry.bundled(model).pipeline_folder())
     if Path(model).is_dir():
         return Path(model)
     raise BadRequest(

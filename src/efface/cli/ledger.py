@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from efface import registry
 from efface.cli import making, runs
 from efface.cli.hosts import BUNDLED, is_bundled, load_host
 from efface.cli.shell import Repeated, Shared, parse
 from efface.concepts import Concept, ConceptKind, described, names
 from efface.errors import BadRequest, MissingInput
 from efface.files import check_place, replacing
-from efface.hosts import loading
 from efface.runs.words import Words, understood
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def _start(options: Add, pipe: Any) -> Ledger:
     from efface.ledger import Ledger
     from efface.registry import build
 
-    preset = options.preset or loading.measured_preset(options.model or BUNDLED)
+    preset = options.preset or registry.measured_preset(options.model or BUNDLED)
     method = build("methods", "uce", preset=preset)
     return Ledger.begun(options.ledger, pipe, method=method, keep=_kept(options))
 

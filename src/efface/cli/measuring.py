@@ -15,7 +15,6 @@ from efface.cli.folder import REPORT
 from efface.cli.hosts import is_bundled, quiet_loading, unknown_words
 from efface.errors import BadRequest, MissingInput
 from efface.evaluation.limits import Limits
-from efface.hosts import loading
 
 if TYPE_CHECKING:
     from efface.cli.folder import RunFolder
@@ -212,7 +211,7 @@ def suite_of(plan: Plan, recipe: runs.Recipe) -> Suite:
 
     usual = "emoji" if is_bundled(recipe.model) else "basic"
     suite = suite_for(plan.suite or usual, recipe.request, size=plan.size)
-    own = loading.bundled(recipe.model).JUDGE if suite.judge == usual == "emoji" else suite.judge
+    own = registry.bundled(recipe.model).JUDGE if suite.judge == usual == "emoji" else suite.judge
     suite = replace(suite, judge=plan.judge or own)
     if not plan.metrics:
         return suite

@@ -21,7 +21,7 @@ __all__ = ["FOLDER", "checkpoint_of", "forget", "previewing"]
 def checkpoint_of(out: Path) -> Path:
     """Gives the folder beside a run's that holds its checkpoint until training is done."""
     named = out if out.name not in ("", "..") else out.resolve()
-    return named.with_name(f"{named.name}.checkpoint")
+    return named.parent / f"{named.name}.checkpoint"
 
 
 def forget(folder: Path) -> None:

@@ -1,10 +1,11 @@
-"""Prints of whole networks, in which every weight counts and rounding to another dtype does not.
+"""Prints of whole networks, in which every tensor counts and rounding to another dtype does not.
 
 Sixteen values of a weight tell whether a delta fits it; a print tells whether the rest of the base
-is the one that the delta was made on. Of every tensor three numbers are taken: the logarithm of its
-root mean square, and two projections on fixed patterns of signs, relative to its norm. Another
-tensor of the same size changes the projections by about one, a copy in bfloat16 by about 0.001. A
-print adds them up in sixteen groups by the tensors' names, so that no tensor hides behind others.
+is the one that the delta was made on. Of up to sixteen stretches of every tensor, evenly strided,
+three numbers are taken: the logarithm of their root mean square, and two projections on fixed
+patterns of signs, relative to their norm. Another tensor of the same size changes the projections
+by about one, a copy in bfloat16 by about 0.001. A print adds them up in sixteen groups by the
+tensors' names, so that no tensor hides behind others.
 """
 
 from __future__ import annotations
@@ -17,14 +18,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from efface.deltas.application import unedited
-from efface.errors import BadModel
 from efface.hosts.components import canonical, components
-from efface.hosts.folders import empty_network, pipeline_parts
-from efface.hosts.libraries import library_class
+from efface.hosts.folders import pipeline_parts
 from efface.hosts.shards import folder_json, stored_tensors
+from efface.hosts.streaming import DENOISERS
 from efface.randomness import derive
 
 __all__ = ["TOLERANCE", "base_prints", "differing"]
@@ -32,6 +32,8 @@ __all__ = ["TOLERANCE", "base_prints", "differing"]
 GROUPS = 16
 PATTERN = 4096
 """Signs in a pattern, which repeats."""
+STRETCHES = 16
+"""Of a tensor, each as long as a pattern: a folder is not read whole to tell a base."""
 SMALL = 1e-4
 """Root mean square below which a tensor fades out: float16 rounds such values to zero."""
 TOLERANCE = 0.1
@@ -46,17 +48,18 @@ def base_prints(model: Any) -> dict[str, tuple[float, ...]]:
     if hasattr(model, "embedded_prompts") and hasattr(model, "folder"):
         return {name: _print(tensors) for name, tensors in _stored(model.folder)}
     with unedited(model):
-        return {
-            name: _print((canonical(path), weight) for path, weight in network.named_parameters())
-            for name, network in components(model).items()
-        }
+        return {name: _print(_held(network)) for name, network in components(model).items()}
 
 
 def differing(
     found: Mapping[str, tuple[float, ...]], expected: Mapping[str, tuple[float, ...]]
 ) -> list[str]:
-    """Lists the networks whose print is another, is not finite, or that are not there."""
-    return [name for name, print_ in expected.items() if not _alike(found.get(name, ()), print_)]
+    """Lists the networks whose print is another or not finite, of those that both have."""
+    return [
+        name
+        for name, print_ in expected.items()
+        if name in found and not _alike(found[name], print_)
+    ]
 
 
 def _alike(found: tuple[float, ...], expected: tuple[float, ...]) -> bool:
@@ -80,19 +83,23 @@ def _values(tensor: Tensor) -> tuple[float, float, float]:
     """Gives the three numbers of one tensor; of one that is offloaded or packed, zeros."""
     if tensor.is_meta or not tensor.is_floating_point() or type(tensor.data) is not Tensor:
         return 0.0, 0.0, 0.0
-    flat = tensor.detach().flatten()
-    square, sums = 0.0, torch.zeros(2, dtype=torch.float64)
-    for part in flat.split(PATTERN << 10):
-        wide = part.to("cpu", torch.float32)
-        square += float(torch.linalg.vector_norm(wide, dtype=torch.float64)) ** 2
-        whole = len(wide) // PATTERN * PATTERN
-        rows = wide[:whole].view(-1, PATTERN) @ _signs().T
-        rest = _signs()[:, : len(wide) - whole] @ wide[whole:]
-        sums += rows.sum(0, dtype=torch.float64) + rest.double()
+    flat = _sampled(tensor.detach().flatten()).to("cpu", torch.float32)
+    square = float(torch.linalg.vector_norm(flat, dtype=torch.float64)) ** 2
+    whole = len(flat) // PATTERN * PATTERN
+    sums = (flat[:whole].view(-1, PATTERN) @ _signs().T).sum(0, dtype=torch.float64)
+    sums += (_signs()[:, : len(flat) - whole] @ flat[whole:]).double()
     count = max(flat.numel(), 1)
     norm = math.sqrt(square) + SMALL * math.sqrt(count)
     one, other = (sums / norm).tolist()
     return math.log(norm / math.sqrt(count)), one, other
+
+
+def _sampled(flat: Tensor) -> Tensor:
+    """Takes a tensor whole if it is short, else stretches from its beginning to its end."""
+    if len(flat) <= STRETCHES * PATTERN:
+        return flat
+    step = (len(flat) - PATTERN) // (STRETCHES - 1)
+    return torch.cat([flat[step * n : step * n + PATTERN] for n in range(STRETCHES)])
 
 
 @cache
@@ -101,15 +108,22 @@ def _signs() -> Float[Tensor, "2 pattern"]:
     return (2 * drawn - 1).to(torch.float32)
 
 
+def _held(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Lists what a network's file would hold: parameters and buffers, those that are tied once."""
+    seen: set[int] = set()
+    for path, tensor in network.state_dict().items():
+        if tensor.is_meta or tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            yield canonical(path), tensor
+
+
 def _stored(folder: Any) -> Iterator[tuple[str, Iterator[tuple[str, Tensor]]]]:
-    """Reads the networks of a folder: the parameters that the libraries would load."""
+    """Reads what closed forms need of a folder: the text encoders and the denoiser.
+
+    An autoencoder is left out, as older files have other names for its weights.
+    """
     file = folder / "model_index.json"
-    for name, (library, kind) in pipeline_parts(file, folder_json(file)).items():
-        network = empty_network(folder / name, library_class(file, library, kind))
-        if network is None:
-            continue
-        stored = stored_tensors(folder / name)
-        wanted = [canonical(path) for path, _ in network.named_parameters()]
-        if absent := [path for path in wanted if path not in stored]:
-            raise BadModel(f"{folder / name} lacks the tensor '{absent[0]}'; copy the model again")
-        yield name, ((path, stored[path].rows()) for path in wanted)
+    for name in pipeline_parts(file, folder_json(file)):
+        if name.startswith("text_encoder") or name in DENOISERS:
+            stored = stored_tensors(folder / name)
+            yield name, ((path, each.mapped()) for path, each in stored.items())

@@ -18,11 +18,11 @@ from efface.deltas import storage
 from efface.deltas.application import AppliedDelta, apply, merge_into
 from efface.deltas.gates import Gate
 from efface.deltas.patches import KINDS, UNGATED, Patch, scaled
-from efface.deltas.provenance import ParameterKey, Provenance
+from efface.deltas.provenance import ParameterKey, Provenance, base_sketch
 from efface.errors import BadDelta
 from efface.hosts.components import TEXT_KEYS, reaches
 
-__all__ = ["Delta"]
+__all__ = ["Delta", "Provenance", "base_sketch"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -14,7 +14,7 @@ from efface.contracts import Judge, Method, Monitor, Paper, silent
 from efface.deltas.recording import model_name, model_place
 from efface.errors import BadRequest, require_positive
 from efface.evaluation.rounds import Rounds, Watch
-from efface.hosts.loading import BUNDLED, bundled
+from efface.registry import BUNDLED, bundled
 from efface.runs.checks import finish
 from efface.runs.recipe import DebiasRecipe
 from efface.text.token_rules import TokenRule

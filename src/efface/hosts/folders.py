@@ -12,7 +12,7 @@ from torch import nn
 
 from efface.errors import BadModel
 from efface.hosts.components import canonical
-from efface.hosts.libraries import check_configs, library_class, library_errors
+from efface.hosts.libraries import check_class, check_configs, library_class, library_errors
 from efface.hosts.shards import folder_json, weight_set
 
 __all__ = ["PARTS", "check_classes", "check_folder", "empty_network", "pipeline_parts"]
@@ -81,9 +81,9 @@ def check_classes(file: Path, index: Mapping[str, Any]) -> None:
     Raises:
         BadModel: naming the class.
     """
-    library_class(file, "diffusers", index.get("_class_name"))
+    check_class(file, "diffusers", index.get("_class_name"))
     for library, name in pipeline_parts(file, index).values():
-        library_class(file, library, name)
+        check_class(file, library, name)
 
 
 def _odd_entry(file: Path, name: str, entry: Any) -> BadModel:

@@ -14,7 +14,14 @@ from typing import Any
 from efface.errors import BadModel, EffaceError
 from efface.files import read_json_object
 
-__all__ = ["FLOORS", "check_configs", "check_libraries", "library_class", "library_errors"]
+__all__ = [
+    "FLOORS",
+    "check_class",
+    "check_configs",
+    "check_libraries",
+    "library_class",
+    "library_errors",
+]
 
 FLOORS = {"diffusers": (0, 38), "transformers": (5, 6)}
 """Oldest versions that load models rightly.
@@ -53,13 +60,28 @@ def library_class(file: Path, library: Any, name: Any) -> type[Any]:
     Nothing else is imported, and no class that would choose another by what files say.
 
     Raises:
-        BadModel: another package, an unknown name, or one that chooses by files.
+        BadModel: see `check_class`, or what is named is no class.
     """
-    if isinstance(name, str) and (library, name) in _PIPELINE_CLASSES:
+    check_class(file, library, name)
+    if (library, name) in _PIPELINE_CLASSES:
         from diffusers.pipelines.stable_diffusion import StableDiffusionSafetyChecker
 
         checker: type[Any] = StableDiffusionSafetyChecker
         return checker
+    found = getattr(importlib.import_module(library), name)
+    if not (isinstance(found, type) and found.__module__.split(".")[0] == library):
+        raise _unknown(file, library, name)
+    return found
+
+
+def check_class(file: Path, library: Any, name: Any) -> None:
+    """Refuses a class that a model's file names unless the libraries offer it; imports nothing.
+
+    Raises:
+        BadModel: another package, an unknown name, or one that chooses by files.
+    """
+    if isinstance(name, str) and (library, name) in _PIPELINE_CLASSES:
+        return
     if library not in FLOORS or not isinstance(name, str) or not name.isidentifier():
         raise BadModel(
             f"{file} names the class {str(name)[:80]!r} of {str(library)[:80]!r}; efface loads "
@@ -70,14 +92,16 @@ def library_class(file: Path, library: Any, name: Any) -> type[Any]:
             f"{file} names {name}, which chooses a class by what further files say; name the class "
             "itself, such as CLIPTokenizer"
         )
-    found = getattr(importlib.import_module(library), name, None)
-    if not (isinstance(found, type) and found.__module__.split(".")[0] == library):
-        raise BadModel(
-            f"{file} names {name}, which the installed {library} "
-            f"({importlib.metadata.version(library)}) does not have; update it, or fetch the model "
-            "again"
-        )
-    return found
+    if name not in dir(importlib.import_module(library)):
+        raise _unknown(file, library, name)
+
+
+def _unknown(file: Path, library: str, name: str) -> BadModel:
+    return BadModel(
+        f"{file} names {name}, which the installed {library} "
+        f"({importlib.metadata.version(library)}) does not have; update it, or fetch the model "
+        "again"
+    )
 
 
 @contextmanager

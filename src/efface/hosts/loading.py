@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import importlib.metadata
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efface.errors import BadModel
+from efface.registry import BUNDLED, bundled
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["BUNDLED", "bundled", "load", "measured_preset"]
-
-BUNDLED = {
-    "emoji": "efface.bundled",
-    "emoji-remix": "efface.bundled.remix",
-    "emoji-reader": "efface.bundled.reader",
-}
-"""Models that come with the package, by the module whose ``pipeline_folder()`` says where. A
-``finish()`` of that module completes what the folder holds."""
+__all__ = ["load"]
 
 
 def load(
@@ -67,22 +59,17 @@ def _found(name: str, dtype: torch.dtype) -> Any:
         return _from_folder(Path(name), dtype)
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not Path(name).parent.is_dir():
         return _from_hub(name, dtype)
+    if Path(name).is_file():
+        raise BadModel(
+            f"{name} is a single file, and efface reads folders in diffusers' layout; convert it "
+            "with diffusers: StableDiffusionPipeline.from_single_file(...).save_pretrained(FOLDER)"
+        )
     near = difflib.get_close_matches(name, BUNDLED, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise BadModel(
         f"there is no folder {name}, and it is neither a bundled model "
         f"({', '.join(BUNDLED)}) nor a hub id such as owner/name{hint}"
     )
-
-
-def bundled(name: str) -> Any:
-    """Imports the module of a bundled model."""
-    return importlib.import_module(BUNDLED[name])
-
-
-def measured_preset(name: str | None) -> str | None:
-    """Names the preset of methods that was measured on a bundled model; None for other models."""
-    return str(bundled(name).PRESET) if name in BUNDLED else None
 
 
 def _from_folder(folder: Path, dtype: torch.dtype) -> Any:

@@ -12,7 +12,7 @@ from efface import registry
 from efface.concepts import ErasureRequest, described, request_from
 from efface.contracts import Eraser
 from efface.errors import BadRequest
-from efface.hosts.loading import measured_preset
+from efface.registry import measured_preset
 from efface.runs.words import flag, flags_of, words_of
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import Any
 
 from efface.concepts import Concept, ConceptKind, ErasureRequest, request
 from efface.errors import BadRequest, EffaceError
-from efface.hosts.loading import BUNDLED, bundled
+from efface.registry import BUNDLED, bundled
 
 __all__ = ["Words", "flag", "flags_of", "understood", "words_of"]
 
