@@ -92,8 +92,14 @@ def check_class(file: Path, library: Any, name: Any) -> None:
             f"{file} names {name}, which chooses a class by what further files say; name the class "
             "itself, such as CLIPTokenizer"
         )
-    if name not in dir(importlib.import_module(library)):
+    if name not in _public_names(library):
         raise _unknown(file, library, name)
+
+
+@cache
+def _public_names(library: str) -> frozenset[str]:
+    """Lists what a library offers without importing it; transformers takes long to say."""
+    return frozenset(dir(importlib.import_module(library)))
 
 
 def _unknown(file: Path, library: str, name: str) -> BadModel:
