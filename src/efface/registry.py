@@ -7,9 +7,10 @@ import difflib
 import importlib
 import importlib.metadata
 import importlib.util
+import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
@@ -275,10 +276,16 @@ def _text(node: ast.stmt | None) -> str:
     return ""
 
 
+@cache
+def _points(kind: Kind, _places: tuple[str, ...]) -> tuple[importlib.metadata.EntryPoint, ...]:
+    """Lists entry points; every installed package is asked, so once for each ``sys.path``."""
+    return tuple(importlib.metadata.entry_points(group=f"efface.{kind}"))
+
+
 def _foreign(kind: Kind) -> list[Entry]:
     """Reads other packages' entry points ``name = package.module`` without importing them."""
     found = []
-    for point in importlib.metadata.entry_points(group=f"efface.{kind}"):
+    for point in _points(kind, tuple(sys.path)):
         top, *rest = point.module.split(".")
         spec = importlib.util.find_spec(top)
         if spec is None or spec.origin is None:

@@ -129,10 +129,10 @@ def test_pipes_and_loops_in_a_model_are_not_copied(efface, a_run, broken_model, 
     refused(efface(*copy), "is a link to a folder that holds it")
     (broken_model / "unet" / "back").unlink()
     os.mkfifo(broken_model / "pipe")
-    refused(efface(*copy), "is no file that can be copied")
+    refused(efface(*copy), "is a pipe, a socket or a device")
     (broken_model / "pipe").unlink()
     (broken_model / "nowhere").symlink_to(tmp_path / "none")
-    refused(efface(*copy), "is no file that can be copied")
+    refused(efface(*copy), "is a link that leads nowhere")
     assert not (tmp_path / "copy").exists()
 
 

@@ -134,6 +134,7 @@ def pixels(path):
     return numpy.asarray(picture.convert("RGB"), dtype=float)
 
 
+@pytest.mark.slow
 def test_a_word_that_the_judge_does_not_know_is_erased_and_not_measured(efface, tmp_path):
     out = tmp_path / "run"
     outcome = efface("erase", "uce", "--concept", "dragonfly", "--out", out)

@@ -160,6 +160,7 @@ def not_a_number(images):
     return torch.full((len(images),), math.nan)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [

@@ -59,7 +59,9 @@ def test_an_interrupt_in_the_middle_leaves_the_model_whole(step, number, monkeyp
         assert not same(values(model), before)
 
 
-def test_ctrl_c_waits_until_the_body_has_ended():
+def test_ctrl_c_waits_until_the_body_has_ended(request):
+    held = signal.signal(signal.SIGINT, signal.default_int_handler)  # xdist lets it be ignored
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, held))
     done = []
     with pytest.raises(KeyboardInterrupt):
         with uninterrupted():

@@ -47,6 +47,7 @@ def test_the_python_of_the_guide_runs_as_it_is(tmp_path, monkeypatch):
     assert (tmp_path / "without_both" / "model_index.json").exists()
 
 
+@pytest.mark.slow
 @built
 def test_the_python_of_the_ledger_page_runs_as_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -112,6 +112,7 @@ def test_every_order_of_adding_gives_the_same_bits_in_every_branch(case, tmp_pat
     assert all(same(made[0], other) for other in made[1:])
 
 
+@pytest.mark.slow
 def test_three_less_one_is_two_also_after_a_merge_and_from_disk(case, tmp_path):
     _, pipe = case
     two = bits(new(tmp_path / "ac", pipe, "a", "c"), pipe)

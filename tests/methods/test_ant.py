@@ -22,6 +22,7 @@ from tests.methods.trained import (
 PLAIN = {"mask_share": 1.0, "before": 0.5}
 
 
+@pytest.mark.slow
 def test_the_first_loss_is_that_of_esd_at_late_latents(tiny_sd1):
     result = one_step("ant", tiny_sd1, **PLAIN, parameters="key_value")
     assert result.curves["preserve"][0] == pytest.approx(0.0, abs=1e-10)
@@ -42,6 +43,7 @@ def test_the_first_loss_is_that_of_esd_at_late_latents(tiny_sd1):
     assert found == pytest.approx(esd, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_empty_prompt_has_nothing_to_turn_around(tiny_sd1, monkeypatch):
     monkeypatch.setattr("efface.methods.ant.GradientRun", Nameless)
     weight = tiny_sd1.unet.conv_out.weight

@@ -99,6 +99,7 @@ def predictions(pipe, prompts):
         return denoiser.predict(latents, times, denoiser.conditions(prompts))
 
 
+@pytest.mark.slow
 def test_a_gate_opens_for_the_concept_and_for_each_sample_by_itself(tiny_sd1):
     delta = ran("spm", tiny_sd1, **FREE, calibrated=True).delta
     prompts = ["a photo of a pistol", "a photo of a cat", ""]

@@ -1,6 +1,7 @@
 """Pictures of pictures: what is chosen, and that it is really there."""
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from efface.concepts import Concept
@@ -31,6 +32,7 @@ def test_a_report_is_one_folder(tmp_path, evaluation):
     assert seed_colour
 
 
+@pytest.mark.slow
 def test_an_invalid_evaluation_has_a_report_without_a_plot(tmp_path):
     broken = made(tmp_path, verdict="invalid", reasons=("x",), measurements=())
     names = {path.name for path in write_report(tmp_path / "run", broken)}

@@ -73,6 +73,7 @@ def test_a_gate_goes_along(tiny_sd1):
         pass
 
 
+@pytest.mark.slow
 def test_a_gate_that_another_text_encoder_would_shut_is_refused(tiny_sd1):
     delta = ran("spm", tiny_sd1, anchors=0).delta
     other = host("tiny_sd1", seed=9)
