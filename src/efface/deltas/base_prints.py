@@ -37,7 +37,7 @@ STRETCHES = 16
 SMALL = 1e-4
 """Root mean square below which a tensor fades out: float16 rounds such values to zero."""
 TOLERANCE = 0.1
-"""Difference of a group that is still rounding: bfloat16 copies reach 0.03, another tensor 1."""
+"""Difference of a group that is still rounding; another tensor moves it by about 1."""
 
 
 def base_prints(model: Any) -> dict[str, tuple[float, ...]]:
