@@ -5,9 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, Protocol, Self, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    Protocol,
+    Self,
+    TypeAlias,
+    TypeVar,
+)
 
 # At run time too: `Sample` is read back from JSON by its types.
 from efface.concepts import Concept, ErasureRequest, wordings
@@ -18,8 +28,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from efface.deltas.results import ErasureResult
+    from efface.revival.attempts import Attempt
+    from efface.revival.target import Target
 
 __all__ = [
+    "Access",
+    "Attack",
+    "Attempts",
     "Better",
     "Eraser",
     "Estimate",
@@ -44,6 +59,14 @@ Better = Literal["higher", "lower"]
 Instrument = Literal["judge", "leftover", "clip", "features", "pixels"]
 """What a metric is built from: a judge, a judge of leftovers, an object with text and image
 features, a function, or nothing but the pictures."""
+Access = Literal[
+    "pipeline", "text", "text_encoder", "embeddings", "latents", "gradients", "weights"
+]
+"""What an attacker must have: a pipeline to run and to change parts of; prompts alone; a text
+encoder's weights; input embeddings in place of tokens; latents or pictures to start from; the
+edited model's gradients; or its weights, to train or change them."""
+Attempts: TypeAlias = "Generator[Sequence[Attempt], frozenset[int], None]"
+"""Yields attempts, at most one per trial at a time, and is sent the trials that are still open."""
 Monitor = Callable[[int, int, Mapping[str, float]], None]
 """Called once per step with the step (from 0), the number of steps, and named figures."""
 
@@ -130,6 +153,37 @@ class Eraser(Method, Generic[ModelT]):
         """Says what a closed form reads and solves for a request."""
         concepts = [*(each.concept for each in request.erasures), *request.keep]
         return Work(prompts=frozenset(text for each in concepts for text in wordings(each)) | {""})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attack(ABC):
+    """Tries to bring an erased concept back; settings are fields.
+
+    An attack does not draw or judge: it says what to draw (an `Attempt`), and is told which trials
+    are still open. Whoever runs it stops a trial that succeeded or spent its budget, and ends the
+    attack when none is left.
+    """
+
+    name: ClassVar[str] = ""
+    """What it is called in commands and records: the name of its file or entry point."""
+    access: ClassVar[Access]
+    paper: ClassVar[Paper | None] = None
+    revision: ClassVar[int] = 1
+    """Raised whenever the same settings and seed give other attempts."""
+    families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})
+    """Families of models it attacks."""
+    needs_name: ClassVar[bool] = False
+    """Whether prompts must hold the concept's name. Others are tested on the unedited model with
+    prompts without it, where the attack alone can bring the concept in."""
+
+    @abstractmethod
+    def attempts(self, target: Target, *, generator: torch.Generator) -> Attempts:
+        """Attacks every trial of a target together.
+
+        Args:
+            target: the edited model, its trials, and what may be asked of the unedited one.
+            generator: of all draws.
+        """
 
 
 @dataclass(frozen=True)

@@ -42,10 +42,11 @@ BUNDLED = {
 ``finish()`` of that module completes what the folder holds."""
 
 
-Kind: TypeAlias = Literal["methods", "judges", "metrics"]
+Kind: TypeAlias = Literal["methods", "attacks", "judges", "metrics"]
 
 _VERBS: dict[str, frozenset[str]] = {
     "methods": frozenset({"erase"}),
+    "attacks": frozenset({"attempts"}),
     "judges": frozenset({"presence"}),
     "metrics": frozenset({"scores", "distance"}),
 }

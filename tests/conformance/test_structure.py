@@ -23,7 +23,7 @@ FLOORS = (
     {"diffusion"},
     {"training"},
     {"runs"},
-    {"metrics", "exchange"},
+    {"metrics", "exchange", "revival"},
     {"methods", "attacks", "guides", "judges"},
     {"bundled"},
     {"evaluation"},

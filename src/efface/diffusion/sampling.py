@@ -31,7 +31,7 @@ class Visit:
     latents: Float[Tensor, "n c h w"]
     conditions: Conditions
     unconditional: Float[Tensor, "n c h w"] | None = None
-    """Prediction for the empty prompt; none before the pass, and none without guidance."""
+    """Prediction for the empty or negative prompt; none before the pass and without guidance."""
     conditional: Float[Tensor, "n c h w"] | None = None
     """Prediction for the conditions; none before the pass."""
     prediction: Float[Tensor, "n c h w"] | None = None
@@ -62,6 +62,7 @@ def denoise(
     scheduler: Any,
     guidance: float | None,
     stops: Int[Tensor, " n"] | None = None,
+    negative: Conditions | None = None,
     steer: Steer | None = None,
 ) -> Iterator[Visit]:
     """Visits latents from noise to clean, with the model as it is, and steps on after each visit.
@@ -76,6 +77,7 @@ def denoise(
         scheduler: set to its steps, such as from `Denoiser.ready`.
         guidance: scale of classifier-free guidance; None: the conditions alone are asked.
         stops: after how many steps each sample stops; left out, all go on to the end.
+        negative: what guidance leads away from, one prompt per sample; the empty one by default.
         steer: changes latents or predictions on the way.
     """
     times = scheduler.timesteps
@@ -85,14 +87,17 @@ def denoise(
         visit = Visit(index, len(times), time, samples, latents[samples], conditions[samples])
         with denoiser.inference_mode():
             visit = visit if steer is None else steer(visit)
-            visit = _predicted(denoiser, visit, guidance)
+            away = None if negative is None else negative[samples]
+            visit = _predicted(denoiser, visit, guidance, away)
             visit = visit if steer is None else steer(visit)
         yield visit
         stepped = scheduler.step(visit.prediction, time, visit.latents).prev_sample
         latents[samples] = stepped.detach()
 
 
-def _predicted(denoiser: Denoiser, visit: Visit, guidance: float | None) -> Visit:
+def _predicted(
+    denoiser: Denoiser, visit: Visit, guidance: float | None, negative: Conditions | None
+) -> Visit:
     """Asks the network about a visit, with and without the prompt in one batch."""
     count = len(visit.latents)
     # Inversion starts one step before the first time.
@@ -100,11 +105,12 @@ def _predicted(denoiser: Denoiser, visit: Visit, guidance: float | None) -> Visi
     if guidance is None:
         conditional = denoiser.predict(visit.latents, times, visit.conditions)
         return replace(visit, conditional=conditional, prediction=conditional)
-    empty = denoiser.conditions([""]).repeated(count)
+    if negative is None:
+        negative = denoiser.conditions([""]).repeated(count)
     unconditional, conditional = denoiser.predict(
         torch.cat([visit.latents, visit.latents]),
         torch.cat([times, times]),
-        Conditions.joined([empty, visit.conditions]),
+        Conditions.joined([negative, visit.conditions]),
     ).split(count)
     return replace(
         visit,

@@ -1,0 +1,1 @@
+"""Attacks that try to bring an erased concept back, one file each."""

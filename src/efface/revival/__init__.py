@@ -1,0 +1,1 @@
+"""Bringing an erased concept back: targets, attempts, and what attacks share."""
