@@ -1,18 +1,19 @@
 """THE entry of anything into the tests: one case or more for everything that the registry finds.
 
-A file for each kind: `closed` and `trained` (methods), `judges`, `metrics`, `hosts`. The suites in
-tests/conformance find their cases here and fail where something has none. Another package whose
-methods, judges, metrics or families are installed names the module with its cases by an entry point
-of the group ``efface.cases``; its ``CASES`` may be of any kind.
+A file for each kind: `closed` and `trained` (methods), `attacks`, `judges`, `metrics`, `hosts`. The
+suites in tests/conformance find their cases here and fail where something has none. Another package
+whose methods, attacks, judges, metrics or families are installed names the module with its cases by
+an entry point of the group ``efface.cases``; its ``CASES`` may be of any kind.
 """
 
 from importlib.metadata import entry_points
 
-from tests.cases import closed, hosts, judges, metrics, trained
-from tests.cases.kinds import PISTOL, Case, HostCase, JudgeCase, MetricCase
+from tests.cases import attacks, closed, hosts, judges, metrics, trained
+from tests.cases.kinds import PISTOL, AttackCase, Case, HostCase, JudgeCase, MetricCase
 from tests.cases.trained import TRAINED
 
 __all__ = [
+    "ATTACK_CASES",
     "CASES",
     "HOST_CASES",
     "JUDGE_CASES",
@@ -32,6 +33,7 @@ def all_of(kind, *ours):
 
 CASES = all_of(Case, closed.CASES, trained.CASES)
 """Of methods that erase."""
+ATTACK_CASES = all_of(AttackCase, attacks.CASES)
 HOST_CASES = all_of(HostCase, hosts.CASES)
 JUDGE_CASES = all_of(JudgeCase, judges.CASES)
 METRIC_CASES = all_of(MetricCase, metrics.CASES)

@@ -35,6 +35,18 @@ class Case:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AttackCase:
+    """One short run of an attack on a toy whose erasure changes what the attack works on."""
+
+    attack: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    method: str = "uce"
+    """What erases; its case in `tests.cases.closed` or `trained` on ``tiny_sd1`` says how."""
+    silent: bool = False
+    """Whether it has nothing to try on that erasure, so that it makes no attempt."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class JudgeCase:
     """A judge, how a toy of it is made, and what it can and cannot recognise."""
 

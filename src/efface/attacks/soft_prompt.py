@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,12 +14,13 @@ from efface.contracts import Access, Attack, Paper
 from efface.errors import require_positive
 from efface.randomness import split
 from efface.revival.attempts import Attempt
-from efface.revival.reconstruction import denoising_errors, noised_pictures
+from efface.revival.reconstruction import denoising_errors, noised_pictures, rows_of
 from efface.revival.target import nameless
-from efface.revival.tokens import TOKEN_FAMILIES, Places, Tokens
+from efface.revival.tokens import TOKEN_FAMILIES, Tokens
 
 if TYPE_CHECKING:
     from efface.contracts import Attempts
+    from efface.hosts.conditions import Conditions
     from efface.revival.target import Target
 
 __all__ = ["SoftPrompt"]
@@ -78,8 +80,8 @@ class SoftPrompt(Attack):
         for step in range(1, self.steps + 1):
             asked = learnt.detach()[opened].requires_grad_()
             learnt.grad = torch.zeros_like(learnt)
-            learnt.grad[opened] = self._step(
-                target, vocabulary, places[opened], asked, draws["noise"]
+            learnt.grad[opened] = self._gradient(
+                target, opened, vocabulary.encode(places[opened], asked), asked, draws["noise"]
             )
             optimiser.step()
             spent += self.batch
@@ -99,21 +101,20 @@ class SoftPrompt(Attack):
             ]
             opened, spent = sorted(still), 0
 
-    def _step(
+    def _gradient(
         self,
         target: Target,
-        vocabulary: Tokens,
-        places: Places,
-        learnt: Float[Tensor, "trials k dim"],
+        opened: Sequence[int],
+        read: Conditions,
+        learnt: Float[Tensor, "open k dim"],
         generator: torch.Generator,
-    ) -> Float[Tensor, "trials k dim"]:
-        """Gives the gradient of each trial's reconstruction error by its own embeddings."""
-        denoiser, trials = target.denoiser, len(learnt)
-        latents, times, truth = noised_pictures(
-            denoiser, target.pictures(self.pictures), trials * self.batch, generator
-        )
-        read = vocabulary.encode(places, learnt)
-        conditions = read[torch.arange(trials).repeat_interleave(self.batch)]
+    ) -> Float[Tensor, "open k dim"]:
+        """Gives the gradient of each open trial's reconstruction error by its own embeddings."""
+        denoiser, trials = target.denoiser, len(target.trials)
+        pictures = target.pictures(self.pictures)
+        drawn = noised_pictures(denoiser, pictures, trials * self.batch, generator)
+        latents, times, truth = (rows_of(each, opened, trials) for each in drawn)
+        conditions = read[torch.arange(len(opened)).repeat_interleave(self.batch)]
         errors = denoising_errors(denoiser, latents, times, conditions, truth)
         (gradient,) = torch.autograd.grad(errors.sum() / self.batch, learnt)
         return gradient

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -10,7 +12,7 @@ from efface.diffusion.denoising import Denoiser
 from efface.hosts.conditions import Conditions
 from efface.randomness import noise_like
 
-__all__ = ["denoising_errors", "noised_pictures"]
+__all__ = ["denoising_errors", "noised_pictures", "rows_of"]
 
 
 def noised_pictures(
@@ -54,3 +56,18 @@ def denoising_errors(
     """Gives the mean squared error of each sample's prediction, in float32."""
     prediction = denoiser.predict(latents, times, conditions)
     return (prediction.float() - truth.float()).square().flatten(1).mean(dim=1)
+
+
+def rows_of(
+    drawn: Float[Tensor, n * shape], opened: Sequence[int], trials: int
+) -> Float[Tensor, m * shape]:
+    """Takes the rows of open trials, in order, from what was drawn for all of them.
+
+    Draws are made for every trial, so that one that ends changes nothing for the others.
+
+    Args:
+        drawn: as many rows for each trial, trial by trial.
+        opened: trials that go on.
+        trials: how many there are.
+    """
+    return drawn.unflatten(0, (trials, -1))[list(opened)].flatten(0, 1)
