@@ -70,4 +70,5 @@ def rows_of(
         opened: trials that go on.
         trials: how many there are.
     """
-    return drawn.unflatten(0, (trials, -1))[list(opened)].flatten(0, 1)
+    of_trials = drawn.reshape(trials, -1, *drawn.shape[1:])
+    return of_trials[list(opened)].flatten(0, 1)
