@@ -59,8 +59,8 @@ def denoising_errors(
 
 
 def rows_of(
-    drawn: Float[Tensor, n * shape], opened: Sequence[int], trials: int
-) -> Float[Tensor, m * shape]:
+    drawn: Float[Tensor, "n ..."], opened: Sequence[int], trials: int
+) -> Float[Tensor, "m ..."]:
     """Takes the rows of open trials, in order, from what was drawn for all of them.
 
     Draws are made for every trial, so that one that ends changes nothing for the others.
