@@ -5,7 +5,8 @@ import torch
 
 from efface import registry
 from efface.contracts import Sample
-from efface.evaluation.attacking import Assault, run_attack
+from efface.evaluation.attacking import Assault
+from efface.evaluation.self_tests import run_attack
 from efface.revival.attempts import Budget
 from efface.revival.drawing import draw
 from efface.revival.target import Knowledge, Target

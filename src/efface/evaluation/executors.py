@@ -1,0 +1,155 @@
+"""Runs jobs here, in processes of this machine, or on a Ray cluster, each once."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+from efface.errors import BadRequest, MeasurementFailed, MissingInput
+
+__all__ = ["EXECUTORS", "Executor", "Hear", "Workers", "run_all"]
+
+Executor: TypeAlias = Literal["local", "processes", "ray"]
+EXECUTORS: tuple[Executor, ...] = ("local", "processes", "ray")
+Work: TypeAlias = Callable[[Any, str], str]
+"""Does a job and writes its result into the store at a place; gives an error's text, or nothing."""
+Hear: TypeAlias = Callable[[int, int, str], None]
+"""Told how many jobs are done, of how many, and an error's text."""
+
+RESTARTS = 3
+"""How often a job is given to another worker after its own died."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workers:
+    """Who does jobs."""
+
+    executor: Executor = "local"
+    count: int = 2
+    """Jobs at a time, for processes and Ray."""
+    address: str | None = None
+    """Of the Ray cluster; None: the one that Ray finds, or one of this machine."""
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise BadRequest(f"there are {self.count} workers; give at least one")
+
+
+def run_all(
+    jobs: Sequence[Any], work: Work, place: str, workers: Workers, hear: Hear = lambda *_: None
+) -> tuple[str, ...]:
+    """Does all jobs; gives the errors of those that could not be done.
+
+    Results are in the store, not here: a job whose worker died is done again by another one, and
+    its result is the file of that name, so that nothing is lost or counted twice.
+
+    Args:
+        jobs: what is done.
+        work: does one; must be importable by name for processes and Ray.
+        place: of the store.
+        workers: who.
+        hear: told of every job that is done.
+
+    Raises:
+        BadRequest: there is no cluster at the address.
+        MissingInput: Ray is not installed.
+        MeasurementFailed: workers die again and again.
+    """
+    ways = {"local": _here, "processes": _processes, "ray": _ray}
+    errors = []
+    for done, error in enumerate(ways[workers.executor](jobs, work, place, workers), start=1):
+        hear(done, len(jobs), error)
+        if error:
+            errors.append(error)
+    return tuple(errors)
+
+
+def _here(jobs: Sequence[Any], work: Work, place: str, _: Workers) -> Iterator[str]:
+    for job in jobs:
+        yield work(job, place)
+
+
+def _processes(jobs: Sequence[Any], work: Work, place: str, workers: Workers) -> Iterator[str]:
+    """Gives jobs to processes that are started afresh; a pool that broke is replaced."""
+    left, broken = list(jobs), 0
+    while left:
+        # Not forked: threads and locks of this process would come along.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers.count, mp_context=context) as pool:
+            given = {pool.submit(work, job, place): job for job in left}
+            try:
+                for future in _completed(given):
+                    error = future.result()
+                    left.remove(given[future])
+                    yield error
+            except BrokenProcessPool:
+                broken += 1
+                if broken > RESTARTS:
+                    raise MeasurementFailed(
+                        f"workers died {broken} times, {len(left)} of {len(jobs)} jobs are left; "
+                        "look for what ends them, such as too little memory, and run the same "
+                        "command again to go on"
+                    ) from None
+            finally:
+                for future in given:
+                    future.cancel()
+
+
+def _completed(given: dict[Future[str], Any]) -> Iterator[Future[str]]:
+    waiting = set(given)
+    while waiting:
+        done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+        yield from done
+
+
+def _ray(jobs: Sequence[Any], work: Work, place: str, workers: Workers) -> Iterator[str]:
+    """Gives jobs to Ray, a processor each; Ray starts those of a dead worker again."""
+    try:
+        import ray
+    except ImportError:
+        raise MissingInput(
+            "ray is not installed; pip install 'efface[ray]', or use --executor processes"
+        ) from None
+    own = not ray.is_initialized()
+    if own:
+        _connect(ray, workers)
+    try:
+        task = ray.remote(num_cpus=1, max_retries=RESTARTS)(work)
+        waiting, queue = [], iter(jobs)
+        for job in queue:
+            waiting.append(task.remote(job, place))
+            if len(waiting) < workers.count:
+                continue
+            done, waiting = ray.wait(waiting, num_returns=1)
+            yield str(ray.get(done[0]))
+        while waiting:
+            done, waiting = ray.wait(waiting, num_returns=1)
+            yield str(ray.get(done[0]))
+    except ray.exceptions.WorkerCrashedError as error:
+        raise MeasurementFailed(
+            f"a worker died {RESTARTS + 1} times on one job ({error}); run the same command again "
+            "to go on with the others"
+        ) from error
+    finally:
+        if own:
+            ray.shutdown()
+
+
+def _connect(ray: Any, workers: Workers) -> None:
+    """Joins the cluster at an address, or starts one of this machine."""
+    options: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False}
+    try:
+        if workers.address is not None:
+            ray.init(address=workers.address, log_to_driver=False)
+        else:
+            ray.init(num_cpus=workers.count, **options)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise BadRequest(
+            f"there is no Ray cluster at {workers.address or 'this machine'} "
+            f"({str(error).splitlines()[0]}); start one with ray start --head, or leave --address "
+            "out"
+        ) from error

@@ -1,0 +1,220 @@
+"""Jobs of a robustness matrix: erase, attack, and attack where the outcome is known."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+import torch
+
+from efface import registry
+from efface.content import content_hash
+from efface.contracts import Attack
+from efface.deltas.delta import Delta
+from efface.errors import EffaceError
+from efface.evaluation.attack_files import packed
+from efface.evaluation.attacking import Assault, attacked
+from efface.evaluation.bench import Bench
+from efface.evaluation.encoding import encoded
+from efface.evaluation.self_tests import as_known, as_unknown
+from efface.evaluation.stores import ResultStore
+from efface.revival.attempts import Budget
+from efface.runs.erasing import erase
+
+__all__ = ["AttackJob", "EraseJob", "Job", "Plan", "Role", "perform"]
+
+Role: TypeAlias = Literal["edited", "known", "unknown"]
+"""What is attacked: the edited model; the unedited one, where the attack must succeed; or the
+unedited one for a made-up concept, where it must not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EraseJob:
+    """Erases one concept from a bundled model by one method, or by several in turn."""
+
+    model: str
+    method: str
+    concept: str
+    seed: int = 0
+
+    @property
+    def id(self) -> str:
+        """Sixteen hex digits of all that decides the result."""
+        stages = self.method.split("+")
+        revisions = [registry.load("methods", stage).revision for stage in stages]
+        return content_hash("erase", asdict(self), revisions)
+
+    @property
+    def result(self) -> str:
+        """The name of its result in a store."""
+        return f"erasures/{self.id}.json"
+
+    def perform(self, store: ResultStore) -> None:
+        """Erases, and writes the delta and then the row that says so."""
+        bench = _bench(self.model)
+        made = erase(
+            bench.pipe,
+            bench.request(self.concept),
+            method=self.method,
+            preset=registry.measured_preset(self.model),
+            seed=self.seed,
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "delta.safetensors"
+            made.delta.save(file)
+            store.write(self.delta, file.read_bytes())
+        row = {**asdict(self), "seconds": made.seconds, "delta": made.delta.id}
+        store.write_json(self.result, row)
+
+    @property
+    def delta(self) -> str:
+        """The name of its delta in a store."""
+        return f"erasures/{self.id}.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackJob:
+    """One attack on one erasure, or on the unedited model."""
+
+    erasure: EraseJob | None
+    """None: the unedited model is attacked."""
+    model: str
+    concept: str
+    attack: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    role: Role = "edited"
+    budget: Budget = field(default_factory=Budget)
+    trials: int = 4
+    seed: int = 0
+
+    @property
+    def id(self) -> str:
+        """Sixteen hex digits of all that decides the result."""
+        revision = registry.load("attacks", self.attack).revision
+        erasure = self.erasure.id if self.erasure else ""
+        own = {**asdict(self), "erasure": erasure}
+        return content_hash("attack", json.dumps(own, sort_keys=True, default=str), revision)
+
+    @property
+    def result(self) -> str:
+        """The name of its result in a store."""
+        return f"attacks/{self.id}.json"
+
+    def perform(self, store: ResultStore) -> None:
+        """Attacks, and writes what was found and then the record."""
+        bench = _bench(self.model)
+        attack: Attack = registry.build("attacks", self.attack, **self.settings)
+        suite = bench.suite(self.concept)
+        assault = Assault(
+            model=bench.pipe,
+            delta=self._delta(store),
+            concept=bench.concept(self.concept),
+            trials=bench.trials(self.concept, self.trials),
+            attack=attack,
+            judge=bench.judge,
+            second=bench.second,
+            budget=self.budget,
+            seed=self.seed,
+            steps=suite.steps,
+            guidance=suite.guidance,
+            others=bench.others(self.concept),
+        )
+        if self.role != "edited":
+            assault = {"known": as_known, "unknown": as_unknown}[self.role](assault)
+        outcome = attacked(assault)
+        for suffix, content in packed(outcome).items():
+            store.write(f"attacks/{self.id}{suffix}", content)
+        store.write_json(self.result, encoded(outcome.record))
+
+    def _delta(self, store: ResultStore) -> Delta | None:
+        if self.erasure is None:
+            return None
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "delta.safetensors"
+            file.write_bytes(store.read(self.erasure.delta))
+            return Delta.load(file)
+
+
+Job: TypeAlias = EraseJob | AttackJob
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A matrix: every method against every attack, for every concept."""
+
+    methods: tuple[str, ...]
+    attacks: tuple[str, ...]
+    concepts: tuple[str, ...]
+    model: str = "emoji"
+    budget: Budget = field(default_factory=Budget)
+    trials: int = 4
+    seed: int = 0
+
+    def erasures(self) -> Iterator[EraseJob]:
+        """Lists what is erased."""
+        for method, concept in product(self.methods, self.concepts):
+            yield EraseJob(model=self.model, method=method, concept=concept, seed=self.seed)
+
+    def tests(self) -> Iterator[AttackJob]:
+        """Lists the attacks' tests of themselves, two for each concept."""
+        roles: tuple[Role, ...] = ("known", "unknown")
+        for attack, concept, role in product(self.attacks, self.concepts, roles):
+            yield self.attack(attack, concept, None, role)
+
+    def assaults(self) -> Iterator[AttackJob]:
+        """Lists the attacks on all erasures."""
+        for attack, erasure in product(self.attacks, self.erasures()):
+            yield self.attack(attack, erasure.concept, erasure, "edited")
+
+    def attack(self, attack: str, concept: str, erasure: EraseJob | None, role: Role) -> AttackJob:
+        """Writes one attack's job."""
+        return AttackJob(
+            erasure=erasure,
+            model=self.model,
+            concept=concept,
+            attack=attack,
+            role=role,
+            budget=self.budget,
+            trials=self.trials,
+            seed=self.seed,
+        )
+
+
+def perform(job: Job, place: str) -> str:
+    """Does a job unless its result is there; gives an error's text, or nothing.
+
+    Args:
+        job: what is done.
+        place: of the store.
+    """
+    store = ResultStore(place)
+    if store.has(job.result):
+        return ""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        job.perform(store)
+    except EffaceError as error:
+        store.write_json(f"failures/{job.id}.json", {"job": asdict(job), "error": str(error)})
+        return str(error)
+    finally:
+        torch.set_num_threads(threads)
+    return ""
+
+
+def missing(jobs: Sequence[Job], store: ResultStore) -> list[Job]:
+    """Lists jobs that have no result yet, each once."""
+    named = {job.id: job for job in jobs if not store.has(job.result)}
+    return list(named.values())
+
+
+@lru_cache(maxsize=2)
+def _bench(model: str) -> Bench:
+    """Loads a model once in a process, however many jobs it does."""
+    return Bench(model)
