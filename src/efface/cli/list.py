@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["catalogue", "run"]
 
-What: TypeAlias = Literal["methods", "judges", "metrics", "suites", "models", "concepts", "styles"]
+What: TypeAlias = Literal[
+    "methods", "attacks", "judges", "metrics", "suites", "models", "concepts", "styles"
+]
 Rows: TypeAlias = list[dict[str, Any]]
 
 

@@ -17,6 +17,8 @@ VERBS = {
     "generate": "draw pictures from prompts, with any number of deltas applied",
     "apply": "draw pictures with one run's delta applied, or write an edited copy of the model",
     "evaluate": "measure a run: erased? what else changed? with intervals and controls",
+    "attack": "try to bring a run's erased concept back; say how hard that was",
+    "matrix": "attack many methods by many attacks; say which access and what budget undoes each",
     "verify": "re-hash a run and its reports, check its base, redraw its smoke set; say how far",
     "rerun": "erase again from a run.json; say equal or how far",
     "export": "write a run as a model folder, a LoRA, an adapter: what other tools read",

@@ -81,6 +81,7 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
     from efface.deltas.results import CURVES, read_curves
     from efface.evaluation.images import ImageStore
     from efface.evaluation.outcome import failed
+    from efface.evaluation.revival import FOLDER, load_records
 
     curves = read_curves(folder.path) if (folder.path / CURVES).exists() else {}
     run = runs.open_run(folder.path)
@@ -105,7 +106,8 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
     with folder.staged(owned=REPORT) as staging:
         away = os.path.relpath(found.store, folder.path)
         replace(found, store=staging / away).save(staging)
-        reports.write_report(staging, found, {**run.record, "curves": curves})
+        attacks = load_records(folder.path / FOLDER, run.delta.id)
+        reports.write_report(staging, found, {**run.record, "curves": curves, "attacks": attacks})
     runs.record_reports(folder.path, (EVALUATION, *REPORT))
     _tell(folder.path, found, plan, output)
     return 1 if failed(found) else 0

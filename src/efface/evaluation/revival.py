@@ -15,9 +15,21 @@ from efface.evaluation.record import Verdict
 from efface.files import read_json_object, write_atomically
 from efface.metrics.estimates import rate
 
-__all__ = ["AttackRecord", "Counts", "SelfTest", "Trial", "counted", "half_revived", "survival"]
+__all__ = [
+    "FOLDER",
+    "AttackRecord",
+    "Counts",
+    "SelfTest",
+    "Trial",
+    "counted",
+    "half_revived",
+    "load_records",
+    "survival",
+]
 
 FORMAT = 1
+FOLDER = "attacks"
+"""Where a run's folder holds the attacks on it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,3 +179,13 @@ def half_revived(trials: Sequence[Trial]) -> int | None:
 
 def _hits(trial: Trial) -> list[float]:
     return [1.0] * trial.hits + [0.0] * (trial.pictures - trial.hits)
+
+
+def load_records(folder: Path, delta: str | None) -> tuple[AttackRecord, ...]:
+    """Reads the attacks on a delta that lie in a folder, by name; none where it is not there.
+
+    Raises:
+        BadRequest: a file is broken.
+    """
+    found = [AttackRecord.load(path) for path in sorted(folder.glob("*.json"))]
+    return tuple(record for record in found if record.delta == delta)

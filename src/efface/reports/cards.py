@@ -16,6 +16,7 @@ from efface.files import write_atomically
 from efface.printable import printable
 from efface.reports import wording
 from efface.reports.facts import RunFacts
+from efface.reports.robustness import attack_lines, card_robustness, hardest, tested
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult, ModelCardData
@@ -70,9 +71,8 @@ def card_values(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
         },
         "efficacy": [row for row in rows if row.role in GOING],
         "collateral": [row for row in rows if row.role in STAYING],
-        "robustness": {
-            access: {"tested": False, "what": what} for access, what in wording.NOT_TESTED.items()
-        },
+        "robustness": card_robustness(facts.attacks),
+        "robustness_summary": hardest(facts.attacks),
         "judge": evaluation.judge,
         "instruments": evaluation.instruments,
         "instrument_hashes": evaluation.identities,
@@ -82,7 +82,7 @@ def card_values(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
             "erasure": {"seconds": facts.seconds, "peak_bytes": facts.peak_bytes},
             **evaluation.costs,
         },
-        "limits": wording.limits(evaluation),
+        "limits": wording.limits(evaluation, tested(facts.attacks)),
         "licence": "that of the base model, with all its restrictions; efface adds none",
         "reproduce": _reproduce(evaluation, facts),
     }
@@ -127,7 +127,9 @@ def write_model_card(path: Path, evaluation: Evaluation, facts: RunFacts) -> Pat
         headline=wording.headline(evaluation),
         meaning=wording.VERDICTS[evaluation.verdict],
         rows=[_cells(row) for row in evaluation.measurements if row.concept is None],
-        limits=wording.limits(evaluation),
+        limits=wording.limits(evaluation, tested(facts.attacks)),
+        attacks=attack_lines(facts.attacks),
+        hardest=hardest(facts.attacks),
     )
     metadata = _metadata(evaluation, facts).to_yaml()
     write_atomically(path, f"---\n{metadata}\n---\n\n{body}\n".encode())

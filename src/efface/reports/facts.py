@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from efface.errors import BadRequest
 from efface.evaluation.encoding import encoded
 from efface.evaluation.record import Evaluation
+from efface.evaluation.revival import AttackRecord
 from efface.runs.recipe import recipe_from
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ class RunFacts:
     peak_bytes: int | None = None
     curves: Mapping[str, Sequence[float]] = field(default_factory=dict)
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
+    attacks: tuple[AttackRecord, ...] = ()
+    """Attacks on this very delta."""
     command: str = ""
     """What repeats the erasure; empty when the method is not known."""
 
@@ -46,12 +49,14 @@ def run_facts(
 
     Args:
         evaluation: carries the provenance of the delta that it measured.
-        run: the result of the erasure, or the content of its ``run.json``.
+        run: the result of the erasure, or the content of its ``run.json``; under ``attacks`` it may
+            hold records of attacks.
     """
     held = _run(run)
     told: Mapping[str, Any] = evaluation.provenance or held
     request = told.get("request") or {}
     erasures = [dict(one) for one in request.get("erasures", ())]
+    delta = evaluation.after.delta if evaluation.after else None
     return RunFacts(
         method=str(told.get("method", "")),
         settings=encoded(told.get("settings", {})),
@@ -65,6 +70,7 @@ def run_facts(
         peak_bytes=held.get("peak_bytes"),
         curves=held.get("curves") or {},
         diagnostics=encoded(held.get("diagnostics") or {}),
+        attacks=tuple(one for one in held.get("attacks") or () if one.delta == delta),
         command=_command({**told, **held}),
     )
 

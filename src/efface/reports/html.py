@@ -23,6 +23,7 @@ from efface.reports.charts import blocks, curves
 from efface.reports.facts import RunFacts
 from efface.reports.figures import chosen
 from efface.reports.previews import previews
+from efface.reports.robustness import attack_lines, hardest, tested
 
 __all__ = ["write_page"]
 
@@ -131,7 +132,9 @@ def _context(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
             )
             if use in evaluation.instruments
         },
-        "limits": wording.limits(evaluation),
+        "limits": wording.limits(evaluation, tested(facts.attacks)),
+        "attacks": attack_lines(facts.attacks),
+        "hardest": hardest(facts.attacks),
         "answer_heads": tuple(evaluation.answers),
         "answered": _answered(evaluation),
         "erased": [dict(one) for one in facts.erased],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +15,7 @@ from efface.evaluation.samples import GOING
 from efface.metrics.estimates import is_known, zero_hits_note
 
 __all__ = [
+    "ACCESS",
     "METRICS",
     "NOT_TESTED",
     "OUTCOMES",
@@ -82,11 +83,24 @@ OUTCOMES: dict[OutcomeName, str] = {
 }
 NOT_TESTED: dict[str, str] = {
     "text only": "adversarial prompts and prompts in other languages",
-    "embeddings": "optimised text embeddings (concept inversion)",
+    "pipeline": "parts of the base model put back, other samplers",
+    "embeddings": "text embeddings in place of words",
+    "gradients": "prompts and embeddings searched with gradients (concept inversion)",
     "images": "starting from a picture instead of noise",
     "weights": "fine-tuning that teaches the concept again",
 }
-"""Attackers that this evaluation does not imitate, by what they can reach."""
+"""Attackers that an evaluation alone does not imitate, by what they can reach."""
+ACCESS: dict[str, str] = {
+    "text": "text only",
+    "pipeline": "pipeline",
+    "text_encoder": "text only",
+    "embeddings": "embeddings",
+    "gradients": "gradients",
+    "latents": "images",
+    "weights": "weights",
+}
+"""What an attack needs, as the keys of `NOT_TESTED` have it; what needs least comes first. A search
+with the base's own text encoder ends in prompts that anyone can type."""
 
 _DASH = "\N{EN DASH}"
 ROUNDING = 1e-12
@@ -277,9 +291,9 @@ def _left(evaluation: Evaluation) -> str:
     return f"; something of it may be left in {share}"
 
 
-def limits(evaluation: Evaluation) -> tuple[str, ...]:
+def limits(evaluation: Evaluation, tested: Collection[str] = ()) -> tuple[str, ...]:
     """Lists what this evaluation does not show."""
-    return tuple(_limits(evaluation))
+    return tuple(_limits(evaluation, tested))
 
 
 def _unmeasured_errors(card: JudgeCard) -> str:
@@ -312,7 +326,7 @@ def _leftovers(evaluation: Evaluation) -> Iterator[str]:
         )
 
 
-def _limits(evaluation: Evaluation) -> Iterator[str]:
+def _limits(evaluation: Evaluation, tested: Collection[str]) -> Iterator[str]:
     if evaluation.outcome is not None and evaluation.outcome.name == "erased":
         yield (
             "The concept is suppressed only as far as the tests listed here show. Its traces may "
@@ -320,7 +334,8 @@ def _limits(evaluation: Evaluation) -> Iterator[str]:
         )
     else:
         yield "Nothing here shows that the concept is gone from the model."
-    yield "Not tested: " + "; ".join(NOT_TESTED.values()) + "."
+    if left := [what for access, what in NOT_TESTED.items() if access not in tested]:
+        yield "Not tested: " + "; ".join(left) + "."
     if unmeasured := _unmeasured_errors(evaluation.judge):
         yield f"Nobody has measured how often the judge {evaluation.judge.name} {unmeasured}."
     yield from _leftovers(evaluation)
