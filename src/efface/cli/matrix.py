@@ -38,7 +38,8 @@ METHODS = (
 )
 """What is attacked when no method is named; those that are not installed are left out."""
 CONCEPTS = ("pistol", "cat", "pizza", "neon")
-RESULT, FIGURE, PAGE = "matrix.json", "matrix.png", "matrix.html"
+RESULT, PAGE = "matrix.json", "matrix.html"
+FIGURES = ("matrix.png", "transfers.png")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,13 +137,15 @@ def _installed() -> Sequence[str]:
 def _write(matrix: Matrix, place: str, output: Output) -> int:
     """Writes what people look at; exit code 1 says that jobs failed or a judge did."""
     from efface.evaluation.stores import ResultStore
-    from efface.reports.matrix import heat_map, matrix_page, matrix_table
+    from efface.reports.matrix import heat_map, matrix_page, matrix_table, transfer_map
 
     store = ResultStore(place)
     store.write_json(RESULT, matrix.plain())
-    store.write(FIGURE, heat_map(matrix))
+    if matrix.pooled:
+        for name, draw in zip(FIGURES, (heat_map, transfer_map), strict=True):
+            store.write(name, draw(matrix))
     store.write(PAGE, matrix_page(matrix, store).encode())
-    output.say(matrix_table(matrix), f"wrote {RESULT}, {FIGURE} and {PAGE} to {place}")
+    output.say(matrix_table(matrix), f"wrote {RESULT}, {PAGE} and {FIGURES[0]} to {place}")
     output.say(*(f"not done: {failure}" for failure in matrix.failures))
     output.result(json.loads(json.dumps(matrix.plain())))
     broken = any(cell.verdict == "invalid" for cell in matrix.pooled)

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 
@@ -27,7 +27,17 @@ from efface.evaluation.stores import ResultStore
 from efface.revival.attempts import Budget
 from efface.runs.erasing import erase
 
-__all__ = ["AttackJob", "EraseJob", "Job", "Plan", "Role", "perform"]
+__all__ = [
+    "AttackJob",
+    "EraseJob",
+    "Job",
+    "Plan",
+    "Role",
+    "bench_of",
+    "missing",
+    "perform",
+    "read_delta",
+]
 
 Role: TypeAlias = Literal["edited", "known", "unknown"]
 """What is attacked: the edited model; the unedited one, where the attack must succeed; or the
@@ -57,7 +67,7 @@ class EraseJob:
 
     def perform(self, store: ResultStore) -> None:
         """Erases, and writes the delta and then the row that says so."""
-        bench = _bench(self.model)
+        bench = bench_of(self.model)
         made = erase(
             bench.pipe,
             bench.request(self.concept),
@@ -108,12 +118,12 @@ class AttackJob:
 
     def perform(self, store: ResultStore) -> None:
         """Attacks, and writes what was found and then the record."""
-        bench = _bench(self.model)
+        bench = bench_of(self.model)
         attack: Attack = registry.build("attacks", self.attack, **self.settings)
         suite = bench.suite(self.concept)
         assault = Assault(
             model=bench.pipe,
-            delta=self._delta(store),
+            delta=None if self.erasure is None else read_delta(self.erasure, store),
             concept=bench.concept(self.concept),
             trials=bench.trials(self.concept, self.trials),
             attack=attack,
@@ -132,16 +142,20 @@ class AttackJob:
             store.write(f"attacks/{self.id}{suffix}", content)
         store.write_json(self.result, encoded(outcome.record))
 
-    def _delta(self, store: ResultStore) -> Delta | None:
-        if self.erasure is None:
-            return None
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(folder) / "delta.safetensors"
-            file.write_bytes(store.read(self.erasure.delta))
-            return Delta.load(file)
 
+class Job(Protocol):
+    """Something that is done once, and whose result is a file of a store."""
 
-Job: TypeAlias = EraseJob | AttackJob
+    @property
+    def id(self) -> str:
+        """Sixteen hex digits of all that decides the result."""
+
+    @property
+    def result(self) -> str:
+        """The name of its result in a store."""
+
+    def perform(self, store: ResultStore) -> None:
+        """Does it and writes the result."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,11 +215,19 @@ def perform(job: Job, place: str) -> str:
     try:
         job.perform(store)
     except EffaceError as error:
-        store.write_json(f"failures/{job.id}.json", {"job": asdict(job), "error": str(error)})
+        store.write_json(f"failures/{job.id}.json", {"job": encoded(job), "error": str(error)})
         return str(error)
     finally:
         torch.set_num_threads(threads)
     return ""
+
+
+def read_delta(erasure: EraseJob, store: ResultStore) -> Delta:
+    """Reads the delta that an erasure left in a store."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "delta.safetensors"
+        file.write_bytes(store.read(erasure.delta))
+        return Delta.load(file)
 
 
 def missing(jobs: Sequence[Job], store: ResultStore) -> list[Job]:
@@ -215,6 +237,6 @@ def missing(jobs: Sequence[Job], store: ResultStore) -> list[Job]:
 
 
 @lru_cache(maxsize=2)
-def _bench(model: str) -> Bench:
+def bench_of(model: str) -> Bench:
     """Loads a model once in a process, however many jobs it does."""
     return Bench(model)

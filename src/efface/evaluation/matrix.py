@@ -16,6 +16,7 @@ from efface.evaluation.record import Verdict
 from efface.evaluation.revival import AttackRecord, counted, half_revived, survival
 from efface.evaluation.self_tests import NOTHING_TO_TRY, tests_of, with_self_tests
 from efface.evaluation.stores import ResultStore
+from efface.evaluation.transfers import Transfer, transfer_jobs
 from efface.files import read_json_object
 from efface.registry import load as load_entry
 
@@ -67,6 +68,8 @@ class Matrix:
     """Of single concepts."""
     pooled: tuple[Cell, ...]
     """Over all concepts."""
+    transfers: tuple[Transfer, ...] = ()
+    """What was found against one method, tried on the others."""
     failures: tuple[str, ...] = ()
     """Jobs that could not be done, and why."""
     format: int = FORMAT
@@ -117,6 +120,7 @@ def run_plan(
     waves: tuple[tuple[str, list[Job]], ...] = (
         ("erasing", list(plan.erasures())),
         ("attacking", [*plan.tests(), *plan.assaults()]),
+        ("trying what was found on the others", list(transfer_jobs(plan))),
     )
     for title, jobs in waves:
         left = missing(jobs, store)
@@ -143,7 +147,13 @@ def collected(plan: Plan, store: ResultStore, *, failures: tuple[str, ...] = ())
         for record in records
     ]
     pooled = [_cell(method, records, "") for (method, _), records in held.items()]
-    return Matrix(plan=encoded(plan), cells=tuple(cells), pooled=tuple(pooled), failures=failures)
+    return Matrix(
+        plan=encoded(plan),
+        cells=tuple(cells),
+        pooled=tuple(pooled),
+        transfers=transfers(plan, store),
+        failures=failures,
+    )
 
 
 def _record(job: AttackJob, store: ResultStore) -> AttackRecord | None:

@@ -17,44 +17,65 @@ if TYPE_CHECKING:
 
     from efface.evaluation.matrix import Cell, Matrix
     from efface.evaluation.stores import ResultStore
+    from efface.evaluation.transfers import Transfer
 
-__all__ = ["heat_map", "markdown", "matrix_page", "matrix_table"]
+__all__ = ["heat_map", "markdown", "matrix_page", "matrix_table", "transfer_map"]
 
 
 def heat_map(matrix: Matrix) -> bytes:
     """Draws the share that each attack brought back, with hits of trials, as a PNG file."""
+    methods, attacks = _axes(matrix)
+    grid = [[matrix.find(method, attack) for method in methods] for attack in attacks]
+    return _drawn(
+        "Trials in which an attack brought the erased concept back",
+        methods,
+        [_label(matrix, each) for each in attacks],
+        [[(_share(cell), _text(cell)) for cell in row] for row in grid],
+    )
+
+
+def transfer_map(matrix: Matrix) -> bytes:
+    """Draws how often prompts found against one method work on the others, as a PNG file."""
+    methods, _ = _axes(matrix)
+    sister = {one.source: one for one in matrix.transfers if one.onto != matrix.plan["model"]}
+    held = {(one.source, one.target): one for one in matrix.transfers if one not in sister.values()}
+    rows = []
+    for source in methods:
+        cells = [held.get((source, target)) for target in methods]
+        rows.append([_transferred(cell) for cell in (*cells, sister.get(source))])
+    columns = [*methods, "the same, on a fine-tune"]
+    return _drawn(
+        "Prompts found against a row's method, tried on a column's", columns, methods, rows
+    )
+
+
+def _transferred(one: Transfer | None) -> tuple[float | None, str]:
+    if one is None:
+        return None, ""
+    if one.estimate is None:
+        return None, "none found"
+    return one.estimate.value, f"{one.estimate.hits}/{one.estimate.count}"
+
+
+def _drawn(
+    title: str, columns: list[str], rows: list[str], cells: list[list[tuple[float | None, str]]]
+) -> bytes:
+    """Draws a table of shares, coloured, with a text in each cell."""
     import numpy as np
     from matplotlib.figure import Figure
 
-    methods, attacks = _axes(matrix)
-    figure = Figure(
-        figsize=(2.6 + 0.78 * len(methods), 1.4 + 0.34 * len(attacks)),
-        dpi=140,
-        layout="constrained",
-        facecolor="white",
-    )
+    size = (2.6 + 0.78 * len(columns), 1.4 + 0.34 * len(rows))
+    figure = Figure(figsize=size, dpi=140, layout="constrained", facecolor="white")
     axis = figure.subplots()
-    shares = [[_share(matrix.find(method, attack)) for method in methods] for attack in attacks]
-    image = np.array([[np.nan if one is None else one for one in row] for row in shares])
-    axis.imshow(image, cmap="YlOrRd", vmin=0, vmax=1, aspect="auto")
-    for row, attack in enumerate(attacks):
-        for column, method in enumerate(methods):
-            share = shares[row][column]
-            dark = share is not None and share > 0.6
-            axis.text(
-                column,
-                row,
-                _text(matrix.find(method, attack)),
-                ha="center",
-                va="center",
-                fontsize=7,
-                color="white" if dark else "#1f2430",
-            )
-    axis.set_xticks(range(len(methods)), methods, rotation=40, ha="right", fontsize=8)
-    axis.set_yticks(range(len(attacks)), [_label(matrix, each) for each in attacks], fontsize=8)
-    axis.set_title(
-        "Trials in which an attack brought the erased concept back", fontsize=10, loc="left"
-    )
+    shares = np.array([[np.nan if share is None else share for share, _ in row] for row in cells])
+    axis.imshow(shares, cmap="YlOrRd", vmin=0, vmax=1, aspect="auto")
+    for (row, column), share in np.ndenumerate(shares):
+        colour = "white" if share > 0.6 else "#1f2430"
+        text = cells[row][column][1]
+        axis.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+    axis.set_xticks(range(len(columns)), columns, rotation=40, ha="right", fontsize=8)
+    axis.set_yticks(range(len(rows)), rows, fontsize=8)
+    axis.set_title(title, fontsize=10, loc="left")
     axis.spines[:].set_visible(False)
     axis.tick_params(length=0)
     buffer = io.BytesIO()
