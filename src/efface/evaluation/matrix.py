@@ -16,7 +16,7 @@ from efface.evaluation.record import Verdict
 from efface.evaluation.revival import AttackRecord, counted, half_revived, survival
 from efface.evaluation.self_tests import NOTHING_TO_TRY, tests_of, with_self_tests
 from efface.evaluation.stores import ResultStore
-from efface.evaluation.transfers import Transfer, transfer_jobs
+from efface.evaluation.transfers import Transfer, transfer_jobs, transfers
 from efface.files import read_json_object
 from efface.registry import load as load_entry
 
