@@ -10,6 +10,7 @@ DEMO ?= runs/demo
 
 demo: $(VENV)/.ready
 	$(BIN)/efface erase rece --concept pistol --size short --out $(DEMO) --overwrite
+	$(BIN)/efface attack $(DEMO) --with soft_prompt --trials 4 --budget 400
 
 test: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
