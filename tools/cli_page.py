@@ -38,6 +38,8 @@ OPTIONS: dict[str, str | dict[str, str]] = {
     "generate": "Generate",
     "apply": "Apply",
     "evaluate": "Evaluate",
+    "attack": "AttackOptions",
+    "matrix": "MatrixOptions",
     "verify": "Verify",
     "rerun": "Rerun",
     "export": "Export",

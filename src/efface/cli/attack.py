@@ -37,7 +37,7 @@ class AttackOptions(Shared):
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """Run folder."""
-    attacks: Annotated[Repeated, tyro.conf.arg(name="with")] = ()
+    with_: Annotated[Repeated, tyro.conf.arg(name="with")] = ()
     """An attack by name (efface list attacks), or "all"; repeat for several."""
     budget: int = 2000
     """Network evaluations that each trial may take, drawing included."""
@@ -101,11 +101,11 @@ def _chosen(options: AttackOptions) -> tuple[str, ...]:
         BadRequest: none is named, or one is unknown.
     """
     known = [entry.name for entry in registry.entries("attacks")]
-    if not options.attacks:
+    if not options.with_:
         raise BadRequest(f"name an attack by --with, or --with all; known: {', '.join(known)}")
-    if EVERYTHING in options.attacks:
+    if EVERYTHING in options.with_:
         return tuple(known)
-    return tuple(dict.fromkeys(registry.find("attacks", name).name for name in options.attacks))
+    return tuple(dict.fromkeys(registry.find("attacks", name).name for name in options.with_))
 
 
 def _attacked(
