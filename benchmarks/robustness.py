@@ -3,8 +3,8 @@
     python -m benchmarks robustness     writes results/robustness/matrix.json and its pictures
 
 The same as `efface matrix` with its defaults: 14 methods, all attacks, four concepts (three nouns
-and a style), four trials each, in two processes. Deltas, attempts and pictures of single attacks lie
-in runs/robustness, where an interrupted run goes on; what is committed is the table and its
+and a style), four trials each, in two processes. Deltas, attempts and pictures of single attacks
+lie in runs/robustness, where an interrupted run goes on; what is committed is the table and its
 heat maps.
 """
 

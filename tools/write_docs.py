@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import attack_page
 import cli_page
 import debias_page
 import method_pages
@@ -29,6 +30,7 @@ def generated() -> dict[Path, str]:
     """Gives the text that every generated file should have."""
     return {
         **method_pages.pages(ROOT / "docs" / "methods", RESULTS),
+        ROOT / "docs" / "attacks.md": attack_page.page(),
         ROOT / "docs" / "cli.md": cli_page.page(),
         ROOT / "docs" / "debiasing.md": debias_page.page(RESULTS),
         ROOT / "docs" / "modules.md": module_map.page(ROOT),
