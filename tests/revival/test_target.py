@@ -7,8 +7,9 @@ from efface import registry
 from efface.concepts import Concept
 from efface.contracts import Sample
 from efface.deltas.patches import DensePatch
-from efface.errors import BadRequest
+from efface.errors import BadModel, BadRequest
 from efface.hosts.components import find
+from efface.hosts.streaming import stream
 from efface.revival.attempts import Attempt, Budget
 from efface.revival.drawing import cost_of, draw
 from efface.revival.target import Knowledge, Target
@@ -123,3 +124,9 @@ def test_a_budget_below_one_is_refused(given):
 def test_a_scheduler_that_is_not_known_is_refused():
     with pytest.raises(BadRequest, match="not drawn with EulerDiscreteScheduler"):
         draw(target(None), [plain(scheduler="EulerDiscreteScheduler")])
+
+
+def test_a_model_that_is_streamed_from_its_files_is_refused(tmp_path):
+    shared("tiny_sd1").save_pretrained(tmp_path)
+    with pytest.raises(BadModel, match="only the text side of this model is open"):
+        Target(stream(tmp_path), None, PISTOL, TRIALS, steps=2, guidance=2.0)

@@ -32,13 +32,18 @@ class Denoiser:
         model: a pipeline of a family whose denoiser can be run.
 
     Raises:
-        BadModel: it is of another one.
+        BadModel: it is of another one, or is streamed from its files.
     """
 
     def __init__(self, model: Any) -> None:
         self.host = host_of(model)
         if not self.host.predicts:
             raise BadModel(f"{self.host.title} cannot be trained; see docs/families.md")
+        if getattr(model, "scheduler", None) is None:
+            raise BadModel(
+                "only the text side of this model is open, from its files, and its denoiser is not "
+                "built; load the whole model with efface.load"
+            )
         self._model = model
         self.network: nn.Module = self.host.network
         self.process = NoiseProcess.of(self.scheduler())
