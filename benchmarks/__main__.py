@@ -2,7 +2,7 @@
 
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
                      [transfer] [implicit] [cost] [alone] [true_size]
-                     [tradeoff] [collapse] [leftover] [leftover_methods] [robustness]
+                     [tradeoff] [collapse] [few_shot] [leftover] [leftover_methods] [robustness]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -18,6 +18,7 @@ from benchmarks import (
     cost,
     debias,
     erasure,
+    few_shot,
     implicit,
     leftover,
     mass,
@@ -45,6 +46,7 @@ EXPERIMENTS = {
     "alone": alone.run,
     "true_size": true_size.run,
     "tradeoff": tradeoff.run,
+    "few_shot": few_shot.run,
     "leftover": leftover.run,
     "leftover_methods": leftover.methods,
     "robustness": robustness.run,

@@ -54,7 +54,7 @@ class Concept:
     prompts: tuple[str, ...] = ()
     """Prompts that mean this concept; empty: filled from the templates of ``kind``."""
     images: tuple[Path, ...] = ()
-    """Pictures of it, for methods that learn from a few pictures."""
+    """Pictures of it, or folders of them, for methods that learn from a few pictures."""
     labels: tuple[int, ...] = ()
     """Class numbers, for classifiers."""
     synonyms: tuple[str, ...] = ()

@@ -135,6 +135,8 @@ class Eraser(Method, Generic[ModelT]):
     """Components it may change, such as ``unet`` or ``text_encoder``."""
     families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2"})
     """Families of models it edits, by their keys in `efface.hosts.families.FAMILIES`."""
+    reads_pictures: ClassVar[bool] = False
+    """Whether it learns from pictures of what is erased; others refuse them."""
     streams: ClassVar[bool] = False
     """Whether it reads no more of the denoiser than what reads text: it need not be loaded."""
 

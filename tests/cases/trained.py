@@ -15,6 +15,10 @@ ADVERSARIAL = {"keep_weight": 100.0, "retain_weight": 1.0, "discriminator_rate":
 """Settings under which a toy game against the discriminator moves the concept."""
 
 
+ENCODER = {"keep_weight": 0.0, "weight_decay": 0.01, "epochs": 12, "retention_weight": 100.0}
+"""Settings of a text encoder's training: embeddings are held, not predictions."""
+
+
 def trained(method, family="sd1", *, anchor=None, change, slow=None, **settings):
     """Makes the case of a method that trains; by default the slow tests run larger families."""
     return Case(
@@ -197,4 +201,18 @@ CASES = (
     trained("realera_noise", anchor="lamp", change=0.084697935, learning_rate=2e-2),
     trained("realera_noise", "sd2", anchor="lamp", change=0.024619551, learning_rate=1e-2, rank=2),
     trained("realera_noise", "sdxl", change=0.005332061, rank=4, parameters="cross_attention"),
+    trained("few_shot", change=0.024638145, **ENCODER),
+    trained(
+        "few_shot",
+        "sd2_v",
+        change=0.019408101,
+        **ENCODER | {"parameters": "attention", "hinge": 3.0},
+    ),
+    trained(
+        "few_shot",
+        "sdxl",
+        change=0.032061681,
+        **ENCODER
+        | {"parameters": "feed_forward_attention", "epochs": 20, "retention_weight": 1000.0},
+    ),
 )

@@ -15,7 +15,7 @@ FLOORS = (
     {"errors", "printable", "former_names"},
     {"concepts"},
     {"contracts"},
-    {"registry", "files", "content", "randomness", "progress", "memory"},
+    {"registry", "files", "content", "randomness", "progress", "memory", "picture_files"},
     {"hosts"},
     {"deltas"},
     {"closed_form"},

@@ -89,6 +89,15 @@ class EmojiJudge:
             return nouns[:, list(NOUNS).index(known)]
         return styles[:, list(STYLES).index(known)]
 
+    def names(
+        self, images: Float[Tensor, "n 3 h w"], like: Concept
+    ) -> dict[str, Float[Tensor, " n"]]:
+        """Gives each picture's probability of every noun, or of every style if ``like`` is one."""
+        nouns, styles = self.probabilities(images)
+        if canonical(like.name) in STYLES:
+            return {name: styles[:, place] for place, name in enumerate(STYLES)}
+        return {name: nouns[:, place] for place, name in enumerate(NOUNS)}
+
     @torch.no_grad()
     def probabilities(
         self, images: Float[Tensor, "n 3 h w"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from efface import registry
 from efface.cli.hosts import BUNDLED, Asking
 from efface.cli.recipes import SUFFIX, read_recipe, read_toml
-from efface.cli.shell import parse, settings_from
+from efface.cli.shell import Repeated, parse, settings_from
 from efface.concepts import ErasureRequest
 from efface.errors import BadRequest
 from efface.runs.recipe import EraseRecipe, StagesRecipe, usual_preset
@@ -32,6 +32,12 @@ class Choosing(Asking):
 
     anchor: str | None = None
     """What prompts should give instead; by default the empty prompt."""
+    images: Repeated = ()
+    """A folder of pictures of the concept, or one picture, for methods that learn from them; repeat
+    for several. Of several concepts, write CONCEPT=FOLDER."""
+    images_hash: Repeated = ()
+    """Refuse other pictures than those of this hash, as commands that are printed say; once for
+    each place of pictures."""
     preset: str | None = None
     """Named settings to start from; see the method's page."""
     settings: Path | None = None

@@ -66,6 +66,7 @@ def run(arguments: list[str], output: Output) -> int:
     method, *flags = arguments
     options, choice = choose(method, flags, Erase)
     recipe = choice.recipe(options.model, options.request(), options.seed)
+    recipe = _with_pictures(recipe, options.images_hash)
     workspace = Workspace(
         cache=options.cache,
         checkpoint=previews.checkpoint_of(options.out),
@@ -95,6 +96,19 @@ def run(arguments: list[str], output: Output) -> int:
     delta = runs.read_delta(options.out).id
     output.result({"run": str(options.out), "delta": delta, "verdict": None})
     return 0
+
+
+def _with_pictures(
+    recipe: EraseRecipe | StagesRecipe, hashes: tuple[str, ...]
+) -> EraseRecipe | StagesRecipe:
+    """Notes the content of the pictures that were named, or compares it with what was typed.
+
+    Raises:
+        MissingInput, BadRequest: see `efface.runs.given.pictured`.
+    """
+    from efface.runs.given import pictured
+
+    return pictured(recipe, hashes)
 
 
 def _check(options: Erase, recipe: EraseRecipe | StagesRecipe, workspace: Workspace) -> None:
@@ -151,6 +165,7 @@ def _fill(
     if trouble is not None:
         raise trouble
     output.say(f"erased in {result.seconds:.1f} s: {options.out / runs.DELTA}")
+    output.say(*result.diagnostics.get("notes", ()))
     output.say(*_cache_lines(result.diagnostics.get("keep_cache"), options.cache))
     return pipe
 

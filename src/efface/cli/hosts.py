@@ -59,6 +59,7 @@ class Asking(Shared):
             keep=self.keep,
             keep_kind=self.keep_kind,
             synonyms=self.synonyms,
+            images=getattr(self, "images", ()),
         )
 
     def request(self) -> ErasureRequest:

@@ -35,6 +35,7 @@ def run(arguments: list[str], output: Output) -> int:
     request = options.request()
     from efface.hosts.survey import survey
     from efface.runs.checks import check_family
+    from efface.runs.given import check_readers, pictured
 
     found = survey(folder_of_model(options.model))
     stages: dict[str, Any] = {choice.name: choice.method}
@@ -42,6 +43,8 @@ def run(arguments: list[str], output: Output) -> int:
         stages = dict(zip(stage_names(choice.name.split("+")), choice.method, strict=True))
     for name, method in stages.items():
         check_family(name, method.families, found.family)
+    recipe = pictured(choice.recipe(options.model, request, 0), options.images_hash)
+    check_readers(recipe, stages.values())
     plans, lines = {}, []
     for name, method in stages.items():
         plans[name], told = _stage(found, method, request)
@@ -49,6 +52,7 @@ def run(arguments: list[str], output: Output) -> int:
     output.say(
         f"model     {found.folder}: {found.pipeline}, family {found.family}",
         *lines,
+        *(f"pictures  {place}, of hash {each}" for place, each in recipe.pictures.items()),
         f"copy      {next(iter(plans.values())).copy_bytes / 1e9:.2f} GB for an edited model",
         *(f"licence   {line}" for line in found.licence),
     )
@@ -61,6 +65,7 @@ def run(arguments: list[str], output: Output) -> int:
             "method": choice.name,
             "preset": choice.preset,
             "licence": found.licence,
+            "pictures": recipe.pictures,
             **every.get(choice.name, {"stages": every}),
         }
     )
@@ -80,9 +85,10 @@ def _stage(
         told = _training(method, plan := plan_training(found, method, request))
     else:
         told = _closed(found, plan := plan_work(found, method, request))
+    part = getattr(plan, "part", found.denoiser)
     touched = (
         f"touches   {plan.parameters:,} values in {plan.tensors} tensors, "
-        f"{plan.share:.1%} of the {found.denoiser}"
+        f"{plan.share:.1%} of the {part}"
     )
     return plan, [
         touched,

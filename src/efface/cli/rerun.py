@@ -42,9 +42,11 @@ class Rerun(Shared):
 
 def run(arguments: list[str], output: Output) -> int:
     """Repeats a run with its settings and seed, and compares the two deltas."""
+    from efface.runs.given import pictured
+
     options = parse(Rerun, arguments, prog="efface rerun", description="Repeats a run.")
     before = runs.open_run(options.source)
-    recipe = _as_it_was(before)
+    recipe = pictured(_as_it_was(before))
     model = options.model or recipe.model
     if not model:
         raise BadRequest(f"{options.source} does not say where its model is; give --model FOLDER")

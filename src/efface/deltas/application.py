@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from efface.deltas.empty_prompt import encoders_of, keep_original, refuse_in_weights
 from efface.deltas.gates import attach_gated, gates_shut
 from efface.deltas.provenance import SKETCH_TOLERANCE, sketch, sketch_deviation
 from efface.deltas.whole import one_at_a_time, uninterrupted, write
@@ -49,7 +50,8 @@ class AppliedDelta:
     order: int
     merged: bool = False
     handles: tuple[Any, ...] = ()
-    """Hooks of gated layers, which stand beside the weights."""
+    """Hooks of gated layers, which stand beside the weights, and of encoders that keep the empty
+    prompt."""
     thread: threading.Thread = field(default_factory=threading.current_thread)
     """Where it was applied."""
 
@@ -133,6 +135,7 @@ def apply(delta: Delta, model: Any, *, scale: float = 1.0) -> AppliedDelta:
     with one_at_a_time():
         _check_states(delta, model)
         _check_thread(delta, model)
+        _check_empty_prompt(delta, model)
         return _apply(delta, model, scale)
 
 
@@ -143,12 +146,16 @@ def _apply(delta: Delta, model: Any, scale: float) -> AppliedDelta:
     values, targets = _new_values(always, model, scale), _targets(always, model)
     saved = {key: targets[key].detach().to("cpu", copy=True) for key in values}
     write(targets, values)
-    if delta.gate is not None:
-        try:
-            handles = attach_gated(model, delta.patches, delta.gate, scale)
-        except BaseException:
-            write(targets, saved)
-            raise
+    try:
+        if delta.gate is not None:
+            handles += attach_gated(model, delta.patches, delta.gate, scale)
+        if delta.empty_prompt == "original":
+            handles += keep_original(model, saved)
+    except BaseException:
+        for handle in handles:
+            handle.remove()
+        write(targets, saved)
+        raise
     record = AppliedDelta(delta, scale, model, saved, _next_order(model), handles=tuple(handles))
     _mark(record)
     return record
@@ -169,6 +176,17 @@ def _check_thread(delta: Delta, model: Any) -> None:
             )
 
 
+def _check_empty_prompt(delta: Delta, model: Any) -> None:
+    """Refuses a change of an encoder whose empty prompt another delta keeps, and would keep."""
+    for record in applied_to(model):
+        both = set(encoders_of(delta.keys)).intersection(encoders_of(record.delta.keys))
+        if both and record.delta.empty_prompt == "original":
+            raise BadDelta(
+                f"delta {record.delta.id} keeps {min(both)}'s empty prompt as it was before it, so "
+                f"delta {delta.id} on top would not reach it; compose the two and apply the result"
+            )
+
+
 def _ungated(delta: Delta) -> Delta:
     """Gives what of a delta changes weights when it is applied."""
     if delta.gate is None:
@@ -179,6 +197,7 @@ def _ungated(delta: Delta) -> Delta:
 def merge_into(delta: Delta, model: Any, *, scale: float = 1.0) -> None:
     """Changes a model for good; see `Delta.merge_into`."""
     with one_at_a_time():
+        refuse_in_weights(delta.id, delta.empty_prompt)
         _check_states(delta, model)
         _merge(delta, model, scale)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from efface.deltas.delta import Delta
+from efface.deltas.empty_prompt import EmptyPrompt, encoders_of
 from efface.deltas.gates import Gate, stacked
 from efface.deltas.patches import LowRankPatch, Patch, TextMapPatch, added, carried
 from efface.deltas.provenance import SKETCH_TOLERANCE, Provenance, sketch_deviation
@@ -45,11 +46,27 @@ def compose(deltas: Sequence[Delta], *, scales: Sequence[float] | None = None) -
         plain = scaled.patches if delta.gate is None else scaled.ungated
         beneath = [always[name] for name in _parents_among(delta, ordered)]
         always[delta.id] = _on_top(plain, beneath)
-    told, gate = _provenance(ordered, factor_of), _gate(ordered)
+    told, gate, empty = _provenance(ordered, factor_of), _gate(ordered), _empty_prompt(ordered)
     whole = _sum(list(always.values()))
     if gate is None:
-        return Delta(patches=whole, provenance=told)
-    return Delta(patches=_sum(gated), provenance=told, gate=gate, ungated=whole)
+        return Delta(patches=whole, provenance=told, empty_prompt=empty)
+    return Delta(patches=_sum(gated), provenance=told, gate=gate, ungated=whole, empty_prompt=empty)
+
+
+def _empty_prompt(ordered: Sequence[Delta]) -> EmptyPrompt:
+    """Says how the sum reads the empty prompt: as all that change text encoders do.
+
+    Raises:
+        BadDelta: they do not agree.
+    """
+    found = {each.empty_prompt: each.id for each in ordered if encoders_of(each.keys)}
+    if len(found) > 1:
+        raise BadDelta(
+            f"delta {found['original']} leaves the empty prompt to the unedited text encoder and "
+            f"delta {found['edited']} edits it, so their sum cannot do both; make both with the "
+            "same --unconditional"
+        )
+    return next(iter(found), "edited")
 
 
 def _gate(ordered: Sequence[Delta]) -> Gate | None:

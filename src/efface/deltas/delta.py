@@ -16,6 +16,7 @@ from torch import Tensor
 
 from efface.deltas import storage
 from efface.deltas.application import AppliedDelta, apply, merge_into
+from efface.deltas.empty_prompt import EmptyPrompt
 from efface.deltas.gates import Gate
 from efface.deltas.patches import KINDS, UNGATED, Patch, scaled
 from efface.deltas.provenance import ParameterKey, Provenance, base_sketch
@@ -35,6 +36,8 @@ class Delta:
     """Opens low-rank patches by the prompt; without it they are always open."""
     ungated: Mapping[ParameterKey, Patch] = field(default_factory=dict)
     """Beside patches with a gate, those that hold for every prompt; none without a gate."""
+    empty_prompt: EmptyPrompt = "edited"
+    """Whether text encoders that it changes read the empty prompt so, too, or as before."""
 
     @cached_property
     def id(self) -> str:
@@ -47,6 +50,8 @@ class Delta:
             "request": self.provenance.request,
             "parents": sorted(self.provenance.parents),
         }
+        if self.empty_prompt != "edited":
+            facts["empty_prompt"] = self.empty_prompt
         digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
         for name, tensor in sorted(self.tensors().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -133,14 +138,16 @@ class Delta:
         """Changes the model until the returned object is reverted or its ``with`` block ends.
 
         Patches with a gate change no weight: they become low-rank layers beside them, which open
-        for each prompt by its own. What is ungated changes the weights.
+        for each prompt by its own. What is ungated changes the weights. Where the empty prompt is
+        to stay ``original``, text encoders read it with the weights that they had before.
 
         Args:
             model: a pipeline or a network; checked against the sketch of the base.
             scale: 1 is the whole change, 0 none; other values move along the line.
 
         Raises:
-            BadDelta: another base, a missing parent, or applied already.
+            BadDelta: another base, a missing parent, applied already, or on a text encoder that an
+                applied delta keeps the empty prompt of.
         """
         return apply(self, model, scale=scale)
 
@@ -148,6 +155,7 @@ class Delta:
         """Changes the model for good, for export; a gate is dropped, so it is always open.
 
         Raises:
-            BadDelta: as for `apply`, or a delta is applied that would later be reverted.
+            BadDelta: as for `apply`, or a delta is applied that would later be reverted, or the
+                empty prompt is to stay ``original``, which weights cannot hold.
         """
         merge_into(self, model, scale=scale)

@@ -18,6 +18,7 @@ from torch import Tensor
 from efface.contracts import Monitor, silent
 from efface.deltas.copy_plan import CopyPlan, applied_in, plan_copy
 from efface.deltas.delta import Delta
+from efface.deltas.empty_prompt import refuse_in_weights
 from efface.errors import BadModel, BadRequest, ModelCollapsed
 from efface.files import RECORD, check_place, replacing, seal
 from efface.hosts.shards import StoredTensor
@@ -71,10 +72,12 @@ def edited_copy(
     Raises:
         BadRequest: ``out`` is taken, in use or inside the model, or the disk has too little space.
         BadModel: a file of the model is missing or cut short.
-        BadDelta: the delta is for another base, lacks a parent, or is merged into it already.
+        BadDelta: the delta is for another base, lacks a parent, is merged into it already, or is
+            not in weights alone.
         ModelCollapsed: a changed value does not fit the dtype of the files.
     """
     folder, out = Path(folder), Path(out)
+    refuse_in_weights(delta.id, delta.empty_prompt)
     _check_outside(folder, out)
     check_place(out, overwrite=overwrite, protected=[folder])
     plan = plan_copy(folder, delta)

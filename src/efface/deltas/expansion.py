@@ -39,4 +39,5 @@ def expanded(delta: Delta, model: Any) -> Delta:
             layer = text_map.for_layer(weights[key])
             patches[key] = added(patches[key], layer) if key in patches else layer
     settings = {**delta.provenance.settings, "expanded_from": delta.id}
-    return Delta(patches=patches, provenance=replace(delta.provenance, settings=settings))
+    made = replace(delta.provenance, settings=settings)
+    return Delta(patches=patches, provenance=made, empty_prompt=delta.empty_prompt)

@@ -24,6 +24,7 @@ __all__ = [
     "PromptGate",
     "StackedGates",
     "attach_gated",
+    "gates_are_shut",
     "gates_shut",
     "read_gate",
     "stacked",
@@ -214,6 +215,11 @@ def gates_shut() -> Iterator[None]:
         yield
     finally:
         _shut.reset(token)
+
+
+def gates_are_shut() -> bool:
+    """Says whether the code runs inside `gates_shut`."""
+    return _shut.get()
 
 
 def attach_gated(model: Any, patches: Mapping[str, Patch], gate: Gate, scale: float) -> list[Any]:

@@ -21,6 +21,7 @@ from efface.deltas.patches import Patch
 from efface.deltas.provenance import Provenance, base_sketch
 from efface.deltas.results import ErasureResult
 from efface.hosts.components import components
+from efface.picture_files import by_content
 from efface.randomness import environment
 
 __all__ = ["Recording", "model_name", "model_place", "peak_bytes", "wrapped"]
@@ -35,7 +36,8 @@ class Recording:
         self._model = model
         self._seed = generator.initial_seed()
         self._monitor = monitor
-        self._steps = steps
+        self.steps = steps
+        """How many there will be at most."""
         self._rows: list[dict[str, float]] = []
         self._start = time.perf_counter()
         if on_gpu(model):
@@ -44,7 +46,7 @@ class Recording:
     def step(self, figures: Mapping[str, float]) -> None:
         """Adds one value to every curve and tells the monitor."""
         self._rows.append(dict(figures))
-        self._monitor(len(self._rows) - 1, self._steps, figures)
+        self._monitor(len(self._rows) - 1, self.steps, figures)
 
     def resume(self, rows: Sequence[Mapping[str, float]]) -> None:
         """Takes the curves of an interrupted run; the monitor saw those steps when they were done.
@@ -67,7 +69,7 @@ class Recording:
             method=method.name,
             revision=method.revision,
             settings=asdict(method),
-            request=described(request),
+            request=described(by_content(request)),
             seed=self._seed,
             base_model=model_name(self._model),
             base_sketch=base_sketch(self._model, tuple(patches)),

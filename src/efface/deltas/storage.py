@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
+from efface.deltas.empty_prompt import EmptyPrompt
 from efface.deltas.gates import read_gate
 from efface.deltas.patches import KINDS, UNGATED, Patch
 from efface.deltas.provenance import provenance_from_json, provenance_to_json
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 __all__ = ["FILE_NAME", "FORMAT", "FORMAT_VERSION", "load", "save"]
 
 FORMAT = "efface-delta"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """The newest that is read. Files are written as the oldest that holds all they have, as older
 versions would pass over the rest in silence: 2 brought the keys of `TEXT_KEYS` beyond Stable
-Diffusion 1 and 2, 3 gates, and 4 ungated patches beside a gate."""
+Diffusion 1 and 2, 3 gates, 4 ungated patches beside a gate, and 5 an empty prompt that stays."""
 FILE_NAME = "delta.safetensors"
 
 
@@ -41,11 +42,15 @@ def save(delta: Delta, path: Path) -> None:
     }
     if prints := delta.provenance.base_prints:
         header["base_prints"] = json.dumps(prints, sort_keys=True)
+    if delta.empty_prompt != "edited":
+        header["empty_prompt"] = delta.empty_prompt
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in delta.tensors().items()}
     write_atomically(path, serialise(_unshared(tensors), metadata=header))
 
 
 def _needed(delta: Delta) -> int:
+    if delta.empty_prompt != "edited":
+        return 5
     if delta.ungated:
         return 4
     if delta.gate is not None:
@@ -83,6 +88,7 @@ def load(path: Path, kind: type[Delta]) -> Delta:
                 for key, patch in every.items()
                 if key.startswith(UNGATED)
             },
+            empty_prompt=_empty_prompt(header.get("empty_prompt", "edited")),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadDelta(
@@ -118,6 +124,13 @@ def _check_format(file: Path, header: dict[str, str]) -> None:
             f"{file} has format version {version} and this efface reads up to {FORMAT_VERSION}; "
             "update efface"
         )
+
+
+def _empty_prompt(written: str) -> EmptyPrompt:
+    if written not in get_args(EmptyPrompt):
+        raise ValueError(f"its empty prompt is '{written}'")
+    found: EmptyPrompt = "original" if written == "original" else "edited"
+    return found
 
 
 def _patch(key: str, kind: str, tensors: dict[str, Tensor]) -> Patch:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, UnidentifiedImageError
-
 from efface.errors import MeasurementFailed
+from efface.picture_files import open_rgb
 
 if TYPE_CHECKING:
     import numpy as np
     from jaxtyping import UInt8
+    from PIL import Image
 
 __all__ = ["NOTE", "note_of", "pixel_hash", "read_picture"]
 
@@ -30,21 +29,7 @@ def read_picture(path: Path) -> Image.Image:
     """
     if path.is_symlink():
         raise MeasurementFailed(f"the picture {path} is a link to another file; remove the link")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                image.load()
-                texts = dict(getattr(image, "text", {}))
-                found = image.convert("RGB")
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise MeasurementFailed(
-            f"the picture {path} is larger than any model draws ({error}); remove it"
-        ) from None
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
-        raise MeasurementFailed(f"the picture {path} cannot be read: {error}") from error
-    found.info = texts
-    return found
+    return open_rgb(path, MeasurementFailed)
 
 
 def note_of(picture: Image.Image) -> dict[str, Any]:

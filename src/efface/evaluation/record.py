@@ -19,7 +19,7 @@ from efface.evaluation.limits import Limits
 from efface.evaluation.outcome import Outcome, outcome_of
 from efface.files import read_json_object, write_atomically
 
-__all__ = ["FILE", "FORMAT", "Control", "Cost", "Evaluation", "Measurement", "Verdict"]
+__all__ = ["FILE", "FORMAT", "Control", "Cost", "Evaluation", "Measurement", "Sighting", "Verdict"]
 
 Verdict: TypeAlias = Literal["valid", "inconclusive", "invalid"]
 
@@ -71,6 +71,20 @@ class Cost:
     """Largest memory of the process up to then."""
 
 
+@dataclass(frozen=True)
+class Sighting:
+    """In how many pictures of a concept's prompts a judge sees one thing before all others."""
+
+    concept: str
+    """What was to go."""
+    name: str
+    """What is seen; empty: nothing that the judge knows."""
+    before: int
+    after: int
+    count: int
+    """Pictures looked at, before and after alike."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Everything a report needs; pictures stay in the store and are named, not held."""
@@ -101,6 +115,9 @@ class Evaluation:
     """Hashes of their content and settings, by the same names."""
     limits: Limits = field(default_factory=Limits)
     """What counts as erased and as lost."""
+    sightings: tuple[Sighting, ...] = ()
+    """What prompts of what was to go show, most frequent first; empty where the judge cannot name
+    what it sees."""
     answers: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """What each picture scored, in the samples' order, by "<metric> before" and "<metric> after";
     NaN where there was nothing to score."""

@@ -24,6 +24,7 @@ from efface.evaluation.record import Control, Cost, Evaluation, Measurement
 from efface.evaluation.samples import checked
 from efface.evaluation.scores import ScoreBook
 from efface.evaluation.scoring import Scorer
+from efface.evaluation.sightings import sightings
 from efface.evaluation.soundness import detected, still_draws
 from efface.randomness import environment
 
@@ -141,6 +142,7 @@ def _measured(
     book = ScoreBook.open(job.store.folder, [source.key for source in sources])
     scorer = Scorer(job.store, book, monitor=job.monitor)
     controls = _score(job, scorer, sources)
+    seen = sightings(job.judge, scorer, job.suite.samples, sources)
     measurements = _measurements(job, scorer, sources)
     verdict, reasons = verdict_of(scorer.failures, controls)
     ran = environment()
@@ -161,6 +163,7 @@ def _measured(
         leftover_judge=job.instruments.leftover_card,
         identities=job.instruments.identities,
         limits=job.limits,
+        sightings=seen if measurements else (),
         answers=_answers(job, scorer, sources) if measurements else {},
         notes=tuple(_notes(foreign, book)),
         store=job.store.folder,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from efface.deltas.application import references
 from efface.deltas.delta import Delta
+from efface.deltas.empty_prompt import refuse_in_weights
 from efface.deltas.expansion import expanded
 from efface.deltas.patches import DensePatch, LowRankPatch
 from efface.errors import BadDelta, BadRequest
@@ -68,8 +69,9 @@ def check_exportable(delta: Delta, *, scale: float = 1.0, rank: int | None = Non
 
     Raises:
         BadRequest: a scale that is no number, or a rank below 1.
-        BadDelta: values of the delta are not finite.
+        BadDelta: values of the delta are not finite, or weights alone do not hold it.
     """
+    refuse_in_weights(delta.id, delta.empty_prompt)
     if not math.isfinite(scale):
         raise BadRequest(f"the scale is {scale}; it must be a finite number")
     if rank is not None and rank < 1:

@@ -50,6 +50,8 @@ class Host(ABC):
     """Whether the denoiser can be run on latents; otherwise it is edited by closed forms alone."""
     kohya_encoders: ClassVar[Mapping[str, str]] = {}
     """What kohya's LoRA files call the text encoders; empty: that layout has no names for it."""
+    unread_layers: ClassVar[Mapping[str, int]] = {}
+    """How many of a CLIP encoder's last layers the denoiser reads nothing of; where missing, 0."""
     original_names: ClassVar[bool] = False
     """Whether these files name the U-Net's layers as the original code does."""
 

@@ -31,6 +31,7 @@ class StableDiffusionXL(Host):
         "text_encoder": "lora_te1",
         "text_encoder_2": "lora_te2",
     }
+    unread_layers: ClassVar[Mapping[str, int]] = {"text_encoder": 1}
     original_names: ClassVar[bool] = True
 
     @classmethod

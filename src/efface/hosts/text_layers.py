@@ -11,7 +11,7 @@ from torch import nn
 from efface.errors import BadRequest
 from efface.hosts.components import canonical, component
 
-__all__ = ["TextPart", "text_layers"]
+__all__ = ["TextPart", "layer_count", "text_layers"]
 
 TextPart: TypeAlias = Literal["all", "feed_forward", "attention", "norms"]
 
@@ -45,10 +45,8 @@ def text_layers(
         BadRequest: the encoder has no such layer, or its layers are named otherwise.
     """
     named = {canonical(path): w for path, w in component(model, encoder).named_parameters()}
-    numbers = {path: int(match[1]) for path in named if (match := _LAYER.match(path))}
-    count = max(numbers.values(), default=-1) + 1
-    if not count:
-        raise BadRequest(f"{encoder} is not a CLIP text encoder; its layers are not known by name")
+    numbers = _numbers(named, encoder)
+    count = max(numbers.values()) + 1
     chosen = set(range(count)) if layers is None else {_placed(n, count, encoder) for n in layers}
     pattern = re.compile(_LAYER.pattern + _PARTS[part])
     return {
@@ -56,6 +54,24 @@ def text_layers(
         for path, number in numbers.items()
         if number in chosen and pattern.match(path)
     }
+
+
+def layer_count(model: Any, encoder: str = "text_encoder") -> int:
+    """Counts the layers of a CLIP text encoder.
+
+    Raises:
+        BadRequest: its layers are named otherwise.
+    """
+    paths = (canonical(path) for path, _ in component(model, encoder).named_parameters())
+    return max(_numbers(paths, encoder).values()) + 1
+
+
+def _numbers(paths: Iterable[str], encoder: str) -> dict[str, int]:
+    """Gives the layer's number of every path that is in a layer."""
+    numbers = {path: int(match[1]) for path in paths if (match := _LAYER.match(path))}
+    if not numbers:
+        raise BadRequest(f"{encoder} is not a CLIP text encoder; its layers are not known by name")
+    return numbers
 
 
 def _placed(number: int, count: int, encoder: str) -> int:

@@ -69,6 +69,7 @@ def card_values(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
             "reversible": True,
             "diagnostics": facts.diagnostics,
         },
+        "went_to": evaluation.sightings,
         "efficacy": [row for row in rows if row.role in GOING],
         "collateral": [row for row in rows if row.role in STAYING],
         "robustness": card_robustness(facts.attacks),

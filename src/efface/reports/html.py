@@ -24,6 +24,7 @@ from efface.reports.facts import RunFacts
 from efface.reports.figures import chosen
 from efface.reports.previews import previews
 from efface.reports.robustness import attack_lines, hardest, tested
+from efface.reports.whereabouts import whereabouts
 
 __all__ = ["write_page"]
 
@@ -114,6 +115,7 @@ def _context(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
         "tiles": _tiles(evaluation),
         "pictures": _pictures(evaluation),
         "blocks": blocks(evaluation),
+        "whereabouts": whereabouts(evaluation),
         "curves": curves(facts.curves),
         "controls": [
             (control, wording.interval(control.estimate, "rate")) for control in evaluation.controls

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from efface.evaluation.record import Evaluation, Measurement
 from efface.reports import wording
+from efface.reports.whereabouts import Whereabouts, whereabouts
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -38,6 +39,7 @@ def console_table(evaluation: Evaluation) -> RenderableType:
     title = f"\nsuite {evaluation.suite}, judge {evaluation.judge.name}"
     if evaluation.measurements:
         parts += [Text(title), *_metrics(evaluation)]
+    parts += [Text(_went(each)) for each in whereabouts(evaluation)]
     parts += [Text(), _controls(evaluation), _costs(evaluation)]
     parts += [Text(f"note: {note}", style="dim") for note in evaluation.notes]
     return Group(*parts)
@@ -177,6 +179,13 @@ def _numbers(one: Measurement) -> tuple[str, ...]:
         return before, after, wording.change(one)
     note = wording.chance(one.p_value) or wording.interval(change, unit)
     return before, after, f"{wording.change(one)}\n{note}"
+
+
+def _went(found: Whereabouts) -> str:
+    """Writes what prompts of one concept show; lines, since names may be long."""
+    title = f"\nwhat prompts of {found.concept} show first, of {found.count} pictures"
+    lines = [f"  {name}: {before} before, {after} after" for name, before, after in found.rows]
+    return "\n".join([title, *lines])
 
 
 def _controls(evaluation: Evaluation) -> Text:

@@ -20,9 +20,11 @@ from efface.deltas.results import ErasureResult
 from efface.errors import BadRequest
 from efface.hosts.components import parameters
 from efface.hosts.states import check_erasable
+from efface.picture_files import by_content
 from efface.registry import stage_names
 from efface.runs.checks import finish
-from efface.runs.gradient_eraser import GradientEraser, require_anchor
+from efface.runs.given import check_readers, pictured
+from efface.runs.gradient_eraser import GradientEraser
 from efface.runs.recipe import EraseRecipe, StagesRecipe, usual_preset
 from efface.runs.stages import run_stages, stage_workspaces
 from efface.runs.words import understood
@@ -106,9 +108,10 @@ def check(recipe: EraseRecipe | StagesRecipe, workspace: Workspace) -> None:
             or there is nothing to resume.
     """
     methods = [part.build() for part in _parts(recipe)]
+    check_readers(recipe, methods)
     for method in methods:
         if isinstance(method, GradientEraser):
-            require_anchor(method, recipe.request)
+            method.check_request(recipe.request)
     if workspace.cache is not None and Path(workspace.cache).is_file():
         raise BadRequest(f"the cache {workspace.cache} is a file; name a folder for it")
     if len(methods) > 1:
@@ -167,15 +170,23 @@ def _run(
     monitor: Monitor,
 ) -> ErasureResult:
     """Runs methods in their order and finishes what they give together."""
+    check_readers(recipe, methods)
+    recipe = pictured(recipe)
     if isinstance(recipe, StagesRecipe):
         for method in methods:
             if isinstance(method, GradientEraser):
-                require_anchor(method, recipe.request)
+                method.check_request(recipe.request)
         places = stage_workspaces(workspace, len(methods))
         each = zip(_parts(recipe), methods, places, strict=True)
-        stages = [partial(_run, part, [one], model, place, monitor) for part, one, place in each]
+        stages = [partial(_stage, part, one, model, place, monitor) for part, one, place in each]
         return finish(model, run_stages(model, stages), recipe)
-    (method,) = methods
+    return _stage(recipe, methods[0], model, workspace, monitor)
+
+
+def _stage(
+    recipe: EraseRecipe, method: Eraser[Any], model: Any, workspace: Workspace, monitor: Monitor
+) -> ErasureResult:
+    """Runs one method and finishes what it gives."""
     generator = torch.Generator().manual_seed(recipe.seed)
     kept = _checkpointing(model, recipe, method, workspace)
     session = replace(Session.of(monitor), checkpointing=kept)
@@ -219,7 +230,8 @@ def _checkpointing(
     folder = _checkpoint_folder(method, workspace)
     if folder is None:
         return None
-    identity = identity_of(method.name, _base(model), recipe.request, method, recipe.seed)
+    wanted = by_content(recipe.request)
+    identity = identity_of(method.name, _base(model), wanted, method, recipe.seed)
     return Checkpointing(folder, identity, resume=workspace.resume)
 
 

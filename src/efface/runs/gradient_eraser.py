@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from torch import nn
+
 from efface.concepts import Erasure, ErasureRequest
 from efface.contracts import Eraser, TextToImage
 from efface.errors import BadRequest, require_positive
+from efface.hosts.roles import members
 from efface.text.token_rules import TargetRule, WordingRule, anchor_name, mentions, target_prompt
 from efface.training.settings import Training
 
@@ -36,7 +39,7 @@ class Trainable:
     """What a method trains: weights in place, or low-rank layers beside them."""
 
     role: str
-    """Of the weights, see `efface.hosts.architectures.members`."""
+    """Of the weights, see `efface.hosts.roles.members`."""
     rank: int = 0
     """Of the layers beside them; 0: the weights themselves are trained."""
 
@@ -92,9 +95,29 @@ class GradientEraser(Training, Eraser[TextToImage]):
         """
         return Trainable(str(vars(self)["parameters"]))
 
+    def chosen(self, model: Any, concepts: int = 1) -> dict[str, nn.Parameter]:
+        """Lists the parameters that are trained, or get a low-rank layer beside them.
+
+        Args:
+            model: a pipeline, or an object with its networks.
+            concepts: how many are erased.
+
+        Raises:
+            BadRequest: the model has nothing in the method's role.
+        """
+        return members(model, self.trainable(concepts).role)
+
     def requires_anchor(self) -> bool:
         """Says whether the settings put the anchor itself in the concept's place."""
         return False
+
+    def check_request(self, request: ErasureRequest) -> None:
+        """Refuses a request that lacks what the settings need, before any work.
+
+        Raises:
+            BadRequest, MissingInput: naming the method and the concept.
+        """
+        require_anchor(self, request)
 
 
 def require_anchor(method: GradientEraser, request: ErasureRequest) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property
@@ -30,7 +30,7 @@ from efface.hosts.states import check_trainable
 from efface.memory import MemoryRanOut
 from efface.randomness import split
 from efface.runs.checks import check_family
-from efface.runs.gradient_eraser import GradientEraser, require_anchor, worded
+from efface.runs.gradient_eraser import GradientEraser, worded
 from efface.text.token_rules import worded_by
 from efface.training.hooks import Hooks
 from efface.training.loop import Losses, train
@@ -62,7 +62,7 @@ class GradientRun:
         monitor: Monitor,
     ) -> None:
         check_family(method.name, method.families, layout(model))
-        require_anchor(method, request)
+        method.check_request(request)
         self.method, self.model, self.request = method, model, request
         self.session = Session.of(monitor)
         if self.session.checkpointing is not None:
@@ -260,9 +260,16 @@ class GradientRun:
             teacher=edit.teacher,
         )
 
-    def training(self, *roles: str) -> AbstractContextManager[Trained]:
-        """Trains the parameters of roles in place until the ``with`` block ends."""
-        return training(self.model, chosen(self.model, *roles))
+    def training(self, *roles: str | Mapping[str, nn.Parameter]) -> AbstractContextManager[Trained]:
+        """Trains parameters in place until the ``with`` block ends.
+
+        Args:
+            roles: names of roles, or parameters by key.
+        """
+        parameters: dict[str, nn.Parameter] = {}
+        for role in roles:
+            parameters |= chosen(self.model, role) if isinstance(role, str) else role
+        return training(self.model, parameters)
 
     def train(
         self,
@@ -271,26 +278,39 @@ class GradientRun:
         *,
         hooks: Hooks | None = None,
         beside: Mapping[str, Any] | None = None,
+        steps: int | None = None,
+        stop: Callable[[int], bool] | None = None,
     ) -> None:
         """Trains with the method's settings.
 
         Kept prompts are sampled first: a run that resumes has trained weights from its first step.
 
+        Args:
+            losses: the terms of one step, weighted.
+            parameters: what is trained, by key.
+            hooks: other rules for gradients, and a constraint after every step.
+            beside: whatever else a checkpoint must hold.
+            steps: where they follow from something else than the setting, such as epochs.
+            stop: ends training early; see `efface.training.loop.train`.
+
         Raises:
             MemoryRanOut: with settings that need less.
         """
         _ = self.kept
+        settings = self.method if steps is None else replace(self.method, steps=steps)
+        self.recording.steps = settings.steps
         try:
             with recomputing(self.denoiser.network, on=self.method.recompute):
                 train(
                     losses,
                     parameters,
-                    self.method,
+                    settings,
                     generator=self.draws["batches"],
                     recording=self.recording,
                     hooks=hooks,
                     beside=beside,
                     checkpointing=self.session.checkpointing,
+                    stop=stop,
                 )
         except MemoryRanOut as error:
             raise MemoryRanOut(f"{error} in training; {self._smaller()}") from error
@@ -314,7 +334,11 @@ class GradientRun:
         return adapting(self.model, adapters)
 
     def result(
-        self, patches: Mapping[str, Patch], *, gate: PromptGate | None = None, **diagnostics: Any
+        self,
+        patches: Mapping[str, Patch],
+        *,
+        gate: PromptGate | None = None,
+        **diagnostics: Any,
     ) -> ErasureResult:
         """Writes the run up, with the network evaluations that it took."""
         diagnostics = {"network_evaluations": self.denoiser.evaluations, **diagnostics}

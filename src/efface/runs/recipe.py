@@ -45,6 +45,8 @@ class Recipe(ABC):
     method: str
     """What the delta's provenance has as its method."""
     seed: int = 0
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    """Hashes of the pictures that the request names, by their place; see `efface.runs.given`."""
 
     @abstractmethod
     def words(self) -> list[str] | None:
@@ -58,11 +60,14 @@ class Recipe(ABC):
     def written(self) -> dict[str, Any]:
         """Writes the recipe as plain values for ``run.json``; `recipe_from` reads them."""
         plain = {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
+        if not self.pictures:
+            del plain["pictures"]
         return {"kind": self.kind, **plain}
 
     def noted(self) -> dict[str, Any]:
         """Writes what provenance does not say beside it, for a delta's header: no places."""
-        plain = {name: value for name, value in self.written().items() if name not in _BESIDE}
+        beside = (*_BESIDE, "pictures")
+        plain = {name: value for name, value in self.written().items() if name not in beside}
         return {name: value for name, value in plain.items() if name not in self._places()}
 
     def reads(self) -> list[str]:
@@ -77,7 +82,10 @@ class Recipe(ABC):
     def _asked(self) -> list[str] | None:
         """Writes model and request as flags."""
         words = words_of(self.request, self.model)
-        return None if words is None else [*flag("model", self.model), *words.flags()]
+        if words is None:
+            return None
+        hashes = [word for each in self.pictures.values() for word in flag("images-hash", each)]
+        return [*flag("model", self.model), *words.flags(), *hashes]
 
 
 @dataclass(frozen=True, kw_only=True)

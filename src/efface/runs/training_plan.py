@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from efface.hosts.folders import empty_network
 from efface.hosts.libraries import check_configs, library_class
-from efface.hosts.roles import members
 from efface.hosts.shards import folder_json, stored_tensors
-from efface.runs.gradient_eraser import require_anchor
 
 if TYPE_CHECKING:
     from efface.concepts import ErasureRequest
@@ -35,8 +34,10 @@ class TrainingPlan:
     """How many weights are trained, or get a low-rank layer beside them."""
     parameters: int
     """Values in them."""
+    part: str
+    """The networks that they are in."""
     share: float
-    """Their share of the denoiser's values, 0 to 1."""
+    """Their share of the values in there, 0 to 1."""
     added: int
     """Values in the low-rank layers; 0: the weights themselves are trained."""
     model_bytes: int
@@ -58,15 +59,19 @@ def plan_training(
         BadRequest: the model has nothing in the method's role, or a concept lacks the anchor that
             the method puts in its place.
     """
-    require_anchor(method, request)
+    method.check_request(request)
     trainable = method.trainable(len(request.erasures))
-    shapes = [weight.shape for weight in members(_empty(survey), trainable.role).values()]
+    chosen = method.chosen(_empty(survey, method.edits), len(request.erasures))
+    shapes = [weight.shape for weight in chosen.values()]
     parameters = sum(shape.numel() for shape in shapes)
+    parts = sorted({key.partition("/")[0] for key in chosen})
+    whole = sum(_held(survey, part) for part in parts)
     added = trainable.rank * sum(shape[0] + shape[1:].numel() for shape in shapes)
     return TrainingPlan(
         tensors=len(shapes),
         parameters=parameters,
-        share=parameters / survey.denoiser_weights,
+        part=" and ".join(parts),
+        share=parameters / whole,
         added=added,
         model_bytes=FLOAT * _values(survey),
         training_bytes=FLOAT * (HELD_BESIDE * added if added else HELD_IN_PLACE * parameters),
@@ -75,13 +80,23 @@ def plan_training(
     )
 
 
-def _empty(survey: FolderSurvey) -> Any:
-    """Builds the denoiser without its values."""
+def _empty(survey: FolderSurvey, edits: Collection[str]) -> Any:
+    """Builds the denoiser, and the text encoders that a method edits, without their values."""
     part = survey.folder / survey.denoiser
-    file = part / "config.json"
-    kind = library_class(file, "diffusers", folder_json(file).get("_class_name"))
-    check_configs(part)
-    return SimpleNamespace(**{survey.denoiser: empty_network(part, kind)})
+    denoiser = str(folder_json(part / "config.json").get("_class_name"))
+    kinds = {survey.denoiser: ("diffusers", denoiser)}
+    kinds |= {e.name: ("transformers", e.kind) for e in survey.encoders if e.name in edits}
+    made = {}
+    for name, (library, kind) in kinds.items():
+        part = survey.folder / name
+        check_configs(part)
+        made[name] = empty_network(part, library_class(part / "config.json", library, kind))
+    return SimpleNamespace(**made)
+
+
+def _held(survey: FolderSurvey, part: str) -> int:
+    """Counts the values in one network of a folder."""
+    return sum(tensor.numel for tensor in stored_tensors(survey.folder / part).values())
 
 
 def _values(survey: FolderSurvey) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 from efface.concepts import Concept, ConceptKind, ErasureRequest, request
@@ -25,6 +26,8 @@ class Words:
     keep_kind: ConceptKind | None = None
     synonyms: tuple[str, ...] = ()
     """``CONCEPT=NAME`` each; of one concept, the name alone will do."""
+    images: tuple[str, ...] = ()
+    """``CONCEPT=PLACE`` each, of pictures; of one concept, the place alone will do."""
 
     def request(self) -> ErasureRequest:
         """Writes the request that they mean.
@@ -36,30 +39,41 @@ class Words:
         if not self.concepts:
             raise BadRequest("nothing to erase: give --concept NAME, once per concept")
         kind = self.kind or "object"
-        also = [self._synonym(text) for text in self.synonyms]
+        also = [self._owned("synonyms", text) for text in self.synonyms]
+        shown = [self._owned("images", text) for text in self.images]
         concepts = [
-            Concept(name=name, kind=kind, synonyms=tuple(word for of, word in also if of == name))
+            Concept(
+                name=name,
+                kind=kind,
+                synonyms=tuple(word for of, word in also if of == name),
+                images=tuple(Path(place) for of, place in shown if of == name),
+            )
             for name in self.concepts
         ]
         keep = [Concept(name=name, kind=self.keep_kind or kind) for name in self.keep]
         return request(concepts, anchor=self.anchor, keep=keep, kind=kind)
 
-    def _synonym(self, text: str) -> tuple[str, str]:
-        """Tells which concept a synonym is of."""
+    def _owned(self, flag: str, text: str) -> tuple[str, str]:
+        """Tells which concept a synonym, or a place of pictures, is of."""
         of = [name for name in self.concepts if text.startswith(f"{name}=")]
         if of:
             concept = max(of, key=len)
             return concept, text.removeprefix(f"{concept}=")
         if len(self.concepts) > 1:
             raise BadRequest(
-                f"--synonyms {text} does not say of which concept; write --synonyms "
+                f"--{flag} {text} does not say of which concept; write --{flag} "
                 f"'{self.concepts[0]}={text}'"
             )
         return self.concepts[0], text
 
     def flags(self) -> list[str]:
         """Writes them as flags."""
-        several = (("concept", self.concepts), ("keep", self.keep), ("synonyms", self.synonyms))
+        several = (
+            ("concept", self.concepts),
+            ("keep", self.keep),
+            ("synonyms", self.synonyms),
+            ("images", self.images),
+        )
         single = (("kind", self.kind), ("keep-kind", self.keep_kind), ("anchor", self.anchor))
         words = [word for name, values in several for value in values for word in flag(name, value)]
         return words + [word for name, one in single if one is not None for word in flag(name, one)]
@@ -74,7 +88,7 @@ def understood(wanted: ErasureRequest, model: str) -> ErasureRequest:
 def words_of(wanted: ErasureRequest, model: str) -> Words | None:
     """Finds the fewest words that are read as just this request, or None if none are.
 
-    Concepts with prompts, pictures or classes of their own, and several anchors, have no words.
+    Concepts with prompts or classes of their own, and several anchors, have no words.
     """
     anchors = {each.anchor for each in wanted.erasures}
     if len(anchors) > 1:
@@ -82,8 +96,17 @@ def words_of(wanted: ErasureRequest, model: str) -> Words | None:
     concepts = [each.concept for each in wanted.erasures]
     also = tuple(f"{one.name}={word}" for one in concepts for word in one.synonyms)
     (anchor,) = anchors
+    several = len(concepts) > 1
     plain = Words(
-        concepts=tuple(one.name for one in concepts), anchor=None if anchor is None else anchor.name
+        concepts=tuple(one.name for one in concepts),
+        anchor=None if anchor is None else anchor.name,
+        images=tuple(
+            f"{one.name}={place}"
+            if several or str(place).startswith(f"{one.name}=")
+            else str(place)
+            for one in concepts
+            for place in one.images
+        ),
     )
     kept = tuple(one.name for one in wanted.keep)
     kind, keep_kind = concepts[0].kind, wanted.keep[0].kind if wanted.keep else None

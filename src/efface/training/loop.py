@@ -54,6 +54,7 @@ def train(
     hooks: Hooks | None = None,
     beside: Mapping[str, Stateful] | None = None,
     checkpointing: Checkpointing | None = None,
+    stop: Callable[[int], bool] | None = None,
 ) -> None:
     """Trains parameters in place.
 
@@ -66,6 +67,8 @@ def train(
         hooks: other rules for gradients, and a constraint after every step.
         beside: whatever else a checkpoint must hold, such as a discriminator and its optimiser.
         checkpointing: where checkpoints go; left out, there are none.
+        stop: asked before every step but the first, with the number of steps done; true ends it.
+            What it says may depend on nothing but the weights and that number.
 
     Raises:
         ModelCollapsed: a term or a gradient became infinite or not a number; names it. The last
@@ -84,6 +87,8 @@ def train(
     recording.resume(loop.rows)
     try:
         while loop.step < settings.steps:
+            if stop is not None and loop.step and stop(loop.step):
+                break
             checkpoint.begin(loop)
             terms = _gradients(losses, loop, scaler)
             checkpoint.keep(loop)
@@ -100,10 +105,14 @@ def train(
 
 
 def _optimiser(settings: Training, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
-    rate = settings.learning_rate
-    if settings.optimiser == "adam":
-        return torch.optim.Adam([*parameters.values()], lr=rate)
-    return torch.optim.AdamW([*parameters.values()], lr=rate, weight_decay=settings.weight_decay)
+    kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
+    return kind(
+        [*parameters.values()],
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        eps=settings.epsilon,
+        weight_decay=0.0 if settings.optimiser == "adam" else settings.weight_decay,
+    )
 
 
 def _device(parameters: Mapping[str, nn.Parameter]) -> str:

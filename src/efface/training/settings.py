@@ -23,10 +23,14 @@ class Training:
     """How the step size changes: not at all, or down to a hundredth along a cosine."""
     batch: int = 4
     """Samples per step. Lower it when memory runs out, and raise accumulate instead."""
-    optimiser: Literal["adam", "adamw"] = "adam"
-    """Adam, or AdamW with weight_decay."""
+    optimiser: Literal["adam", "adamw", "adam_l2"] = "adam"
+    """Adam; AdamW, where weight_decay pulls the weights; or Adam that adds it to the gradient."""
     weight_decay: float = 0.0
-    """Pull of the weights to zero, of adamw."""
+    """Pull of the weights to zero, of adamw and adam_l2."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """How much of their past the optimiser's averages of gradients and of their squares keep."""
+    epsilon: float = 1e-8
+    """What the optimiser adds to the root of the squares; gradients far below it hardly count."""
     clip: float = 0.0
     """Longest gradient over all parameters; longer ones are shortened. 0: no limit."""
     accumulate: int = 1
@@ -43,9 +47,11 @@ class Training:
     """Over what the share is taken: all weights together, or each tensor."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "steps", "learning_rate", "batch", "accumulate")
+        require_positive(self, "steps", "learning_rate", "batch", "accumulate", "epsilon")
         for name in ("clip", "weight_decay"):
             if getattr(self, name) < 0:
                 raise BadRequest(f"{name} is {getattr(self, name)}; it must not be negative")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise BadRequest(f"betas are {self.betas}; each must be at least 0 and below 1")
         if not 0 < self.saliency <= 1:
             raise BadRequest(f"saliency is {self.saliency}; it must be above 0 and at most 1")
