@@ -73,16 +73,17 @@ def _stage(
     """Plans one method, and says it in lines."""
     from efface.runs.gradient_eraser import GradientEraser
     from efface.runs.planning import plan_work
-    from efface.runs.training_plan import plan_training
+    from efface.runs.training_plan import TrainingPlan, plan_training
 
     plan: WorkPlan | TrainingPlan
     if isinstance(method, GradientEraser):
         told = _training(method, plan := plan_training(found, method, request))
     else:
         told = _closed(found, plan := plan_work(found, method, request))
+    part = plan.part if isinstance(plan, TrainingPlan) else found.denoiser
     touched = (
         f"touches   {plan.parameters:,} values in {plan.tensors} tensors, "
-        f"{plan.share:.1%} of the {found.denoiser}"
+        f"{plan.share:.1%} of the {part}"
     )
     return plan, [
         touched,

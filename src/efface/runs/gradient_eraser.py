@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from torch import nn
+
 from efface.concepts import Erasure, ErasureRequest
 from efface.contracts import Eraser, TextToImage
 from efface.errors import BadRequest, require_positive
+from efface.hosts.roles import members
 from efface.text.token_rules import TargetRule, WordingRule, anchor_name, mentions, target_prompt
 from efface.training.settings import Training
 
@@ -91,6 +94,14 @@ class GradientEraser(Training, Eraser[TextToImage]):
             concepts: how many are erased; some methods have layers for each.
         """
         return Trainable(str(vars(self)["parameters"]))
+
+    def chosen(self, model: Any) -> dict[str, nn.Parameter]:
+        """Lists the weights that are trained, or get layers beside them, by key."""
+        return members(model, self.trainable().role)
+
+    def pools_kept(self) -> bool:
+        """Says whether trajectories of kept prompts are sampled before training."""
+        return self.keep_weight > 0
 
     def requires_anchor(self) -> bool:
         """Says whether the settings put the anchor itself in the concept's place."""

@@ -186,8 +186,8 @@ class GradientRun:
 
     @cached_property
     def kept(self) -> Pool | None:
-        """Samples trajectories of kept wordings, if the settings give them weight."""
-        if self.method.keep_weight == 0:
+        """Samples trajectories of kept wordings, if the settings ask for a pool of them."""
+        if not self.method.pools_kept():
             return None
         runs, count = torch.arange(self.method.keep_trajectories), len(self.kept_wordings)
         followed = torch.randperm(count, generator=self.draws["kept"])[runs % count]
@@ -262,7 +262,13 @@ class GradientRun:
 
     def training(self, *roles: str) -> AbstractContextManager[Trained]:
         """Trains the parameters of roles in place until the ``with`` block ends."""
-        return training(self.model, chosen(self.model, *roles))
+        return self.training_parameters(chosen(self.model, *roles))
+
+    def training_parameters(
+        self, parameters: Mapping[str, nn.Parameter]
+    ) -> AbstractContextManager[Trained]:
+        """Trains parameters by key in place until the ``with`` block ends."""
+        return training(self.model, parameters)
 
     def train(
         self,

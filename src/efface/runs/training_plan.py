@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from efface.hosts.folders import empty_network
 from efface.hosts.libraries import check_configs, library_class
-from efface.hosts.roles import members
 from efface.hosts.shards import folder_json, stored_tensors
 from efface.runs.gradient_eraser import require_anchor
 
@@ -33,10 +32,12 @@ class TrainingPlan:
 
     tensors: int
     """How many weights are trained, or get a low-rank layer beside them."""
+    part: str
+    """The network that they are in, such as ``unet``."""
     parameters: int
     """Values in them."""
     share: float
-    """Their share of the denoiser's values, 0 to 1."""
+    """Their share of that network's values, 0 to 1."""
     added: int
     """Values in the low-rank layers; 0: the weights themselves are trained."""
     model_bytes: int
@@ -60,13 +61,16 @@ def plan_training(
     """
     require_anchor(method, request)
     trainable = method.trainable(len(request.erasures))
-    shapes = [weight.shape for weight in members(_empty(survey), trainable.role).values()]
+    part = survey.denoiser if "unet" in method.edits else min(method.edits)
+    empty = _empty(survey, part)
+    shapes = [weight.shape for weight in method.chosen(empty).values()]
     parameters = sum(shape.numel() for shape in shapes)
     added = trainable.rank * sum(shape[0] + shape[1:].numel() for shape in shapes)
     return TrainingPlan(
         tensors=len(shapes),
+        part=part,
         parameters=parameters,
-        share=parameters / survey.denoiser_weights,
+        share=parameters / sum(each.numel() for each in vars(empty)[part].parameters()),
         added=added,
         model_bytes=FLOAT * _values(survey),
         training_bytes=FLOAT * (HELD_BESIDE * added if added else HELD_IN_PLACE * parameters),
@@ -75,13 +79,19 @@ def plan_training(
     )
 
 
-def _empty(survey: FolderSurvey) -> Any:
-    """Builds the denoiser without its values."""
-    part = survey.folder / survey.denoiser
-    file = part / "config.json"
-    kind = library_class(file, "diffusers", folder_json(file).get("_class_name"))
-    check_configs(part)
-    return SimpleNamespace(**{survey.denoiser: empty_network(part, kind)})
+def _empty(survey: FolderSurvey, part: str) -> Any:
+    """Builds one network of a folder without its values."""
+    folder = survey.folder / part
+    file = folder / "config.json"
+    config = folder_json(file)
+    if part == survey.denoiser:
+        kind = library_class(file, "diffusers", config.get("_class_name"))
+    else:
+        kind = library_class(
+            file, "transformers", next(iter(config.get("architectures", [])), None)
+        )
+    check_configs(folder)
+    return SimpleNamespace(**{part: empty_network(folder, kind)})
 
 
 def _values(survey: FolderSurvey) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from efface.deltas.patches import DensePatch, Patch
 from efface.errors import BadModel
-from efface.hosts.components import component
+from efface.hosts.components import components
 from efface.hosts.roles import members
 from efface.randomness import evaluating
 
@@ -80,7 +80,7 @@ def training(model: Any, parameters: Mapping[str, nn.Parameter]) -> Iterator[Tra
     """Lets the body train some parameters, and leaves the model bit for bit as it was.
 
     Networks run as they do when drawing, without dropout. Only the chosen parameters ask for
-    gradients.
+    gradients, in all networks of the pipeline.
 
     Args:
         model: a pipeline.
@@ -95,7 +95,7 @@ def training(model: Any, parameters: Mapping[str, nn.Parameter]) -> Iterator[Tra
             f"{narrow[0]} is {parameters[narrow[0]].dtype}, in which small steps of training round "
             "away; load the model in float32 (precision sets what the network computes in)"
         )
-    networks = [component(model, name) for name in {key.partition("/")[0] for key in parameters}]
+    networks = [*components(model).values()]
     every = [weight for network in networks for weight in network.parameters()]
     required = [weight.requires_grad for weight in every]
     edit = Trained(parameters)
