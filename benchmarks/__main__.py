@@ -2,7 +2,7 @@
 
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
                      [transfer] [implicit] [cost] [alone] [true_size]
-                     [tradeoff] [collapse] [leftover] [leftover_methods]
+                     [tradeoff] [collapse] [leftover] [leftover_methods] [advunlearn]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks import (
+    advunlearn,
     alone,
     check,
     closed_form,
@@ -46,6 +47,7 @@ EXPERIMENTS = {
     "tradeoff": tradeoff.run,
     "leftover": leftover.run,
     "leftover_methods": leftover.methods,
+    "advunlearn": advunlearn.run,
 }
 
 
