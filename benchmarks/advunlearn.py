@@ -53,11 +53,11 @@ PUBLISHED: dict[str, Any] = {
 }
 """The published loop with a tenth of its steps; step size and what is kept are for this model."""
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
-    "unedited": ("", {}),
     "advunlearn": ("advunlearn", {"preset": "emoji"}),
     "esd": ("esd", {"preset": "emoji"}),
     "esd on the text encoder": ("advunlearn", {"preset": "emoji", "attack_tokens": 0}),
     "rece": ("rece", {"preset": "emoji"}),
+    "unedited": ("", {}),
 }
 LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
     "published loop": ("advunlearn", PUBLISHED),
@@ -66,7 +66,7 @@ LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
         PUBLISHED | {"latents": "base", "trajectories": 48, "keep_trajectories": 96},
     ),
 }
-"""For the first concept alone, as they take long."""
+"""For the first concept alone."""
 
 
 def run() -> None:
@@ -86,10 +86,9 @@ def run() -> None:
 
 
 def wanted() -> Iterator[tuple[str, str, tuple[str, dict[str, Any]]]]:
-    """Lists labels, concepts and what is run, methods of a concept in turn."""
-    for place, name in enumerate(CONCEPTS):
-        every = METHODS | LOOPS if place == 0 else METHODS
-        yield from ((label, name, made) for label, made in every.items())
+    """Lists labels, concepts and what is run: methods of a concept in turn, loops at the end."""
+    yield from ((label, name, made) for name in CONCEPTS for label, made in METHODS.items())
+    yield from ((label, CONCEPTS[0], made) for label, made in LOOPS.items())
 
 
 class Bench:
@@ -158,18 +157,17 @@ class Bench:
     def elsewhere(
         self, told: dict[str, Any], delta: Delta, request: efface.ErasureRequest
     ) -> Iterator[dict[str, Any]]:
-        """Puts the erased encoder where another model has its own, before and after."""
-        for model, judge in (("emoji-remix", "emoji-remix"), ("emoji-reader", "emoji")):
-            other, looks = _loaded(model), EmojiJudge(judge)  # type: ignore[arg-type]
-            if model == "emoji-reader":  # its U-Net with the first model's encoder
-                other.text_encoder = self.pipe.text_encoder
-            for label, edit in (("unedited", None), ("advunlearn", transferred(delta, other))):
-                if edit is None:
-                    found = self.measured(other, request, looks)
-                else:
-                    with edit.apply(other):
-                        found = self.measured(other, request, looks)
-                yield told | {"method": f"{label}, {model}"} | found
+        """Puts the erased encoder where another model has its own."""
+        remix, looks = _loaded("emoji-remix"), EmojiJudge("emoji-remix")
+        yield told | {"method": "unedited, emoji-remix"} | self.measured(remix, request, looks)
+        with transferred(delta, remix).apply(remix):
+            found = self.measured(remix, request, looks)
+        yield told | {"method": "advunlearn, emoji-remix"} | found
+        reader = _loaded("emoji-reader")
+        reader.text_encoder = self.pipe.text_encoder
+        with delta.apply(reader):
+            found = self.measured(reader, request)
+        yield told | {"method": "advunlearn, emoji-reader's U-Net"} | found
 
 
 def _loaded(model: str) -> Any:

@@ -130,12 +130,14 @@ is named, by name and by synonym, and kept nouns; then what two attacks bring ba
 succeed and pictures that show the concept. *Soft prompt* is one input embedding in the name's
 place, learned from pictures of the concept by the edited model's denoising loss (textual
 inversion); *prefix* is one before the name, by AdvUnlearn's own attack, 30 steps. `advunlearn`
-trains the text encoder against such prompts; without attacks it is ESD on the text encoder. The
-published loop samples latents anew for every step of both players; it is run here with a tenth of
-its steps or fewer, and with this model's step size and weight of what is kept. An erased encoder
-was also put into emoji-remix and beside emoji-reader's U-Net. Seconds are of one processor.
+trains the text encoder against such prompts; without attacks it is ESD on the text encoder. Seconds
+are of one processor.{more}
 
 """
+LOOP = """ The published loop samples latents anew for every step of both players; here it has a
+tenth of its steps, and this model's step size and weight of what is kept."""
+ELSEWHERE = """ The erased encoder was also put into emoji-remix, whose own judge looks, and beside
+emoji-reader's U-Net."""
 PRESETS = """
 Candidates of the presets (`python -m benchmarks presets`), on three other nouns and, where these
 qualify, on two other styles (watercolor / sepia). The one that the rule chooses is bold: what it
@@ -216,8 +218,10 @@ def _adversarial(rows: list[dict[str, Any]]) -> str:
         cost = [f"{row['evaluations']:,}" if "evaluations" in row else "-"]
         cost.append(f"{row['processor_seconds']:.0f}" if "processor_seconds" in row else "-")
         lines.append([row["method"], row["concept"], *hits, *back, *cost])
+    labels = " ".join(row["method"] for row in rows)
+    more = (LOOP if "published" in labels else "") + (ELSEWHERE if "remix" in labels else "")
     names = ["method", "concept", "erased ↓", "synonyms ↓", "kept", "soft prompt ↓", "prefix ↓"]
-    return ADVERSARIAL + table([*names, "evaluations", "seconds"], lines) + "\n"
+    return ADVERSARIAL.format(more=more) + table([*names, "evaluations", "seconds"], lines) + "\n"
 
 
 def _alone(rows: list[dict[str, Any]]) -> str:

@@ -144,6 +144,12 @@ def test_the_latest_attack_goes_on_where_the_last_one_ended(tiny_sd1, monkeypatc
     assert spy.ends[0].shape[:2] == (1, 2)
 
 
+def test_a_step_of_several_batches_has_one_attack(tiny_sd1, monkeypatch):
+    spy = Spy(monkeypatch)
+    ran("advunlearn", tiny_sd1, steps=2, accumulate=3)
+    assert len(spy.starts) == 2
+
+
 def test_a_random_start_is_embeddings_of_the_vocabulary_or_the_name(tiny_sd1, monkeypatch):
     spy = Spy(monkeypatch)
     both = {"placements": ("prefix", "replace"), "attack_batch": 2}

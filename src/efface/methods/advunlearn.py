@@ -39,10 +39,10 @@ class AdvUnlearn(GradientEraser):
     """Trains the text encoder to erase under the prompts that would bring the concept back best.
 
     Two players take turns. The attacker puts free embeddings beside a prompt of the concept and
-    moves them until the encoder in training makes the network predict what the original one did
-    (equation 3). The encoder then learns ESD's target ``e_0 - eta (e_c - e_0)`` under those
-    prompts, and what it gave for kept ones (equations 4 and 5). The denoiser stays as it is, so the
-    encoder also erases in other models that share it.
+    moves them until the encoder in training makes the network predict what the original one did.
+    The encoder then learns ESD's target ``e_0 - eta (e_c - e_0)`` under those prompts, and what it
+    gave for kept ones. The denoiser stays as it is, so the encoder also erases in other models that
+    share it.
 
     Differs from the paper:
         Latents and what the unedited model predicts there do not depend on the encoder in
@@ -56,8 +56,8 @@ class AdvUnlearn(GradientEraser):
         released code trains on nothing but attacked prompts once the warm-up is over (0).
         ``placements`` may be several, attacked and trained on side by side, and a name is all its
         tokens; the released code counts words, and so cuts longer names.
-        The released code samples latents 39 to 59 steps cleaner than it tells the network; here
-        times are the sampler's own.
+        The released code tells the network more noise than latents have, by 48 steps on average;
+        here times are the sampler's own.
         Kept prompts and the prediction without a prompt are held in the same pass as the erasure
         (the code's mode ``reg``). Fresh ones are drawn with repetition.
     """
@@ -130,7 +130,15 @@ class AdvUnlearn(GradientEraser):
             "pooled-sd14": cls(
                 **released | {"attack": "pgd"}, trajectories=64, keep_trajectories=243
             ),
-            "emoji": cls(**SMALL | {"keep_weight": 30.0}),
+            "emoji": cls(
+                **SMALL | {"keep_weight": 100.0, "keep_unconditional": 0.1},
+                attack_rate=0.01,
+                attack_init="latest",
+                attack_every=2,
+                attack_batch=6,
+                placements=("prefix", "replace"),
+                clean_share=1 / 3,
+            ),
         }
 
     def __post_init__(self) -> None:
@@ -144,15 +152,15 @@ class AdvUnlearn(GradientEraser):
                 f"clean_share is {self.clean_share}; it is a share, of 0 to less than 1, or set "
                 "attack_tokens to 0 to train on clean prompts alone"
             )
-        if not 0 < len(self.placements) <= min(self.attack_batch, self._attacked):
+        if not 0 < len(self.placements) <= min(self.attack_batch, self.attacked):
             raise BadRequest(
                 f"there are {len(self.placements)} placements, {self.attack_batch} latents in an "
-                f"attack and {self._attacked} in a step that read what it found; each placement "
+                f"attack and {self.attacked} in a step that read what it found; each placement "
                 "needs at least one of both: raise attack_batch or batch, or lower clean_share"
             )
 
     @property
-    def _attacked(self) -> int:
+    def attacked(self) -> int:
         """How many of the erased latents read attacked prompts after the warm-up."""
         return self.batch - round(self.clean_share * self.batch)
 
@@ -256,6 +264,8 @@ class _Attacker(Plain):
     method: AdvUnlearn
     run: GradientRun
     step: int = 0
+    last: int = -1
+    """The step of the last attack; a step of several batches has one."""
     free: Tensor | None = None
     """One row of embeddings a placement; None before the first attack."""
     gap: list[float] = field(default_factory=list)
@@ -287,15 +297,17 @@ class _Attacker(Plain):
     def prepare(self, scene: _Scene, generator: torch.Generator) -> None:
         """Attacks, if that is due at this step."""
         method, since = self.method, self.step - self.method.warm_up
-        if method.attack_tokens == 0 or since < 0 or since % method.attack_every:
+        due = since >= 0 and since % method.attack_every == 0 and self.last != self.step
+        if method.attack_tokens == 0 or not due:
             return
+        self.last = self.step
         count = method.attack_batch
         steps = 1 if method.attack == "fgsm" else method.attack_steps
         visits = scene.visits(steps * count, generator)
         batches: Iterator[Any] = iter(torch.arange(len(visits)).split(count))
 
         def loss(free: Tensor) -> Tensor:
-            """Equation 3: how far the edited prediction is from the concept's own, e_c."""
+            """How far the prediction under attack is from the original one, e_c."""
             some = visits[next(batches)]
             read = self._attacked(some.prompt_index, free)
             asked = Target("attack", 1.0, some.latents, some.times, read, some.conditional)
@@ -316,7 +328,7 @@ class _Attacker(Plain):
         """Encodes the prompts of erased latents: the first ones clean, the others attacked."""
         from efface.hosts.conditions import Conditions
 
-        clean = len(visits) if self.free is None else len(visits) - self.method._attacked
+        clean = len(visits) if self.free is None else len(visits) - self.method.attacked
         texts = [self.tokens[place].text for place in visits.prompt_index[:clean].tolist()]
         parts = [self.run.denoiser.host.encode(texts, gradients=True)] if texts else []
         if self.free is not None:
@@ -333,12 +345,13 @@ class _Attacker(Plain):
 
     def state_dict(self) -> dict[str, Any]:
         """Gives what decides the steps to come."""
-        return {"step": self.step, "free": self.free, "gap": self.gap}
+        return {"step": self.step, "last": self.last, "free": self.free, "gap": self.gap}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes it back."""
-        self.step, self.free = state_dict["step"], state_dict["free"]
-        self.gap = list(state_dict["gap"])
+        self.step, self.last = state_dict["step"], state_dict["last"]
+        free, self.gap = state_dict["free"], list(state_dict["gap"])
+        self.free = None if free is None else free.to(self.table.device)
 
     def _start(self, generator: torch.Generator) -> Float[Tensor, "placements k dim"]:
         """Gives where an attack begins."""
