@@ -82,7 +82,7 @@ def run() -> None:
             for row in bench.rows(label, name, method, settings):
                 record["rows"].append(row)
                 print(row, flush=True)
-            write_atomically(RESULTS, (json.dumps(record, indent=1) + "\n").encode())
+                write_atomically(RESULTS, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def wanted() -> Iterator[tuple[str, str, tuple[str, dict[str, Any]]]]:

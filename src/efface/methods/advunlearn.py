@@ -131,13 +131,13 @@ class AdvUnlearn(GradientEraser):
                 **released | {"attack": "pgd"}, trajectories=64, keep_trajectories=243
             ),
             "emoji": cls(
-                **SMALL | {"keep_weight": 100.0, "keep_unconditional": 0.1},
+                **SMALL | {"keep_weight": 40.0, "keep_unconditional": 0.1},
                 attack_rate=0.01,
                 attack_init="latest",
                 attack_every=2,
                 attack_batch=6,
                 placements=("prefix", "replace"),
-                clean_share=1 / 3,
+                clean_share=0.5,
             ),
         }
 
