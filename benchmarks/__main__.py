@@ -2,7 +2,8 @@
 
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
                      [transfer] [implicit] [cost] [alone] [true_size]
-                     [tradeoff] [collapse] [leftover] [leftover_methods] [advunlearn]
+                     [tradeoff] [collapse] [leftover] [leftover_methods]
+                     [advunlearn] [advunlearn_tuning]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -48,6 +49,7 @@ EXPERIMENTS = {
     "leftover": leftover.run,
     "leftover_methods": leftover.methods,
     "advunlearn": advunlearn.run,
+    "advunlearn_tuning": advunlearn.tune,
 }
 
 

@@ -1,23 +1,25 @@
 """Erases nouns from the text encoder by adversarial training, and attacks what is left.
 
-    python -m benchmarks advunlearn     writes results/advunlearn.json
+    python -m benchmarks advunlearn           writes results/advunlearn.json
+    python -m benchmarks advunlearn_tuning    writes results/advunlearn_tuning.json
 
 One row a method and concept: pictures in which the judge sees the concept by name, by synonym, and
 kept nouns; evaluations and processor seconds of the erasure; and what two attacks bring back: the
 method's own, a prefix that makes the edited model predict what the unedited one did, and one that
 is independent of it (`benchmarks.soft_prompts`). The published loop is run with fewer steps, and
 beside it the same on pools. Erased encoders are then put into the other bundled models. What has a
-row is not run again; delete it to measure it anew.
+row is not run again; delete it to measure it anew. Candidates of the preset are measured alike, on
+two other nouns.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 
@@ -35,10 +37,10 @@ from efface.files import write_atomically
 from efface.registry import build
 from efface.runs.transfer import transferred
 
-RESULTS = Path(__file__).parent / "results" / "advunlearn.json"
-COMMAND = "python -m benchmarks advunlearn"
+RESULTS = Path(__file__).parent / "results"
 CONCEPTS = ("pistol", "castle", "pizza", "guitar")
-"""The preset was chosen on axe and cat."""
+TUNING = ("axe", "cat")
+"""Nouns that the preset is chosen on."""
 ELSEWHERE = CONCEPTS[:1]
 """Whose encoders are put into the other models."""
 PUBLISHED: dict[str, Any] = {
@@ -69,26 +71,48 @@ LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
 """For the first concept alone."""
 
 
+CANDIDATES: tuple[dict[str, Any], ...] = (
+    {},
+    {"keep_weight": 30.0},
+    {"keep_weight": 60.0, "steps": 180},
+    {"placements": ("prefix",)},
+    {"attack": "fgsm", "attack_rate": 0.04, "attack_radius": 0.04, "attack_init": "random"},
+    {"attack_every": 1},
+)
+"""What the preset is tried with instead."""
+Wanted: TypeAlias = Iterable[tuple[str, str, tuple[str, dict[str, Any]]]]
+"""Labels, concepts, and methods with their settings."""
+
+
 def run() -> None:
+    """Measures methods of a concept in turn, and what takes long at the end."""
+    every = [(label, name, made) for name in CONCEPTS for label, made in METHODS.items()]
+    _run("advunlearn", [*every, *((label, CONCEPTS[0], made) for label, made in LOOPS.items())])
+
+
+def tune() -> None:
+    """Measures candidates of the preset, which change some of its settings."""
+    made = [("advunlearn", {"preset": "emoji"} | settings) for settings in CANDIDATES]
+    labels = [", ".join(f"{key} {value}" for key, value in each.items()) for each in CANDIDATES]
+    pairs = [*zip(labels, made, strict=True)]
+    _run("advunlearn_tuning", [(label or "preset", n, one) for n in TUNING for label, one in pairs])
+
+
+def _run(experiment: str, wanted: Wanted) -> None:
     """Measures what has no row yet, one line of output a row."""
     torch.set_num_threads(1)
-    record: dict[str, Any] = {"command": COMMAND, "rows": []}
-    if RESULTS.exists():
-        record = json.loads(RESULTS.read_text())
+    path = RESULTS / f"{experiment}.json"
+    record: dict[str, Any] = {"command": f"python -m benchmarks {experiment}", "rows": []}
+    if path.exists():
+        record = json.loads(path.read_text())
     known = {(row["method"], row["concept"]) for row in record["rows"]}
     bench = Bench()
-    for label, name, (method, settings) in wanted():
+    for label, name, (method, settings) in wanted:
         if (label, name) not in known:
             for row in bench.rows(label, name, method, settings):
                 record["rows"].append(row)
                 print(row, flush=True)
-                write_atomically(RESULTS, (json.dumps(record, indent=1) + "\n").encode())
-
-
-def wanted() -> Iterator[tuple[str, str, tuple[str, dict[str, Any]]]]:
-    """Lists labels, concepts and what is run: methods of a concept in turn, loops at the end."""
-    yield from ((label, name, made) for name in CONCEPTS for label, made in METHODS.items())
-    yield from ((label, CONCEPTS[0], made) for label, made in LOOPS.items())
+                write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
 
 
 class Bench:
