@@ -3,6 +3,7 @@
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
                      [transfer] [implicit] [cost] [alone] [true_size]
                      [tradeoff] [collapse] [few_shot] [leftover] [leftover_methods] [robustness]
+                     [advunlearn] [advunlearn_tuning]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 import sys
 
 from benchmarks import (
+    advunlearn,
     alone,
     check,
     closed_form,
@@ -50,6 +52,8 @@ EXPERIMENTS = {
     "leftover": leftover.run,
     "leftover_methods": leftover.methods,
     "robustness": robustness.run,
+    "advunlearn": advunlearn.run,
+    "advunlearn_tuning": advunlearn.tune,
 }
 
 

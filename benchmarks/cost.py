@@ -24,7 +24,6 @@ import torch
 from efface.concepts import request
 from efface.files import write_atomically
 from efface.hosts.families import tiny_pipeline
-from efface.hosts.roles import members
 from efface.registry import build
 
 RESULTS = Path(__file__).parent / "results" / "cost.json"
@@ -73,6 +72,15 @@ PUBLISHED: dict[str, tuple[str, dict[str, Any], Authors]] = {
         "paper-sd14",
         {"latents": "base"},
         Authors(3000 * 52, 1, "3000 x (sampling 30, 4 teacher, 2 student, 16 for anchors)"),
+    ),
+    "advunlearn": (
+        "pooled-sd14",
+        {"warm_up": 0},
+        Authors(
+            800 * 30 * (2 * DEPTH + 3) + 1000 * ((2 * DEPTH + 3) + 5 * (2 * DEPTH + 2)),
+            2,
+            "800 attacks of 30 x (sampling, 3), 1000 x (sampling, 3, 5 kept x (sampling, 2))",
+        ),
     ),
 }
 """Method, preset, what makes it use the pool, and the authors' account; from the
@@ -125,16 +133,23 @@ def _counted(method: Any) -> tuple[float, float]:
 
 def _sd15() -> Any:
     from diffusers import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
 
+    text = CLIPTextConfig(
+        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
+    )
     with torch.device("meta"):
-        return SimpleNamespace(unet=UNet2DConditionModel(sample_size=64, cross_attention_dim=768))
+        return SimpleNamespace(
+            unet=UNet2DConditionModel(sample_size=64, cross_attention_dim=768),
+            text_encoder=CLIPTextModel(text),
+        )
 
 
 def _copies(method: Any, model: Any) -> float:
     """Gives the U-Net and what is kept or trained beside it, in U-Nets."""
     whole = sum(weight.numel() for weight in model.unet.parameters())
     trainable = method.trainable()
-    layers = members(model, trainable.role).values()
+    layers = method.chosen(model).values()
     if trainable.rank:
         beside = sum(trainable.rank * (len(weight) + weight[0].numel()) for weight in layers)
     else:

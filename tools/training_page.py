@@ -8,7 +8,7 @@ from typing import Any
 
 from readme_tables import missed, read, summary, table
 
-METHODS = 10
+METHODS = 11
 BAR = 180
 """Seconds that one erasure may take."""
 RUNS = (8 + 2) * 2
@@ -124,6 +124,20 @@ prompt at all, which leaves the style, see the candidates. A style that is erase
 becomes one of eight by chance, whatever the method. This model draws no paraphrase before, so that
 column says nothing here.
 """
+ADVERSARIAL = """
+Attacked (`python -m benchmarks advunlearn`): pictures in which the judge sees the concept when it
+is named, by name and by synonym, and kept nouns; then what two attacks bring back, as trials that
+succeed and pictures that show the concept. *Soft prompt* is one input embedding in the name's
+place, learned from pictures of the concept by the edited model's denoising loss (textual
+inversion); *prefix* is one before the name, by AdvUnlearn's own attack, 30 steps. `advunlearn`
+trains the text encoder against such prompts; without attacks it is ESD on the text encoder. Seconds
+are of one processor.{more}
+
+"""
+LOOP = """ The published loop samples latents anew for every step of both players; here it has a
+tenth of its steps, and this model's step size and weight of what is kept."""
+ELSEWHERE = """ The erased encoder was also put into emoji-remix, whose own judge looks, and beside
+emoji-reader's U-Net."""
 PRESETS = """
 Candidates of the presets (`python -m benchmarks presets`), on three other nouns and, where these
 qualify, on two other styles (watercolor / sepia). The one that the rule chooses is bold: what it
@@ -173,6 +187,9 @@ def page(results: Path) -> str:
     for name, told in more.items():
         if rows := read(results / name):
             text += told + summary(rows) + "\n"
+    adversarial = results / "advunlearn.json"
+    if adversarial.exists():
+        text += _adversarial(json.loads(adversarial.read_text("utf-8"))["rows"])
     text += _presets(results / "presets")
     alone = results / "alone.json"
     if alone.exists():
@@ -184,6 +201,27 @@ def page(results: Path) -> str:
     if true_size.exists():
         text += _true_size(json.loads(true_size.read_text("utf-8"))["rows"])
     return text
+
+
+def _adversarial(rows: list[dict[str, Any]]) -> str:
+    lines = []
+    for row in rows:
+        hits = [
+            f"{row[role]['hits']} of {row[role]['of']}" for role in ("erased", "synonym", "kept")
+        ]
+        back = [
+            f"{one['revived']} of {one['trials']} ({one['hits']} of {one['pictures']})"
+            if (one := row.get(attack))
+            else "-"
+            for attack in ("soft_prompt", "prefix")
+        ]
+        cost = [f"{row['evaluations']:,}" if "evaluations" in row else "-"]
+        cost.append(f"{row['processor_seconds']:.0f}" if "processor_seconds" in row else "-")
+        lines.append([row["method"], row["concept"], *hits, *back, *cost])
+    labels = " ".join(row["method"] for row in rows)
+    more = (LOOP if "published" in labels else "") + (ELSEWHERE if "remix" in labels else "")
+    names = ["method", "concept", "erased ↓", "synonyms ↓", "kept", "soft prompt ↓", "prefix ↓"]
+    return ADVERSARIAL.format(more=more) + table([*names, "evaluations", "seconds"], lines) + "\n"
 
 
 def _alone(rows: list[dict[str, Any]]) -> str:

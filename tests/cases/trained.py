@@ -33,6 +33,33 @@ def trained(method, family="sd1", *, anchor=None, change, slow=None, **settings)
 
 
 CASES = (
+    trained(
+        "advunlearn",
+        change=0.047792302,
+        batch=3,
+        clean_share=0.3,
+        attack_batch=2,
+        attack_rate=0.02,
+        attack_every=3,
+        warm_up=2,
+        attack_init="latest",
+        placements=("prefix", "replace"),
+        negative_guidance=2.0,
+        keep_unconditional=0.25,
+    ),
+    trained(
+        "advunlearn",
+        "sd2",
+        change=0.028939415,
+        latents="fresh",
+        attack="released_pgd",
+        attack_steps=3,
+        attack_every=2,
+        attack_tokens=2,
+        layers=(-1,),
+        part="feed_forward",
+        steps=8,
+    ),
     trained("esd", change=0.045754926),
     trained(
         "esd",

@@ -28,6 +28,7 @@ def values_of(patch):
         pytest.param("esd", {"parameters": "key_value"}, marks=pytest.mark.slow),
         pytest.param("spm", {"rank": 2}, marks=pytest.mark.slow),
         ("realera_noise", {"rank": 3}),
+        ("advunlearn", {"layers": (0,), "steps": 2}),
     ],
 )
 def test_what_is_trained_comes_true(model, method, settings):
@@ -49,6 +50,15 @@ def test_memory_is_that_of_the_model_and_of_what_training_adds(model):
     assert plan.model_bytes == pytest.approx(4 * whole, rel=0.01)  # buffers are files, too
     assert plan.share == 1.0
     assert plan.training_bytes == 16 * plan.parameters
+
+
+def test_training_a_text_encoder_is_told_as_its_share(model):
+    method = made("advunlearn", part="attention", final_norm=False)
+    plan = plan_training(survey(model), method, BOTH)
+    encoder = host("tiny_sd1").text_encoder
+    trained = sum(w.numel() for name, w in encoder.named_parameters() if "self_attn" in name)
+    assert (plan.part, plan.parameters) == ("text_encoder", trained)
+    assert plan.share == trained / sum(weight.numel() for weight in encoder.parameters())
 
 
 def test_a_file_is_no_larger_than_planned(model, tmp_path):

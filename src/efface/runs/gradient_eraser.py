@@ -107,6 +107,10 @@ class GradientEraser(Training, Eraser[TextToImage]):
         """
         return members(model, self.trainable(concepts).role)
 
+    def pools_kept(self) -> bool:
+        """Says whether trajectories of kept prompts are sampled before training."""
+        return self.keep_weight > 0
+
     def requires_anchor(self) -> bool:
         """Says whether the settings put the anchor itself in the concept's place."""
         return False

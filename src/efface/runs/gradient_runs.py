@@ -186,8 +186,8 @@ class GradientRun:
 
     @cached_property
     def kept(self) -> Pool | None:
-        """Samples trajectories of kept wordings, if the settings give them weight."""
-        if self.method.keep_weight == 0:
+        """Samples trajectories of kept wordings, if the settings ask for a pool of them."""
+        if not self.method.pools_kept():
             return None
         runs, count = torch.arange(self.method.keep_trajectories), len(self.kept_wordings)
         followed = torch.randperm(count, generator=self.draws["kept"])[runs % count]
