@@ -2,7 +2,7 @@
 
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
                      [transfer] [implicit] [cost] [alone] [true_size]
-                     [tradeoff] [collapse] [leftover] [leftover_methods]
+                     [tradeoff] [collapse] [leftover] [leftover_methods] [gate]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -18,6 +18,7 @@ from benchmarks import (
     cost,
     debias,
     erasure,
+    gate,
     implicit,
     leftover,
     mass,
@@ -44,6 +45,7 @@ EXPERIMENTS = {
     "alone": alone.run,
     "true_size": true_size.run,
     "tradeoff": tradeoff.run,
+    "gate": gate.run,
     "leftover": leftover.run,
     "leftover_methods": leftover.methods,
 }

@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 __all__ = ["FILE_NAME", "FORMAT", "FORMAT_VERSION", "load", "save"]
 
 FORMAT = "efface-delta"
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 """The newest that is read. Files are written as the oldest that holds all they have, as older
 versions would pass over the rest in silence: 2 brought the keys of `TEXT_KEYS` beyond Stable
-Diffusion 1 and 2, 3 gates, and 4 ungated patches beside a gate."""
+Diffusion 1 and 2, 3 gates, 4 ungated patches beside a gate, and 5 gates that a part of a prompt
+opens."""
 FILE_NAME = "delta.safetensors"
 
 
@@ -46,6 +47,8 @@ def save(delta: Delta, path: Path) -> None:
 
 
 def _needed(delta: Delta) -> int:
+    if delta.gate is not None and delta.gate.reads_parts:
+        return 5
     if delta.ungated:
         return 4
     if delta.gate is not None:
