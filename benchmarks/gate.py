@@ -8,7 +8,8 @@ tokens of the tokenizer's vocabulary, 1 to 5, stand before a prompt, after it, o
 the prompts are the suite's, half the bare name. Of prefixes, ten are tried at each of four seeds,
 so that ``searched`` says at how many seeds the best of ten brings the concept back. Kept prompts
 are drawn as they are and with such a prefix. The gate was made on guitar, castle, dog and apple.
-What has a row is not measured again; delete the file to measure anew.
+Before that, gates alone are asked how many of 100 prompts of each kind leave them shut, which needs
+no training and no pictures. What has a row is not measured again; delete the file to measure anew.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +38,14 @@ from efface.errors import BadRequest
 from efface.evaluation.drawing import draw
 from efface.files import write_atomically
 from efface.randomness import derive
+from efface.runs.gating import GateRule, gate_for
+from efface.runs.gradient_eraser import worded
 
 __all__ = ["run"]
 
 RESULTS = Path(__file__).parent / "results" / "gate.json"
 CONCEPTS, SEEDS = ("pistol", "axe", "cat", "pizza"), (0, 1)
-PREFIXES, PICTURE_SEEDS, AROUND, BATCH = 10, 4, 20, 32
+PREFIXES, PICTURE_SEEDS, AROUND, OPENINGS, BATCH = 10, 4, 20, 100, 32
 
 
 class Bench:
@@ -119,15 +123,51 @@ def sets(bench: Bench, name: str) -> dict[str, list[Sample]]:
 def run() -> None:
     """Measures what is missing, one line of output a row."""
     torch.set_num_threads(1)
-    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    record: dict[str, list[dict[str, Any]]] = {"openings": [], "pictures": []}
+    if RESULTS.exists():
+        record = json.loads(RESULTS.read_text())
     bench = Bench()
-    for seed in SEEDS:
-        for name in CONCEPTS:
+    for which, measure in (("openings", opened), ("pictures", measured)):
+        for seed, name in product(SEEDS, CONCEPTS):
+            rows = record[which]
             if any((row["concept"], row["seed"]) == (name, seed) for row in rows):
                 continue
-            rows.append(measured(bench, name, seed))
-            write_atomically(RESULTS, (json.dumps(rows, indent=1) + "\n").encode())
+            rows.append(measure(bench, name, seed))
+            write_atomically(RESULTS, (json.dumps(record, indent=1) + "\n").encode())
             print(json.dumps(rows[-1]), flush=True)
+
+
+def opened(bench: Bench, name: str, seed: int) -> dict[str, Any]:
+    """Makes both gates and counts prompts that leave them less than half open, or open at all."""
+    request, denoiser = understood(efface.request(name)), Denoiser(bench.pipe)
+    words = [*worded(request.erasures[0], "prompt_without_concept")]
+    owners = torch.zeros(len(words), dtype=torch.long)
+    rule = GateRule(calibrated=True, opens_by="closest_part")
+    draws = derive(seed, "gate")
+    part = gate_for(denoiser, words, owners, request.keep, rule=rule, generator=draws)
+    assert isinstance(part, PromptGate)
+    suite = emoji_suite(request, size="benchmark").samples
+    row: dict[str, Any] = {"concept": name, "seed": seed, "command": "python -m benchmarks gate"}
+    for role, places in (("erased", ("prefix", "suffix", "both")), ("kept", ("", "prefix"))):
+        texts = [sample.prompt for sample in suite if sample.role == role]
+        for place in places:
+            generator = derive(0, "gate openings", name, role, place)
+            asked = [
+                bench.around(
+                    name if role == "erased" and n % 2 else texts[n % len(texts)],
+                    place,
+                    n,
+                    generator,
+                )
+                for n in range(OPENINGS)
+            ]
+            rows = denoiser.host.encode(asked).rows.float()
+            for how, gate in (("whole_prompt", replace(part, part=None)), ("closest_part", part)):
+                found = gate.openings(rows)[:, 0]
+                count = (found < 0.5) if role == "erased" else (found > 0)
+                word = "shut" if role == "erased" else "open"
+                row[f"{role} {place or 'plain'} {word} {how}"] = f"{int(count.sum())} of {OPENINGS}"
+    return row
 
 
 def measured(bench: Bench, name: str, seed: int) -> dict[str, Any]:
@@ -151,7 +191,7 @@ def measured(bench: Bench, name: str, seed: int) -> dict[str, Any]:
         with replace(result.delta, gate=used).apply(bench.pipe):
             found = {which: bench.drawn(samples) for which, samples in asked.items()}
         row[how] = _tallies(bench, asked, found, base) | {
-            "kept_prompts_open": _opened(bench, used, request),
+            "kept_prompts_open": _kept_open(bench, used, request),
             "microseconds_a_prompt": _cost(bench, used),
         }
     return row
@@ -174,7 +214,7 @@ def _tallies(
     return told
 
 
-def _opened(bench: Bench, gate: PromptGate, request: efface.ErasureRequest) -> str:
+def _kept_open(bench: Bench, gate: PromptGate, request: efface.ErasureRequest) -> str:
     """Says how many of the keep set's prompts open a membrane at all."""
     texts = [text for kept in request.keep for text in wordings(kept)]
     opened = gate.openings(Denoiser(bench.pipe).conditions(texts).rows.float()).amax(dim=1) > 0

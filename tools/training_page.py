@@ -124,6 +124,16 @@ prompt at all, which leaves the style, see the candidates. A style that is erase
 becomes one of eight by chance, whatever the method. This model draws no paraphrase before, so that
 column says nothing here.
 """
+GATE = """
+Random words around a name (`python -m benchmarks gate`). SPM's gate compares whole prompts, and a
+name's rows with a floor; encoders are causal, so that what stands before a word moves its row below
+the likeness of other words, and membranes stay shut. With `--opens-by closest_part`, which is on in
+the bundled model's preset, a read-out that was fitted among random words finds the row. The same
+membranes with both gates; pictures that show the concept, of those with 1 to 5 random tokens before
+the prompt, after it and around it; seeds at which the best of ten prefixes brings it back; kept
+pictures that are the unedited model's bit for bit, as they are and with a random prefix:
+
+"""
 PRESETS = """
 Candidates of the presets (`python -m benchmarks presets`), on three other nouns and, where these
 qualify, on two other styles (watercolor / sepia). The one that the rule chooses is bold: what it
@@ -173,6 +183,9 @@ def page(results: Path) -> str:
     for name, told in more.items():
         if rows := read(results / name):
             text += told + summary(rows) + "\n"
+    gate = results / "gate.json"
+    if gate.exists():
+        text += GATE + _gate(json.loads(gate.read_text("utf-8")))
     text += _presets(results / "presets")
     alone = results / "alone.json"
     if alone.exists():
@@ -184,6 +197,43 @@ def page(results: Path) -> str:
     if true_size.exists():
         text += _true_size(json.loads(true_size.read_text("utf-8"))["rows"])
     return text
+
+
+def _gate(record: dict[str, list[dict[str, Any]]]) -> str:
+    """Counts of pictures by concept and gate, then what gates alone say of more prompts."""
+    places = ("plain", "prefix", "suffix", "both")
+    head = (
+        "| concept | seed | gate | plain | before | after | around | searched | kept | prefixed |"
+    )
+    lines = [head, "| --- " * 10 + "|"]
+    for row in record["pictures"]:
+        count = row["pictures"]
+        for gate in ("unedited", "whole_prompt", "closest_part"):
+            told = row[gate]
+            shown = [f"{told[f'{place}_shown']} of {count[place]}" for place in places]
+            same = [f"{told[f'{k}_unchanged']} of {count[k]}" for k in ("kept", "kept_prefix")]
+            cells = (row["concept"], str(row["seed"]), gate.replace("_", " "), *shown)
+            lines.append(f"| {' | '.join((*cells, str(told['searched']) + ' of 4', *same))} |")
+    text = "\n".join(lines) + "\n\nGates alone, of 100 prompts each (whole prompt → closest part): "
+    text += (
+        "concept's prompts that leave them less than half open, and kept ones that open them.\n\n"
+    )
+    columns = [
+        ("erased prefix shut", "before: shut"),
+        ("erased suffix shut", "after: shut"),
+        ("erased both shut", "around: shut"),
+        ("kept plain open", "kept: open"),
+        ("kept prefix open", "kept, prefixed: open"),
+    ]
+    lines = [f"| concept | seed | {' | '.join(title for _, title in columns)} |"]
+    lines.append("| --- " * (2 + len(columns)) + "|")
+    for row in record["openings"]:
+        pairs = [
+            " → ".join(row[f"{key} {gate}"].split()[0] for gate in ("whole_prompt", "closest_part"))
+            for key, _ in columns
+        ]
+        lines.append(f"| {row['concept']} | {row['seed']} | {' | '.join(pairs)} |")
+    return text + "\n".join(lines) + "\n"
 
 
 def _alone(rows: list[dict[str, Any]]) -> str:

@@ -46,7 +46,7 @@ class Spm(GradientEraser):
         prediction without a prompt has its own; with ``unconditional="same"`` it gets the prompt's,
         as in the released code, where a pipeline guides within one batch. FLUX.1 does not, so it
         has no effect there. ``calibrated`` is ours: a membrane stays shut for kept prompts, bit for
-        bit, and is wide open for the concept's own wordings.
+        bit, and is wide open for the concept's own wordings. ``opens_by="closest_part"`` is ours.
         Latents come from the frozen model with its predictions; ``latents="student"`` is the
         paper's. The query is at the sampler's own times (the released code is 33 to 42 steps off).
         Latents have the model's own size, where the released code draws smaller ones; the step size
