@@ -3,7 +3,7 @@
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
                      [transfer] [implicit] [cost] [alone] [true_size]
                      [tradeoff] [collapse] [few_shot] [leftover] [leftover_methods] [robustness]
-                     [advunlearn] [advunlearn_tuning]
+                     [advunlearn] [advunlearn_tuning] [gate]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -21,6 +21,7 @@ from benchmarks import (
     debias,
     erasure,
     few_shot,
+    gate,
     implicit,
     leftover,
     mass,
@@ -49,6 +50,7 @@ EXPERIMENTS = {
     "true_size": true_size.run,
     "tradeoff": tradeoff.run,
     "few_shot": few_shot.run,
+    "gate": gate.run,
     "leftover": leftover.run,
     "leftover_methods": leftover.methods,
     "robustness": robustness.run,

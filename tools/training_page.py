@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,16 @@ LOOP = """ The published loop samples latents anew for every step of both player
 tenth of its steps, and this model's step size and weight of what is kept."""
 ELSEWHERE = """ The erased encoder was also put into emoji-remix, whose own judge looks, and beside
 emoji-reader's U-Net."""
+GATE = """
+Random words around a name (`python -m benchmarks gate`). SPM's gate compares whole prompts, and a
+name's rows with a floor; encoders are causal, so that what stands before a word moves its row below
+the likeness of other words, and membranes stay shut. With `--opens-by closest_part`, which is on in
+the bundled model's preset, a read-out that was fitted among random words finds the row. The same
+membranes with both gates; pictures that show the concept, of those with 1 to 5 random tokens before
+the prompt, after it and around it; seeds at which the best of ten prefixes brings it back; kept
+pictures that are the unedited model's bit for bit, as they are and with a random prefix:
+
+"""
 PRESETS = """
 Candidates of the presets (`python -m benchmarks presets`), on three other nouns and, where these
 qualify, on two other styles (watercolor / sepia). The one that the rule chooses is bold: what it
@@ -187,19 +198,18 @@ def page(results: Path) -> str:
     for name, told in more.items():
         if rows := read(results / name):
             text += told + summary(rows) + "\n"
-    adversarial = results / "advunlearn.json"
-    if adversarial.exists():
-        text += _adversarial(json.loads(adversarial.read_text("utf-8"))["rows"])
-    text += _presets(results / "presets")
-    alone = results / "alone.json"
-    if alone.exists():
-        text += _alone(json.loads(alone.read_text("utf-8"))["rows"])
-    cost = results / "cost.json"
-    if cost.exists():
-        text += COST + _cost(json.loads(cost.read_text("utf-8"))["rows"])
-    true_size = results / "true_size.json"
-    if true_size.exists():
-        text += _true_size(json.loads(true_size.read_text("utf-8"))["rows"])
+    rest: dict[str, Callable[[Any], str]] = {
+        "advunlearn": lambda held: _adversarial(held["rows"]),
+        "gate": lambda held: GATE + _gate(held),
+        "presets": lambda _: _presets(results / "presets"),
+        "alone": lambda held: _alone(held["rows"]),
+        "cost": lambda held: COST + _cost(held["rows"]),
+        "true_size": lambda held: _true_size(held["rows"]),
+    }
+    for name, section in rest.items():
+        file = results / f"{name}.json"
+        if file.exists() or name == "presets":
+            text += section(json.loads(file.read_text("utf-8")) if file.exists() else None)
     return text
 
 
@@ -222,6 +232,43 @@ def _adversarial(rows: list[dict[str, Any]]) -> str:
     more = (LOOP if "published" in labels else "") + (ELSEWHERE if "remix" in labels else "")
     names = ["method", "concept", "erased ↓", "synonyms ↓", "kept", "soft prompt ↓", "prefix ↓"]
     return ADVERSARIAL.format(more=more) + table([*names, "evaluations", "seconds"], lines) + "\n"
+
+
+def _gate(record: dict[str, list[dict[str, Any]]]) -> str:
+    """Counts of pictures by concept and gate, then what gates alone say of more prompts."""
+    places = ("plain", "prefix", "suffix", "both")
+    head = (
+        "| concept | seed | gate | plain | before | after | around | searched | kept | prefixed |"
+    )
+    lines = [head, "| --- " * 10 + "|"]
+    for row in record["pictures"]:
+        count = row["pictures"]
+        for gate in ("unedited", "whole_prompt", "closest_part"):
+            told = row[gate]
+            shown = [f"{told[f'{place}_shown']} of {count[place]}" for place in places]
+            same = [f"{told[f'{k}_unchanged']} of {count[k]}" for k in ("kept", "kept_prefix")]
+            cells = (row["concept"], str(row["seed"]), gate.replace("_", " "), *shown)
+            lines.append(f"| {' | '.join((*cells, str(told['searched']) + ' of 4', *same))} |")
+    text = "\n".join(lines) + "\n\nGates alone, of 100 prompts each (whole prompt → closest part): "
+    text += (
+        "concept's prompts that leave them less than half open, and kept ones that open them.\n\n"
+    )
+    columns = [
+        ("erased prefix shut", "before: shut"),
+        ("erased suffix shut", "after: shut"),
+        ("erased both shut", "around: shut"),
+        ("kept plain open", "kept: open"),
+        ("kept prefix open", "kept, prefixed: open"),
+    ]
+    lines = [f"| concept | seed | {' | '.join(title for _, title in columns)} |"]
+    lines.append("| --- " * (2 + len(columns)) + "|")
+    for row in record["openings"]:
+        pairs = [
+            " → ".join(row[f"{key} {gate}"].split()[0] for gate in ("whole_prompt", "closest_part"))
+            for key, _ in columns
+        ]
+        lines.append(f"| {row['concept']} | {row['seed']} | {' | '.join(pairs)} |")
+    return text + "\n".join(lines) + "\n"
 
 
 def _alone(rows: list[dict[str, Any]]) -> str:

@@ -189,6 +189,8 @@ def _lora(job: Job, *, writer: str) -> str:
     lost = f"{layers.lost:.2%} of the change is lost" if layers.lost else "nothing is lost"
     if writer == "write_spm" and job.delta.gate is not None and job.delta.gate.membranes > 1:
         lost += f"; SPM opens all {job.delta.gate.membranes} membranes for any of the prompts"
+    if writer == "write_spm" and job.delta.gate is not None and job.delta.gate.reads_parts:
+        lost += "; SPM's gate knows whole prompts alone, so words around a name may shut it"
     full = f" and {len(layers.full)} biases and norms, for ComfyUI alone" if layers.full else ""
     return f"{len(layers.by_module)} layers of rank {layers.rank}{full}, {lost}"
 

@@ -20,6 +20,7 @@ from efface.hosts.components import component
 from efface.hosts.states import refuse_compiled
 
 __all__ = [
+    "ClosestPart",
     "Gate",
     "PromptGate",
     "StackedGates",
@@ -32,6 +33,28 @@ __all__ = [
 
 
 @dataclass(frozen=True, eq=False)
+class ClosestPart:
+    """How far each membrane opens for the row of a prompt that is most like its concept.
+
+    One row decides, so that whatever else a prompt says cannot shut a membrane.
+    """
+
+    directions: Float[Tensor, "names dim"]
+    """What is read out of a row, for each name of a concept."""
+    bias: Float[Tensor, " names"]
+    """Added to that: the sum is 0 or less where a membrane stays shut, and 1 where it is open."""
+    owner: Int[Tensor, " names"]
+    """Which membrane each name opens."""
+
+    def openings(
+        self, rows: Float[Tensor, "n tokens dim"], membranes: int
+    ) -> Float[Tensor, "n membranes"]:
+        """Gives how far every membrane opens, 0 to 1."""
+        told = rows.to(self.directions) @ self.directions.T + self.bias
+        return _by_owner(told.amax(dim=1).clamp(0.0, 1.0), self.owner, membranes)
+
+
+@dataclass(frozen=True, eq=False)
 class PromptGate:
     """How far each membrane opens for a prompt: by the prompt's rows, so in any pipeline.
 
@@ -39,6 +62,7 @@ class PromptGate:
     those of the nearest erased prompt; and the share of a name's token rows that the prompt has.
     (The paper compares token ids; a denoiser sees none, so rows are compared.)
     Likeness up to ``floor`` keeps a membrane shut; above that it opens linearly up to ``ceiling``.
+    With ``part``, a membrane also opens for a single row of the concept, whatever is around it.
     """
 
     prompts: Float[Tensor, "prompts values"]
@@ -63,6 +87,8 @@ class PromptGate:
     """1: the opening is squared, as in the released code, which multiplies both factors by it."""
     shared: bool = False
     """With guidance, whether a prompt's opening holds for the prediction without it too."""
+    part: ClosestPart | None = None
+    """Opens membranes by one row; left out, whole prompts and names alone open them."""
 
     @property
     def membranes(self) -> int:
@@ -116,13 +142,17 @@ class PromptGate:
         like = self.likeness(rows)
         span = (self.ceiling - self.floor).clamp(min=1e-6)
         opened = ((like - self.floor) / span).clamp(0.0, 1.0)
+        if self.part is not None:
+            opened = torch.maximum(opened, self.part.openings(rows, self.membranes))
         found = opened**2 if int(self.squared) else opened
         return found[len(found) // 2 :].repeat(2, 1) if guided and self.shared else found
 
     def tensors(self, prefix: str = "gate") -> dict[str, Tensor]:
         """Lists the tensors by the names that files use; ``shared`` is there where it is true."""
-        told = {field.name: getattr(self, field.name) for field in fields(self)}
-        told |= {"shared": torch.tensor(1)} if told.pop("shared") else {}
+        told = {name: getattr(self, name) for name in _plain_names(type(self))}
+        told |= {"shared": torch.tensor(1)} if self.shared else {}
+        if self.part is not None:
+            told |= {f"part_{name}": tensor for name, tensor in vars(self.part).items()}
         return {f"{prefix}::{name}": tensor for name, tensor in told.items()}
 
     @classmethod
@@ -132,9 +162,21 @@ class PromptGate:
         Raises:
             KeyError: one of them is not there.
         """
-        names = [field.name for field in fields(cls) if field.name != "shared"]
-        held = {name: tensors[f"{prefix}::{name}"] for name in names}
-        return cls(**held, shared=f"{prefix}::shared" in tensors)
+        held = {name: tensors[f"{prefix}::{name}"] for name in _plain_names(cls)}
+        part = None
+        if f"{prefix}::part_directions" in tensors:
+            part = ClosestPart(
+                **{
+                    field.name: tensors[f"{prefix}::part_{field.name}"]
+                    for field in fields(ClosestPart)
+                }
+            )
+        return cls(**held, shared=f"{prefix}::shared" in tensors, part=part)
+
+    @property
+    def reads_parts(self) -> bool:
+        """Whether a single row of a prompt may open membranes."""
+        return self.part is not None
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +190,11 @@ class StackedGates:
         """How many membranes there are."""
         return sum(gate.membranes for gate in self.gates)
 
+    @property
+    def reads_parts(self) -> bool:
+        """Whether a single row of a prompt may open membranes of one of them."""
+        return any(gate.reads_parts for gate in self.gates)
+
     def openings(
         self, rows: Float[Tensor, "n tokens dim"], *, guided: bool = False
     ) -> Float[Tensor, "n membranes"]:
@@ -160,6 +207,11 @@ class StackedGates:
         for place, gate in enumerate(self.gates):
             every |= gate.tensors(f"gate{place}")
         return every
+
+
+def _plain_names(kind: type[PromptGate]) -> list[str]:
+    """Lists the fields that are one tensor each."""
+    return [field.name for field in fields(kind) if field.name not in ("shared", "part")]
 
 
 Gate: TypeAlias = PromptGate | StackedGates

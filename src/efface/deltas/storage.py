@@ -27,7 +27,8 @@ FORMAT = "efface-delta"
 FORMAT_VERSION = 5
 """The newest that is read. Files are written as the oldest that holds all they have, as older
 versions would pass over the rest in silence: 2 brought the keys of `TEXT_KEYS` beyond Stable
-Diffusion 1 and 2, 3 gates, 4 ungated patches beside a gate, and 5 an empty prompt that stays."""
+Diffusion 1 and 2, 3 gates, 4 ungated patches beside a gate, and 5 an empty prompt that stays, and
+gates that a part of a prompt opens."""
 FILE_NAME = "delta.safetensors"
 
 
@@ -49,7 +50,8 @@ def save(delta: Delta, path: Path) -> None:
 
 
 def _needed(delta: Delta) -> int:
-    if delta.empty_prompt != "edited":
+    parts = delta.gate is not None and delta.gate.reads_parts
+    if parts or delta.empty_prompt != "edited":
         return 5
     if delta.ungated:
         return 4

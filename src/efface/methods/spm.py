@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 
@@ -12,7 +13,7 @@ from efface.contracts import Monitor, Paper, TextToImage, silent
 from efface.diffusion.losses import Target, squared_errors
 from efface.errors import BadRequest
 from efface.hosts.conditions import Conditions
-from efface.runs.gating import GateKind, GateRule, Released, Unconditional, gate_for
+from efface.runs.gating import GateKind, GateRule, OpensBy, Released, Unconditional, gate_for
 from efface.runs.gradient_eraser import SMALL, GradientEraser, Trainable
 from efface.runs.gradient_runs import GradientRun
 
@@ -45,7 +46,7 @@ class Spm(GradientEraser):
         prediction without a prompt has its own; with ``unconditional="same"`` it gets the prompt's,
         as in the released code, where a pipeline guides within one batch. FLUX.1 does not, so it
         has no effect there. ``calibrated`` is ours: a membrane stays shut for kept prompts, bit for
-        bit, and is wide open for the concept's own wordings.
+        bit, and is wide open for the concept's own wordings. ``opens_by="closest_part"`` is ours.
         Latents come from the frozen model with its predictions; ``latents="student"`` is the
         paper's. The query is at the sampler's own times (the released code is 33 to 42 steps off).
         Latents have the model's own size, where the released code draws smaller ones; the step size
@@ -83,6 +84,9 @@ class Spm(GradientEraser):
     a prompt is held; 0.5 in the released code."""
     gate: GateKind = "linear"
     """How membranes open when drawing: for alike prompts, squared as released, or always."""
+    opens_by: OpensBy = "whole_prompt"
+    """What of a prompt must be like the concept: the whole, as in the paper, or also any one row,
+    so that no words around a concept's name shut its membrane."""
     unconditional: Unconditional = "own"
     """Under guidance: whether the prediction without the prompt opens them by its own text or as
     the prompt does."""
@@ -137,6 +141,7 @@ class Spm(GradientEraser):
                     "learning_rate": 1e-2,
                     "weight_decay": 0.0,
                     "calibrated": True,
+                    "opens_by": "closest_part",
                     "anchors": 1,
                     "anchoring": 30.0,
                     "keep_weight": 3.0,
@@ -177,11 +182,23 @@ class Spm(GradientEraser):
             run.train(losses, adapters.parameters, hooks=Released(adapters))
             patches = adapters.patches()
         rule = GateRule(
-            kind=self.gate, calibrated=self.calibrated, unconditional=self.unconditional
+            kind=self.gate,
+            calibrated=self.calibrated,
+            unconditional=self.unconditional,
+            opens_by=self.opens_by,
         )
-        gate = gate_for(run.denoiser, run.wordings, run.owners, request.keep, rule=rule)
-        floors = {} if gate is None else {"gate_floor": gate.floor.tolist()}
-        return run.result(patches, gate=gate, **floors)
+        began = time.perf_counter()
+        gate = gate_for(
+            run.denoiser,
+            run.wordings,
+            run.owners,
+            request.keep,
+            rule=rule,
+            generator=run.draws["gate"],
+        )
+        told: dict[str, Any] = {"gate_seconds": time.perf_counter() - began}
+        told |= {} if gate is None else {"gate_floor": gate.floor.tolist()}
+        return run.result(patches, gate=gate, **told)
 
     def _erase(self, run: GradientRun, adapters: Adapters, visits: Pool) -> Target:
         """Leads the concept's prompt away from the concept (section 3.2)."""

@@ -16,15 +16,18 @@ from efface.concepts import wordings as prompts_of
 from efface.deltas.adapters import Adapters
 from efface.deltas.gates import PromptGate
 from efface.diffusion.denoising import Denoiser
+from efface.runs.closest_part import closest_part
 from efface.runs.gradient_eraser import Wording
 from efface.training.hooks import Plain
 
-__all__ = ["GateKind", "GateRule", "Released", "Unconditional", "gate_for"]
+__all__ = ["GateKind", "GateRule", "OpensBy", "Released", "Unconditional", "gate_for"]
 
 GateKind: TypeAlias = Literal["none", "linear", "official"]
 """Always open; open as far as a prompt is like the concept; or that squared, as released."""
 Unconditional: TypeAlias = Literal["own", "same"]
 """What opens membranes for the prediction without the prompt: its own text, or the prompt."""
+OpensBy: TypeAlias = Literal["whole_prompt", "closest_part"]
+"""What of a prompt must be like the concept: all of it and of a name, or any one of its rows."""
 
 SHUT_FOR = 0.98
 """Share of the kept prompts that leave a calibrated membrane shut."""
@@ -58,6 +61,8 @@ class GateRule:
     names_alone: bool = False
     """Whether whole prompts are compared to bare names alone, as in the released code, and not to
     other wordings."""
+    opens_by: OpensBy = "whole_prompt"
+    """Whether a part of a prompt opens a membrane as well; see `closest_part`."""
 
 
 def gate_for(
@@ -67,6 +72,7 @@ def gate_for(
     keep: Sequence[Concept],
     *,
     rule: GateRule,
+    generator: torch.Generator | None = None,
 ) -> PromptGate | None:
     """Makes the gate of membranes; None if they are always open.
 
@@ -76,6 +82,7 @@ def gate_for(
         owners: which membrane each wording opens.
         keep: what is kept; its wordings tell what all texts share.
         rule: how they open.
+        generator: draws random words, for membranes that the closest part opens.
     """
     if rule.kind == "none":
         return None
@@ -99,6 +106,12 @@ def gate_for(
         squared=torch.tensor(int(rule.kind == "official")),
         shared=rule.unconditional == "same",
     )
+    if rule.opens_by == "closest_part":
+        if generator is None:
+            raise ValueError("a gate that opens by the closest part needs a generator")
+        texts = list(dict.fromkeys([*kept, ""]))
+        part = closest_part(denoiser, wordings, owners, texts, generator=generator)
+        gate = replace(gate, part=part)
     if not rule.calibrated:
         return gate
     floor = gate.likeness(kept_rows).quantile(SHUT_FOR, dim=0)

@@ -74,7 +74,7 @@ class GradientRun:
             raise BadModel(
                 f"small steps of training round away in {self.denoiser.dtype}; load it in float32"
             )
-        purposes = ("pool", "kept", "batches", "adapters", "beside", "saliency")
+        purposes = ("pool", "kept", "batches", "adapters", "beside", "saliency", "gate")
         self.draws = split(generator, *purposes)
         erasures = worded_by(request, method.wordings).erasures
         self.wordings = tuple(
