@@ -2,13 +2,17 @@
 
     python -m benchmarks --check [ROWS] [SEED]     20 results, drawn evenly over all methods
 
-Writes nothing but results/check.json, and exits 1 where a number differs by more than one picture
-(rates) or by more than 2 % (means): processors round differently, and a picture on the edge of the
-judge's threshold may fall to the other side. How many numbers are equal is printed.
+Writes nothing but results/check.json, when all are compared, and exits 1 where a number differs by
+more than one picture (rates) or by more than 2 % (means): processors round differently, and a
+picture on the edge of the threshold of the judge may fall to the other side. How many numbers are
+equal is printed. An interrupted check goes on where it was: what it found so far is in
+results/check.partial.json, and counts as long as neither the package nor the committed result is
+another one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import random
@@ -28,6 +32,8 @@ from efface.files import write_atomically
 RESULTS = Path(__file__).parent / "results"
 MODELS = {"erasure": "emoji", "training": "emoji", "implicit": "emoji-reader"}
 """Experiments of one erasure a result, with their models."""
+PARTIAL = "check.partial.json"
+"""Rows of a check that was interrupted, by a hash of the package and of the committed result."""
 MEAN_TOLERANCE = 0.02
 """Relative difference of a mean that still counts as the same number."""
 
@@ -75,22 +81,49 @@ def same(was: Mapping[str, Any], found: Mapping[str, Any] | None) -> bool:
     return math.isclose(was["value"], found["value"], rel_tol=MEAN_TOLERANCE, abs_tol=1e-4)
 
 
+def compared(path: Path, benches: dict[str, Bench]) -> dict[str, Any]:
+    """Says how many of a result's numbers are reproduced, and which are not."""
+    was = dict(numbers(json.loads(path.read_text("utf-8"))))
+    found = dict(numbers(rerun(path, benches)))
+    differing = [key for key, value in was.items() if not same(value, found.get(key))]
+    equal = sum(value == found.get(key) for key, value in was.items())
+    name = str(path.relative_to(RESULTS))
+    return {"result": name, "numbers": len(was), "equal": equal, "differing": differing}
+
+
+def package_digest() -> bytes:
+    """Hashes every file of the package, of which any may decide a number."""
+    root, digest = Path(efface.__file__).parent, hashlib.sha256()
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            digest.update(str(path.relative_to(root)).encode() + hashed(path.read_bytes()))
+    return digest.digest()
+
+
+def hashed(told: bytes) -> bytes:
+    """Gives a SHA-256."""
+    return hashlib.sha256(told).digest()
+
+
 def run(arguments: list[str]) -> int:
     """Compares, one line of output a result; gives 1 if a number is another one."""
     count, seed = (int(each) for each in [*arguments, *("20", "0")[len(arguments) :]])
     torch.set_num_threads(1)
     benches: dict[str, Bench] = {}
-    rows = []
+    partial, package, rows = RESULTS / PARTIAL, package_digest(), []
+    known = json.loads(partial.read_text("utf-8")) if partial.exists() else {}
     for path in sampled(count, seed):
-        was = dict(numbers(json.loads(path.read_text("utf-8"))))
-        found = dict(numbers(rerun(path, benches)))
-        differing = [key for key, value in was.items() if not same(value, found.get(key))]
-        equal = sum(value == found.get(key) for key, value in was.items())
-        name = str(path.relative_to(RESULTS))
-        rows.append({"result": name, "numbers": len(was), "equal": equal, "differing": differing})
-        print(f"{name:56} {equal:4} of {len(was):4} equal, {len(differing)} differ", flush=True)
+        of = hashed(package + hashed(path.read_bytes())).hex()
+        if of not in known:
+            known[of] = compared(path, benches)
+            write_atomically(partial, (json.dumps(known, indent=1) + "\n").encode())
+        row = known[of]
+        rows.append(row)
+        told = f"{row['equal']:4} of {row['numbers']:4} equal, {len(row['differing'])} differ"
+        print(f"{row['result']:56} {told}", flush=True)
     record = {"command": "python -m benchmarks --check", "seed": seed, "rows": rows}
     write_atomically(RESULTS / "check.json", (json.dumps(record, indent=1) + "\n").encode())
+    partial.unlink(missing_ok=True)
     return int(any(row["differing"] for row in rows))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -109,8 +110,15 @@ def methods_table() -> str:
 def read(results: Path) -> list[Record]:
     """Reads every committed evaluation, in the order of its path."""
     files = sorted(results.rglob("*.json")) if results.is_dir() else []
-    found = [json.loads(file.read_text("utf-8")) for file in files]
+    found = [_parsed(file, file.stat().st_mtime_ns) for file in files]
     return [one for one in found if "measurements" in one]
+
+
+@cache
+def _parsed(file: Path, changed: int) -> Record:
+    """Reads a file once, as long as it stays the same: every method's page asks for all."""
+    del changed
+    return json.loads(file.read_text("utf-8"))
 
 
 def measured(method: str, results: Path) -> str:

@@ -141,6 +141,22 @@ def test_what_kept_prompts_lose_is_shared_out_by_rounds(seed):
     assert float(last.max() / last.mean()) < float(first.max() / first.mean())
 
 
+def test_the_weights_of_kept_rows_have_the_same_sum_in_every_round(monkeypatch):
+    """With rows of length 1 that sum is the trace of the Gram matrix of an edit."""
+    erased, kept = many()
+    kept = replace(kept, rows=kept.rows / kept.rows.norm(dim=1, keepdim=True))
+    grams = []
+
+    def noted(pairs, gram, **settings):
+        grams.append(gram)
+        return ridge_edit(pairs, gram, **settings)
+
+    monkeypatch.setattr("efface.closed_form.reweighting.ridge_edit", noted)
+    balanced(erased, kept, rounds=6)
+    assert [float(gram.trace()) for gram in grams] == pytest.approx([0.1 * len(kept.rows)] * 7)
+    assert not torch.allclose(grams[-1], grams[0], rtol=0.1)  # though they were shared out anew
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_prompts_are_erased_as_far_as_is_enough_and_kept_ones_lose_no_more_than_that_takes(seed):
     """With few prompts, every one can come where it should, and none needs to go farther."""

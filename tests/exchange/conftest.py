@@ -1,13 +1,16 @@
 """A delta of the toy hosts, and what a denoiser predicts with text of a prompt."""
 
+from functools import cache
+
 import pytest
 import torch
 
-from efface.concepts import request
+from efface.concepts import request as asked
 from efface.runs.erasing import erase
-from tests.conftest import host
+from tests.conftest import host, shared
+from tests.methods.trained import one_step
 
-REQUEST = request("pistol", keep=["cat"])
+REQUEST = asked("pistol", keep=["cat"])
 LAYER = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k"
 OTHER = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 KEY, SECOND = f"unet/{LAYER}.weight", f"unet/{OTHER}.weight"
@@ -33,8 +36,23 @@ def pipe(request):
 
 
 @pytest.fixture
-def delta(pipe):
-    return erase(pipe, REQUEST, method="uce").delta
+def delta(pipe, request):
+    """A delta of the pipeline; tests do not change it."""
+    return erased(request.node.callspec.params["pipe"])
+
+
+@cache
+def erased(name):
+    """Erases from a toy pipeline once."""
+    return erase(shared(name), REQUEST, method="uce").delta
+
+
+@cache
+def trained_membrane(name, concept="pistol", rate=0.05):
+    """Trains a membrane of a toy pipeline once."""
+    settings = {"anchors": 0, "optimiser": "adam", "learning_rate": rate}
+    wanted = REQUEST if concept == "pistol" else asked(concept)
+    return one_step("spm", shared(name), wanted, **settings).delta
 
 
 def predicted(pipe, embeddings=None):

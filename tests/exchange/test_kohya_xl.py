@@ -18,9 +18,8 @@ from efface.exchange.kohya_names import kohya_name, original_name
 from efface.exchange.lora_files import write_kohya
 from efface.exchange.low_rank import layers_of
 from efface.hosts.streaming import stream
-from efface.runs.erasing import erase
 from tests.conftest import host
-from tests.exchange.conftest import REQUEST
+from tests.exchange.conftest import REQUEST, erased
 
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
 
@@ -31,8 +30,8 @@ def pipe():
 
 
 @pytest.fixture
-def delta(pipe):
-    return erase(pipe, REQUEST, method="uce").delta
+def delta():
+    return erased("tiny_sdxl")
 
 
 def predicted(pipe):

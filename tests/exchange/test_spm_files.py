@@ -17,18 +17,16 @@ from efface.exchange.low_rank import Layers, layers_of
 from efface.exchange.spm_files import gate_from, write_spm
 from efface.runs.gating import GateRule
 from tests.conftest import host
-from tests.exchange.conftest import REQUEST, predicted, with_delta
-from tests.methods.trained import one_step
+from tests.exchange.conftest import REQUEST, predicted, trained_membrane, with_delta
 
 CLOSE = {"atol": 2e-5, "rtol": 1e-4}
 FACTS = {"base_model": "tiny"}
 
 
 @pytest.fixture
-def membrane(pipe):
+def membrane(pipe, request):
     """A membrane that is always open, as one is without its gate."""
-    made = one_step("spm", pipe, anchors=0, optimiser="adam", learning_rate=0.05).delta
-    return replace(made, gate=None)
+    return replace(trained_membrane(request.node.callspec.params["pipe"]), gate=None)
 
 
 def written(path):
@@ -122,10 +120,9 @@ def imported(pipe, membrane, path, *prompts, wanted=REQUEST, **options):
     return import_delta(path, pipe, wanted, **options)
 
 
-@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
+@pytest.mark.parametrize("family", ["sd1", pytest.param("sd2", marks=pytest.mark.slow), "sdxl"])
 def test_an_imported_membrane_opens_for_the_prompts_of_its_header(family, tmp_path):
-    pipe = host(f"tiny_{family}")
-    ours = one_step("spm", pipe, anchors=0, optimiser="adam", learning_rate=0.05).delta
+    pipe, ours = host(f"tiny_{family}"), trained_membrane(f"tiny_{family}")
     found = imported(pipe, ours, tmp_path / "spm.safetensors", "pistol")
     assert (found.layout, found.opens_for, found.unused) == ("SPM", ("pistol",), ())
     back = found.delta
@@ -191,9 +188,9 @@ def test_without_prompts_in_the_header_there_is_no_gate(pipe, membrane, tmp_path
     assert (found.layout, found.opens_for, found.delta.gate) == ("LoRA", (), None)
 
 
-def test_imported_files_compose_and_keep_their_gates(pipe, membrane, tmp_path):
-    other = one_step("spm", pipe, asked("house"), anchors=0, optimiser="adam", learning_rate=0.03)
-    plain = replace(other.delta, gate=None)
+def test_imported_files_compose_and_keep_their_gates(request, pipe, membrane, tmp_path):
+    name = request.node.callspec.params["pipe"]
+    plain = replace(trained_membrane(name, "house", 0.03), gate=None)
     one = imported(pipe, membrane, tmp_path / "a.safetensors", "pistol").delta
     two = imported(
         pipe, plain, tmp_path / "b.safetensors", "house", wanted=asked("house", keep=["a tree"])

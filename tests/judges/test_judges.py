@@ -45,6 +45,21 @@ def test_zero_shot_shares_sum_to_one(clip_folder, pictures):
     assert of_cat.std() > 0
 
 
+def test_zero_shot_is_the_softmax_of_the_models_own_logits(clip_folder, pictures):
+    """transformers multiplies cosines with the learnt temperature, and so must the judge."""
+    from transformers import AutoTokenizer, CLIPModel
+
+    cat = Concept(name="cat", prompts=("a photo of a cat",))
+    texts = ["a photo of a cat", "a photo of a dog"]
+    tokens = AutoTokenizer.from_pretrained(clip_folder)(texts, padding=True, return_tensors="pt")
+    pixels = Preprocessing.from_folder(clip_folder)(pictures)
+    with torch.no_grad():
+        logits = CLIPModel.from_pretrained(clip_folder).eval()(pixel_values=pixels, **tokens)
+    found = ZeroShot(folder=clip_folder, alternatives=(texts[1],)).presence(pictures, cat)
+    expected = logits.logits_per_image.softmax(dim=-1)[:, 0]
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 def test_clip_folder_gives_what_transformers_gives(clip_folder, pictures):
     """The loss-free reference is the model's own forward pass, which computes both logits."""
     from transformers import AutoTokenizer, CLIPModel

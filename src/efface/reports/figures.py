@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["before_after", "chosen", "interval_plot"]
 
 _COLUMNS, _FEWEST_COLUMNS = 8, 6  # headings need the width of six pictures
+_STEP, _SIDE, _HEAD = 1.05, 0.99, 0.7  # inches: from picture to picture, of one, above the first
 _INK, _LINE, _BEFORE, _AFTER = "#1f2430", "#dfe2e8", "#7b8496", "#b6430b"
 
 
@@ -51,14 +52,18 @@ def before_after(evaluation: Evaluation, path: Path) -> Path:
     shown = {role: samples for role, samples in picked.items() if samples}
     rows = 1 if evaluation.after is None else 2
     columns = max(_FEWEST_COLUMNS, *(len(samples) for samples in shown.values()), 0)
-    figure = _figure(0.9 + 1.05 * columns, max(1, len(shown)) * (0.7 + 1.05 * rows))
-    blocks = figure.subfigures(max(1, len(shown)), 1, squeeze=False)[:, 0]
-    for block, (role, samples) in zip(blocks, shown.items(), strict=False):
+    width, block = 0.9 + _STEP * columns, _HEAD + _STEP * rows
+    height = max(1, len(shown)) * block
+    figure = _figure(width, height, layout=False)
+    axis = figure.add_axes((0, 0, 1, 1), autoscale_on=False)
+    axis.set(xlim=(0, width), ylim=(height, 0))  # in inches
+    axis.set_axis_off()
+    for number, (role, samples) in enumerate(shown.items()):
         title = f"{wording.ROLES[role]}: {wording.ROLES_EXPLAINED[role]}"
-        block.suptitle(title, x=0.01, ha="left", fontsize=10, color=_INK, weight="bold")
-        grid = block.subplots(rows, columns, squeeze=False)
+        top = number * block
+        axis.text(0.1, top + 0.06, title, va="top", fontsize=10, color=_INK, weight="bold")
         for row in range(rows):
-            _row(grid[row], evaluation, samples, edited=row == 1)
+            _row(axis, evaluation, samples, top + _HEAD + row * _STEP, edited=row == 1)
     return _written(figure, path)
 
 
@@ -78,14 +83,15 @@ def interval_plot(evaluation: Evaluation, path: Path) -> Path:
     return _written(figure, path)
 
 
-def _figure(width: float, height: float) -> Figure:
+def _figure(width: float, height: float, *, layout: bool = True) -> Figure:
     """Makes a figure without pyplot, so that no window system and no global state is touched."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     margins = (0.01, 0.01, 0.98, 0.98)
-    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.03, hspace=0, wspace=0, rect=margins)
-    return Figure(figsize=(width, height), dpi=140, layout=layout, facecolor="white")
+    engine = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.03, hspace=0, wspace=0, rect=margins)
+    size = (width, height)
+    return Figure(figsize=size, dpi=140, layout=engine if layout else None, facecolor="white")
 
 
 def _written(figure: Figure, path: Path) -> Path:
@@ -95,24 +101,41 @@ def _written(figure: Figure, path: Path) -> Path:
     return path
 
 
-def _row(axes: Any, evaluation: Evaluation, samples: Sequence[Sample], *, edited: bool) -> None:
+def _row(
+    axis: Any, evaluation: Evaluation, samples: Sequence[Sample], top: float, *, edited: bool
+) -> None:
+    """Draws pictures into their squares, oblong ones in the middle, and prompts above the first.
+
+    One axis for all: one for each picture would take most of the time of a report.
+    """
+    from matplotlib.patches import Rectangle
     from PIL import Image
 
-    for axis in axes:
-        axis.set(xticks=[], yticks=[])
-        axis.spines[:].set_visible(False)
-    colour = _AFTER if edited else _INK
-    axes[0].set_ylabel("after" if edited else "before", fontsize=9, color=colour)
-    for axis, sample in zip(axes, samples, strict=False):
+    side, colour = "after" if edited else "before", _AFTER if edited else _INK
+    middle = top + _SIDE / 2
+    axis.text(0.3, middle, side, rotation=90, va="center", ha="right", fontsize=9, color=colour)
+    for column, sample in enumerate(samples):
         path = evaluation.picture(sample, edited=edited)
         if path is None:
             continue
         with Image.open(path) as image:
-            axis.imshow(image.convert("RGB"), interpolation="nearest")
-        axis.spines[:].set(visible=True, color=_LINE)
+            picture = image.convert("RGB")
+        wide, high = (_SIDE * edge / max(picture.size) for edge in picture.size)
+        left, upper = 0.4 + column * _STEP + (_SIDE - wide) / 2, middle - high / 2
+        extent = (left, left + wide, upper + high, upper)
+        axis.imshow(picture, interpolation="nearest", extent=extent, aspect="auto")
+        frame = Rectangle((left, upper), wide, high, fill=False, edgecolor=_LINE, linewidth=0.8)
+        axis.add_patch(frame)
         if not edited:
-            axis.set_title(
-                _wrapped(printable(sample.prompt)), fontsize=6, color=_INK, pad=2, parse_math=False
+            axis.text(
+                left + wide / 2,
+                upper - 0.04,
+                _wrapped(printable(sample.prompt)),
+                va="bottom",
+                ha="center",
+                fontsize=6,
+                color=_INK,
+                parse_math=False,
             )
 
 
