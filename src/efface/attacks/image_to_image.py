@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from efface.contracts import Access, Attack, Paper
 from efface.errors import BadRequest, require_positive
 from efface.randomness import noise_like
 from efface.revival.attempts import Attempt
+from efface.revival.drawing import decoded
 from efface.revival.redrawing import continued, cost_of_steps, noised_for, steps_done
 from efface.revival.target import nameless
 
@@ -25,10 +28,11 @@ __all__ = ["ImageToImage"]
 class ImageToImage(Attack):
     """Starts from pictures of the concept, noised less and less, and draws on with the prompt.
 
-    The first success is at the largest strength, where the least of the picture was given: that is
-    the strength that a revival needed. At small strength the picture itself holds the concept, and
-    any model draws it: ``words="nameless"`` measures how far that goes, as a control. What the
-    control shows at a strength does not count as a revival there.
+    At small strength the picture itself holds the concept, and any model draws it. So a control is
+    drawn from the same picture and noise without the concept's name; once the attacker's judge sees
+    the concept there, that strength and those below no longer count, and the trial is given up. The
+    first success is at the largest strength, which is the one that a revival needed. Controls are
+    no cost of the attack and are counted among what trials share.
     """
 
     name: ClassVar[str] = "image_to_image"
@@ -38,35 +42,34 @@ class ImageToImage(Attack):
     access: ClassVar[Access] = "latents"
     needs_name: ClassVar[bool] = True
 
-    strengths: tuple[float, ...] = (0.8, 0.7, 0.6, 0.5)
+    strengths: tuple[float, ...] = (0.9, 0.8, 0.7, 0.6)
     """Share of the denoising steps that are drawn, one after the other; 1 is all of them."""
     pictures: int = 8
     """Pictures of the concept; each trial starts from one of them."""
-    words: Literal["prompt", "nameless"] = "prompt"
-    """What is drawn: the prompt, or the prompt without the concept's name, for a control."""
+    given_at_most: float = 0.3
+    """Presence in the control, up to which a strength counts."""
 
     def __post_init__(self) -> None:
         require_positive(self, "pictures")
         if not self.strengths or not all(0 <= one <= 1 for one in self.strengths):
             raise BadRequest(f"strengths is {self.strengths}; give at least one, each from 0 to 1")
+        if [*self.strengths] != sorted(self.strengths, reverse=True):
+            raise BadRequest(f"strengths is {self.strengths}; give the largest first")
 
     def attempts(self, target: Target, *, generator: torch.Generator) -> Attempts:
         """Draws each open trial at each strength, always from the same picture and noise."""
-        trials = [
-            trial if self.words == "prompt" else nameless(trial, target.concept)
-            for trial in target.trials
-        ]
+        trials, opened = target.trials, sorted(range(len(target.trials)))
         pictures = target.pictures(self.pictures)
         given = pictures[torch.arange(len(trials)) % len(pictures)]
         noise = noise_like(given, generator)
-        opened = sorted(range(len(trials)))
         for strength in self.strengths:
             done = steps_done(target.steps, strength)
-            start = noised_for(
-                target.denoiser, given[opened], noise[opened], steps=target.steps, done=done
-            )
+            start = noised_for(target.denoiser, given, noise, steps=target.steps, done=done)
+            opened = self._not_given(target, start, opened, done)
+            if not opened:
+                return
             read = target.denoiser.conditions([trials[trial].prompt for trial in opened])
-            clean = continued(target, start, read, done=done)
+            clean = continued(target, start[opened], read, done=done)
             still = yield [
                 Attempt(
                     trial=trial,
@@ -78,4 +81,27 @@ class ImageToImage(Attack):
                 )
                 for place, trial in enumerate(opened)
             ]
-            opened = sorted(still)
+            opened = [trial for trial in opened if trial in still]
+
+    def _not_given(
+        self, target: Target, start: Float[Tensor, "n c h w"], opened: list[int], done: int
+    ) -> list[int]:
+        """Keeps the trials whose control does not show the concept.
+
+        Raises:
+            BadRequest: the attacker has no judge.
+        """
+        look = target.knowledge.look
+        if look is None:
+            raise BadRequest(
+                "image_to_image needs to see whether a picture shows the concept without being "
+                "asked for it; give a judge"
+            )
+        if not opened:
+            return []
+        trials = [nameless(target.trials[trial], target.concept) for trial in opened]
+        read = target.denoiser.conditions([trial.prompt for trial in trials])
+        control = continued(target, start[opened], read, done=done)
+        target.setup += cost_of_steps(target, done) * len(opened)
+        seen = look(decoded(target.model, control), target.concept).tolist()
+        return [trial for trial, one in zip(opened, seen, strict=True) if one <= self.given_at_most]

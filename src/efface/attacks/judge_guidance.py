@@ -12,7 +12,6 @@ from torch import Tensor
 from efface.contracts import Access, Attack, Paper
 from efface.diffusion.sampling import Visit
 from efface.errors import BadRequest, require_positive
-from efface.randomness import noise_like, split
 from efface.revival.attempts import Attempt
 from efface.revival.drawing import first_noise, with_gradients
 from efface.revival.redrawing import continued, cost_of_steps
@@ -44,21 +43,17 @@ class JudgeGuidance(Attack):
     )
     access: ClassVar[Access] = "latents"
 
-    scales: tuple[float, ...] = (0.05, 0.1, 0.2)
-    """How far each step moves the predicted picture, as a share of its norm."""
-    until: float = 0.7
+    scales: tuple[float, ...] = (0.1, 0.2, 0.4)
+    """How far each step moves the latents, as a share of the noise in them."""
+    until: float = 0.8
     """Share of the steps that are led, the first ones."""
-    copies: int = 2
-    """Noised copies of the predicted picture over which the gradient is averaged."""
-    blur: float = 0.1
-    """Standard deviation of that noise, in latents."""
 
     def __post_init__(self) -> None:
-        require_positive(self, "copies", "until")
+        require_positive(self, "until")
         if not self.scales:
             raise BadRequest("scales is empty; give at least one, such as 0.1")
 
-    def attempts(self, target: Target, *, generator: torch.Generator) -> Attempts:
+    def attempts(self, target: Target, *, generator: torch.Generator) -> Attempts:  # noqa: ARG002
         """Draws each open trial with each scale, always from its own first noise."""
         logits = target.knowledge.logits
         if logits is None:
@@ -70,8 +65,7 @@ class JudgeGuidance(Attack):
         opened = sorted(range(len(trials)))
         start = first_noise(target.denoiser, [trial.seed for trial in trials])
         for scale in self.scales:
-            draws = split(generator, *(str(trial) for trial in range(len(trials))))
-            lead = _Lead(self, target, logits, scale, [draws[str(trial)] for trial in opened])
+            lead = _Lead(self, target, logits, scale)
             read = target.denoiser.conditions([trials[trial].prompt for trial in opened])
             clean = continued(target, start[opened], read, steer=lead)
             still = yield [
@@ -90,40 +84,37 @@ class JudgeGuidance(Attack):
 
 @dataclass(eq=False)
 class _Lead:
-    """Replaces predictions by those of pictures that the judge likes better."""
+    """Moves latents before each pass to where the predicted picture is liked better."""
 
     settings: JudgeGuidance
     target: Target
     logits: Look
     scale: float
-    draws: list[torch.Generator]
-    """One per sample."""
 
     def __call__(self, visit: Visit) -> Visit:
-        if visit.prediction is None or visit.index >= self.settings.until * visit.total:
+        if visit.prediction is not None or visit.index >= self.settings.until * visit.total:
             return visit
         process = self.target.denoiser.process
         times = visit.time.to(torch.float64).expand(len(visit.latents))
-        clean = process.clean(visit.latents, visit.prediction, times)
-        ascent = self._gradient(clean)
-        size = clean.flatten(1).norm(dim=1) / ascent.flatten(1).norm(dim=1).clamp(min=1e-12)
-        moved = clean + self.scale * size[:, None, None, None] * ascent
-        nothing, one = torch.zeros_like(clean), torch.ones_like(clean)
-        weight = process.noised(nothing, one, times)
-        noise = (visit.latents - process.noised(moved, nothing, times)) / weight
-        return replace(visit, prediction=process.truth(moved, noise, times))
-
-    def _gradient(self, clean: Float[Tensor, "n c h w"]) -> Tensor:
-        """Averages the gradient of the log-probability over noised copies."""
-        copies, blur = self.settings.copies, self.settings.blur
-        noise = torch.stack(
-            [noise_like(clean[:1].repeat(copies, 1, 1, 1), one) for one in self.draws]
+        weight = process.noised(
+            torch.zeros_like(visit.latents), torch.ones_like(visit.latents), times
         )
+        ascent = self._gradient(visit, times)
+        size = ascent.flatten(1).norm(dim=1).clamp(min=1e-12) / ascent[0].numel() ** 0.5
+        step = self.scale * weight * ascent / size[:, None, None, None]
+        # As long as before: the network knows latents of one length at each time.
+        moved, length = visit.latents + step, visit.latents.flatten(1).norm(dim=1)
+        kept = length / moved.flatten(1).norm(dim=1).clamp(min=1e-12)
+        return replace(visit, latents=moved * kept[:, None, None, None])
+
+    def _gradient(self, visit: Visit, times: Float[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
+        """Differentiates what the judge says to the predicted picture by the latents."""
+        denoiser = self.target.denoiser
         with torch.enable_grad():
-            near = (clean.detach()[:, None] + blur * noise.to(clean)).flatten(0, 1)
-            near.requires_grad_()
-            pixels = with_gradients(self.target.model, near)
+            latents = visit.latents.detach().requires_grad_()
+            prediction = denoiser.predict(latents, times, visit.conditions)
+            clean = denoiser.process.clean(latents, prediction, times)
+            pixels = with_gradients(self.target.model, clean)
             seen = torch.nn.functional.logsigmoid(self.logits(pixels, self.target.concept))
-            (gradient,) = torch.autograd.grad(seen.sum(), near)
-        mean: Tensor = gradient.unflatten(0, (-1, copies)).mean(dim=1)
-        return mean
+            (gradient,) = torch.autograd.grad(seen.sum(), latents)
+        return gradient
