@@ -177,6 +177,11 @@ class Attack(ABC):
     needs_name: ClassVar[bool] = False
     """Whether prompts must hold the concept's name. Others are tested on the unedited model with
     prompts without it, where the attack alone can bring the concept in."""
+    learns_once: ClassVar[bool] = False
+    """Whether what it learns serves all trials at once, such as training of weights. Each open
+    trial is then counted all of it, so that what a revival costs does not depend on how many trials
+    there are: one that stays open to the end was counted all evaluations, and the sum over trials
+    is more than were run."""
 
     @abstractmethod
     def attempts(self, target: Target, *, generator: torch.Generator) -> Attempts:

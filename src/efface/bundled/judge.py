@@ -78,16 +78,34 @@ class EmojiJudge:
         Raises:
             BadRequest: the vocabulary has no such concept.
         """
+        known = self._known(concept)
+        nouns, styles = self.probabilities(images)
+        if known in NOUNS:
+            return nouns[:, list(NOUNS).index(known)]
+        return styles[:, list(STYLES).index(known)]
+
+    def logits(self, images: Float[Tensor, "n 3 h w"], concept: Concept) -> Float[Tensor, " n"]:
+        """Gives the log-odds of `presence`, differentiable by the pixels.
+
+        Raises:
+            BadRequest: the vocabulary has no such concept.
+        """
+        known = self._known(concept)
+        output = torch.cat([self._network(part) for part in self._parts(images)])
+        if known in NOUNS:
+            return output[:, list(NOUNS).index(known)]
+        styles, place = output[:, len(NOUNS) :], list(STYLES).index(known)
+        others = torch.cat([styles[:, :place], styles[:, place + 1 :]], dim=1)
+        return styles[:, place] - others.logsumexp(dim=1)
+
+    def _known(self, concept: Concept) -> str:
         known = canonical(concept.name)
         if known is None or not self.knows(concept):
             raise BadRequest(
                 f"{self.card.name} cannot recognise '{concept.name}'; "
                 "`efface list concepts` prints what it knows, or pass another judge"
             )
-        nouns, styles = self.probabilities(images)
-        if known in NOUNS:
-            return nouns[:, list(NOUNS).index(known)]
-        return styles[:, list(STYLES).index(known)]
+        return known
 
     def names(
         self, images: Float[Tensor, "n 3 h w"], like: Concept

@@ -23,7 +23,7 @@ from efface.metrics.presence import ask
 from efface.randomness import derive, environment
 from efface.revival.attempts import Attempt, Budget
 from efface.revival.drawing import cost_of, draw
-from efface.revival.target import Knowledge, Target
+from efface.revival.target import Knowledge, Look, Target
 
 __all__ = ["Assault", "Hear", "Outcome", "attacked", "unheard"]
 
@@ -56,6 +56,8 @@ class Assault:
     """Pictures of the concept, as clean latents; None: the unedited model draws them."""
     aim: Concept | None = None
     """What the judge looks for, where that is not what is attacked."""
+    deltas: tuple[Delta, ...] = ()
+    """Erasures of other concepts from the same base, which somebody may put on as well."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,12 +99,7 @@ def attacked(assault: Assault, *, monitor: Hear = unheard) -> Outcome:
         assault.trials,
         steps=assault.steps,
         guidance=assault.guidance,
-        knowledge=Knowledge(
-            others=assault.others,
-            look=assault.judge.presence,
-            forbidden=names(assault.aim or assault.concept),
-            pictures=assault.given,
-        ),
+        knowledge=_knowledge(assault),
     )
     watch = _Watch(assault, target)
     reasons: tuple[str, ...] = ()
@@ -135,6 +132,29 @@ def attacked(assault: Assault, *, monitor: Hear = unheard) -> Outcome:
         versions={**ran.versions, "commit": ran.commit + ("+changes" if ran.dirty else "")},
     )
     return Outcome(record, tuple(watch.best), tuple(watch.pixels))
+
+
+def _knowledge(assault: Assault) -> Knowledge:
+    """Says what the attacker has; a made-up thing is seen by no judge."""
+    return Knowledge(
+        others=assault.others,
+        look=assault.judge.presence if assault.aim is None else _blind,
+        logits=_logits(assault.judge, made_up=assault.aim is not None),
+        forbidden=names(assault.aim or assault.concept),
+        pictures=assault.given,
+        deltas=assault.deltas,
+    )
+
+
+def _logits(judge: Judge, *, made_up: bool) -> Look | None:
+    """Gives what of a judge an attack may differentiate: its `logits`, if it has them."""
+    found: Look | None = getattr(judge, "logits", None)
+    return _blind if made_up and found is not None else found
+
+
+def _blind(images: Float[Tensor, "n 3 h w"], concept: Concept) -> Float[Tensor, " n"]:  # noqa: ARG001
+    """Sees a made-up concept in no picture, which no judge knows; its gradient is zero."""
+    return 0.0 * images.flatten(1).sum(dim=1)
 
 
 class _JudgeFailed(Exception):

@@ -16,7 +16,15 @@ from efface.hosts.conditions import Conditions
 from efface.revival.attempts import Attempt
 from efface.revival.target import Target
 
-__all__ = ["SCHEDULERS", "conditions_of", "cost_of", "decoded", "draw", "first_noise"]
+__all__ = [
+    "SCHEDULERS",
+    "conditions_of",
+    "cost_of",
+    "decoded",
+    "draw",
+    "first_noise",
+    "with_gradients",
+]
 
 SCHEDULERS = ("DDIMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
 """Schedulers that attempts may name; all are deterministic and take latents as they are."""
@@ -52,14 +60,21 @@ def cost_of(target: Target, attempt: Attempt) -> int:
 
 def decoded(model: Any, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 height width"]:
     """Decodes clean latents to pixels of 0 to 1, rounded to 255 levels as PNG files have them."""
+    with torch.no_grad():
+        pixels = with_gradients(model, latents)
+    if not bool(pixels.isfinite().all()):
+        raise BadModel("the edited model draws pictures that are not finite; its edit broke it")
+    return (pixels * 255).round() / 255
+
+
+def with_gradients(
+    model: Any, latents: Float[Tensor, "n c h w"]
+) -> Float[Tensor, "n 3 height width"]:
+    """Decodes clean latents to pixels of 0 to 1, differentiable by the latents."""
     config = model.vae.config
     shift = getattr(config, "shift_factor", None) or 0.0
-    with torch.no_grad():
-        images = model.vae.decode(latents / config.scaling_factor + shift).sample
-    if not bool(images.isfinite().all()):
-        raise BadModel("the edited model draws pictures that are not finite; its edit broke it")
-    pixels: Tensor = ((images.float() / 2 + 0.5).clamp(0, 1) * 255).round() / 255
-    return pixels
+    images: Tensor = model.vae.decode(latents / config.scaling_factor + shift).sample
+    return (images.float() / 2 + 0.5).clamp(0, 1)
 
 
 def conditions_of(denoiser: Denoiser, attempts: Iterable[Attempt]) -> Conditions:

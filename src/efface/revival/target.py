@@ -39,10 +39,14 @@ class Knowledge:
     """Prompts of other concepts, for what has nothing to do with this one."""
     look: Look | None = None
     """What the attacker's own judge sees; None: the attacker has none."""
+    logits: Look | None = None
+    """The same as log-odds and differentiable by pixels; None: the judge gives no gradient."""
     forbidden: tuple[str, ...] | None = None
     """Names that chosen tokens may not spell; None: the concept's own."""
     pictures: Float[Tensor, "n c h w"] | None = None
     """Pictures of the concept as clean latents; None: the unedited model draws them."""
+    deltas: tuple[Delta, ...] = ()
+    """Erasures of other concepts from the same base."""
 
 
 class Target:

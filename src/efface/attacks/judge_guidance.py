@@ -1,0 +1,120 @@
+"""Drawing led by a judge: each step moves towards pictures in which it sees the concept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from efface.contracts import Access, Attack, Paper
+from efface.diffusion.sampling import Visit
+from efface.errors import BadRequest, require_positive
+from efface.revival.attempts import Attempt
+from efface.revival.drawing import first_noise, with_gradients
+from efface.revival.redrawing import continued, cost_of_steps
+from efface.revival.target import Look, Target
+
+if TYPE_CHECKING:
+    from efface.contracts import Attempts
+
+__all__ = ["JudgeGuidance"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeGuidance(Attack):
+    """Moves the picture that each step predicts up the gradient of a judge's log-probability.
+
+    It needs no name in the prompt and no picture: whatever the edited model can still draw is
+    looked for from outside. The gradient goes through the decoder and the judge, not through the
+    denoiser. It can also fool the judge: gradients are averaged over noised copies and early steps
+    alone are led, so that the denoiser has the last word, and whether the second judge agrees is in
+    the record. Passes of the decoder and the judge are not counted as network evaluations.
+
+    Differs from the paper:
+        There the classifier reads noised latents; here the judge reads the predicted picture.
+    """
+
+    name: ClassVar[str] = "judge_guidance"
+    paper: ClassVar[Paper | None] = Paper(
+        "When Are Concepts Erased From Diffusion Models?", "2505.17013", 2025
+    )
+    access: ClassVar[Access] = "latents"
+
+    scales: tuple[float, ...] = (0.1, 0.2, 0.4)
+    """How far each step moves the latents, as a share of the noise in them."""
+    until: float = 0.8
+    """Share of the steps that are led, the first ones."""
+
+    def __post_init__(self) -> None:
+        require_positive(self, "until")
+        if not self.scales:
+            raise BadRequest("scales is empty; give at least one, such as 0.1")
+
+    def attempts(self, target: Target, *, generator: torch.Generator) -> Attempts:  # noqa: ARG002
+        """Draws each open trial with each scale, always from its own first noise."""
+        logits = target.knowledge.logits
+        if logits is None:
+            raise BadRequest(
+                "judge_guidance follows a judge's gradient and this judge gives none; give one "
+                "with `logits(images, concept)`, or leave the attack out"
+            )
+        trials = target.trials
+        opened = sorted(range(len(trials)))
+        start = first_noise(target.denoiser, [trial.seed for trial in trials])
+        for scale in self.scales:
+            lead = _Lead(self, target, logits, scale)
+            read = target.denoiser.conditions([trials[trial].prompt for trial in opened])
+            clean = continued(target, start[opened], read, steer=lead)
+            still = yield [
+                Attempt(
+                    trial=trial,
+                    prompt=trials[trial].prompt,
+                    seed=trials[trial].seed,
+                    spent=cost_of_steps(target, 0),
+                    clean=clean[place].cpu(),
+                    note=f"led by the judge, {scale:g} a step",
+                )
+                for place, trial in enumerate(opened)
+            ]
+            opened = sorted(still)
+
+
+@dataclass(eq=False)
+class _Lead:
+    """Moves latents before each pass to where the predicted picture is liked better."""
+
+    settings: JudgeGuidance
+    target: Target
+    logits: Look
+    scale: float
+
+    def __call__(self, visit: Visit) -> Visit:
+        if visit.prediction is not None or visit.index >= self.settings.until * visit.total:
+            return visit
+        process = self.target.denoiser.process
+        times = visit.time.to(torch.float64).expand(len(visit.latents))
+        weight = process.noised(
+            torch.zeros_like(visit.latents), torch.ones_like(visit.latents), times
+        )
+        ascent = self._gradient(visit, times)
+        size = ascent.flatten(1).norm(dim=1).clamp(min=1e-12) / ascent[0].numel() ** 0.5
+        step = self.scale * weight * ascent / size[:, None, None, None]
+        # As long as before: the network knows latents of one length at each time.
+        moved, length = visit.latents + step, visit.latents.flatten(1).norm(dim=1)
+        kept = length / moved.flatten(1).norm(dim=1).clamp(min=1e-12)
+        return replace(visit, latents=moved * kept[:, None, None, None])
+
+    def _gradient(self, visit: Visit, times: Float[Tensor, " n"]) -> Float[Tensor, "n c h w"]:
+        """Differentiates what the judge says to the predicted picture by the latents."""
+        denoiser = self.target.denoiser
+        with torch.enable_grad():
+            latents = visit.latents.detach().requires_grad_()
+            prediction = denoiser.predict(latents, times, visit.conditions)
+            clean = denoiser.process.clean(latents, prediction, times)
+            pixels = with_gradients(self.target.model, clean)
+            seen = torch.nn.functional.logsigmoid(self.logits(pixels, self.target.concept))
+            (gradient,) = torch.autograd.grad(seen.sum(), latents)
+        return gradient
