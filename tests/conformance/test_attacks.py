@@ -70,7 +70,7 @@ def aimed(case, erasure, *, trials=TRIALS):
         trials,
         steps=2,
         guidance=3.0,
-        knowledge=Knowledge(others=OTHERS, look=brightness),
+        knowledge=Knowledge(others=OTHERS, look=brightness, logits=brightness),
     )
 
 
@@ -197,19 +197,22 @@ def test_a_run_of_it_stays_within_its_budget(case, erasure):
 
 def test_a_judge_that_fails_makes_it_invalid(case, erasure):
     judge = AnsweringJudge(refusing)
+    judge.logits = brightness
     record = run_attack(assault(case, erasure, judge=judge), self_tests=()).record
     assert record.verdict == "invalid"
     assert "raised" in record.reasons[0]
 
 
 def assault(case, erasure, **changed):
+    judge = AnsweringJudge(brightness, threshold=0.999)
+    judge.logits = brightness
     given = {
         "model": shared("tiny_sd1"),
         "delta": erasure(case.method),
         "concept": CONCEPT,
         "trials": TRIALS,
         "attack": built(case),
-        "judge": AnsweringJudge(brightness, threshold=0.999),
+        "judge": judge,
         "steps": 2,
         "guidance": 3.0,
         "others": OTHERS,

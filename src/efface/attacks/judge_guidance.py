@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -28,10 +29,10 @@ class JudgeGuidance(Attack):
     """Moves the picture that each step predicts up the gradient of a judge's log-probability.
 
     It needs no name in the prompt and no picture: whatever the edited model can still draw is
-    looked for from outside. The gradient goes through the decoder and the judge, not through the
-    denoiser. It can also fool the judge: gradients are averaged over noised copies and early steps
-    alone are led, so that the denoiser has the last word, and whether the second judge agrees is in
-    the record. Passes of the decoder and the judge are not counted as network evaluations.
+    looked for from outside. The gradient goes through judge, decoder and denoiser, which is asked
+    once more at each step that is led. It can also fool the judge: early steps alone are
+    led, so that the denoiser has the last word, and whether the second judge agrees is in the
+    record. Passes of the decoder and the judge are not counted as network evaluations.
 
     Differs from the paper:
         There the classifier reads noised latents; here the judge reads the predicted picture.
@@ -73,7 +74,7 @@ class JudgeGuidance(Attack):
                     trial=trial,
                     prompt=trials[trial].prompt,
                     seed=trials[trial].seed,
-                    spent=cost_of_steps(target, 0),
+                    spent=cost_of_steps(target, 0) + ceil(self.until * target.steps),
                     clean=clean[place].cpu(),
                     note=f"led by the judge, {scale:g} a step",
                 )
