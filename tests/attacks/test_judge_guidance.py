@@ -21,6 +21,7 @@ def test_pictures_turn_towards_what_the_judge_likes(tiny_sd1):
         turns = course(JudgeGuidance(scales=(0.0, 0.3)), target)
         plain, led = (redness(drawn(target, turn), None) for turn in turns)
     assert bool((led > plain).all())
+    assert turns[0][0].spent == 6 + 5
     assert target.evaluations - target.setup == sum(one.spent for turn in turns for one in turn)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import ceil
 from typing import TYPE_CHECKING, ClassVar
 
 import torch
@@ -15,7 +14,7 @@ from efface.diffusion.sampling import Visit
 from efface.errors import BadRequest, require_positive
 from efface.revival.attempts import Attempt
 from efface.revival.drawing import first_noise, with_gradients
-from efface.revival.redrawing import continued, cost_of_steps
+from efface.revival.redrawing import continued
 from efface.revival.target import Look, Target
 
 if TYPE_CHECKING:
@@ -26,13 +25,13 @@ __all__ = ["JudgeGuidance"]
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeGuidance(Attack):
-    """Moves the picture that each step predicts up the gradient of a judge's log-probability.
+    """Moves latents up the gradient of a judge's log-probability for the predicted picture.
 
-    It needs no name in the prompt and no picture: whatever the edited model can still draw is
-    looked for from outside. The gradient goes through judge, decoder and denoiser, which is asked
-    once more at each step that is led. It can also fool the judge: early steps alone are
-    led, so that the denoiser has the last word, and whether the second judge agrees is in the
-    record. Passes of the decoder and the judge are not counted as network evaluations.
+    No prompt and no guidance by one: whatever the edited model can still draw is looked for from
+    outside. The gradient goes through the denoiser, the decoder and the judge. It can also fool the
+    judge: the last steps are not led, so that the denoiser has the last word, and whether the
+    second judge agrees is in the record. Passes of the decoder and the judge are not counted as
+    network evaluations.
 
     Differs from the paper:
         There the classifier reads noised latents; here the judge reads the predicted picture.
@@ -42,9 +41,9 @@ class JudgeGuidance(Attack):
     paper: ClassVar[Paper | None] = Paper(
         "When Are Concepts Erased From Diffusion Models?", "2505.17013", 2025
     )
-    access: ClassVar[Access] = "latents"
+    access: ClassVar[Access] = "gradients"
 
-    scales: tuple[float, ...] = (0.1, 0.2, 0.4)
+    scales: tuple[float, ...] = (0.1, 0.2, 0.3)
     """How far each step moves the latents, as a share of the noise in them."""
     until: float = 0.8
     """Share of the steps that are led, the first ones."""
@@ -65,22 +64,27 @@ class JudgeGuidance(Attack):
         trials = target.trials
         opened = sorted(range(len(trials)))
         start = first_noise(target.denoiser, [trial.seed for trial in trials])
+        led = sum(self.leads(step, target.steps) for step in range(target.steps))
         for scale in self.scales:
             lead = _Lead(self, target, logits, scale)
-            read = target.denoiser.conditions([trials[trial].prompt for trial in opened])
-            clean = continued(target, start[opened], read, steer=lead)
+            read = target.denoiser.conditions([""] * len(opened))
+            clean = continued(target, start[opened], read, guided=False, steer=lead)
             still = yield [
                 Attempt(
                     trial=trial,
-                    prompt=trials[trial].prompt,
+                    prompt="",
                     seed=trials[trial].seed,
-                    spent=cost_of_steps(target, 0) + ceil(self.until * target.steps),
+                    spent=target.steps + led,
                     clean=clean[place].cpu(),
                     note=f"led by the judge, {scale:g} a step",
                 )
                 for place, trial in enumerate(opened)
             ]
             opened = sorted(still)
+
+    def leads(self, step: int, total: int) -> bool:
+        """Says whether a step is led."""
+        return step < self.until * total
 
 
 @dataclass(eq=False)
@@ -93,7 +97,7 @@ class _Lead:
     scale: float
 
     def __call__(self, visit: Visit) -> Visit:
-        if visit.prediction is not None or visit.index >= self.settings.until * visit.total:
+        if visit.prediction is not None or not self.settings.leads(visit.index, visit.total):
             return visit
         process = self.target.denoiser.process
         times = visit.time.to(torch.float64).expand(len(visit.latents))

@@ -50,6 +50,7 @@ def continued(
     conditions: Conditions,
     *,
     done: int = 0,
+    guided: bool = True,
     steer: Steer | None = None,
 ) -> Float[Tensor, "n c h w"]:
     """Draws clean latents with the edited model, as the target's pictures are drawn.
@@ -59,6 +60,7 @@ def continued(
         latents: where samples stand.
         conditions: one prompt per sample.
         done: steps that are left out, the first ones.
+        guided: whether with the target's guidance; otherwise conditions alone are asked.
         steer: changes latents or predictions on the way.
     """
     denoiser = target.denoiser
@@ -74,7 +76,7 @@ def continued(
             found,
             conditions,
             scheduler=scheduler,
-            guidance=guidance_of(target),
+            guidance=guidance_of(target) if guided else None,
             steer=steer,
         ):
             pass
