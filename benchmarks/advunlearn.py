@@ -56,8 +56,8 @@ PUBLISHED: dict[str, Any] = {
 """The published loop with a tenth of its steps; step size and what is kept are for this model."""
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "advunlearn": ("advunlearn", {"preset": "emoji"}),
-    "esd": ("esd", {"preset": "emoji"}),
     "esd on the text encoder": ("advunlearn", {"preset": "emoji", "attack_tokens": 0}),
+    "esd": ("esd", {"preset": "emoji"}),
     "rece": ("rece", {"preset": "emoji"}),
     "unedited": ("", {}),
 }
