@@ -73,7 +73,9 @@ def test_layers_that_xl_does_not_read_are_left_out():
     found = encoder_parameters(pipe, "feed_forward_last_attention", {"text_encoder"})
     count = pipe.text_encoder.config.num_hidden_layers
     assert {key.split(".")[2] for key in found} == {str(n) for n in range(count - 1)}
-    assert any(key.startswith(f"text_encoder/encoder.layers.{count - 2}.self_attn") for key in found)
+    assert any(
+        key.startswith(f"text_encoder/encoder.layers.{count - 2}.self_attn") for key in found
+    )
 
 
 def hashes(pipe):
@@ -187,7 +189,7 @@ def test_an_epoch_visits_every_picture_once_and_resumes_in_the_middle():
     for _ in range(2):
         visits = [order.drawn(generator).tolist() for _ in range(order.steps)]
         assert [len(each) for each in visits] == [2, 2, 1]
-        assert sorted(sum(visits, [])) == [0, 1, 2, 3, 4]
+        assert sorted(number for each in visits for number in each) == [0, 1, 2, 3, 4]
     order.drawn(generator)
     other = Epochs(5, 2)
     other.load_state_dict(order.state_dict())
