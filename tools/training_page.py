@@ -130,7 +130,7 @@ the page and the card say which it was.
 `--unconditional original` lets the unedited encoder read the empty prompt, exactly, wherever the
 delta is applied. Weights alone cannot do that: merging and exporting such a delta is refused.
 
-`python -m benchmarks few_shot`: the small suite, without an anchor; hits before → after of pictures.
+`python -m benchmarks few_shot`: the small suite, no anchor; hits before → after, of pictures.
 `emoji` holds embeddings; `emoji-bare` is the paper's form with 16 steps, at a step size that does
 something to a model of this size. Its damage is the paper's own: nothing holds what is kept. The
 preset was chosen by hand on dog, swords, mage, watercolor and sepia. Processor seconds are those of
