@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 import efface
-from benchmarks.concepts import STYLE_ANCHOR, TRAINED_NOUNS, TRAINED_STYLES
+from benchmarks.concepts import STYLE_ANCHOR, TRAINED_NOUNS, TRAINED_STYLES, WITHOUT_ANCHOR
 from benchmarks.processes import held, took
 from benchmarks.training import METHODS
 from efface.bundled import understood
@@ -47,7 +47,8 @@ def main() -> None:
     method, concept = sys.argv[1:]
     torch.set_num_threads(THREADS)
     pipe = efface.load("emoji")
-    anchor = STYLE_ANCHOR if concept in TRAINED_STYLES else None
+    steered = concept in TRAINED_STYLES and method not in WITHOUT_ANCHOR
+    anchor = STYLE_ANCHOR if steered else None
     request = understood(efface.request(concept, anchor=anchor))
     before = held()
     result = efface.erase(pipe, request, method=method)

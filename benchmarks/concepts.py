@@ -38,6 +38,9 @@ STYLE_ANCHOR = "twemoji"
 """What a measured style is replaced with. Without an anchor a prompt names no style, and the model
 then draws one of its eight by chance: the erased one as often as one picture in eight or more."""
 
+WITHOUT_ANCHOR: tuple[str, ...] = ("few_shot",)
+"""Methods that steer nowhere, and refuse an anchor."""
+
 TRAINED_NOUNS: tuple[str, ...] = (
     "pistol",
     "frog",

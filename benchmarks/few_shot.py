@@ -28,7 +28,7 @@ from efface.reports.whereabouts import whereabouts
 
 RESULTS = Path(__file__).parent / "results" / "few_shot.json"
 CONCEPTS = (*TRAINED_NOUNS, *TRAINED_STYLES)
-ORDER = (("emoji", 0), ("emoji", 1), ("emoji-bare", 0), ("emoji-bare", 1))
+ORDER = (("emoji", 0), ("emoji-bare", 0), ("emoji", 1), ("emoji-bare", 1))
 ROLES = ("erased", "synonym", "neighbour", "kept")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 import efface
-from benchmarks.concepts import STYLE_ANCHOR, TRAINED_NOUNS, TRAINED_STYLES
+from benchmarks.concepts import STYLE_ANCHOR, TRAINED_NOUNS, TRAINED_STYLES, WITHOUT_ANCHOR
 from benchmarks.erasure import Bench, summary, write
 from benchmarks.methods import WITH_FIRST_STAGES
 from efface.bundled import understood
@@ -46,7 +46,8 @@ def run(methods: tuple[str, ...] = METHODS) -> None:
     for method, concept, seed, path in missing():
         if method not in methods:
             continue
-        anchor = STYLE_ANCHOR if concept in TRAINED_STYLES else None
+        steered = concept in TRAINED_STYLES and method not in WITHOUT_ANCHOR
+        anchor = STYLE_ANCHOR if steered else None
         request = understood(efface.request(concept, anchor=anchor))
         result = efface.erase(bench.pipe, request, method=method, seed=seed)
         found = bench.measured(result.delta, emoji_suite(request, size="benchmark"))

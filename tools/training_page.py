@@ -111,6 +111,33 @@ most of what its first one leaves, as in the paper; spm's gate opens less for a 
 that train on trajectories of the concept's prompts leave next to nothing:
 
 """
+FEW_SHOT = """
+## The text encoder, from a few pictures
+
+```
+efface erase few_shot --concept pistol --images icons --out runs/icons     # learns from a folder
+efface erase few_shot --concept pistol --out runs/pistol                   # or the model draws them
+efface erase few_shot --concept pistol --unconditional original --out runs/one-sided
+```
+
+`few_shot` trains the text encoder and leaves the denoiser alone. Its pictures are given, and then
+their place and a hash are in `run.json` and in the printed command, and other pictures are refused
+when it is repeated; or the unedited model draws them, which the output says. It holds no
+predictions (`--keep-weight` is refused): `--retention-weight` holds the embeddings of kept prompts,
+which asks the denoiser nothing. It stops after its epochs or steps, when the error on wordings set
+aside has risen (`--stop-error`), or when kept embeddings have drifted (`--stop-drift`); the output,
+the page and the card say which it was.
+
+`--unconditional original` lets the unedited encoder read the empty prompt, exactly, wherever the
+delta is applied. Weights alone cannot do that: merging and exporting such a delta is refused.
+
+`python -m benchmarks few_shot`: the small suite, no anchor; hits before → after, of pictures.
+`emoji` holds embeddings; `emoji-bare` is the paper's form with 16 steps, at a step size that does
+something to a model of this size. Its damage is the paper's own: nothing holds what is kept. The
+preset was chosen by hand on dog, swords, mage, watercolor and sepia. Processor seconds are those of
+one thread on a busy machine, at most.
+
+"""
 READ = """
 The bars that were set are at most 10 % left of the erased and at most 5 points lost of kept nouns.
 {missed}
@@ -199,6 +226,7 @@ def page(results: Path) -> str:
         if rows := read(results / name):
             text += told + summary(rows) + "\n"
     rest: dict[str, Callable[[Any], str]] = {
+        "few_shot": lambda held: _few_shot(held["totals"]),
         "advunlearn": lambda held: _adversarial(held["rows"]),
         "gate": lambda held: GATE + _gate(held),
         "presets": lambda _: _presets(results / "presets"),
@@ -283,6 +311,19 @@ def _alone(rows: list[dict[str, Any]]) -> str:
     names = ["method", *(f"seconds, {name}" for name in concepts), "evaluations", "GB"]
     told = ", ".join(slow) or "every method keeps it"
     return ALONE.format(slow=told) + table(names, lines) + "\n"
+
+
+def _few_shot(totals: dict[str, dict[str, Any]]) -> str:
+    roles = ("erased", "synonym", "neighbour", "kept", "kept style")
+    lines = []
+    for name, row in totals.items():
+        if not row["concepts"]:
+            continue
+        hits = [f"{row[role][0]} → {row[role][1]} of {row[role][2]}" for role in roles]
+        seconds = f"{row['most processor seconds']:.0f}"
+        lines.append([name, f"{row['concepts']}", f"{row['failed']}", *hits, seconds])
+    names = ["preset", "concepts", "refused", *roles, "seconds"]
+    return FEW_SHOT + table(names, lines) + "\n"
 
 
 def _true_size(rows: list[dict[str, Any]]) -> str:

@@ -137,3 +137,30 @@ def test_missing_pictures_leave_no_broken_images(tmp_path, evaluation):
     found = page(tmp_path, evaluation)
     assert "img" not in found.tags
     assert "Same prompt, same seed" not in found.text
+
+
+def test_the_page_and_the_card_list_where_a_concept_went(evaluation, tmp_path):
+    import json
+    from dataclasses import replace
+
+    from efface.evaluation.record import Evaluation, Sighting
+    from efface.reports import write_report
+
+    seen = (Sighting("pistol", "<b>axe</b>", 1, 30, 32), Sighting("pistol", "pistol", 31, 0, 32))
+    found = replace(evaluation, sightings=seen)
+    write_report(tmp_path, found, {"diagnostics": {"notes": ["learnt from 8 pictures"]}})
+    page = (tmp_path / "report.html").read_text()
+    assert "Where it went" in page
+    assert "&lt;b&gt;axe&lt;/b&gt;</th>" in page
+    assert "<dt>Note</dt><dd>learnt from 8 pictures</dd>" in page
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["went_to"][0] == {
+        "concept": "pistol",
+        "name": "<b>axe</b>",
+        "before": 1,
+        "after": 30,
+        "count": 32,
+    }
+    assert "- learnt from 8 pictures" in (tmp_path / "card.md").read_text()
+    found.save(tmp_path / "kept")
+    assert Evaluation.load(tmp_path / "kept").sightings == seen

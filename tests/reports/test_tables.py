@@ -92,3 +92,27 @@ def test_what_failed_is_called_so_and_never_suppressed(tmp_path):
     assert "Outcome of the erasure: **not erased**" in card
     assert 'class="verdict bad"><strong>not erased' in page
     assert 'class="tile bad"' in page
+
+
+def test_what_erased_prompts_show_now_is_listed_with_the_rest_as_one_row(evaluation):
+    from efface.evaluation.record import Sighting
+    from efface.reports.whereabouts import whereabouts
+
+    names = ["axe", "", "cat", "dog", "sword", "lamp", "boat"]
+    seen = tuple(Sighting("pistol", name, 0, 7 - n, 32) for n, name in enumerate(names))
+    seen += (Sighting("pistol", "pistol", 31, 0, 32),)
+    found = replace(evaluation, sightings=seen)
+    (told,) = whereabouts(found)
+    assert told.rows == (
+        ("axe", 0, 7),
+        ("nothing it knows", 0, 6),
+        ("cat", 0, 5),
+        ("dog", 0, 4),
+        ("pistol", 31, 0),
+        ("3 other things", 0, 6),
+    )
+    text = printed(found)
+    assert "what prompts of pistol show first, of 32 pictures" in text
+    assert "  pistol: 31 before, 0 after" in text
+    assert "what prompts of" not in printed(evaluation)
+    assert whereabouts(evaluation) == []
