@@ -2,7 +2,7 @@
 
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
                      [transfer] [implicit] [cost] [alone] [true_size]
-                     [tradeoff] [collapse] [leftover] [leftover_methods] [gate]
+                     [tradeoff] [collapse] [leftover] [leftover_methods] [gate] [harden]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -19,6 +19,7 @@ from benchmarks import (
     debias,
     erasure,
     gate,
+    harden,
     implicit,
     leftover,
     mass,
@@ -46,6 +47,7 @@ EXPERIMENTS = {
     "true_size": true_size.run,
     "tradeoff": tradeoff.run,
     "gate": gate.run,
+    "harden": harden.run,
     "leftover": leftover.run,
     "leftover_methods": leftover.methods,
 }

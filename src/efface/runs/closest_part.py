@@ -185,6 +185,6 @@ def _read_out(
         return total
 
     with torch.enable_grad():
-        optimiser.step(loss)  # type: ignore[no-untyped-call]
+        optimiser.step(loss)
     learnt = torch.linalg.solve_triangular(factor.T, direction.detach()[:, None], upper=True)[:, 0]
     return learnt, bias.detach() - center @ learnt
