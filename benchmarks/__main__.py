@@ -3,7 +3,7 @@
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
                      [transfer] [implicit] [cost] [alone] [true_size]
                      [tradeoff] [collapse] [few_shot] [leftover] [leftover_methods] [robustness]
-                     [advunlearn] [advunlearn_tuning] [gate]
+                     [advunlearn] [advunlearn_tuning] [gate] [harden]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -22,6 +22,7 @@ from benchmarks import (
     erasure,
     few_shot,
     gate,
+    harden,
     implicit,
     leftover,
     mass,
@@ -51,6 +52,7 @@ EXPERIMENTS = {
     "tradeoff": tradeoff.run,
     "few_shot": few_shot.run,
     "gate": gate.run,
+    "harden": harden.run,
     "leftover": leftover.run,
     "leftover_methods": leftover.methods,
     "robustness": robustness.run,

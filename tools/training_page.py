@@ -58,6 +58,12 @@ are kept, under names like `trce_vision: steer`. In Python:
 result = efface.erase(pipe, "pistol", method="trce+trce_vision", trce_vision={"steps": 50})
 ```
 
+`harden` goes after any erasure, as in `esd+harden`: it trains the edited model against simulated
+attackers who relearn the concept from a few pictures, so that a real one needs more steps. It
+drives revival off, it does not end it: whoever trains longer has the concept back, and what is kept
+suffers if it is hardened too far. `python -m benchmarks harden` lets an attacker relearn at three
+step sizes, before and after.
+
 ## When it does not go well
 
 - **Ctrl-C** or a crash leaves a checkpoint beside the run's folder; the same command with
