@@ -2,7 +2,7 @@
 
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
                      [transfer] [implicit] [cost] [alone] [true_size]
-                     [tradeoff] [collapse] [leftover] [leftover_methods]
+                     [tradeoff] [collapse] [leftover] [leftover_methods] [threads]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -22,6 +22,7 @@ from benchmarks import (
     leftover,
     mass,
     presets,
+    threads,
     together,
     tradeoff,
     training,
@@ -46,6 +47,7 @@ EXPERIMENTS = {
     "tradeoff": tradeoff.run,
     "leftover": leftover.run,
     "leftover_methods": leftover.methods,
+    "threads": threads.run,
 }
 
 
