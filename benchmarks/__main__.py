@@ -1,9 +1,9 @@
 """Runs the experiments that have no result yet.
 
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
-                     [transfer] [implicit] [cost] [alone] [true_size]
-                     [tradeoff] [collapse] [few_shot] [leftover] [leftover_methods] [robustness]
-                     [advunlearn] [advunlearn_tuning] [gate] [harden]
+                     [transfer] [implicit] [cost] [alone] [true_size] [tradeoff] [collapse]
+                     [few_shot] [advunlearn] [advunlearn_tuning] [gate] [harden] [threads]
+                     [leftover] [leftover_methods] [robustness]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -28,6 +28,7 @@ from benchmarks import (
     mass,
     presets,
     robustness,
+    threads,
     together,
     tradeoff,
     training,
@@ -58,6 +59,7 @@ EXPERIMENTS = {
     "robustness": robustness.run,
     "advunlearn": advunlearn.run,
     "advunlearn_tuning": advunlearn.tune,
+    "threads": threads.run,
 }
 
 

@@ -61,14 +61,21 @@ def content(path):
 
 
 def state(out):
-    """All that a reader sees at a place; hidden files are none of it."""
+    """All that a reader sees at a place.
+
+    Hidden files are none of it, nor are rows that no ledger names: they are written before it.
+    """
     if not out.exists():
         return None
+    book = out / "ledger.json"
+    entries = json.loads(book.read_text())["entries"] if book.exists() else ()
+    named = {each["id"] for each in entries}
     files = [out] if out.is_file() else sorted(path for path in out.rglob("*") if path.is_file())
     seen = {
         path.relative_to(out).as_posix(): content(path)
         for path in files
         if not any(part.startswith(".") for part in path.relative_to(out).parts)
+        and not (path.parent == out / "rows" and path.stem not in named)
     }
     return seen or None
 
