@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import training_sections
 from readme_tables import missed, read, summary, table
 
 METHODS = 11
@@ -117,33 +118,6 @@ most of what its first one leaves, as in the paper; spm's gate opens less for a 
 that train on trajectories of the concept's prompts leave next to nothing:
 
 """
-FEW_SHOT = """
-## The text encoder, from a few pictures
-
-```
-efface erase few_shot --concept pistol --images icons --out runs/icons     # learns from a folder
-efface erase few_shot --concept pistol --out runs/pistol                   # or the model draws them
-efface erase few_shot --concept pistol --unconditional original --out runs/one-sided
-```
-
-`few_shot` trains the text encoder and leaves the denoiser alone. Its pictures are given, and then
-their place and a hash are in `run.json` and in the printed command, and other pictures are refused
-when it is repeated; or the unedited model draws them, which the output says. It holds no
-predictions (`--keep-weight` is refused): `--retention-weight` holds the embeddings of kept prompts,
-which asks the denoiser nothing. It stops after its epochs or steps, when the error on wordings set
-aside has risen (`--stop-error`), or when kept embeddings have drifted (`--stop-drift`); the output,
-the page and the card say which it was.
-
-`--unconditional original` lets the unedited encoder read the empty prompt, exactly, wherever the
-delta is applied. Weights alone cannot do that: merging and exporting such a delta is refused.
-
-`python -m benchmarks few_shot`: the small suite, no anchor; hits before → after, of pictures.
-`emoji` holds embeddings; `emoji-bare` is the paper's form with 16 steps, at a step size that does
-something to a model of this size. Its damage is the paper's own: nothing holds what is kept. The
-preset was chosen by hand on dog, swords, mage, watercolor and sepia. Processor seconds are those of
-one thread on a busy machine, at most.
-
-"""
 READ = """
 The bars that were set are at most 10 % left of the erased and at most 5 points lost of kept nouns.
 {missed}
@@ -157,30 +131,6 @@ limits up on three other nouns and two other styles, see below.
 prompt at all, which leaves the style, see the candidates. A style that is erased without an anchor
 becomes one of eight by chance, whatever the method. This model draws no paraphrase before, so that
 column says nothing here.
-"""
-ADVERSARIAL = """
-Attacked (`python -m benchmarks advunlearn`): pictures in which the judge sees the concept when it
-is named, by name and by synonym, and kept nouns; then what two attacks bring back, as trials that
-succeed and pictures that show the concept. *Soft prompt* is one input embedding in the name's
-place, learned from pictures of the concept by the edited model's denoising loss (textual
-inversion); *prefix* is one before the name, by AdvUnlearn's own attack, 30 steps. `advunlearn`
-trains the text encoder against such prompts; without attacks it is ESD on the text encoder. Seconds
-are of one processor.{more}
-
-"""
-LOOP = """ The published loop samples latents anew for every step of both players; here it has a
-tenth of its steps, and this model's step size and weight of what is kept."""
-ELSEWHERE = """ The erased encoder was also put into emoji-remix, whose own judge looks, and beside
-emoji-reader's U-Net."""
-GATE = """
-Random words around a name (`python -m benchmarks gate`). SPM's gate compares whole prompts, and a
-name's rows with a floor; encoders are causal, so that what stands before a word moves its row below
-the likeness of other words, and membranes stay shut. With `--opens-by closest_part`, which is on in
-the bundled model's preset, a read-out that was fitted among random words finds the row. The same
-membranes with both gates; pictures that show the concept, of those with 1 to 5 random tokens before
-the prompt, after it and around it; seeds at which the best of ten prefixes brings it back; kept
-pictures that are the unedited model's bit for bit, as they are and with a random prefix:
-
 """
 PRESETS = """
 Candidates of the presets (`python -m benchmarks presets`), on three other nouns and, where these
@@ -232,9 +182,9 @@ def page(results: Path) -> str:
         if rows := read(results / name):
             text += told + summary(rows) + "\n"
     rest: dict[str, Callable[[Any], str]] = {
-        "few_shot": lambda held: _few_shot(held["totals"]),
-        "advunlearn": lambda held: _adversarial(held["rows"]),
-        "gate": lambda held: GATE + _gate(held),
+        "few_shot": lambda held: training_sections.few_shot(held["totals"]),
+        "advunlearn": lambda held: training_sections.adversarial(held["rows"]),
+        "gate": lambda held: training_sections.gate(held),
         "presets": lambda _: _presets(results / "presets"),
         "alone": lambda held: _alone(held["rows"]),
         "cost": lambda held: COST + _cost(held["rows"]),
@@ -245,64 +195,6 @@ def page(results: Path) -> str:
         if file.exists() or name == "presets":
             text += section(json.loads(file.read_text("utf-8")) if file.exists() else None)
     return text
-
-
-def _adversarial(rows: list[dict[str, Any]]) -> str:
-    lines = []
-    for row in rows:
-        hits = [
-            f"{row[role]['hits']} of {row[role]['of']}" for role in ("erased", "synonym", "kept")
-        ]
-        back = [
-            f"{one['revived']} of {one['trials']} ({one['hits']} of {one['pictures']})"
-            if (one := row.get(attack))
-            else "-"
-            for attack in ("soft_prompt", "prefix")
-        ]
-        cost = [f"{row['evaluations']:,}" if "evaluations" in row else "-"]
-        cost.append(f"{row['processor_seconds']:.0f}" if "processor_seconds" in row else "-")
-        lines.append([row["method"], row["concept"], *hits, *back, *cost])
-    labels = " ".join(row["method"] for row in rows)
-    more = (LOOP if "published" in labels else "") + (ELSEWHERE if "remix" in labels else "")
-    names = ["method", "concept", "erased ↓", "synonyms ↓", "kept", "soft prompt ↓", "prefix ↓"]
-    return ADVERSARIAL.format(more=more) + table([*names, "evaluations", "seconds"], lines) + "\n"
-
-
-def _gate(record: dict[str, list[dict[str, Any]]]) -> str:
-    """Counts of pictures by concept and gate, then what gates alone say of more prompts."""
-    places = ("plain", "prefix", "suffix", "both")
-    head = (
-        "| concept | seed | gate | plain | before | after | around | searched | kept | prefixed |"
-    )
-    lines = [head, "| --- " * 10 + "|"]
-    for row in record["pictures"]:
-        count = row["pictures"]
-        for gate in ("unedited", "whole_prompt", "closest_part"):
-            told = row[gate]
-            shown = [f"{told[f'{place}_shown']} of {count[place]}" for place in places]
-            same = [f"{told[f'{k}_unchanged']} of {count[k]}" for k in ("kept", "kept_prefix")]
-            cells = (row["concept"], str(row["seed"]), gate.replace("_", " "), *shown)
-            lines.append(f"| {' | '.join((*cells, str(told['searched']) + ' of 4', *same))} |")
-    text = "\n".join(lines) + "\n\nGates alone, of 100 prompts each (whole prompt → closest part): "
-    text += (
-        "concept's prompts that leave them less than half open, and kept ones that open them.\n\n"
-    )
-    columns = [
-        ("erased prefix shut", "before: shut"),
-        ("erased suffix shut", "after: shut"),
-        ("erased both shut", "around: shut"),
-        ("kept plain open", "kept: open"),
-        ("kept prefix open", "kept, prefixed: open"),
-    ]
-    lines = [f"| concept | seed | {' | '.join(title for _, title in columns)} |"]
-    lines.append("| --- " * (2 + len(columns)) + "|")
-    for row in record["openings"]:
-        pairs = [
-            " → ".join(row[f"{key} {gate}"].split()[0] for gate in ("whole_prompt", "closest_part"))
-            for key, _ in columns
-        ]
-        lines.append(f"| {row['concept']} | {row['seed']} | {' | '.join(pairs)} |")
-    return text + "\n".join(lines) + "\n"
 
 
 def _alone(rows: list[dict[str, Any]]) -> str:
@@ -317,19 +209,6 @@ def _alone(rows: list[dict[str, Any]]) -> str:
     names = ["method", *(f"seconds, {name}" for name in concepts), "evaluations", "GB"]
     told = ", ".join(slow) or "every method keeps it"
     return ALONE.format(slow=told) + table(names, lines) + "\n"
-
-
-def _few_shot(totals: dict[str, dict[str, Any]]) -> str:
-    roles = ("erased", "synonym", "neighbour", "kept", "kept style")
-    lines = []
-    for name, row in totals.items():
-        if not row["concepts"]:
-            continue
-        hits = [f"{row[role][0]} → {row[role][1]} of {row[role][2]}" for role in roles]
-        seconds = f"{row['most processor seconds']:.0f}"
-        lines.append([name, f"{row['concepts']}", f"{row['failed']}", *hits, seconds])
-    names = ["preset", "concepts", "refused", *roles, "seconds"]
-    return FEW_SHOT + table(names, lines) + "\n"
 
 
 def _true_size(rows: list[dict[str, Any]]) -> str:
