@@ -25,9 +25,8 @@ class LatentInversion(Attack):
 
     DDIM inversion with the edited model and back again, without guidance. Such noise holds the
     picture, and so brings it back in models that know nothing of it: success says that there are
-    starts which lead to the concept, not that anybody would meet one. What tells models apart is how
-    far the noise is from standard normal, which the note says by its mean square (1 of drawn
-    noise). Drawn with guidance, it is a harder test, which the unedited model often fails too.
+    starts which lead to the concept, not that anybody would meet one. How far the noise is
+    from standard normal may tell models apart: the note has its mean square (1 of drawn noise). Drawn with guidance, it is a harder test, which the unedited model often fails too.
 
     Differs from the paper:
         Its inversion optimises the noise; here it is the sampler run backwards.
