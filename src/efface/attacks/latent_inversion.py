@@ -26,7 +26,8 @@ class LatentInversion(Attack):
     DDIM inversion with the edited model and back again, without guidance. Such noise holds the
     picture, and so brings it back in models that know nothing of it: success says that there are
     starts which lead to the concept, not that anybody would meet one. How far the noise is
-    from standard normal may tell models apart: the note has its mean square (1 of drawn noise). Drawn with guidance, it is a harder test, which the unedited model often fails too.
+    from standard normal may tell models apart: the note has its mean square (1 of drawn noise).
+    Drawn with guidance, it is a harder test, which the unedited model often fails too.
 
     Differs from the paper:
         Its inversion optimises the noise; here it is the sampler run backwards.
