@@ -11,9 +11,10 @@ from torch import Tensor
 
 from efface.contracts import Access, Attack, Paper
 from efface.diffusion.sampling import Visit
+from efface.diffusion.trajectories import drawn_latents
 from efface.errors import BadRequest, require_positive
 from efface.revival.attempts import Attempt
-from efface.revival.drawing import first_noise, with_gradients
+from efface.revival.drawing import with_gradients
 from efface.revival.redrawing import continued
 from efface.revival.target import Look, Target
 
@@ -53,8 +54,8 @@ class JudgeGuidance(Attack):
         if not self.scales:
             raise BadRequest("scales is empty; give at least one, such as 0.1")
 
-    def attempts(self, target: Target, *, generator: torch.Generator) -> Attempts:  # noqa: ARG002
-        """Draws each open trial with each scale, always from its own first noise."""
+    def attempts(self, target: Target, *, generator: torch.Generator) -> Attempts:
+        """Draws each open trial with each scale, always from the same first noise."""
         logits = target.knowledge.logits
         if logits is None:
             raise BadRequest(
@@ -63,7 +64,8 @@ class JudgeGuidance(Attack):
             )
         trials = target.trials
         opened = sorted(range(len(trials)))
-        start = first_noise(target.denoiser, [trial.seed for trial in trials])
+        # Not by the trials' seeds: without a prompt, trials of one seed would be one picture.
+        start = drawn_latents(target.denoiser, len(trials), generator)
         led = sum(self.leads(step, target.steps) for step in range(target.steps))
         for scale in self.scales:
             lead = _Lead(self, target, logits, scale)

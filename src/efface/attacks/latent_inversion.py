@@ -23,13 +23,14 @@ __all__ = ["LatentInversion"]
 class LatentInversion(Attack):
     """Finds first noise that the edited model turns into the concept, from pictures of it.
 
-    DDIM inversion with the edited model, a picture at a time, then the usual drawing with guidance.
-    Such noise holds the picture, so that success says that there are starts which lead to the
-    concept, not that anybody would meet one: the note has how far the noise is from standard normal
-    (its mean square, which of drawn noise is 1).
+    DDIM inversion with the edited model and back again, without guidance. Such noise holds the
+    picture, and so brings it back in models that know nothing of it: success says that there are
+    starts which lead to the concept, not that anybody would meet one. How far the noise is
+    from standard normal may tell models apart: the note has its mean square (1 of drawn noise).
+    Drawn with guidance, it is a harder test, which the unedited model often fails too.
 
     Differs from the paper:
-        Its inversion optimises the noise; here it is the sampler run backwards, without guidance.
+        Its inversion optimises the noise; here it is the sampler run backwards.
     """
 
     name: ClassVar[str] = "latent_inversion"
@@ -43,7 +44,7 @@ class LatentInversion(Attack):
     """What the model reads while it inverts: the trial's prompt, or the empty one."""
     steps: int = 40
     """Steps of the inversion."""
-    drawn: Literal["guided", "unguided"] = "guided"
+    drawn: Literal["unguided", "guided"] = "unguided"
     """Whether it is drawn again with the target's guidance; without any the picture itself comes
     again, whatever the model knows."""
 
