@@ -1,6 +1,7 @@
 """SPM: membranes, latent anchoring, and gates in plain pipelines."""
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -13,12 +14,18 @@ from efface.diffusion.denoising import Denoiser
 from efface.diffusion.losses import squared_errors
 from efface.methods.spm import _noises
 from tests.conformance.snapshots import differences, snapshot
-from tests.conftest import host
-from tests.methods.trained import PISTOL, TO_LAMP, at_one_latent, one_step, ran
+from tests.conftest import host, shared
+from tests.methods.trained import PISTOL, at_one_latent, one_step, ran
 
 FREE = {"anchors": 0}
 SHORT = FREE | {"steps": 4}
 HOUSE = request("house", keep=["cat"])
+
+
+@cache
+def trained(wanted=PISTOL):
+    """Trains a membrane once, for tests that do not change it."""
+    return ran("spm", shared("tiny_sd1"), wanted, **SHORT).delta
 
 
 def test_the_first_losses_are_those_of_the_equations(tiny_sd1):
@@ -65,7 +72,10 @@ def test_a_share_of_every_latents_anchors_is_the_empty_prompt(tiny_sd1, share, b
     assert registry.build("methods", "spm", preset="released-sd14").anchors_unconditional == 0.5
 
 
-@pytest.mark.parametrize("eta", [0.0, 1.0, 5.0])
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize("eta", [*(pytest.param(each, marks=SLOW) for each in (0.0, 1.0)), 5.0])
 def test_a_concept_that_is_its_own_anchor_has_nothing_to_lose(tiny_sd1, eta):
     same = request(Concept(name="pistol", prompts=("a",)), anchor="a", keep=["cat"])
     found = one_step("spm", tiny_sd1, same, **FREE, negative_guidance=eta)
@@ -127,7 +137,7 @@ def test_openings_are_one_for_the_concept_and_between_zero_and_one(tiny_sd1):
 
 
 def test_a_pipeline_draws_with_the_gate_and_scale_zero_is_the_base(tiny_sd1):
-    delta = ran("spm", tiny_sd1, **FREE, steps=4).delta
+    delta = trained()
 
     def picture():
         generator = torch.Generator().manual_seed(3)
@@ -142,8 +152,8 @@ def test_a_pipeline_draws_with_the_gate_and_scale_zero_is_the_base(tiny_sd1):
     assert torch.equal(picture(), base)
 
 
-def test_gated_deltas_survive_their_file(tiny_sd1, tmp_path):
-    delta = ran("spm", tiny_sd1, steps=2, **FREE).delta
+def test_gated_deltas_survive_their_file(tmp_path):
+    delta = trained()
     delta.save(tmp_path / "delta.safetensors")
     back = Delta.load(tmp_path)
     assert back.id == delta.id
@@ -154,7 +164,7 @@ def test_gated_deltas_survive_their_file(tiny_sd1, tmp_path):
 
 
 def test_gated_deltas_compose_exactly_in_any_order(tiny_sd1):
-    one, other = (ran("spm", tiny_sd1, wanted, **SHORT).delta for wanted in (PISTOL, HOUSE))
+    one, other = trained(), trained(HOUSE)
     both = compose([one, other])
     assert both.id == compose([other, one]).id
     assert both.gate.membranes == 2
@@ -178,7 +188,7 @@ def test_several_concepts_have_membranes_of_their_own(tiny_sd1):
 
 def test_merging_drops_the_gate():
     pipe = host("tiny_sd1")
-    delta = ran("spm", pipe, TO_LAMP, **SHORT).delta
+    delta = trained()
     before = predictions(pipe, ["a cat"])
     delta.merge_into(pipe)
     merged = predictions(pipe, ["a cat"])
