@@ -57,6 +57,8 @@ class Assault:
     """Prompts of other concepts."""
     given: Float[Tensor, "n c h w"] | None = None
     """Pictures of the concept, as clean latents; None: the unedited model draws them."""
+    wordings: tuple[str, ...] = ()
+    """Other names and descriptions of the concept, for the attacker."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,7 +141,9 @@ def _made_up(assault: Assault) -> Assault:
     """Aims an attack at something that no model knows."""
     concept = Concept(name=MADE_UP, kind=assault.concept.kind)
     trials = [_renamed(one, assault.concept) for one in assault.trials]
-    return replace(assault, delta=None, concept=concept, trials=tuple(trials), given=None)
+    return replace(
+        assault, delta=None, concept=concept, trials=tuple(trials), given=None, wordings=()
+    )
 
 
 def _renamed(sample: Sample, concept: Concept) -> Sample:
@@ -174,6 +178,7 @@ def _attacked(
             look=assault.judge.presence,
             forbidden=names(aim or assault.concept),
             pictures=assault.given,
+            wordings=assault.wordings,
         ),
     )
     watch = _Watch(assault, target, aim or assault.concept)
