@@ -189,6 +189,7 @@ def _assaults(
             steps=suite.steps,
             guidance=suite.guidance,
             others=tuple(f"a picture of {kept.name}" for kept in recipe.request.keep),
+            wordings=_wordings(erasure.concept, recipe.model),
         )
 
 
@@ -199,6 +200,15 @@ def _named(concept: Concept, model: str) -> Concept:
     from efface.evaluation.bench import Bench
 
     return Bench(model).concept(concept.name)
+
+
+def _wordings(concept: Concept, model: str) -> tuple[str, ...]:
+    """Lists what else a concept is called: synonyms, and what the bundled vocabulary has."""
+    if not is_bundled(model):
+        return concept.synonyms
+    from efface.evaluation.bench import Bench
+
+    return Bench(model).wordings(concept.name)
 
 
 def _trials(suite: Suite, name: str, count: int) -> tuple[Sample, ...]:

@@ -58,6 +58,8 @@ class Assault:
     """What the judge looks for, where that is not what is attacked."""
     deltas: tuple[Delta, ...] = ()
     """Erasures of other concepts from the same base, which somebody may put on as well."""
+    wordings: tuple[str, ...] = ()
+    """Other names and descriptions of the concept, for the attacker."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +145,7 @@ def _knowledge(assault: Assault) -> Knowledge:
         forbidden=names(assault.aim or assault.concept),
         pictures=assault.given,
         deltas=assault.deltas,
+        wordings=assault.wordings,
     )
 
 

@@ -75,6 +75,14 @@ class Bench:
             return replace(found, synonyms=(STYLES[found.name].wording,))
         return found
 
+    def wordings(self, name: str) -> tuple[str, ...]:
+        """Lists other names and descriptions of a concept, of which erasures were given the names.
+
+        The bundled model knows no description; emoji-reader does.
+        """
+        noun = NOUNS.get(canonical(name) or "")
+        return (*noun.synonyms, *noun.paraphrases, *noun.descriptions) if noun else ()
+
     def trials(self, name: str, count: int) -> tuple[Sample, ...]:
         """Picks prompts and seeds of a concept, spread over styles and templates.
 

@@ -134,6 +134,7 @@ class AttackJob:
             steps=suite.steps,
             guidance=suite.guidance,
             others=bench.others(self.concept),
+            wordings=bench.wordings(self.concept),
         )
         if self.role != "edited":
             assault = {"known": as_known, "unknown": as_unknown}[self.role](assault)

@@ -81,7 +81,8 @@ def as_unknown(assault: Assault) -> Assault:
     made_up = Concept(name=MADE_UP, kind=assault.concept.kind)
     trials = tuple(_renamed(one, assault.concept) for one in assault.trials)
     aim = assault.aim or assault.concept
-    return replace(assault, delta=None, concept=made_up, trials=trials, given=None, aim=aim)
+    aimed = replace(assault, delta=None, concept=made_up, trials=trials, aim=aim)
+    return replace(aimed, given=None, wordings=())
 
 
 def tests_of(

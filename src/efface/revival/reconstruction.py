@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -11,8 +12,9 @@ from torch import Tensor
 from efface.diffusion.denoising import Denoiser
 from efface.hosts.conditions import Conditions
 from efface.randomness import noise_like
+from efface.revival.target import Target
 
-__all__ = ["denoising_errors", "noised_pictures", "rows_of"]
+__all__ = ["Noised", "denoising_errors", "noised_pictures", "rows_of"]
 
 
 def noised_pictures(
@@ -72,3 +74,72 @@ def rows_of(
     """
     of_trials = drawn.reshape(trials, -1, *drawn.shape[1:])
     return of_trials[list(opened)].flatten(0, 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Noised:
+    """Noised pictures of several trials, as many of each; selected by trial like tensors."""
+
+    latents: Float[Tensor, "trials batch c h w"]
+    times: Float[Tensor, "trials batch"]
+    truth: Float[Tensor, "trials batch c h w"]
+    """What should be predicted."""
+
+    def __getitem__(self, trials: Sequence[int]) -> Noised:
+        """Selects trials, with repetition."""
+        index = torch.tensor(list(trials))
+        return Noised(self.latents[index], self.times[index], self.truth[index])
+
+    @property
+    def batch(self) -> int:
+        """Samples, and so network evaluations, per trial."""
+        return self.times.shape[1]
+
+    @classmethod
+    def drawn(
+        cls,
+        target: Target,
+        generators: Sequence[torch.Generator],
+        batch: int,
+        *,
+        pictures: int,
+        earliest: float = 0.0,
+        latest: float = 1.0,
+    ) -> Noised:
+        """Draws samples of pictures of the concept, those of each trial by its own generator."""
+        clean = target.pictures(pictures)
+        drawn = [
+            noised_pictures(target.denoiser, clean, batch, one, earliest=earliest, latest=latest)
+            for one in generators
+        ]
+        return cls(*(torch.stack(parts) for parts in zip(*drawn, strict=True)))
+
+    def errors(self, denoiser: Denoiser, read: Conditions) -> Float[Tensor, " trials"]:
+        """Gives each trial's mean squared error, in float32.
+
+        Args:
+            denoiser: the network.
+            read: what each trial's samples read.
+        """
+        trials = torch.arange(len(self.times)).repeat_interleave(self.batch)
+        each = denoising_errors(
+            denoiser,
+            self.latents.flatten(0, 1),
+            self.times.flatten(),
+            read[trials],
+            self.truth.flatten(0, 1),
+        )
+        errors: Tensor = each.unflatten(0, (-1, self.batch)).mean(dim=1)
+        return errors
+
+    def as_unedited(self, target: Target, prompts: Sequence[str]) -> Noised:
+        """Lets samples ask for what the unedited model predicts for prompts, one per trial.
+
+        Its own text encoder reads them. Costs one network evaluation per sample.
+        """
+        texts = [text for text in prompts for _ in range(self.batch)]
+        with target.unedited() as base, base.inference_mode():
+            told = base.predict(
+                self.latents.flatten(0, 1), self.times.flatten(), base.conditions(texts)
+            )
+        return replace(self, truth=told.unflatten(0, (-1, self.batch)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -25,7 +26,16 @@ from efface.randomness import derive
 if TYPE_CHECKING:
     from efface.deltas.delta import Delta
 
-__all__ = ["Knowledge", "Look", "Target", "adding", "nameless", "partial"]
+__all__ = [
+    "Knowledge",
+    "Look",
+    "Target",
+    "adding",
+    "named",
+    "nameless",
+    "partial",
+    "renamed",
+]
 
 Look = Callable[[Float[Tensor, "n 3 h w"], Concept], Float[Tensor, " n"]]
 """Says how present a concept is in pictures, 0 to 1."""
@@ -47,6 +57,8 @@ class Knowledge:
     """Pictures of the concept as clean latents; None: the unedited model draws them."""
     deltas: tuple[Delta, ...] = ()
     """Erasures of other concepts from the same base."""
+    wordings: tuple[str, ...] = ()
+    """Other names and descriptions of the concept that the erasure may not have been given."""
 
 
 class Target:
@@ -232,3 +244,29 @@ def nameless(sample: Sample, concept: Concept) -> Sample:
     for name in sorted(names(concept), key=len, reverse=True):
         text = text.replace(name, " ")
     return replace(sample, prompt=" ".join(text.split()))
+
+
+def named(sample: Sample, concept: Concept) -> str:
+    """Gives a trial's prompt with the concept's name: as it is, or with the name at its end."""
+    if any(name in sample.prompt for name in names(concept)):
+        return sample.prompt
+    return f"{sample.prompt} {concept.name}".strip()
+
+
+def renamed(sample: Sample, concept: Concept, word: str) -> str | None:
+    """Puts other words in place of a concept's name in a trial's prompt; None: it has no name.
+
+    An article before the name goes by the sound of what comes now, and goes away before words that
+    bring their own.
+    """
+    alike = "|".join(re.escape(name) for name in sorted(names(concept), key=len, reverse=True))
+    pattern = re.compile(rf"(?<!\w)(?:(an?)(\s+))?(?:{alike})(?!\w)", re.IGNORECASE)
+
+    def put(found: re.Match[str]) -> str:
+        if word.partition(" ")[0].lower() in ("a", "an", "the", "what", ""):
+            return word
+        article = "an" if word[:1].lower() in "aeiou" else "a"
+        return f"{article}{found[2]}{word}" if found[1] else word
+
+    text, count = pattern.subn(put, sample.prompt)
+    return text if count else None
