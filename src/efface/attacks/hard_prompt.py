@@ -39,6 +39,8 @@ class HardPrompt(Attack):
         has 3,000 steps (preset ``paper-n``, ``paper-k``) and a picture every 50. Every new prompt
         is drawn, rather than that with the best CLIP similarity. The released code pads with
         another token while it learns than while it draws; here a prompt is read as it is drawn.
+        In form k a token may come between the pieces of a word; the text is then read as it is
+        typed, in other pieces, as in the released code.
         Where a prompt does not hold the concept's name, the name at its end makes the aim.
     """
 

@@ -96,8 +96,8 @@ class UniversalPrefix(Attack):
             read = vocabulary.encode(places[every], repeated, gradients=rows.requires_grad)
             target.setup += self.batch * len(every)
             errors: Tensor = noised[every].errors(target.denoiser, read)
-            errors = errors.unflatten(0, (len(searches), -1)).mean(dim=1)
-            return errors
+            mean: Tensor = errors.unflatten(0, (len(searches), -1)).mean(dim=1)
+            return mean
 
         search = GreedySearch(
             vocabulary.table,
