@@ -112,3 +112,5 @@ def test_a_known_prefix_comes_first_and_can_come_alone():
     found = driven(UniversalPrefix(known="qx", steps=0), toy_target())
     assert [one.prompt for one in found[0]] == ["qx a cat on a mat", "qx a photo of a cat"]
     assert len(found) == 1
+    with pytest.raises(BadRequest, match="steps is -1; it must not be negative"):
+        UniversalPrefix(known="qx", steps=-1)
