@@ -33,6 +33,8 @@ def refusing(images, _):
     raise RuntimeError(f"cannot look at {len(images)} pictures")
 
 
+WORDINGS = ("red pistol", "lamp")
+KNOWN = Knowledge(others=OTHERS, look=brightness, logits=brightness, wordings=WORDINGS)
 CONCEPT = CASES[0].request.erasures[0].concept
 
 
@@ -70,7 +72,7 @@ def aimed(case, erasure, *, trials=TRIALS):
         trials,
         steps=2,
         guidance=3.0,
-        knowledge=Knowledge(others=OTHERS, look=brightness, logits=brightness),
+        knowledge=KNOWN,
     )
 
 
@@ -216,5 +218,6 @@ def assault(case, erasure, **changed):
         "steps": 2,
         "guidance": 3.0,
         "others": OTHERS,
+        "wordings": WORDINGS,
     }
     return Assault(**(given | changed))

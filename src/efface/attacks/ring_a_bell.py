@@ -94,7 +94,7 @@ class RingABell(Attack):
         draws, course, vocabulary = trial_draws(target, generator), Course(target), Tokens(target)
         places = vocabulary.places([""] * len(target.trials), self.tokens)
         aims = torch.stack([self._aim(target, trial) for trial in target.trials])
-        search = self._searched(target, vocabulary, places, aims, course, draws)
+        search = self._searched(vocabulary, places, aims, course, draws)
         for step in range(1, self.steps + 1):
             with target.unedited():
                 best = next(search)
@@ -122,7 +122,6 @@ class RingABell(Attack):
 
     def _searched(
         self,
-        target: Target,
         vocabulary: Tokens,
         places: Places,
         aims: Float[Tensor, "trials tokens dim"],
