@@ -83,8 +83,8 @@ TRAINING = (
     Mutation(
         "the decay of weights is dropped",
         "training/loop.py",
-        "weight_decay=settings.weight_decay",
-        "weight_decay=0.0",
+        "else settings.weight_decay",
+        "else 0.0",
         ("tests/training/test_loop.py",),
     ),
     Mutation(

@@ -61,6 +61,10 @@ def another(found, field, default):
         if options:
             return next(one for one in options if one != default)
         return 'it\'s "so" $HOME; --ridge 3'
+    if isinstance(default, tuple) and options[0] is int:
+        return (2, -1)
+    if isinstance(default, tuple) and get_args(options[0]):
+        return (get_args(options[0])[-1],)
     if isinstance(default, tuple):
         return ("", "two words", "it's") if not default or default == ("",) else (0.25, 0.75)
     return default + (1 if isinstance(default, int) else 0.125)

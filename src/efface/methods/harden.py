@@ -53,8 +53,8 @@ class Harden(GradientEraser):
         "2604.21041",
         2026,
     )
-    edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
-    families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})
+    edits: ClassVar[frozenset[str]] = frozenset({"unet"})
+    families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl"})
 
     parameters: Literal[
         "key_value", "cross_attention", "attention", "not_cross_attention", "layers", "unet"
