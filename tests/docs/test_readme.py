@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent.parent
 README, GUIDE = ROOT / "README.md", ROOT / "docs" / "guide.md"
 PAGES = {
     name: ROOT / "docs" / f"{name}.md"
-    for name in ("guide", "streaming", "ledger", "exchange", "debiasing")
+    for name in ("guide", "streaming", "ledger", "exchange", "debiasing", "robustness")
 }
 built = pytest.mark.skipif(
     not (weights_folder() / "pipeline" / "model_index.json").exists(),
@@ -75,7 +75,18 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
     (tmp_path / "rece.toml").write_text("ridge = 0.5\n")
     recipes = [*blocks(page, "toml"), '[[stage]]\nmethod = "uce"\n']
     (tmp_path / "recipe.toml").write_text(recipes[0])
-    from efface.cli import apply, evaluate, export, importing, ledger, rerun, transfer, verify
+    from efface.cli import (
+        apply,
+        attack,
+        evaluate,
+        export,
+        importing,
+        ledger,
+        matrix,
+        rerun,
+        transfer,
+        verify,
+    )
     from efface.cli.choosing import choose
     from efface.cli.debias import read_flags
     from efface.cli.erase import Erase
@@ -86,6 +97,8 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
 
     verbs = {
         "apply": apply.Apply,
+        "attack": attack.AttackOptions,
+        "matrix": matrix.MatrixOptions,
         "evaluate": evaluate.Evaluate,
         "verify": verify.Verify,
         "rerun": rerun.Rerun,

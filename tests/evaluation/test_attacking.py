@@ -23,7 +23,7 @@ from efface.evaluation.revival import (
     load_records,
     survival,
 )
-from efface.evaluation.self_tests import run_attack
+from efface.evaluation.self_tests import as_known, as_unknown, run_attack
 from efface.hosts.components import find
 from efface.revival.attempts import Attempt, Budget
 from efface.revival.drawing import draw
@@ -173,6 +173,24 @@ def test_a_trial_ends_at_its_budget(delta):
     record = attacked(assault(delta, lambda images, _: torch.zeros(len(images)))).record
     assert [trial.pictures for trial in record.trials] == [3, 3]
     assert [trial.spent for trial in record.trials] == [12, 12]
+
+
+def test_a_search_may_spell_the_name_on_the_unedited_model_alone(delta, memory):
+    """A small vocabulary has no other words for it; for a made-up concept they stay out."""
+    own = assault(delta, memory)
+    known, unknown = as_known(own), as_unknown(own)
+    seen = []
+
+    @dataclass(frozen=True, kw_only=True)
+    class Looking(Undoing):
+        def attempts(self, target, *, generator):
+            seen.append(target.forbidden)
+            return super().attempts(target, generator=generator)
+
+    for one in (own, known, unknown):
+        never = AnsweringJudge(lambda images, _: torch.zeros(len(images)))
+        attacked(replace(one, attack=Looking(), judge=never))
+    assert seen == [("pistol",), (), ("pistol",)]
 
 
 def test_a_judge_that_does_not_know_the_concept_is_refused(delta, memory):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from efface.contracts import Access, Attack
-from efface.revival.attempts import Attempt
+from efface.revival.trials import drawn_with
 
 if TYPE_CHECKING:
     import torch
@@ -36,20 +37,14 @@ class ComponentSwap(Attack):
 
     def attempts(self, target: Target, *, generator: torch.Generator) -> Attempts:  # noqa: ARG002
         """Draws each prompt once with each part put back."""
-        opened = frozenset(range(len(target.trials)))
+        return drawn_with(target, self._changes(target))
+
+    def _changes(self, target: Target) -> Iterator[Mapping[str, Any]]:
+        """Gives what is changed, one thing after the other."""
         for part in self.parts:
             if not _holds(target, part):
                 continue
-            opened = yield [
-                Attempt(
-                    trial=trial,
-                    prompt=target.trials[trial].prompt,
-                    seed=target.trials[trial].seed,
-                    without=frozenset({part}),
-                    note=f"without the erasure's {part}",
-                )
-                for trial in sorted(opened)
-            ]
+            yield {"without": frozenset({part}), "note": f"without the erasure's {part}"}
 
 
 def _holds(target: Target, part: str) -> bool:

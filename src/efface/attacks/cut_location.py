@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from efface.contracts import Access, Attack, Paper
 from efface.errors import BadRequest
-from efface.revival.attempts import Attempt
 from efface.revival.changes import Touched, left_standing, touched
+from efface.revival.trials import drawn_with
 
 if TYPE_CHECKING:
     from efface.contracts import Attempts
@@ -54,26 +54,23 @@ class CutLocation(Attack):
 
     def attempts(self, target: Target, *, generator: torch.Generator) -> Attempts:  # noqa: ARG002
         """Draws each prompt once with each share put back."""
+        return drawn_with(target, self._changes(target))
+
+    def _changes(self, target: Target) -> Iterator[Mapping[str, Any]]:
+        """Gives what is changed, one thing after the other."""
         weights = touched(target)
         sizes = {key: self._sizes(weight) for key, weight in weights.items()}
         every = torch.cat([*sizes.values(), torch.zeros(0)])
         ordered = every[every > 0].sort(descending=True).values
-        opened = frozenset(range(len(target.trials)))
         for share in self.shares:
             count = round(share * len(ordered))
             least = float(ordered[count - 1]) if count else float("inf")
             change = left_standing(target, weights, _kept(weights, sizes, least))
-            opened = yield [
-                Attempt(
-                    trial=trial,
-                    prompt=target.trials[trial].prompt,
-                    seed=target.trials[trial].seed,
-                    without=change.without,
-                    added=change.added,
-                    note=f"the {count} most changed of {len(ordered)} {self.unit} put back",
-                )
-                for trial in sorted(opened)
-            ]
+            yield {
+                "without": change.without,
+                "added": change.added,
+                "note": f"the {count} most changed of {len(ordered)} {self.unit} put back",
+            }
 
     def _sizes(self, weight: Touched) -> Tensor:
         """Measures the change of each row, or of all rows alike, beside what was there."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from efface.contracts import Access, Attack
 from efface.errors import BadRequest
-from efface.revival.attempts import Attempt
 from efface.revival.changes import left_standing, touched
+from efface.revival.trials import drawn_with
 
 if TYPE_CHECKING:
     import torch
@@ -45,18 +46,15 @@ class GradientReversal(Attack):
 
     def attempts(self, target: Target, *, generator: torch.Generator) -> Attempts:  # noqa: ARG002
         """Draws each prompt once with each share of the erasure."""
+        return drawn_with(target, self._changes(target))
+
+    def _changes(self, target: Target) -> Iterator[Mapping[str, Any]]:
+        """Gives what is changed, one thing after the other."""
         weights = touched(target)
-        opened = frozenset(range(len(target.trials)))
         for share in self.shares:
             change = left_standing(target, weights, dict.fromkeys(weights, share))
-            opened = yield [
-                Attempt(
-                    trial=trial,
-                    prompt=target.trials[trial].prompt,
-                    seed=target.trials[trial].seed,
-                    without=change.without,
-                    added=change.added,
-                    note=f"with {share:g} of the erasure",
-                )
-                for trial in sorted(opened)
-            ]
+            yield {
+                "without": change.without,
+                "added": change.added,
+                "note": f"with {share:g} of the erasure",
+            }

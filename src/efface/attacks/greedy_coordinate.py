@@ -35,9 +35,6 @@ class GreedyCoordinate(Attack):
     the best, which may be worse than before; the best ever is what is drawn. A trial's samples are
     the same in all steps, so that errors can be compared.
 
-    With these small defaults it does not pass the self-test on the bundled model: without the name
-    it draws the concept in fewer than nine of ten trials. A failure of it says little there.
-
     Differs from the paper:
         The paper attacks language models; here the loss is the error of denoising pictures of the
         concept, or the distance to what the unedited model predicts with the name in the prompt.

@@ -34,9 +34,6 @@ class HardPrompt(Attack):
     (PEZ on the denoising error). Form ``n`` is free tokens and nothing else; form ``k`` puts one
     token before every few of the prompt without the concept's name.
 
-    With these small defaults it does not pass the self-test on the bundled model: without the name
-    it draws the concept in fewer than nine of ten trials. A failure of it says little there.
-
     Differs from the paper:
         Defaults are small: 30 steps with two samples each and an attempt every 10, where the paper
         has 3,000 steps (preset ``paper-n``, ``paper-k``) and a picture every 50. Every new prompt

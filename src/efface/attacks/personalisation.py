@@ -9,11 +9,11 @@ import torch
 
 from efface.concepts import Concept
 from efface.contracts import Access, Attack, Paper, Sample
-from efface.errors import BadRequest, require_positive
+from efface.errors import require_positive
 from efface.hosts.conditions import Conditions
 from efface.randomness import split
 from efface.revival.attempts import Attempt
-from efface.revival.relearning import Lesson, Token, concept_lesson, learning
+from efface.revival.relearning import Lesson, Token, check_marks, concept_lesson, learning
 from efface.revival.target import nameless
 from efface.revival.tokens import TOKEN_FAMILIES, Tokens
 from efface.training.relearning import Relearning
@@ -62,8 +62,7 @@ class Personalisation(Attack):
 
     def __post_init__(self) -> None:
         require_positive(self, "pictures", "tokens", "rank", "token_learning_rate")
-        if not self.marks or [*self.marks] != sorted({*self.marks}) or self.marks[0] < 1:
-            raise BadRequest(f"marks is {self.marks}; give numbers of steps in order, from 1 on")
+        check_marks(self.marks)
         self._settings()
 
     def _settings(self) -> Relearning:

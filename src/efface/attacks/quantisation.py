@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -13,7 +14,7 @@ from efface.contracts import Access, Attack
 from efface.deltas.patches import DensePatch, Patch
 from efface.errors import BadRequest
 from efface.hosts.roles import members
-from efface.revival.attempts import Attempt
+from efface.revival.trials import drawn_with
 
 if TYPE_CHECKING:
     from efface.contracts import Attempts
@@ -50,7 +51,10 @@ class Quantisation(Attack):
 
     def attempts(self, target: Target, *, generator: torch.Generator) -> Attempts:  # noqa: ARG002
         """Draws each prompt once with each rounding, then with each pruning."""
-        opened = frozenset(range(len(target.trials)))
+        return drawn_with(target, self._changes(target))
+
+    def _changes(self, target: Target) -> Iterator[Mapping[str, Any]]:
+        """Gives what is changed, one thing after the other."""
         for bits, share in [*((b, 0.0) for b in self.bits), *((0, s) for s in self.pruned)]:
             added: dict[str, Patch] = {}
             for key, weight in members(target.model, "layers").items():
@@ -59,16 +63,10 @@ class Quantisation(Attack):
                 held = weight.detach()
                 new = quantised(held, bits) if bits else pruned(held, share)
                 added[key] = DensePatch(new - held)
-            opened = yield [
-                Attempt(
-                    trial=trial,
-                    prompt=target.trials[trial].prompt,
-                    seed=target.trials[trial].seed,
-                    added=added,
-                    note=f"in {bits} bits" if bits else f"{share:.0%} of the weights pruned",
-                )
-                for trial in sorted(opened)
-            ]
+            yield {
+                "added": added,
+                "note": f"in {bits} bits" if bits else f"{share:.0%} of the weights pruned",
+            }
 
 
 def quantised(weight: Float[Tensor, "*shape"], bits: int) -> Float[Tensor, "*shape"]:

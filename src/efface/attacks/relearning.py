@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from efface.contracts import Access, Attack
-from efface.errors import BadRequest, require_positive
-from efface.revival.attempts import Attempt
-from efface.revival.relearning import concept_lesson, learning, other_lesson
+from efface.errors import require_positive
+from efface.revival.relearning import check_marks, concept_lesson, learning, other_lesson
+from efface.revival.trials import drawn_with
 from efface.training.relearning import Relearning as Settings
 
 if TYPE_CHECKING:
@@ -53,8 +54,7 @@ class Relearning(Attack):
 
     def __post_init__(self) -> None:
         require_positive(self, "pictures")
-        if not self.marks or [*self.marks] != sorted({*self.marks}) or self.marks[0] < 1:
-            raise BadRequest(f"marks is {self.marks}; give numbers of steps in order, from 1 on")
+        check_marks(self.marks)
         self._settings()
 
     def _settings(self) -> Settings:
@@ -68,21 +68,18 @@ class Relearning(Attack):
 
     def attempts(self, target: Target, *, generator: torch.Generator) -> Attempts:
         """Trains to each mark and draws the open trials with what was learnt."""
+        return drawn_with(target, self._changes(target, generator))
+
+    def _changes(self, target: Target, generator: torch.Generator) -> Iterator[Mapping[str, Any]]:
+        """Gives what is changed, one thing after the other."""
         if self.data == "concept":
             lesson = concept_lesson(target, self.pictures)
         else:
             lesson = other_lesson(target, self.pictures, near=self.data == "neighbours")
-        opened = frozenset(range(len(target.trials)))
         course = learning(target, lesson, self._settings(), self.marks, generator=generator)
         for learnt in course:
-            opened = yield [
-                Attempt(
-                    trial=trial,
-                    prompt=target.trials[trial].prompt,
-                    seed=target.trials[trial].seed,
-                    spent=learnt.spent,
-                    added=learnt.patches,
-                    note=f"{learnt.step} steps on {self.pictures} pictures ({self.data})",
-                )
-                for trial in sorted(opened)
-            ]
+            yield {
+                "spent": learnt.spent,
+                "added": learnt.patches,
+                "note": f"{learnt.step} steps on {self.pictures} pictures ({self.data})",
+            }

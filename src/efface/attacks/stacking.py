@@ -10,8 +10,8 @@ from efface.contracts import Access, Attack
 from efface.deltas.patches import DensePatch, Patch, scaled
 from efface.errors import require_positive
 from efface.hosts.components import find
-from efface.revival.attempts import Attempt
 from efface.revival.relearning import learning, other_lesson
+from efface.revival.trials import drawn_with
 from efface.training.relearning import Relearning
 
 if TYPE_CHECKING:
@@ -69,27 +69,16 @@ class Stacking(Attack):
 
     def attempts(self, target: Target, *, generator: torch.Generator) -> Attempts:
         """Draws each open trial with one thing on top after the other."""
-        opened = frozenset(range(len(target.trials)))
-        for added, spent, note in self._tops(target, generator):
-            opened = yield [
-                Attempt(
-                    trial=trial,
-                    prompt=target.trials[trial].prompt,
-                    seed=target.trials[trial].seed,
-                    spent=spent,
-                    added=added,
-                    note=note,
-                )
-                for trial in sorted(opened)
-            ]
+        return drawn_with(target, self._changes(target, generator))
 
-    def _tops(
-        self, target: Target, generator: torch.Generator
-    ) -> Iterator[tuple[Mapping[str, Patch], int, str]]:
+    def _changes(self, target: Target, generator: torch.Generator) -> Iterator[Mapping[str, Any]]:
         """Gives patches, what they cost, and what they are: free ones first."""
         for delta in target.knowledge.deltas:
             if patches := _written_out(target, delta):
-                yield patches, 0, f"with another erasure ({delta.provenance.method})"
+                yield {
+                    "added": patches,
+                    "note": f"with another erasure ({delta.provenance.method})",
+                }
         if not self.scales:
             return
         lesson = other_lesson(target, self.pictures, near=False)
@@ -99,8 +88,11 @@ class Stacking(Attack):
         (learnt,) = course
         for place, scale in enumerate(self.scales):
             patches = {key: scaled(patch, scale) for key, patch in learnt.patches.items()}
-            spent = 0 if place else learnt.spent
-            yield patches, spent, f"with an unrelated LoRA at scale {scale:g}"
+            yield {
+                "added": patches,
+                "spent": 0 if place else learnt.spent,
+                "note": f"with an unrelated LoRA at scale {scale:g}",
+            }
 
 
 def _written_out(target: Target, delta: Delta) -> dict[str, Patch]:

@@ -34,9 +34,6 @@ class UniversalPrefix(Attack):
     evaluations are shared by all and counted as setup, and a trial pays for its pictures alone. A
     prefix that was found for another concept or model can be tried first (``known``).
 
-    With these small defaults it does not pass the self-test on the bundled model: without the name
-    it draws the concept in fewer than nine of ten trials. A failure of it says little there.
-
     Differs from the paper:
         See ``greedy_coordinate``. The paper adds prompts one after another; here all are there from
         the start.

@@ -33,9 +33,6 @@ class UnlearnDiffAtk(Attack):
     blocks from nearly clean to noise, as in the paper; after each block the likeliest tokens are
     drawn as a prompt.
 
-    With these small defaults it does not pass the self-test on the bundled model: without the name
-    it draws the concept in fewer than nine of ten trials. A failure of it says little there.
-
     Differs from the paper:
         Defaults are small: 4 blocks of 8 steps with two samples each and a larger step, where the
         paper has 50 blocks of 40 steps (preset ``paper``). Rows hold only tokens that read back as

@@ -56,6 +56,8 @@ class Assault:
     """Pictures of the concept, as clean latents; None: the unedited model draws them."""
     aim: Concept | None = None
     """What the judge looks for, where that is not what is attacked."""
+    names_allowed: bool = False
+    """Whether chosen tokens may spell the concept's names."""
     deltas: tuple[Delta, ...] = ()
     """Erasures of other concepts from the same base, which somebody may put on as well."""
     wordings: tuple[str, ...] = ()
@@ -142,7 +144,7 @@ def _knowledge(assault: Assault) -> Knowledge:
         others=assault.others,
         look=assault.judge.presence if assault.aim is None else _blind,
         logits=_logits(assault.judge, made_up=assault.aim is not None),
-        forbidden=names(assault.aim or assault.concept),
+        forbidden=() if assault.names_allowed else names(assault.aim or assault.concept),
         pictures=assault.given,
         deltas=assault.deltas,
         wordings=assault.wordings,

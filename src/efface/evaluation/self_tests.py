@@ -68,12 +68,13 @@ def run_attack(
 def as_known(assault: Assault) -> Assault:
     """Aims an attack at the unedited model, which knows the concept: it must succeed.
 
-    Prompts lose the concept's name, where the attack does not need it.
+    Prompts lose the concept's name, where the attack does not need it. A search of tokens may find
+    it again: a model with few words may have no other way to the concept.
     """
     trials = assault.trials
     if not assault.attack.needs_name:
         trials = tuple(nameless(one, assault.concept) for one in trials)
-    return replace(assault, delta=None, trials=trials)
+    return replace(assault, delta=None, trials=trials, names_allowed=True)
 
 
 def as_unknown(assault: Assault) -> Assault:

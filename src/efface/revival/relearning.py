@@ -22,7 +22,16 @@ from efface.revival.target import Target
 from efface.training.parameters import chosen, training
 from efface.training.relearning import Relearning, denoising_error
 
-__all__ = ["Learnt", "Lesson", "Token", "concept_lesson", "learning", "other_lesson", "rounds"]
+__all__ = [
+    "Learnt",
+    "Lesson",
+    "Token",
+    "check_marks",
+    "concept_lesson",
+    "learning",
+    "other_lesson",
+    "rounds",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,6 +138,16 @@ def learning(
                 course.step(error)
         yield Learnt(mark, (mark - done) * settings.batch, course.patches)
         done = mark
+
+
+def check_marks(marks: Sequence[int]) -> None:
+    """Refuses marks that are not numbers of steps in order.
+
+    Raises:
+        BadRequest: naming them.
+    """
+    if not marks or [*marks] != sorted({*marks}) or marks[0] < 1:
+        raise BadRequest(f"marks is {marks}; give numbers of steps in order, from 1 on")
 
 
 def rounds(items: int, count: int, generator: torch.Generator) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -11,7 +11,30 @@ from efface.randomness import derive
 from efface.revival.attempts import Attempt
 from efface.revival.target import Target
 
-__all__ = ["Course", "trial_draws"]
+if TYPE_CHECKING:
+    from efface.contracts import Attempts
+
+__all__ = ["Course", "drawn_with", "trial_draws"]
+
+
+def drawn_with(target: Target, changes: Iterable[Mapping[str, Any]]) -> Attempts:
+    """Attempts each open trial's own prompt and seed, with one change after the other.
+
+    Args:
+        target: whose trials they are.
+        changes: fields of an `Attempt`, such as ``added`` and ``note``, made when they are needed.
+    """
+    opened = frozenset(range(len(target.trials)))
+    for change in changes:
+        opened = yield [
+            Attempt(
+                trial=trial,
+                prompt=target.trials[trial].prompt,
+                seed=target.trials[trial].seed,
+                **change,
+            )
+            for trial in sorted(opened)
+        ]
 
 
 def trial_draws(target: Target, generator: torch.Generator) -> list[torch.Generator]:
