@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +24,9 @@ Hear: TypeAlias = Callable[[int, int, str], None]
 RESTARTS = 3
 """How often a job is given to another worker after its own died."""
 
+REACHED_WITHIN = 10.0
+"""Seconds in which a cluster's address must answer."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Workers:
@@ -32,7 +36,7 @@ class Workers:
     count: int = 2
     """Jobs at a time, for processes and Ray."""
     address: str | None = None
-    """Of the Ray cluster; None: the one that Ray finds, or one of this machine."""
+    """Of the Ray cluster; None: one is started on this machine."""
 
     def __post_init__(self) -> None:
         if self.count < 1:
@@ -144,12 +148,25 @@ def _connect(ray: Any, workers: Workers) -> None:
     options: dict[str, Any] = {"log_to_driver": False, "include_dashboard": False}
     try:
         if workers.address is not None:
+            _check_reachable(workers.address)
             ray.init(address=workers.address, log_to_driver=False)
         else:
             ray.init(num_cpus=workers.count, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         raise BadRequest(
             f"there is no Ray cluster at {workers.address or 'this machine'} "
             f"({str(error).splitlines()[0]}); start one with ray start --head, or leave --address "
             "out"
         ) from error
+
+
+def _check_reachable(address: str) -> None:
+    """Asks whether anything listens at an address, where Ray would go on trying for minutes.
+
+    Raises:
+        OSError: nothing does.
+        ValueError: the port is no number.
+    """
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon:
+        socket.create_connection((host, int(port)), timeout=REACHED_WITHIN).close()

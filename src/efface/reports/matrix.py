@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from efface.evaluation.encoding import decoded
 from efface.evaluation.jobs import Plan
 from efface.reports import wording
-from efface.reports.robustness import named, steps_path
+from efface.reports.robustness import named, percent, steps_path
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -232,4 +232,4 @@ def _text(cell: Cell | None) -> str:
 def _rate(estimate: Any) -> str:
     if estimate is None:
         return "not measured"
-    return f"{wording.hits(estimate)} ({wording.interval(estimate, 'rate')})"
+    return f"{wording.hits(estimate)} ({percent(estimate)})"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from efface.contracts import Estimate
 from efface.evaluation.revival import AttackRecord, counted, half_revived, survival
 from efface.evaluation.self_tests import NOTHING_TO_TRY
 from efface.reports import wording
@@ -20,6 +21,7 @@ __all__ = [
     "card_robustness",
     "hardest",
     "named",
+    "percent",
     "steps_path",
     "tested",
 ]
@@ -120,6 +122,11 @@ def named(attack: str) -> str:
     return attack.replace("_", " ")
 
 
+def percent(rate: Estimate) -> str:
+    """Writes a rate's interval without its hits, which stand before it."""
+    return wording.interval(rate, "rate").rpartition(", ")[0]
+
+
 def steps_path(curve: Sequence[tuple[int, float]], most: int) -> str:
     """Draws a survival curve as an SVG path in a box of 300 by 80."""
     width, height = _BOX
@@ -157,7 +164,7 @@ def _line(record: AttackRecord) -> AttackLine:
         concept=record.concept,
         before=wording.hits(found.pre_asr),
         revived=wording.hits(rate) if rate else "",
-        interval=wording.interval(rate, "rate") if rate else "",
+        interval=percent(rate) if rate else "",
         cost=str(half) if known and half is not None else "\N{EN DASH}",
         agreed=wording.hits(found.agreed) if found.agreed else "",
         state=state,
