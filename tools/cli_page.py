@@ -45,6 +45,7 @@ OPTIONS: dict[str, str | dict[str, str]] = {
     "export": "Export",
     "import": "Import",
     "transfer": "Transfer",
+    "revoke": "Revoke",
     "ledger": {name: kind.__name__ for name, (kind, _, _) in ledger.ACTIONS.items()},
     "list": "List",
 }

@@ -7,7 +7,7 @@ from PIL import Image
 
 from efface.concepts import request
 from efface.errors import BadRequest
-from efface.runs.recipe import recipe_from
+from efface.runs.recipe_records import recipe_from
 from efface.runs.words import Words, words_of
 from tests.cli.test_bad_input import refused
 

@@ -84,6 +84,7 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
         ledger,
         matrix,
         rerun,
+        revoke,
         transfer,
         verify,
     )
@@ -107,6 +108,7 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
         "export": export.Export,
         "import": importing.Import,
         "transfer": transfer.Transfer,
+        "revoke": revoke.Revoke,
     }
     kinds = {"erase": Erase, "plan": Plan}
     lines = [line for block in blocks(page, "") for line in block.splitlines()]

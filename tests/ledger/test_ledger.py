@@ -240,7 +240,7 @@ def test_a_second_request_for_a_concept_changes_nothing_until_the_first_is_revok
 
 def test_a_run_of_a_ledger_is_repeated_from_its_recipe(tiny_sd1, tmp_path):
     from efface.ledger.solve import repeat
-    from efface.runs.recipe import recipe_from
+    from efface.runs.recipe_records import recipe_from
 
     book = new(tmp_path / "book", tiny_sd1, "a")
     book = book.add(tiny_sd1, request([WORDS["a"], "church"]), id="b", weight=0.5)

@@ -23,8 +23,8 @@ from efface.runs.recipe import (
     LedgerRecipe,
     StagesRecipe,
     TransferRecipe,
-    recipe_from,
 )
+from efface.runs.recipe_records import recipe_from
 from efface.runs.words import flags_of, understood
 
 BASE = {"model": "./a folder", "request": request("pistol"), "seed": 3}

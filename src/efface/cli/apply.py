@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from efface.cli import runs
+from efface.cli import lineage, runs
 from efface.cli.generate import Drawing, draw_with
 from efface.cli.hosts import folder_of_model
 from efface.cli.shell import parse
@@ -55,7 +55,7 @@ def _copy(options: Apply, model: str, out: Path, output: Output) -> int:
 
     if options.prompt or options.out is not None:
         raise BadRequest("--in-place-copy draws nothing; leave out --prompt and --out")
-    delta = runs.read_delta(options.source)
+    delta = lineage.composed(options.source)
     with output.progress("copying and editing") as monitor:
         made = edited_copy(
             folder_of_model(model),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from efface import registry
-from efface.cli import measuring, runs
+from efface.cli import lineage, measuring, runs
 from efface.cli.folder import REPORT, locked
 from efface.cli.hosts import is_bundled, load_host, quiet_loading
 from efface.cli.shell import Repeated, Shared, parse
@@ -74,11 +74,13 @@ def run(arguments: list[str], output: Output) -> int:
     with locked(runs.folder_of(options.source)) as folder:
         recipe = runs.recipe_of(options.source)
         pipe = load_host(options.model or recipe.model, output)
-        records = [
-            record
-            for assault in _assaults(pipe, options, recipe, names[0])
-            for record in _attacked(folder, assault, names, options, output)
-        ]
+        *parents, _ = lineage.whole(runs.open_run(options.source))
+        with lineage.on_top_of(parents, pipe):
+            records = [
+                record
+                for assault in _assaults(pipe, options, recipe, names[0])
+                for record in _attacked(folder, assault, names, options, output)
+            ]
         _renew_reports(folder)
     return _tell(folder.path, records, output)
 

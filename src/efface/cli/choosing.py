@@ -58,9 +58,12 @@ class Choice:
     """Settings that came from the TOML file or a flag; of methods in turn a table each, with its
     preset."""
 
-    def recipe(self, model: str, request: ErasureRequest, seed: int) -> EraseRecipe | StagesRecipe:
+    def recipe(
+        self, model: str, request: ErasureRequest, seed: int, *, after: Path | None = None
+    ) -> EraseRecipe | StagesRecipe:
         """Writes down what decides the delta."""
         both: dict[str, Any] = {"model": model, "request": request, "seed": seed}
+        both |= {"after": "" if after is None else str(after)}
         if isinstance(self.method, tuple):
             return StagesRecipe(**both, method=self.name, settings=self.given)
         return EraseRecipe(**both, method=self.name, preset=self.preset, settings=self.given)

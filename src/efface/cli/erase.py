@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from efface.cli import making, measuring, previews, runs, smoke
+from efface.cli import lineage, making, measuring, previews, runs, smoke
 from efface.cli.choosing import Choosing, choose, overview
 from efface.cli.drawing import sampling_for
 from efface.cli.folder import RunFolder, locked
@@ -32,6 +32,8 @@ class Erase(Limits, Choosing):
 
     out: Path
     """Folder of the run: delta, pictures, report and card."""
+    after: Path | None = None
+    """Run of an earlier request, on top of which this one is made; both are in force together."""
     seed: int = 0
     """Seed of everything the method draws."""
     cache: Path | None = None
@@ -65,7 +67,7 @@ def run(arguments: list[str], output: Output) -> int:
         return overview("erase", arguments, output)
     method, *flags = arguments
     options, choice = choose(method, flags, Erase)
-    recipe = choice.recipe(options.model, options.request(), options.seed)
+    recipe = choice.recipe(options.model, options.request(), options.seed, after=options.after)
     recipe = _with_pictures(recipe, options.images_hash)
     workspace = Workspace(
         cache=options.cache,
@@ -88,8 +90,11 @@ def run(arguments: list[str], output: Output) -> int:
             pipe = load_host(options.model, output)
             return measuring.measure(folder, pipe, plan, output)
     again = shlex.join(["efface", "erase", *(each for each in arguments if each != "--resume")])
+    parents = [run.delta for run in lineage.beneath(recipe)]
     with making.open_new_run(options.out, recipe, overwrite=options.overwrite) as folder:
-        pipe = _fill(folder, recipe, options, workspace, output, again)
+        pipe = _load(recipe, options, output)
+        with lineage.on_top_of(parents, pipe):
+            _fill(folder, recipe, pipe, options, workspace, output, again)
         if reason is None:
             return measuring.measure(folder, pipe, plan, output)
     output.say(f"{reason}, so there is no report and no card; {_next(options)}")
@@ -124,18 +129,27 @@ def _check(options: Erase, recipe: EraseRecipe | StagesRecipe, workspace: Worksp
     check(recipe, workspace)
 
 
+def _draws(options: Erase) -> bool:
+    """Says whether pictures are drawn with what was made."""
+    return options.smoke or is_bundled(options.model) or options.preview > 0
+
+
+def _load(recipe: EraseRecipe | StagesRecipe, options: Erase, output: Output) -> Any:
+    """Loads as much of the model as is needed; earlier requests take the whole."""
+    whole = _draws(options) or bool(recipe.after)
+    return host_for(options.model, recipe.method, output, pictures=whole)
+
+
 def _fill(
     folder: RunFolder,
     recipe: EraseRecipe | StagesRecipe,
+    pipe: Any,
     options: Erase,
     workspace: Workspace,
     output: Output,
     again: str,
-) -> Any:
-    """Writes the run; gives the model."""
-    pictures = options.smoke or is_bundled(options.model)
-    pictures = pictures or options.preview > 0
-    pipe = host_for(options.model, recipe.method, output, pictures=pictures)
+) -> None:
+    """Writes the run."""
     place = previews.checkpoint_of(options.out)
 
     def advice() -> str:
@@ -156,7 +170,7 @@ def _fill(
     with folder.staged(keep=[previews.FOLDER] if options.preview else []) as staging:
         result.save(staging)
         try:
-            if pictures:
+            if _draws(options):
                 _keep_pictures(staging, pipe, result.delta, recipe, output)
         except (EffaceError, KeyboardInterrupt) as error:  # What was trained is not lost with it.
             trouble = error
@@ -167,7 +181,6 @@ def _fill(
     output.say(f"erased in {result.seconds:.1f} s: {options.out / runs.DELTA}")
     output.say(*result.diagnostics.get("notes", ()))
     output.say(*_cache_lines(result.diagnostics.get("keep_cache"), options.cache))
-    return pipe
 
 
 def _next(options: Erase) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import tyro
 
-from efface.cli import runs
+from efface.cli import lineage, runs
 from efface.cli.hosts import folder_of_model, host_for
 from efface.cli.shell import Shared, parse
 from efface.errors import BadRequest
@@ -60,9 +60,11 @@ class Job:
     place: Path
     """Where to write; it becomes ``options.out``."""
 
-    @property
+    @cached_property
     def delta(self) -> Delta:
-        """What is exported."""
+        """What is exported; where a file holds a whole model, with the requests beneath it."""
+        if self.options.as_ in ("diffusers", "component"):
+            return lineage.composed(self.found.folder)
         return self.found.delta
 
     @property
@@ -207,7 +209,7 @@ def _diffusers(job: Job) -> str:
     from efface.exchange.cards import cards_of
     from efface.exchange.folders import write_folder
 
-    own = cards_of(job.found.folder, job.delta.id)[0]
+    own = cards_of(job.found.folder, job.found.delta.id)[0]
     text = next((card.read_text("utf-8") for card in own if card.name == "card.md"), None)
     base, scale = folder_of_model(job.model), job.options.scale
     with job.output.progress("copying and editing") as monitor:

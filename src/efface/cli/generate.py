@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from efface.cli import drawing, runs
+from efface.cli import drawing, lineage
 from efface.cli.hosts import BUNDLED, load_host
 from efface.cli.shell import Repeated, Shared, parse
 from efface.errors import BadRequest
@@ -73,7 +73,8 @@ def draw_with(options: Drawing, model: str, deltas: tuple[Path, ...], output: Ou
     drawing.check_drawing(
         shots, drawing.sampling_for(model, steps=options.steps, guidance=options.guidance)
     )
-    changes = [runs.read_delta(path) for path in deltas]
+    every = [delta for path in deltas for delta in lineage.deltas_with_parents(path)]
+    changes = [*{delta.id: delta for delta in every}.values()]
     sampling = drawing.sampling_for(model, steps=options.steps, guidance=options.guidance)
     pipe = load_host(model, output)
     with ExitStack() as applied, output.progress("drawing") as monitor:

@@ -24,6 +24,7 @@ VERBS = {
     "export": "write a run as a model folder, a LoRA, an adapter: what other tools read",
     "import": "read another tool's edit as a run that can be measured, verified and exported",
     "transfer": "let a run's delta act on a fine-tune of its base, as a run of its own",
+    "revoke": "take one request out of several that were made on top of one another",
     "ledger": "add, list, revoke, merge and replay requests; erase all that are active at once",
     "list": "list methods, judges, metrics, suites, models or concepts",
 }

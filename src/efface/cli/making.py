@@ -60,6 +60,8 @@ def perform(
             return _debiased(recipe, pipe, monitor)
         if isinstance(recipe, recipes.ImportRecipe):
             return _imported(recipe, pipe)
+        if isinstance(recipe, recipes.RevokeRecipe):
+            return _revoked(recipe, pipe)
         assert isinstance(recipe, recipes.TransferRecipe)
         return _transferred(recipe, pipe)
 
@@ -68,6 +70,7 @@ def _title(recipe: Recipe) -> str:
     if isinstance(recipe, recipes.LedgerRecipe):
         return f"erasing {len(recipe.entries)} entries"
     titles = {"debias": "drawing and moving", "import": "reading", "transfer": "carrying over"}
+    titles["revoke"] = "taking out"
     return titles.get(recipe.kind, f"erasing with {recipe.method}")
 
 
@@ -126,6 +129,25 @@ def _transferred(recipe: recipes.TransferRecipe, pipe: Any) -> ErasureResult:
     }
     made = wrapped(pipe, transferred(before, pipe), since=began)
     return finish(pipe, made, recipe, **facts)
+
+
+def _revoked(recipe: recipes.RevokeRecipe, pipe: Any) -> ErasureResult:
+    from efface.cli import lineage
+    from efface.deltas.composition import without
+    from efface.deltas.recording import wrapped
+    from efface.runs.checks import finish
+
+    began = time.perf_counter()
+    last = runs.open_run(Path(recipe.run))
+    deltas = lineage.whole(last)
+    if last.delta.id != recipe.delta or all(one.id != recipe.revoked for one in deltas):
+        raise BadRequest(
+            f"{recipe.run} holds {last.delta.id} by now, and {recipe.revoked} was taken out of "
+            f"{recipe.delta}; revoke again: efface revoke"
+        )
+    left = without(deltas, recipe.revoked)
+    facts = {"revoked": recipe.revoked}
+    return finish(pipe, wrapped(pipe, left, since=began), recipe, **facts)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efface import registry
-from efface.cli import runs
+from efface.cli import lineage, runs
 from efface.cli.folder import REPORT
 from efface.cli.hosts import is_bundled, quiet_loading, unknown_words
 from efface.errors import BadRequest, MissingInput
@@ -92,7 +92,8 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
         judge = judge_for(suite.judge, plan.judge_folder, plan.judge_settings)
         clip = _clip(plan, judge_name=suite.judge)
     store = ImageStore(plan.pictures or folder.path.absolute().parent / ".pictures")
-    with output.progress("drawing and judging") as monitor:
+    *parents, _ = lineage.whole(run)
+    with lineage.on_top_of(parents, pipe), output.progress("drawing and judging") as monitor:
         found = evaluation.evaluate(
             pipe,
             run.delta,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from efface.cli import making, runs
+from efface.cli import lineage, making, runs
 from efface.cli.folder import folders_of
 from efface.cli.hosts import host_for
 from efface.cli.shell import Shared, parse
@@ -56,11 +56,13 @@ def run(arguments: list[str], output: Output) -> int:
             reads = [before.folder, *folders_of(model)]
             new = making.open_new_run(options.out, recipe, overwrite=options.overwrite, reads=reads)
             folder = opened.enter_context(new)
-        pipe = host_for(model, recipe.method, output, pictures=False)
+        *parents, _ = lineage.whole(before)
+        pipe = host_for(model, recipe.method, output, pictures=bool(parents))
+        opened.enter_context(lineage.on_top_of(parents, pipe))
         result = making.perform(recipe, pipe, output)
         if folder is not None:
             making.write_run(folder, result)
-    far = distance(pipe, before.delta, result.delta)
+        far = distance(pipe, before.delta, result.delta)
     same = before.delta.id == result.delta.id
     agrees = same or far <= TOLERANCE
     verdict = _verdict(before.delta, result.delta, far)

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from efface.errors import BadDelta, BadRequest
 from efface.files import read_json_object, write_atomically
-from efface.runs.recipe import Recipe, recipe_from
+from efface.runs.recipe import Recipe
+from efface.runs.recipe_records import recipe_from
 
 if TYPE_CHECKING:
     from efface.deltas.delta import Delta

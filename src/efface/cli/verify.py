@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from efface.cli import runs, smoke
+from efface.cli import lineage, runs, smoke
 from efface.cli.hosts import host_for
 from efface.cli.shell import Shared, parse
 from efface.errors import BadRequest, MissingInput
@@ -41,7 +41,15 @@ def run(arguments: list[str], output: Output) -> int:
     apart = [*_record(found, output), *_reports(found, output)]
     recipe = runs.recipe_of(options.source)
     drawn = smoke.has_smoke(found.folder)
-    pipe = host_for(options.model or recipe.model, recipe.method, output, pictures=drawn)
+    *parents, _ = lineage.whole(found)
+    loads = drawn or bool(parents)
+    pipe = host_for(options.model or recipe.model, recipe.method, output, pictures=loads)
+    with lineage.on_top_of(parents, pipe):
+        return _compared(found, pipe, output, apart, drawn=drawn)
+
+
+def _compared(found: runs.Run, pipe: Any, output: Output, apart: list[str], *, drawn: bool) -> int:
+    """Compares base and pictures, with earlier requests in force."""
     apart += _base(found, pipe, output, whole=drawn)
     told: dict[str, Any] = {"delta": found.delta.id, "different": apart, "smoke": None}
     if not drawn:

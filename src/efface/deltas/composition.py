@@ -14,7 +14,7 @@ from efface.deltas.provenance import SKETCH_TOLERANCE, Provenance, sketch_deviat
 from efface.errors import BadDelta, BadRequest
 from efface.hosts.components import reaches
 
-__all__ = ["compose"]
+__all__ = ["compose", "without"]
 
 
 def compose(deltas: Sequence[Delta], *, scales: Sequence[float] | None = None) -> Delta:
@@ -51,6 +51,52 @@ def compose(deltas: Sequence[Delta], *, scales: Sequence[float] | None = None) -
     if gate is None:
         return Delta(patches=whole, provenance=told, empty_prompt=empty)
     return Delta(patches=_sum(gated), provenance=told, gate=gate, ungated=whole, empty_prompt=empty)
+
+
+def without(deltas: Sequence[Delta], revoked: str) -> Delta:
+    """Makes one delta of several that were made on one another, all but one of them.
+
+    Changes that are added to weights do not depend on what they were added to, so the others are
+    what they were. Whether they still do what they did has to be measured: they were made with the
+    one that is taken out in force.
+
+    Args:
+        deltas: with every parent; see `compose`.
+        revoked: id of the one that is taken out.
+
+    Raises:
+        BadRequest: none of them has that id, or there is no other.
+        BadDelta: see `compose`; or one made on top of it depends on the weights that it met.
+    """
+    left = [delta for delta in deltas if delta.id != revoked]
+    if len(left) == len(deltas) or not left:
+        known = ", ".join(delta.id for delta in deltas)
+        raise BadRequest(f"{revoked} cannot be taken out of {known}; name one of several")
+    for delta in left:
+        if revoked in delta.provenance.parents and (kinds := _depending(delta)):
+            raise BadDelta(
+                f"delta {delta.id} ({delta.provenance.method}) was made on top of {revoked} and "
+                f"has {kinds}, which depends on the weights it met; revoke {delta.id} first, or "
+                f"erase again without {revoked}"
+            )
+    sketches = compose(deltas).provenance.base_sketch
+    return compose([_freed(delta, revoked, sketches) for delta in left])
+
+
+def _depending(delta: Delta) -> str:
+    """Names what of a delta acts on weights rather than being added to them."""
+    if delta.gate is not None:
+        return "a gate"
+    maps = any(isinstance(patch, TextMapPatch) for patch in delta.patches.values())
+    return "a text map" if maps else ""
+
+
+def _freed(delta: Delta, revoked: str, sketches: Mapping[str, tuple[float, ...]]) -> Delta:
+    """Writes a delta as one that was made without another, on the bare base."""
+    told = delta.provenance
+    parents = tuple(name for name in told.parents if name != revoked)
+    own = {key: sketches[key] for key in told.base_sketch}
+    return replace(delta, provenance=replace(told, parents=parents, base_sketch=own))
 
 
 def _empty_prompt(ordered: Sequence[Delta]) -> EmptyPrompt:

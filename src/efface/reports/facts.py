@@ -10,7 +10,7 @@ from efface.errors import BadRequest
 from efface.evaluation.encoding import encoded
 from efface.evaluation.record import Evaluation
 from efface.evaluation.revival import AttackRecord
-from efface.runs.recipe import recipe_from
+from efface.runs.recipe_records import recipe_from
 
 if TYPE_CHECKING:
     from efface.deltas.results import ErasureResult

@@ -9,28 +9,30 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from efface import registry
-from efface.concepts import ErasureRequest, described, request_from
+from efface.concepts import ErasureRequest, described
 from efface.contracts import Eraser
 from efface.errors import BadRequest
 from efface.registry import measured_preset
 from efface.runs.words import flag, flags_of, words_of
 
 __all__ = [
+    "BESIDE",
     "DebiasRecipe",
     "EraseRecipe",
     "ImportRecipe",
     "LedgerEntry",
     "LedgerRecipe",
     "Recipe",
+    "RevokeRecipe",
     "StagesRecipe",
     "TransferRecipe",
-    "recipe_from",
+    "listed",
     "usual_preset",
 ]
 
 AGAIN = "runs/again"
 """Where commands on cards and pages write to."""
-_BESIDE = ("method", "request", "seed")
+BESIDE = ("method", "request", "seed")
 """What provenance says itself, so that its record of the recipe need not."""
 
 
@@ -47,6 +49,8 @@ class Recipe(ABC):
     seed: int = 0
     pictures: Mapping[str, str] = field(default_factory=dict)
     """Hashes of the pictures that the request names, by their place; see `efface.runs.given`."""
+    after: str = ""
+    """Folder of the run that this one was made on top of; empty: made on the bare base."""
 
     @abstractmethod
     def words(self) -> list[str] | None:
@@ -60,24 +64,25 @@ class Recipe(ABC):
     def written(self) -> dict[str, Any]:
         """Writes the recipe as plain values for ``run.json``; `recipe_from` reads them."""
         plain = {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
-        if not self.pictures:
-            del plain["pictures"]
+        for name in ("pictures", "after"):
+            if not plain[name]:
+                del plain[name]
         return {"kind": self.kind, **plain}
 
     def noted(self) -> dict[str, Any]:
         """Writes what provenance does not say beside it, for a delta's header: no places."""
-        beside = (*_BESIDE, "pictures")
+        beside = (*BESIDE, "pictures")
         plain = {name: value for name, value in self.written().items() if name not in beside}
         return {name: value for name, value in plain.items() if name not in self._places()}
 
     def reads(self) -> list[str]:
         """Lists what it reads beside the model: a file, a run or a ledger."""
-        places = [name for name in self._places() if name in ("file", "run", "ledger")]
+        places = [name for name in self._places() if name in ("file", "run", "ledger", "after")]
         return [getattr(self, name) for name in places if getattr(self, name)]
 
     def _places(self) -> tuple[str, ...]:
         """Names the fields that are paths of one machine."""
-        return ("model",)
+        return ("model", "after")
 
     def _asked(self) -> list[str] | None:
         """Writes model and request as flags."""
@@ -85,7 +90,8 @@ class Recipe(ABC):
         if words is None:
             return None
         hashes = [word for each in self.pictures.values() for word in flag("images-hash", each)]
-        return [*flag("model", self.model), *words.flags(), *hashes]
+        after = flag("after", self.after) if self.after else []
+        return [*flag("model", self.model), *words.flags(), *hashes, *after]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +145,7 @@ class EraseRecipe(Recipe):
         preset = self.preset if self.preset in presets else None
         now = vars(registry.build("methods", self.method, preset=preset))
         kept = {name: value for name, value in self.settings.items() if name in settings}
-        settings = {name: _listed(value) for name, value in settings.items()}
+        settings = {name: listed(value) for name, value in settings.items()}
         given = kept | _differing(settings, {**now, **kept})
         return EraseRecipe(**{**vars(self), "preset": preset, "settings": given})
 
@@ -268,6 +274,33 @@ class TransferRecipe(Recipe):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RevokeRecipe(Recipe):
+    """Requests in turn without one of them."""
+
+    kind: ClassVar[str] = "revoke"
+    method: str = "compose"
+    run: str
+    """Folder of the last request's run."""
+    delta: str
+    """Id of its delta."""
+    revoked_run: str
+    """Folder of the run that is taken out."""
+    revoked: str
+    """Id of its delta."""
+
+    def words(self) -> list[str] | None:
+        """See `Recipe.words`."""
+        return ["revoke", self.revoked_run, *flag("of", self.run)]
+
+    def reads(self) -> list[str]:
+        """See `Recipe.reads`."""
+        return [self.run, self.revoked_run]
+
+    def _places(self) -> tuple[str, ...]:
+        return ("model", "run", "revoked_run")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DebiasRecipe(Recipe):
     """Rounds of drawing, counting and moving."""
 
@@ -293,78 +326,10 @@ class DebiasRecipe(Recipe):
         return ("model", "judge_folder")
 
 
-_KINDS: dict[str, type[Recipe]] = {
-    each.kind: each
-    for each in (
-        EraseRecipe,
-        StagesRecipe,
-        LedgerRecipe,
-        ImportRecipe,
-        TransferRecipe,
-        DebiasRecipe,
-    )
-}
-
-
 def usual_preset(model: str, method: str) -> str | None:
     """Names the preset of a method that was measured on a bundled model; None for other models."""
     preset = measured_preset(model)
     return preset if preset in registry.load("methods", method).presets() else None
-
-
-def recipe_from(record: Mapping[str, Any]) -> Recipe:
-    """Reads the recipe of a run from its record, also from one that an older version wrote.
-
-    Args:
-        record: the content of a ``run.json``, or a delta's provenance as plain values.
-
-    Raises:
-        KeyError, TypeError, BadRequest: the record holds no recipe, or is damaged.
-    """
-    values = {name: record[name] for name in _BESIDE if name in record}
-    values |= {"model": record.get("base_model", ""), **record.get("recipe", {})}
-    if "kind" not in values:
-        values = _tagged(record, values)
-    found = _KINDS[values.pop("kind")]
-    if found is LedgerRecipe:
-        values["entries"] = tuple(LedgerEntry(**_listed(each)) for each in values["entries"])
-        values.setdefault("settings", record.get("settings", {}))
-    if unknown := sorted(values.keys() - {each.name for each in fields(found)}):
-        raise BadRequest(f"the recipe has '{unknown[0]}', which this efface does not know")
-    plain: dict[str, Any] = {name: _listed(value) for name, value in values.items()}
-    return found(**{**plain, "request": request_from(values["request"])})
-
-
-def _tagged(record: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Gives a record of before recipes had kinds its kind and fields."""
-    both = {name: values[name] for name in ("model", "request")}
-    method = values["method"]
-    if record.get("made_on"):
-        return {**both, "kind": "transfer", "method": method, "run": "", "delta": ""}
-    if "entries" in (record.get("diagnostics") or {}) and method == "uce":
-        settings = record["settings"]
-        return {**both, "kind": "ledger", "ledger": "", "entries": (), "settings": settings}
-    if method == "import":
-        return {**both, "kind": "import", "file": record["settings"]["file"]}
-    given = record.get("settings_given", ())
-    settings = values.get(
-        "settings", {n: record["settings"][n] for n in given if n in record["settings"]}
-    )
-    both |= {"seed": values["seed"]}
-    if method == "debias":
-        settings = dict(settings)
-        judge, folder = settings.pop("judge"), settings.pop("judge_folder")
-        own = {"judge": judge, "judge_folder": folder, "settings": settings}
-        return {**both, "kind": "debias", **own}
-    preset = values.get("preset", record.get("preset"))
-    if "+" not in method:
-        return {**both, "kind": "erase", "method": method, "preset": preset, "settings": settings}
-    methods = method.split("+")
-    stages = {}
-    for name, stage in zip(registry.stage_names(methods), methods, strict=True):
-        usual = preset or usual_preset(both["model"], stage)
-        stages[name] = ({"preset": usual} if usual else {}) | settings.get(name, {})
-    return {**both, "kind": "stages", "method": method, "settings": stages}
 
 
 def _differing(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
@@ -387,8 +352,8 @@ def _plain(value: Any) -> Any:
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
 
 
-def _listed(value: Any) -> Any:
+def listed(value: Any) -> Any:
     """Makes tuples of lists, as settings have them."""
     if isinstance(value, Mapping):
-        return {name: _listed(one) for name, one in value.items()}
-    return tuple(_listed(one) for one in value) if isinstance(value, list | tuple) else value
+        return {name: listed(one) for name, one in value.items()}
+    return tuple(listed(one) for one in value) if isinstance(value, list | tuple) else value

@@ -1,0 +1,89 @@
+"""``efface revoke RUN --of LAST``: requests made on top of one another, without one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from efface.cli import lineage, making, measuring, runs
+from efface.cli.hosts import load_host
+from efface.cli.shell import Shared, parse
+from efface.concepts import request_from
+from efface.errors import BadRequest
+from efface.evaluation.limits import Limits
+from efface.runs.recipe import RevokeRecipe
+
+if TYPE_CHECKING:
+    from efface.cli.output import Output
+
+__all__ = ["Revoke", "recipe_for", "run"]
+
+ABOUT = "Takes one request out of several that were made on top of one another."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Revoke(Limits, Shared):
+    """Which request, of which."""
+
+    source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Run of the request that is taken out."""
+    of: Path
+    """Run of the last request, which stands on it."""
+    out: Path
+    """Folder of the new run: one delta of all the other requests."""
+    evaluate: bool = True
+    """Measure the result, where a suite for this model exists."""
+    size: str = "standard"
+    """How many pictures to measure with; see efface evaluate."""
+    overwrite: bool = False
+    """Replace the run that the folder holds."""
+
+
+def recipe_for(options: Revoke) -> RevokeRecipe:
+    """Writes down what is taken out of what.
+
+    Raises:
+        BadRequest: the run is not among the requests, or is the only one.
+        BadDelta: a later request depends on it.
+    """
+    from efface.deltas.composition import without
+
+    last, revoked = runs.open_run(options.of), runs.open_run(options.source)
+    deltas = lineage.whole(last)
+    if all(delta.id != revoked.delta.id for delta in deltas):
+        raise BadRequest(
+            f"{options.source} is not beneath {options.of}, so there is nothing to take out; name "
+            "one of the runs that it was made on top of"
+        )
+    if len(deltas) == 1:
+        raise BadRequest(f"{options.of} stands on no other request; use the model without it")
+    left = without(deltas, revoked.delta.id)
+    return RevokeRecipe(
+        model=runs.recipe_of(last.folder).model,
+        request=request_from(left.provenance.request),
+        run=str(last.folder),
+        delta=last.delta.id,
+        revoked_run=str(revoked.folder),
+        revoked=revoked.delta.id,
+    )
+
+
+def run(arguments: list[str], output: Output) -> int:
+    """Writes a run of the other requests and measures whether they still hold."""
+    options = parse(Revoke, arguments, prog="efface revoke", description=ABOUT)
+    recipe = recipe_for(options)
+    plan = measuring.Plan(size=options.size, limits=measuring.limits_of(options))
+    reason = measuring.unmeasurable(recipe) if options.evaluate else "not measured"
+    with making.open_new_run(options.out, recipe, overwrite=options.overwrite) as folder:
+        pipe = load_host(recipe.model, output)
+        result = making.perform(recipe, pipe, output)
+        making.write_run(folder, result)
+        output.say(f"took {recipe.revoked} out; what is left: {options.out / runs.DELTA}")
+        if reason is None:
+            return measuring.measure(folder, pipe, plan, output)
+    output.say(f"{reason}; the requests that are left were made with it in force, so look")
+    output.result({"run": str(options.out), "delta": result.delta.id, "verdict": None})
+    return 0
