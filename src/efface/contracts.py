@@ -43,6 +43,7 @@ __all__ = [
     "Judge",
     "JudgeCard",
     "Method",
+    "ModelKind",
     "Monitor",
     "Paper",
     "Role",
@@ -54,7 +55,14 @@ __all__ = [
     "silent",
 ]
 
-Role = Literal["erased", "synonym", "paraphrase", "neighbour", "kept", "general"]
+Role = Literal[
+    "erased", "synonym", "paraphrase", "earlier", "neighbour", "kept", "missing", "general"
+]
+"""What a picture stands for. Of recognisers: earlier is what earlier requests erased, missing what
+is kept and had no picture in training."""
+ModelKind = Literal["generator", "classifier", "recogniser", "detector"]
+"""What a model does: draws pictures of prompts, names what is in a picture, tells individuals
+apart, or finds things and where they are."""
 Better = Literal["higher", "lower"]
 Instrument = Literal["judge", "leftover", "clip", "features", "pixels"]
 """What a metric is built from: a judge, a judge of leftovers, an object with text and image

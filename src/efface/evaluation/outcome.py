@@ -52,8 +52,8 @@ def outcome_of(evaluation: Evaluation) -> Outcome | None:
     idle = [detail for detail in found if detail.startswith("NothingChanged")]
     if len(found) > len(idle):
         return Outcome("collapsed", tuple(one for one in found if one not in idle))
-    if evaluation.verdict == "invalid" or evaluation.find("presence", "erased") is None:
-        return Outcome("unknown", ("the presence of what was to go has no number",))
+    if evaluation.verdict == "invalid" or evaluation.find(evaluation.main_metric, "erased") is None:
+        return Outcome("unknown", ("whether what was to go is there has no number",))
     if idle:
         return Outcome("not erased", tuple(idle))
     if evaluation.verdict == "inconclusive":
@@ -70,7 +70,7 @@ def _by_numbers(evaluation: Evaluation) -> Outcome:
         others = [
             one
             for role in GOING[1:]
-            if (one := evaluation.find("presence", role)) and _counts(one)
+            if (one := evaluation.find(evaluation.main_metric, role)) and _counts(one)
             if not _is_gone(one, limits)
         ]
         reasons = [*map(_present, others), *_outlines(evaluation)]
@@ -92,9 +92,8 @@ def _outlines(evaluation: Evaluation) -> Iterator[str]:
 
 def _each_concept(evaluation: Evaluation) -> list[Measurement]:
     """Lists presence in the prompts of every erased concept, or of all at once if they are many."""
-    rows = [
-        one for one in evaluation.measurements if (one.metric, one.role) == ("presence", "erased")
-    ]
+    wanted = (evaluation.main_metric, "erased")
+    rows = [one for one in evaluation.measurements if (one.metric, one.role) == wanted]
     apart = [one for one in rows if one.concept is not None]
     return apart or rows
 
@@ -117,8 +116,9 @@ def _losses(evaluation: Evaluation) -> Iterator[str]:
     """Says what of the rest fell below the limits."""
     limits = evaluation.limits
     groups: list[tuple[str, str, tuple[Role, ...]]] = [
-        ("kept and general prompts", "presence", ("kept", "general")),
-        ("neighbours", "presence", ("neighbour",)),
+        ("kept and general prompts", evaluation.main_metric, ("kept", "general")),
+        ("neighbours", evaluation.main_metric, ("neighbour",)),
+        (NAMES["missing"], evaluation.main_metric, ("missing",)),
         ("styles of other prompts", "style_presence", STAYING),
     ]
     for label, metric, roles in groups:
@@ -126,7 +126,7 @@ def _losses(evaluation: Evaluation) -> Iterator[str]:
         if text := _loss(label, rows, limits.least_kept):
             yield text
     for one in evaluation.measurements:
-        if one.metric != "presence" or one.role not in STAYING or not one.concept:
+        if one.metric != evaluation.main_metric or one.role not in STAYING or not one.concept:
             continue
         if text := _loss(one.concept, [one], limits.least_each):
             yield text

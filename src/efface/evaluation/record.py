@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from efface.contracts import Better, Estimate, JudgeCard, Role, Sample
+from efface.contracts import Better, Estimate, JudgeCard, ModelKind, Role, Sample
 from efface.errors import BadRequest, MissingInput
 from efface.evaluation.encoding import decoded, encoded
 from efface.evaluation.identity import TensorChange
@@ -19,10 +19,28 @@ from efface.evaluation.limits import Limits
 from efface.evaluation.outcome import Outcome, outcome_of
 from efface.files import read_json_object, write_atomically
 
-__all__ = ["FILE", "FORMAT", "Control", "Cost", "Evaluation", "Measurement", "Sighting", "Verdict"]
+__all__ = [
+    "FILE",
+    "FORMAT",
+    "MAIN_METRICS",
+    "Control",
+    "Cost",
+    "Evaluation",
+    "Measurement",
+    "Sighting",
+    "Verdict",
+]
 
 Verdict: TypeAlias = Literal["valid", "inconclusive", "invalid"]
 
+MAIN_METRICS: dict[ModelKind, str] = {
+    "generator": "presence",
+    "classifier": "recognised",
+    "recogniser": "recognised",
+    "detector": "found",
+}
+"""The rate that decides what became of an erasure, by kind of model: the judge sees it in the
+picture; the model gives the picture its true name; the model finds the thing in its place."""
 FILE = "evaluation.json"
 FORMAT = 1
 
@@ -91,6 +109,8 @@ class Evaluation:
 
     suite: str
     """Name and version, such as ``emoji@1``."""
+    model_kind: ModelKind = "generator"
+    """What kind of model was measured."""
     judge: JudgeCard
     verdict: Verdict
     reasons: tuple[str, ...] = ()
@@ -129,6 +149,11 @@ class Evaluation:
     """Time in UTC, ISO 8601."""
     versions: Mapping[str, str] = field(default_factory=dict)
     format: int = FORMAT
+
+    @property
+    def main_metric(self) -> str:
+        """Names the rate that says whether something is there: it decides the outcome."""
+        return MAIN_METRICS[self.model_kind]
 
     @cached_property
     def outcome(self) -> Outcome | None:

@@ -10,17 +10,19 @@ from efface.errors import BadRequest
 
 __all__ = ["GOING", "NAMES", "ROLES", "STAYING", "checked", "crossed", "in_role"]
 
-GOING: tuple[Role, ...] = ("erased", "synonym", "paraphrase")
+GOING: tuple[Role, ...] = ("erased", "synonym", "paraphrase", "earlier")
 """Roles whose concept must not be in the picture any more."""
-STAYING: tuple[Role, ...] = ("neighbour", "kept", "general")
+STAYING: tuple[Role, ...] = ("neighbour", "kept", "missing", "general")
 """Roles whose pictures must stay as they were."""
 ROLES: tuple[Role, ...] = (*GOING, *STAYING)
 NAMES: dict[Role, str] = {
     "erased": "erased prompts",
     "synonym": "synonyms",
     "paraphrase": "paraphrases",
+    "earlier": "what earlier requests erased",
     "neighbour": "neighbours",
     "kept": "kept prompts",
+    "missing": "what had no picture in training",
     "general": "general prompts",
 }
 

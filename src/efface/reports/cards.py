@@ -16,6 +16,7 @@ from efface.files import write_atomically
 from efface.printable import printable
 from efface.reports import wording
 from efface.reports.facts import RunFacts
+from efface.reports.model_words import words_for
 from efface.reports.robustness import attack_lines, card_robustness, hardest, tested
 
 if TYPE_CHECKING:
@@ -115,9 +116,11 @@ def write_model_card(path: Path, evaluation: Evaluation, facts: RunFacts) -> Pat
     Only a valid evaluation puts results into the metadata, since they are read without context.
     """
     from jinja2 import Environment, StrictUndefined
+    from jinja2.utils import htmlsafe_json_dumps
 
     environment = Environment(finalize=_harmless, undefined=StrictUndefined, trim_blocks=True)
     environment.filters["fenced"] = _fenced
+    words = words_for(evaluation)
     body = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         evaluation=evaluation,
         facts=facts,
@@ -125,6 +128,8 @@ def write_model_card(path: Path, evaluation: Evaluation, facts: RunFacts) -> Pat
         outcome=evaluation.outcome,
         outcome_meaning=wording.OUTCOMES[evaluation.outcome.name] if evaluation.outcome else "",
         subject=wording.subject(evaluation),
+        words=words,
+        code=Markup(words.code(_fenced(htmlsafe_json_dumps(facts.base_model or "BASE MODEL")))),
         headline=wording.headline(evaluation),
         meaning=wording.VERDICTS[evaluation.verdict],
         rows=[_cells(row) for row in evaluation.measurements if row.concept is None],
@@ -166,8 +171,8 @@ def _metadata(evaluation: Evaluation, facts: RunFacts) -> ModelCardData:
         # One line, so that no name can end the block of metadata.
         model_name=_one_line(_named(evaluation, erased=erased)) if results else None,
         base_model=base,
-        library_name="diffusers",
-        pipeline_tag="text-to-image",
+        library_name=words_for(evaluation).library,
+        pipeline_tag=words_for(evaluation).task,
         tags=["concept-erasure", "efface", *([facts.method] if facts.method else [])],
         eval_results=results or None,
     )
@@ -195,7 +200,7 @@ def _results(evaluation: Evaluation) -> list[EvalResult]:
         if row.concept is not None or estimate is None:
             continue
         result = EvalResult(
-            task_type="text-to-image",
+            task_type=words_for(evaluation).task,
             dataset_type=f"efface-{evaluation.suite.replace('@', '-v')}",
             dataset_name=f"efface suite {evaluation.suite}, {row.role} prompts",
             dataset_config=row.role,

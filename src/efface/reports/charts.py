@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from efface.contracts import Estimate
 from efface.evaluation.limits import Limits
-from efface.evaluation.record import Evaluation, Measurement
+from efface.evaluation.record import MAIN_METRICS, Evaluation, Measurement
 from efface.reports import wording
 
 __all__ = ["Bar", "Block", "Curve", "Line", "blocks", "curves"]
@@ -119,7 +119,8 @@ def _line(row: Measurement, low: float, high: float, bounds: Limits) -> Line:
 
 
 def _outside(row: Measurement, bounds: Limits) -> str:
-    if row.metric not in ("presence", "style_presence") or wording.within(row, bounds) is not False:
+    rates = (*MAIN_METRICS.values(), "style_presence")
+    if row.metric not in rates or wording.within(row, bounds) is not False:
         return ""
     return "still there" if row.better == "lower" else "lost"
 

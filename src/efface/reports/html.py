@@ -22,6 +22,7 @@ from efface.reports import wording
 from efface.reports.charts import blocks, curves
 from efface.reports.facts import RunFacts
 from efface.reports.figures import chosen
+from efface.reports.model_words import words_for
 from efface.reports.previews import previews
 from efface.reports.robustness import attack_lines, hardest, tested
 from efface.reports.whereabouts import whereabouts
@@ -107,6 +108,7 @@ def _context(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
         "facts": facts,
         "subject": wording.subject(evaluation),
         "headline": wording.headline(evaluation),
+        "words": words_for(evaluation),
         "verdict_meaning": wording.VERDICTS[evaluation.verdict],
         "outcome": evaluation.outcome,
         "outcome_tone": wording.tone(evaluation.outcome),
@@ -146,18 +148,20 @@ def _context(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
 def _tiles(evaluation: Evaluation) -> list[_Tile]:
     """Picks the overall presence rates; roles without one have no tile."""
     tiles = []
-    for metric in ("presence", "style_presence"):
+    words, main = words_for(evaluation), evaluation.main_metric
+    for metric in (main, "style_presence"):
         for role in ROLES:
             found = evaluation.find(metric, role)
             if found is None or (metric == "style_presence" and role != "kept"):
                 continue
             latest = found.after or found.before
-            label = wording.ROLES[role] if metric == "presence" else "Styles kept"
+            label = wording.ROLES[role] if metric == main else "Styles kept"
             before = wording.value(found.before, "rate") if found.after else ""
             now = wording.value(latest, "rate")
             inside = wording.within(found, evaluation.limits)
             state = "" if inside is None else ("good" if inside else "bad")
-            asks = _ASKS[role] if metric == "presence" else "the style that the prompt asks for"
+            own = words.asks.get(role, _ASKS[role])
+            asks = own if metric == main else "the style that the prompt asks for"
             note = wording.interval(latest, "rate")
             tiles.append(_Tile(label, before, now, note, asks, found.better, state))
     return tiles
@@ -167,8 +171,10 @@ _ASKS: dict[Role, str] = {
     "erased": "what was to go",
     "synonym": "what was to go",
     "paraphrase": "what was to go",
+    "earlier": "what earlier requests erased",
     "neighbour": "the neighbour that the prompt names",
     "kept": "the kept thing that the prompt names",
+    "missing": "what the picture shows",
     "general": "what the prompt names; counts together with kept",
 }
 """What a role's prompts ask for, and so what its share of pictures shows."""
@@ -194,7 +200,8 @@ def _pictures(evaluation: Evaluation) -> list[tuple[str, str, list[_Pair]]]:
     shown = []
     for role in ROLES:
         if pairs := _pairs(evaluation, role):
-            shown.append((wording.ROLES[role], wording.ROLES_EXPLAINED[role], pairs))
+            explained = words_for(evaluation).explained.get(role, wording.ROLES_EXPLAINED[role])
+            shown.append((wording.ROLES[role], explained, pairs))
     return shown
 
 
@@ -235,7 +242,7 @@ def _known(rate: Any) -> str:
 
 def _corrected(evaluation: Evaluation) -> str:
     """Says what the erased rate is once the judge's known errors are taken out."""
-    found = evaluation.find("presence", "erased")
+    found = evaluation.find(evaluation.main_metric, "erased")
     if found is None or found.after is None:
         return ""
     rate = corrected_rate(

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from efface.evaluation.record import Evaluation, Measurement
 from efface.reports import wording
+from efface.reports.model_words import ModelWords, words_for
 from efface.reports.whereabouts import Whereabouts, whereabouts
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def console_table(evaluation: Evaluation) -> RenderableType:
     title = f"\nsuite {evaluation.suite}, judge {evaluation.judge.name}"
     if evaluation.measurements:
         parts += [Text(title), *_metrics(evaluation)]
-    parts += [Text(_went(each)) for each in whereabouts(evaluation)]
+    parts += [Text(_went(each, words_for(evaluation))) for each in whereabouts(evaluation)]
     parts += [Text(), _controls(evaluation), _costs(evaluation)]
     parts += [Text(f"note: {note}", style="dim") for note in evaluation.notes]
     return Group(*parts)
@@ -181,9 +182,9 @@ def _numbers(one: Measurement) -> tuple[str, ...]:
     return before, after, f"{wording.change(one)}\n{note}"
 
 
-def _went(found: Whereabouts) -> str:
-    """Writes what prompts of one concept show; lines, since names may be long."""
-    title = f"\nwhat prompts of {found.concept} show first, of {found.count} pictures"
+def _went(found: Whereabouts, words: ModelWords) -> str:
+    """Writes what one concept went to; lines, since names may be long."""
+    title = f"\n{words.first.format(what=found.concept)}, of {found.count} pictures"
     lines = [f"  {name}: {before} before, {after} after" for name, before, after in found.rows]
     return "\n".join([title, *lines])
 

@@ -13,6 +13,7 @@ from efface.evaluation.outcome import Outcome, OutcomeName
 from efface.evaluation.record import Evaluation, Measurement, Verdict
 from efface.evaluation.samples import GOING
 from efface.metrics.estimates import is_known, zero_hits_note
+from efface.reports.model_words import words_for
 
 __all__ = [
     "ACCESS",
@@ -47,20 +48,26 @@ ROLES: dict[Role, str] = {
     "erased": "Erased",
     "synonym": "Synonyms",
     "paraphrase": "Paraphrases",
+    "earlier": "Erased earlier",
     "neighbour": "Neighbours",
     "kept": "Kept",
+    "missing": "Kept, not in training",
     "general": "General",
 }
 ROLES_EXPLAINED: dict[Role, str] = {
     "erased": "prompts that name what was to go",
     "synonym": "other names of the same thing",
     "paraphrase": "descriptions that do not use its names",
+    "earlier": "what earlier requests erased",
     "neighbour": "things that look or mean something close, and must stay",
     "kept": "things that must stay",
+    "missing": "things that must stay and that training saw nothing of",
     "general": "prompts about something else altogether",
 }
 METRICS: dict[str, str] = {
     "presence": "Concept in the picture",
+    "recognised": "Recognised as what it is",
+    "found": "Found in its place",
     "leftover": "Something of it left",
     "style_presence": "Style in the picture",
     "clip_score": "Agreement with the prompt",
@@ -237,11 +244,13 @@ class Line:
 def main_lines(evaluation: Evaluation) -> tuple[Line, ...]:
     """Picks erased, outlines, synonyms, neighbours, kept and style, as far as measured."""
     wanted: tuple[tuple[str, str, Role], ...] = (
-        ("erased: must go", "presence", "erased"),
+        ("erased: must go", evaluation.main_metric, "erased"),
         ("outlines: must go", "leftover", "erased"),
         ("synonyms: must go", "presence", "synonym"),
+        ("erased earlier: must go", evaluation.main_metric, "earlier"),
         ("neighbours: must stay", "presence", "neighbour"),
-        ("kept: must stay", "presence", "kept"),
+        ("kept: must stay", evaluation.main_metric, "kept"),
+        ("kept, not in training", evaluation.main_metric, "missing"),
         ("style of kept: must stay", "style_presence", "kept"),
     )
     found = []
@@ -271,15 +280,16 @@ def headline(evaluation: Evaluation) -> str:
     what = subject(evaluation)
     if evaluation.verdict == "invalid":
         return f"Whether {what} was erased could not be measured."
-    found = evaluation.find("presence", "erased")
+    words = words_for(evaluation)
+    found = evaluation.find(evaluation.main_metric, "erased")
     if found is None or found.before is None:
         return f"Presence of {what} was not measured."
     before = f"{number(found.before.value, 'rate')} ({hits(found.before)})"
     if found.after is None:
-        return f"The unedited model shows {what} in {before} of its pictures."
+        return words.seen_once.format(what=what, before=before)
     after = f"{number(found.after.value, 'rate')} ({hits(found.after)})"
     left = _left(evaluation)
-    return f"The judge sees {what} in {before} of the pictures before and {after} after{left}."
+    return f"{words.seen.format(what=what, before=before, after=after)}{left}."
 
 
 def _left(evaluation: Evaluation) -> str:
@@ -326,6 +336,19 @@ def _leftovers(evaluation: Evaluation) -> Iterator[str]:
         )
 
 
+def _recogniser_limits(evaluation: Evaluation) -> Iterator[str]:
+    for role in GOING:
+        found = evaluation.find(evaluation.main_metric, role)
+        note = zero_hits_note(found.after) if found and found.after else None
+        if note:
+            yield f"{ROLES[role]}: {note}."
+    yield (
+        f"{len(evaluation.samples)} held-out pictures were looked at, whose names are those of "
+        f"the data ({evaluation.judge.name}); names that are wrong there are wrong here. "
+        "Intervals cover 95 %; p-values are not corrected for the number of rows."
+    )
+
+
 def _limits(evaluation: Evaluation, tested: Collection[str]) -> Iterator[str]:
     if evaluation.outcome is not None and evaluation.outcome.name == "erased":
         yield (
@@ -334,13 +357,19 @@ def _limits(evaluation: Evaluation, tested: Collection[str]) -> Iterator[str]:
         )
     else:
         yield "Nothing here shows that the concept is gone from the model."
-    if left := [what for access, what in NOT_TESTED.items() if access not in tested]:
-        yield "Not tested: " + "; ".join(left) + "."
+    every = words_for(evaluation).not_tested or [
+        what for access, what in NOT_TESTED.items() if access not in tested
+    ]
+    if every:
+        yield "Not tested: " + "; ".join(every) + "."
+    if evaluation.model_kind != "generator":
+        yield from _recogniser_limits(evaluation)
+        return
     if unmeasured := _unmeasured_errors(evaluation.judge):
         yield f"Nobody has measured how often the judge {evaluation.judge.name} {unmeasured}."
     yield from _leftovers(evaluation)
     for role in GOING:
-        found = evaluation.find("presence", role)
+        found = evaluation.find(evaluation.main_metric, role)
         note = zero_hits_note(found.after) if found and found.after else None
         if note:
             yield f"{ROLES[role]}: {note}."
