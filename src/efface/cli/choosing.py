@@ -38,6 +38,12 @@ class Choosing(Asking):
     images_hash: Repeated = ()
     """Refuse other pictures than those of this hash, as commands that are printed say; once for
     each place of pictures."""
+    forget_data: Path | None = None
+    """Labelled pictures of what is erased, for models that read pictures; by default those of its
+    names among the retained data."""
+    retain_data: Path | None = None
+    """Labelled pictures of the rest, or of everything: a folder with a folder for each class, of
+    the datasets library, of COCO or IDX files. Bundled models have their own."""
     preset: str | None = None
     """Named settings to start from; see the method's page."""
     settings: Path | None = None

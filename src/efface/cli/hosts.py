@@ -60,6 +60,8 @@ class Asking(Shared):
             keep_kind=self.keep_kind,
             synonyms=self.synonyms,
             images=getattr(self, "images", ()),
+            forget_data=_place(getattr(self, "forget_data", None)),
+            retain_data=_place(getattr(self, "retain_data", None)),
         )
 
     def request(self) -> ErasureRequest:
@@ -69,6 +71,10 @@ class Asking(Shared):
             BadRequest: no concept, an empty one, one that is its own anchor, or one that is kept.
         """
         return understood(self.words().request(), self.model)
+
+
+def _place(given: Path | None) -> str | None:
+    return None if given is None else str(given)
 
 
 def is_bundled(model: str) -> bool:

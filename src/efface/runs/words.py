@@ -15,6 +15,9 @@ from efface.registry import BUNDLED, bundled
 __all__ = ["Words", "flag", "flags_of", "understood", "words_of"]
 
 
+_DATA = ("forget_data", "retain_data")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Words:
     """A request as it is typed."""
@@ -28,6 +31,10 @@ class Words:
     """``CONCEPT=NAME`` each; of one concept, the name alone will do."""
     images: tuple[str, ...] = ()
     """``CONCEPT=PLACE`` each, of pictures; of one concept, the place alone will do."""
+    forget_data: str | None = None
+    """Where labelled pictures of what is erased are, for models that read pictures."""
+    retain_data: str | None = None
+    """Where labelled pictures of the rest are, or of everything."""
 
     def request(self) -> ErasureRequest:
         """Writes the request that they mean.
@@ -51,7 +58,9 @@ class Words:
             for name in self.concepts
         ]
         keep = [Concept(name=name, kind=self.keep_kind or kind) for name in self.keep]
-        return request(concepts, anchor=self.anchor, keep=keep, kind=kind)
+        made = request(concepts, anchor=self.anchor, keep=keep, kind=kind)
+        data = {name: getattr(self, name) for name in _DATA if getattr(self, name) is not None}
+        return replace(made, **{name: Path(place) for name, place in data.items()})
 
     def _owned(self, flag: str, text: str) -> tuple[str, str]:
         """Tells which concept a synonym, or a place of pictures, is of."""
@@ -74,7 +83,13 @@ class Words:
             ("synonyms", self.synonyms),
             ("images", self.images),
         )
-        single = (("kind", self.kind), ("keep-kind", self.keep_kind), ("anchor", self.anchor))
+        single = (
+            ("kind", self.kind),
+            ("keep-kind", self.keep_kind),
+            ("anchor", self.anchor),
+            ("forget-data", self.forget_data),
+            ("retain-data", self.retain_data),
+        )
         words = [word for name, values in several for value in values for word in flag(name, value)]
         return words + [word for name, one in single if one is not None for word in flag(name, one)]
 
@@ -107,6 +122,7 @@ def words_of(wanted: ErasureRequest, model: str) -> Words | None:
             for one in concepts
             for place in one.images
         ),
+        **{name: str(place) for name in _DATA if (place := getattr(wanted, name)) is not None},
     )
     kept = tuple(one.name for one in wanted.keep)
     kind, keep_kind = concepts[0].kind, wanted.keep[0].kind if wanted.keep else None
