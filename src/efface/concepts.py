@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 from efface.errors import BadRequest, Refused
 from efface.printable import is_text
 
 __all__ = [
+    "CONTENT",
     "TEMPLATES",
     "Concept",
     "ConceptKind",
     "Erasure",
     "ErasureRequest",
+    "Pictured",
     "bare",
     "described",
     "names",
@@ -98,6 +100,15 @@ class Erasure:
             )
 
 
+@runtime_checkable
+class Pictured(Protocol):
+    """A set of labelled pictures, see `efface.data.pictures.LabelledPictures`."""
+
+    @property
+    def identity(self) -> str:
+        """Sixteen hex digits of its content."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ErasureRequest:
     """Everything that one run erases and keeps.
@@ -108,10 +119,10 @@ class ErasureRequest:
 
     erasures: tuple[Erasure, ...]
     keep: tuple[Concept, ...] = ()
-    forget_data: Path | None = None
-    """Folder of examples to forget, for classifiers."""
-    retain_data: Path | None = None
-    """Folder of examples to retain, for classifiers."""
+    forget_data: Path | Pictured | None = None
+    """Labelled pictures of what is erased, or where they are, for models that read pictures."""
+    retain_data: Path | Pictured | None = None
+    """Those of the rest, or of everything."""
 
     def __post_init__(self) -> None:
         if not self.erasures:
@@ -209,9 +220,21 @@ def _refuse_minors(texts: tuple[str, ...]) -> None:
 
 def described(request: ErasureRequest) -> dict[str, Any]:
     """Writes a request as plain values that JSON can hold."""
-    text = json.dumps(asdict(request), default=str)
+    plain = replace(request, forget_data=None, retain_data=None)
+    text = json.dumps(asdict(plain), default=str)
     written: dict[str, Any] = json.loads(text)
-    return written
+    return written | {name: _written_place(getattr(request, name)) for name in _DATA}
+
+
+_DATA = ("forget_data", "retain_data")
+CONTENT = "sha256:"
+"""Before a hash that stands for pictures where no place of a machine is written down."""
+
+
+def _written_place(place: Path | Pictured | None) -> str | None:
+    if place is None or isinstance(place, Path):
+        return None if place is None else str(place)
+    return f"{CONTENT}{place.identity}"
 
 
 def request_from(written: Mapping[str, Any]) -> ErasureRequest:
@@ -223,7 +246,7 @@ def request_from(written: Mapping[str, Any]) -> ErasureRequest:
     try:
         erasures = tuple(_erasure_from(each) for each in written["erasures"])
         keep = tuple(_concept_from(each) for each in written.get("keep", ()))
-        folders = {name: written.get(name) for name in ("forget_data", "retain_data")}
+        folders = {name: written.get(name) for name in _DATA}
         paths = {name: None if given is None else Path(given) for name, given in folders.items()}
         return ErasureRequest(erasures=erasures, keep=keep, **paths)
     except (KeyError, TypeError) as error:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from efface.concepts import Concept, ErasureRequest
+from efface.concepts import CONTENT, Concept, ErasureRequest
 from efface.errors import BadRequest, EffaceError, MissingInput
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 __all__ = ["by_content", "content_of", "listed", "open_rgb", "pictures_of", "read_all"]
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-CONTENT = "sha256:"
-"""Before a hash that stands for pictures where no place of a machine is written down."""
 
 
 def listed(places: Iterable[Path]) -> tuple[Path, ...]:

@@ -18,6 +18,7 @@ from efface.errors import BadRequest
 
 __all__ = [
     "BUNDLED",
+    "VISION",
     "Entry",
     "Kind",
     "Setting",
@@ -40,6 +41,13 @@ BUNDLED = {
 }
 """Models that come with the package, by the module whose ``pipeline_folder()`` says where. A
 ``finish()`` of that module completes what the folder holds."""
+
+VISION = {
+    "icons-vit": "efface.bundled.icons",
+    "icons-identities": "efface.bundled.icons",
+}
+"""Models that read pictures and come with the package; ``folder(name)`` of the module says where
+one is, ``pictures(name, split)`` gives what it was trained and is tested on."""
 
 
 Kind: TypeAlias = Literal["methods", "attacks", "judges", "metrics"]
@@ -301,12 +309,12 @@ def _foreign(kind: Kind) -> list[Entry]:
 
 def bundled(name: str) -> Any:
     """Imports the module of a bundled model."""
-    return importlib.import_module(BUNDLED[name])
+    return importlib.import_module((BUNDLED | VISION)[name])
 
 
 def measured_preset(name: str | None) -> str | None:
     """Names the preset of methods that was measured on a bundled model; None for other models."""
-    return str(bundled(name).PRESET) if name in BUNDLED else None
+    return str(bundled(name).PRESET) if name in BUNDLED or name in VISION else None
 
 
 assert set(get_args(Kind)) == set(_VERBS)

@@ -127,7 +127,7 @@ class Adapters:
 
     Args:
         model: a pipeline.
-        role: which layers get one, see `efface.hosts.roles.ROLES`.
+        role: which layers get one, see `efface.hosts.roles.ROLES`; or their weights by key.
         rank: of each membrane.
         membranes: how many are stacked, one a concept.
         alpha: the product is scaled by ``alpha / rank``.
@@ -138,7 +138,7 @@ class Adapters:
     def __init__(
         self,
         model: Any,
-        role: str,
+        role: str | Mapping[str, nn.Parameter],
         *,
         rank: int,
         generator: torch.Generator,
@@ -149,7 +149,8 @@ class Adapters:
         """How far each membrane is open for each sample of the next pass; None: all the way."""
         self._scale = alpha / rank
         self._on = True
-        keys = [key for key, weight in members(model, role).items() if weight.ndim > 1]
+        chosen = members(model, role) if isinstance(role, str) else role
+        keys = [key for key, weight in chosen.items() if weight.ndim > 1]
         self._layers = {key: layer_behind(model, key) for key in keys}
         self.parameters: dict[str, nn.Parameter] = {}
         """All factors, as ``<key>::down`` and ``<key>::up``."""

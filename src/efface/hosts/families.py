@@ -16,6 +16,8 @@ from efface.hosts.pixart import PixArt
 from efface.hosts.sd import StableDiffusion1, StableDiffusion2
 from efface.hosts.sd3 import StableDiffusion3
 from efface.hosts.sdxl import StableDiffusionXL
+from efface.hosts.vision import VisionHost
+from efface.hosts.vision_families import VISION, VISION_HOSTS
 
 __all__ = ["FAMILIES", "HOSTS", "host_of", "layout", "refuse_family", "tiny_pipeline"]
 
@@ -42,11 +44,12 @@ FAMILIES: dict[str, str] = {host.key: host.title for host in HOSTS}
 
 
 def layout(model: Any) -> str:
-    """Names the family of a text-to-image model: a key of `FAMILIES`, or ``other``.
+    """Names the family of a model: a key of `FAMILIES` or of `VISION`, or ``other``.
 
     Anything that has the parts and their configs will do, such as a folder that is not loaded.
     """
-    return next((host.key for host in HOSTS if host.recognises(model)), "other")
+    both: tuple[type[Host] | type[VisionHost], ...] = (*HOSTS, *VISION_HOSTS)
+    return next((host.key for host in both if host.recognises(model)), "other")
 
 
 def host_of(model: Any) -> Host:
@@ -80,12 +83,13 @@ def refuse_family(
     """
     if family in families:
         return
-    known = ", ".join(FAMILIES[each] for each in FAMILIES if each in families)
+    every = FAMILIES | VISION
+    known = ", ".join(every[each] for each in every if each in families)
     *first, last = others or [""]
     listed = " and ".join([", ".join(first), last]) if first else last
     hint = f"; {listed} can" if others else ""
     raise BadRequest(
-        f"{name} does not edit {FAMILIES.get(family, 'this kind of model')}{hint}; it edits {known}"
+        f"{name} does not edit {every.get(family, 'this kind of model')}{hint}; it edits {known}"
     )
 
 

@@ -22,11 +22,13 @@ def load(
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
 ) -> Any:
-    """Loads a text-to-image pipeline of diffusers, as it is.
+    """Loads a text-to-image pipeline of diffusers, as it is, or a model that reads pictures.
 
     Args:
         name_or_folder: ``emoji``, ``emoji-remix`` or ``emoji-reader`` for a bundled model, a folder
             in diffusers' layout, or a hub id such as ``owner/name``; only a hub id may download.
+            ``icons-vit`` or ``icons-identities``, or a folder with a classifier of transformers,
+            gives a `efface.hosts.vision.VisionModel`.
         dtype: of the networks; float32 when left out, whatever the files hold.
         device: where to put it; the CPU when left out.
 
@@ -37,9 +39,12 @@ def load(
     import torch
 
     from efface.hosts.libraries import check_libraries
+    from efface.hosts.vision_families import load_vision, reads_pictures
 
     check_libraries()
     name = str(name_or_folder)
+    if reads_pictures(name):
+        return load_vision(name, dtype, device)
     wanted = torch.float32 if dtype is None else dtype
     # Some networks draw first values, which the files' then replace.
     with torch.random.fork_rng(devices=[]):

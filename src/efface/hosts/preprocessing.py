@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,14 @@ class Preprocessing:
     def identity(self) -> str:
         """Names the processor by its class and all its settings."""
         return content_hash(type(self.processor).__name__, self.processor.to_dict())
+
+    def of_pictures(
+        self, pictures: Sequence[Float[Tensor, "3 h w"]]
+    ) -> Float[Tensor, "n 3 height width"]:
+        """Prepares pictures of any sizes, one after the other where these differ."""
+        if len({picture.shape for picture in pictures}) == 1:
+            return self(torch.stack([*pictures]))
+        return torch.cat([self(picture[None]) for picture in pictures])
 
     def __call__(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 height width"]:
         """Prepares pixels of 0 to 1; the result is on the pictures' device.

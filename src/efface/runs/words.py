@@ -10,12 +10,9 @@ from typing import Any
 
 from efface.concepts import Concept, ConceptKind, ErasureRequest, request
 from efface.errors import BadRequest, EffaceError
-from efface.registry import BUNDLED, bundled
+from efface.registry import BUNDLED, VISION, bundled
 
 __all__ = ["Words", "flag", "flags_of", "understood", "words_of"]
-
-
-_DATA = ("forget_data", "retain_data")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,8 +56,11 @@ class Words:
         ]
         keep = [Concept(name=name, kind=self.keep_kind or kind) for name in self.keep]
         made = request(concepts, anchor=self.anchor, keep=keep, kind=kind)
-        data = {name: getattr(self, name) for name in _DATA if getattr(self, name) is not None}
-        return replace(made, **{name: Path(place) for name, place in data.items()})
+        places = (
+            None if each is None else Path(each) for each in (self.forget_data, self.retain_data)
+        )
+        forget, retain = places
+        return replace(made, forget_data=forget, retain_data=retain)
 
     def _owned(self, flag: str, text: str) -> tuple[str, str]:
         """Tells which concept a synonym, or a place of pictures, is of."""
@@ -96,7 +96,8 @@ class Words:
 
 def understood(wanted: ErasureRequest, model: str) -> ErasureRequest:
     """Lets a bundled model fill in what it knows: synonyms, wordings and what to keep."""
-    filled: ErasureRequest = bundled(model).understood(wanted) if model in BUNDLED else wanted
+    known = model in BUNDLED or model in VISION
+    filled: ErasureRequest = bundled(model).understood(wanted) if known else wanted
     return filled
 
 
@@ -122,7 +123,8 @@ def words_of(wanted: ErasureRequest, model: str) -> Words | None:
             for one in concepts
             for place in one.images
         ),
-        **{name: str(place) for name in _DATA if (place := getattr(wanted, name)) is not None},
+        forget_data=None if wanted.forget_data is None else str(wanted.forget_data),
+        retain_data=None if wanted.retain_data is None else str(wanted.retain_data),
     )
     kept = tuple(one.name for one in wanted.keep)
     kind, keep_kind = concepts[0].kind, wanted.keep[0].kind if wanted.keep else None

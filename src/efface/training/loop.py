@@ -105,6 +105,13 @@ def train(
 
 
 def _optimiser(settings: Training, parameters: Mapping[str, nn.Parameter]) -> torch.optim.Optimizer:
+    if settings.optimiser == "sgd":
+        return torch.optim.SGD(
+            [*parameters.values()],
+            lr=settings.learning_rate,
+            momentum=settings.betas[0],
+            weight_decay=settings.weight_decay,
+        )
     kind = torch.optim.AdamW if settings.optimiser == "adamw" else torch.optim.Adam
     return kind(
         [*parameters.values()],

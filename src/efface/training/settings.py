@@ -23,12 +23,14 @@ class Training:
     """How the step size changes: not at all, or down to a hundredth along a cosine."""
     batch: int = 4
     """Samples per step. Lower it when memory runs out, and raise accumulate instead."""
-    optimiser: Literal["adam", "adamw", "adam_l2"] = "adam"
-    """Adam; AdamW, where weight_decay pulls the weights; or Adam that adds it to the gradient."""
+    optimiser: Literal["adam", "adamw", "adam_l2", "sgd"] = "adam"
+    """Adam; AdamW, where weight_decay pulls the weights; Adam that adds it to the gradient; or
+    gradient descent with momentum, which adds it, too."""
     weight_decay: float = 0.0
-    """Pull of the weights to zero, of adamw and adam_l2."""
+    """Pull of the weights to zero, of all but adam."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """How much of their past the optimiser's averages of gradients and of their squares keep."""
+    """How much of their past the optimiser's averages of gradients and of their squares keep; the
+    first is the momentum of sgd."""
     epsilon: float = 1e-8
     """What the optimiser adds to the root of the squares; gradients far below it hardly count."""
     clip: float = 0.0

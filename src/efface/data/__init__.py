@@ -1,0 +1,1 @@
+"""Labelled pictures, read from disk when they are needed: what models that read pictures forget."""
