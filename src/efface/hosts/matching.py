@@ -135,7 +135,7 @@ def checked_scenes(scenes: Sequence[Things], pictures: int, classes: int) -> Non
                 f"a scene has class {odd}, and the model's head has classes 0 to {classes - 1}; "
                 "number the scenes as the head is"
             )
-        if not bool((scene.boxes.isfinite().all() & (scene.boxes[:, 2:] > 0).all())):
+        if not bool(scene.boxes.isfinite().all() & (scene.boxes[:, 2:] > 0).all()):
             raise BadRequest(
                 "a scene has a box without width or height; boxes are centre x, centre y, width "
                 "and height as shares of the picture"
@@ -196,7 +196,7 @@ def naming_losses(
     matched: Sequence[Matched],
     terms: DetectionTerms,
 ) -> Float[Tensor, " things"]:
-    """Gives minus the log probability of each matched thing's class at its query, scene by scene."""
+    """Gives minus the log probability of each matched thing's class at its query."""
     parts = []
     for logits, scene, pair in zip(detections.logits, scenes, matched, strict=True):
         rows = logits[pair.queries]
@@ -224,26 +224,51 @@ def class_loss(
             overlap one by half and are matched to nothing, have no loss, so that their places are
             not learnt as empty.
     """
-    logits = detections.logits
-    shape, device = logits.shape[:2], logits.device
-    named = torch.full(shape, -1, dtype=torch.long, device=device)
-    overlap = torch.zeros(shape, dtype=logits.dtype, device=device)
-    counted = torch.ones(shape, dtype=torch.bool, device=device)
+    wanted = _wanted(detections, scenes, matched, ignored)
+    if terms.naming == "softmax":
+        return terms.class_weight * _softmax_loss(detections.logits, wanted, terms)
+    losses = _sigmoid_losses(detections.logits, wanted, terms) * wanted.counted[..., None]
+    return terms.class_weight * losses.sum() / max(1, wanted.things)
+
+
+class _Wanted(NamedTuple):
+    """What each query should say."""
+
+    named: Int[Tensor, "n q"]
+    """Its class, -1 for none."""
+    overlap: Float[Tensor, "n q"]
+    """Of its box with that of its thing; 0 without one."""
+    counted: Bool[Tensor, "n q"]
+    """Whether it has a loss."""
+    things: int
+    """How many things count."""
+
+
+def _wanted(
+    detections: Detections,
+    scenes: Sequence[Things],
+    matched: Sequence[Matched],
+    ignored: Collection[int],
+) -> _Wanted:
+    boxes = detections.boxes.detach()
+    named = torch.full(boxes.shape[:2], -1, dtype=torch.long, device=boxes.device)
+    overlap = torch.zeros_like(boxes[..., 0])
+    counted = torch.ones_like(named, dtype=torch.bool)
     things = 0
     for row, (scene, pair) in enumerate(zip(scenes, matched, strict=True)):
-        boxes = detections.boxes[row].detach()
-        classes = scene.classes.to(device)
-        unseen = torch.isin(classes, torch.tensor(sorted(ignored), dtype=torch.long, device=device))
-        counted[row] = ~_speaks_of(boxes, scene.boxes.to(boxes)[unseen])
-        named[row, pair.queries] = classes[pair.things]
+        classes, places = scene.classes.to(boxes.device), scene.boxes.to(boxes)
+        unseen = _among(classes, ignored)
+        counted[row] = ~_speaks_of(boxes[row], places[unseen])
         counted[row, pair.queries] = ~unseen[pair.things]
-        own = overlaps(boxes[pair.queries], scene.boxes.to(boxes)[pair.things]).diagonal()
-        overlap[row, pair.queries] = own
+        named[row, pair.queries] = classes[pair.things]
+        pairwise = overlaps(boxes[row, pair.queries], places[pair.things])
+        overlap[row, pair.queries] = pairwise.diagonal()
         things += int((~unseen).sum())
-    if terms.naming == "softmax":
-        return terms.class_weight * _softmax_loss(logits, named, counted, terms)
-    loss = _sigmoid_losses(logits, named, overlap, terms) * counted[..., None]
-    return terms.class_weight * loss.sum() / max(1, things)
+    return _Wanted(named, overlap, counted, things)
+
+
+def _among(classes: Int[Tensor, " m"], numbers: Collection[int]) -> Bool[Tensor, " m"]:
+    return torch.isin(classes, torch.tensor(sorted(numbers)).to(classes))
 
 
 def _speaks_of(boxes: Float[Tensor, "q 4"], things: Float[Tensor, "m 4"]) -> Bool[Tensor, " q"]:
@@ -253,30 +278,24 @@ def _speaks_of(boxes: Float[Tensor, "q 4"], things: Float[Tensor, "m 4"]) -> Boo
 
 
 def _softmax_loss(
-    logits: Float[Tensor, "n q c"],
-    named: Int[Tensor, "n q"],
-    counted: Bool[Tensor, "n q"],
-    terms: DetectionTerms,
+    logits: Float[Tensor, "n q c"], wanted: _Wanted, terms: DetectionTerms
 ) -> Float[Tensor, ""]:
     """Gives the mean cross-entropy, "no object" weighted less."""
     nothing = logits.shape[-1] - 1
-    wanted = named.where(named >= 0, nothing)
-    losses = functional.cross_entropy(logits.flatten(0, 1), wanted.flatten(), reduction="none")
-    weights = torch.where(wanted == nothing, terms.nothing_weight, 1.0).to(losses) * counted
+    named = wanted.named.where(wanted.named >= 0, nothing)
+    losses = functional.cross_entropy(logits.flatten(0, 1), named.flatten(), reduction="none")
+    weights = torch.where(named == nothing, terms.nothing_weight, 1.0).to(losses) * wanted.counted
     return (losses * weights.flatten()).sum() / weights.sum().clamp_min(terms.nothing_weight)
 
 
 def _sigmoid_losses(
-    logits: Float[Tensor, "n q c"],
-    named: Int[Tensor, "n q"],
-    overlap: Float[Tensor, "n q"],
-    terms: DetectionTerms,
+    logits: Float[Tensor, "n q c"], wanted: _Wanted, terms: DetectionTerms
 ) -> Float[Tensor, "n q c"]:
     """Gives the focal loss of each query and class, or RT-DETR's, whose targets are overlaps."""
-    true = functional.one_hot(named + 1, logits.shape[-1] + 1)[..., 1:].to(logits)
+    true = functional.one_hot(wanted.named + 1, logits.shape[-1] + 1)[..., 1:].to(logits)
     chances = logits.sigmoid()
     if terms.naming == "varifocal":
-        target = true * overlap[..., None]
+        target = true * wanted.overlap[..., None]
         rest = terms.alpha * chances.detach() ** terms.gamma * (1 - true)
         weight = rest + target
     else:
@@ -305,8 +324,7 @@ def place_loss(
     """
     found, wanted, things = [], [], 0
     for boxes, scene, pair in zip(detections.boxes, scenes, matched, strict=True):
-        unseen = torch.isin(scene.classes.cpu(), torch.tensor(sorted(ignored), dtype=torch.long))
-        seen = ~unseen.to(boxes.device)
+        seen = ~_among(scene.classes.to(boxes.device), ignored)
         keep = seen[pair.things]
         found.append(boxes[pair.queries[keep]])
         wanted.append(scene.boxes.to(boxes)[pair.things[keep]])

@@ -64,10 +64,22 @@ class Preprocessing:
     def of_pictures(
         self, pictures: Sequence[Float[Tensor, "3 h w"]]
     ) -> Float[Tensor, "n 3 height width"]:
-        """Prepares pictures of any sizes, one after the other where these differ."""
+        """Prepares pictures of any sizes, one after the other where these differ.
+
+        Raises:
+            BadModel: see calls; or what comes out has several sizes.
+        """
         if len({picture.shape for picture in pictures}) == 1:
             return self(torch.stack([*pictures]))
-        return torch.cat([self(picture[None]) for picture in pictures])
+        prepared = [self(picture[None]) for picture in pictures]
+        if len(sizes := sorted({tuple(each.shape[2:]) for each in prepared})) > 1:
+            shown = " and ".join(f"{width} x {height}" for height, width in sizes[:2])
+            raise BadModel(
+                f"the model's image processor makes pictures of {shown} pixels, which are no one "
+                "batch; set one height and width as size in preprocessor_config.json, or give "
+                "pictures of one size"
+            )
+        return torch.cat(prepared)
 
     def __call__(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 height width"]:
         """Prepares pixels of 0 to 1; the result is on the pictures' device.

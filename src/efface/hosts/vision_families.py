@@ -9,6 +9,7 @@ from torch import nn
 
 from efface.errors import BadModel
 from efface.hosts.classifier import Classifier
+from efface.hosts.detector import Detector
 from efface.hosts.recogniser import Recogniser
 from efface.hosts.vision import VisionHost, VisionModel, labels_of
 from efface.registry import VISION as BUNDLED
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VISION", "VISION_HOSTS", "load_vision", "reads_pictures", "vision_host"]
 
-VISION_HOSTS: tuple[type[VisionHost], ...] = (Classifier, Recogniser)
+VISION_HOSTS: tuple[type[VisionHost], ...] = (Classifier, Recogniser, Detector)
 VISION: dict[str, str] = {host.key: host.title for host in VISION_HOSTS}
 """The kinds by key, with their names for people."""
 
@@ -82,6 +83,11 @@ def load_vision(
             "name does not say which is meant; rename them there"
         )
     prepare = Preprocessing.from_folder(folder)
+    if Detector.recognises(network) and getattr(prepare.processor, "pad_size", None):
+        raise BadModel(
+            f"{folder} pads pictures to one size, so that boxes are no shares of the picture; take "
+            "pad_size out of preprocessor_config.json and set one height and width as size"
+        )
     model = VisionModel(network, prepare.of_pictures, labels)
     if device is not None:
         network.to(device)
