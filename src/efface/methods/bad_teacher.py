@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -12,7 +13,7 @@ from efface.contracts import Monitor, Paper, silent
 from efface.errors import require_positive
 from efface.hosts.vision import VisionModel
 from efface.runs.forgetting import ForgettingRun
-from efface.runs.forgetting_eraser import ForgettingEraser
+from efface.runs.forgetting_eraser import SMALL, ForgettingEraser
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -51,6 +52,14 @@ class BadTeacher(ForgettingEraser):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "temperature")
+
+    @classmethod
+    def presets(cls) -> Mapping[str, BadTeacher]:
+        """Gives the released settings, and those measured for the bundled models."""
+        return {
+            "released": cls(epochs=1.0),
+            "icons": cls(**SMALL),
+        }
 
     def erase(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -11,7 +12,7 @@ from efface.contracts import Monitor, Paper, silent
 from efface.errors import NothingChanged
 from efface.hosts.vision import VisionModel
 from efface.runs.forgetting import ForgettingRun
-from efface.runs.forgetting_eraser import ForgettingEraser
+from efface.runs.forgetting_eraser import SMALL, ForgettingEraser
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -43,6 +44,14 @@ class BoundaryShrink(ForgettingEraser):
     """Size of the adversarial step, in pixels of 0 to 1."""
     learning_rate: float = 1e-4
     """Step size of the optimiser."""
+
+    @classmethod
+    def presets(cls) -> Mapping[str, BoundaryShrink]:
+        """Gives the released settings, and those measured for the bundled models."""
+        return {
+            "released": cls(learning_rate=1e-5, epochs=10.0),
+            "icons": cls(**SMALL | {"learning_rate": 5e-5, "steps": 40}),
+        }
 
     def erase(
         self,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from efface.contracts import Monitor, Paper, silent
 from efface.hosts.vision import VisionModel
 from efface.runs.forgetting import ForgettingRun
-from efface.runs.forgetting_eraser import ForgettingEraser
+from efface.runs.forgetting_eraser import CIFAR, SMALL, ForgettingEraser
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +34,14 @@ class FineTune(ForgettingEraser):
         "1911.04933",
         2020,
     )
+
+    @classmethod
+    def presets(cls) -> Mapping[str, FineTune]:
+        """Gives the released settings, and those measured for the bundled models."""
+        return {
+            "released-cifar10": cls(**CIFAR, learning_rate=1e-2),
+            "icons": cls(**SMALL),
+        }
 
     def erase(
         self,

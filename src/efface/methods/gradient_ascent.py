@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -9,7 +10,7 @@ from efface.contracts import Monitor, Paper, silent
 from efface.errors import BadRequest
 from efface.hosts.vision import VisionModel
 from efface.runs.forgetting import ForgettingRun
-from efface.runs.forgetting_eraser import ForgettingEraser
+from efface.runs.forgetting_eraser import SMALL, ForgettingEraser
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +49,14 @@ class GradientAscent(ForgettingEraser):
         super().__post_init__()
         if not 0 <= self.retain_weight < 1:
             raise BadRequest(f"retain_weight is {self.retain_weight}; give 0 or more, below 1")
+
+    @classmethod
+    def presets(cls) -> Mapping[str, GradientAscent]:
+        """Gives the released settings, and those measured for the bundled models."""
+        return {
+            "released-cifar10-class": cls(batch=256, learning_rate=1e-4),
+            "icons": cls(**SMALL | {"learning_rate": 1e-4, "retain_weight": 0.9}),
+        }
 
     def erase(
         self,

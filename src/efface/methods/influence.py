@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -57,6 +58,14 @@ class Influence(ForgettingEraser):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "damping", "iterations", "tolerance", "curvature_pictures")
+
+    @classmethod
+    def presets(cls) -> Mapping[str, Influence]:
+        """Gives the released settings, and those measured for the bundled models."""
+        return {
+            "released-scale": cls(scale=1.0),
+            "icons": cls(batch=64, replay=0.25),
+        }
 
     def erase(
         self,

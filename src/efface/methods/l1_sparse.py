@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -11,7 +12,7 @@ from efface.contracts import Monitor, Paper, silent
 from efface.errors import BadRequest
 from efface.hosts.vision import VisionModel
 from efface.runs.forgetting import ForgettingRun
-from efface.runs.forgetting_eraser import ForgettingEraser
+from efface.runs.forgetting_eraser import CIFAR, SMALL, ForgettingEraser
 from efface.training.hooks import Counter
 
 if TYPE_CHECKING:
@@ -42,6 +43,14 @@ class L1Sparse(ForgettingEraser):
         super().__post_init__()
         if self.l1 < 0:
             raise BadRequest(f"l1 is {self.l1}; it must not be negative")
+
+    @classmethod
+    def presets(cls) -> Mapping[str, L1Sparse]:
+        """Gives the released settings, and those measured for the bundled models."""
+        return {
+            "released-cifar10": cls(**CIFAR, learning_rate=1e-2, l1=1e-3),
+            "icons": cls(**SMALL | {"l1": 2e-5}),
+        }
 
     def erase(
         self,

@@ -11,7 +11,7 @@ import torch
 from efface.contracts import Monitor, Paper, silent
 from efface.hosts.vision import VisionModel
 from efface.runs.forgetting import ForgettingRun
-from efface.runs.forgetting_eraser import ForgettingEraser
+from efface.runs.forgetting_eraser import CIFAR, SMALL, ForgettingEraser
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +46,11 @@ class LastLayers(ForgettingEraser):
     @classmethod
     def presets(cls) -> Mapping[str, LastLayers]:
         """Gives both by their names."""
-        return {"cf-k": cls(), "eu-k": cls(start="drawn")}
+        return {
+            "cf-k": cls(**CIFAR),
+            "eu-k": cls(**CIFAR, start="drawn"),
+            "icons": cls(**SMALL | {"start": "drawn", "layers": 2, "learning_rate": 1e-3}),
+        }
 
     def erase(
         self,

@@ -11,7 +11,7 @@ import torch
 from efface.contracts import Monitor, Paper, silent
 from efface.hosts.vision import VisionModel
 from efface.runs.forgetting import ForgettingRun
-from efface.runs.forgetting_eraser import ForgettingEraser
+from efface.runs.forgetting_eraser import CIFAR, SMALL, ForgettingEraser
 
 if TYPE_CHECKING:
     from jaxtyping import Int
@@ -40,8 +40,13 @@ class RandomLabels(ForgettingEraser):
 
     @classmethod
     def presets(cls) -> Mapping[str, RandomLabels]:
-        """Gives SalUn's settings for a tenth of CIFAR-10."""
-        return {"salun": cls(saliency=0.5, learning_rate=0.013)}
+        """Gives the released settings, SalUn's, and those measured for the bundled models."""
+        return {
+            "released-cifar10": cls(**CIFAR),
+            "salun": cls(**CIFAR, saliency=0.5, learning_rate=0.013),
+            "icons": cls(**SMALL | {"exclude_true": True}),
+            "icons-salun": cls(**SMALL | {"exclude_true": True, "saliency": 0.5}),
+        }
 
     def erase(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -45,6 +46,22 @@ class Retrain(ForgettingEraser):
     """How the step size changes: not at all, or down to a hundredth along a cosine."""
     clip: float = 1.0
     """Longest gradient over all parameters; longer ones are shortened. 0: no limit."""
+
+    @classmethod
+    def presets(cls) -> Mapping[str, Retrain]:
+        """Gives the released settings, and those measured for the bundled models."""
+        return {
+            "released-cifar10": cls(
+                optimiser="sgd",
+                learning_rate=0.1,
+                epochs=182.0,
+                batch=256,
+                weight_decay=5e-4,
+                schedule="constant",
+                clip=0.0,
+            ),
+            "icons": cls(epochs=12.0, batch=64),
+        }
 
     def erase(
         self,

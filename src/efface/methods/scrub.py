@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -11,7 +12,7 @@ from efface.contracts import Monitor, Paper, silent
 from efface.errors import BadRequest, require_positive
 from efface.hosts.vision import VisionModel
 from efface.runs.forgetting import ForgettingRun
-from efface.runs.forgetting_eraser import ForgettingEraser
+from efface.runs.forgetting_eraser import SMALL, ForgettingEraser
 from efface.training.hooks import Counter
 
 if TYPE_CHECKING:
@@ -63,6 +64,14 @@ class Scrub(ForgettingEraser):
         require_positive(self, "temperature", "epochs")
         if self.max_epochs < 0:
             raise BadRequest(f"max_epochs is {self.max_epochs}; it must not be negative")
+
+    @classmethod
+    def presets(cls) -> Mapping[str, Scrub]:
+        """Gives the released settings, and those measured for the bundled models."""
+        return {
+            "released": cls(),
+            "icons": cls(**SMALL | {"epochs": 1.0, "max_epochs": 1}),
+        }
 
     def erase(
         self,

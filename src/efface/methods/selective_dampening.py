@@ -55,6 +55,14 @@ class SelectiveDampening(ForgettingEraser):
         super().__post_init__()
         require_positive(self, "selection", "dampening", "importance_batch")
 
+    @classmethod
+    def presets(cls) -> Mapping[str, SelectiveDampening]:
+        """Gives the released settings, and those measured for the bundled models."""
+        return {
+            "paper": cls(),
+            "icons": cls(),
+        }
+
     def erase(
         self,
         model: VisionModel,
