@@ -8,13 +8,22 @@ an entry point of the group ``efface.cases``; its ``CASES`` may be of any kind.
 
 from importlib.metadata import entry_points
 
-from tests.cases import attacks, closed, hosts, judges, metrics, trained
-from tests.cases.kinds import PISTOL, AttackCase, Case, HostCase, JudgeCase, MetricCase
+from tests.cases import attacks, closed, forgetting, hosts, judges, metrics, trained
+from tests.cases.kinds import (
+    PISTOL,
+    AttackCase,
+    Case,
+    ForgettingCase,
+    HostCase,
+    JudgeCase,
+    MetricCase,
+)
 from tests.cases.trained import TRAINED
 
 __all__ = [
     "ATTACK_CASES",
     "CASES",
+    "FORGETTING_CASES",
     "HOST_CASES",
     "JUDGE_CASES",
     "METRIC_CASES",
@@ -33,6 +42,8 @@ def all_of(kind, *ours):
 
 CASES = all_of(Case, closed.CASES, trained.CASES)
 """Of methods that erase."""
+FORGETTING_CASES = all_of(ForgettingCase, forgetting.CASES)
+"""Of methods that make models which read pictures forget classes."""
 ATTACK_CASES = all_of(AttackCase, attacks.CASES)
 HOST_CASES = all_of(HostCase, hosts.CASES)
 JUDGE_CASES = all_of(JudgeCase, judges.CASES)

@@ -35,6 +35,26 @@ class Case:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ForgettingCase:
+    """One short run of a method that makes a toy forget one of six classes of pictures."""
+
+    method: str
+    kind: str
+    """Of the model: a key of `efface.hosts.vision_families.VISION`."""
+    architecture: str | None = None
+    """Class of the network; None: the kind's usual toy."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    change: float
+    """Relative change of all touched weights; a changed number needs a raised ``revision``."""
+    gone: bool = True
+    """Whether the class is no longer recognised afterwards."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.method}-{self.architecture or self.kind}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttackCase:
     """One short run of an attack on a toy whose erasure changes what the attack works on."""
 

@@ -11,14 +11,14 @@ from efface.concepts import request
 from efface.contracts import Eraser
 from efface.errors import BadRequest, EffaceError
 from efface.runs.gradient_eraser import GradientEraser
-from tests.cases import CASES
+from tests.cases import CASES, FORGETTING_CASES
 from tests.conftest import host
 
 METHODS = registry.list_methods()
 
 
 def test_every_method_has_a_case_and_every_case_a_method():
-    assert {case.method for case in CASES} == set(METHODS)
+    assert {case.method for case in (*CASES, *FORGETTING_CASES)} == set(METHODS)
 
 
 def test_case_names_are_distinct():

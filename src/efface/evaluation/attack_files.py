@@ -76,7 +76,8 @@ def _packed(attempts: Sequence[Attempt | None]) -> bytes:
         facts.append(None if one is None else _facts(one))
         if one is not None:
             tensors |= {f"{place}::{name}": value for name, value in _tensors(one).items()}
-    held = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    # Copies, since trials may hold the same tensors, as those of one training for all.
+    held = {name: value.detach().cpu().clone().contiguous() for name, value in tensors.items()}
     return bytes(save_tensors(held, metadata={"attempts": json.dumps(facts)}))
 
 

@@ -18,7 +18,7 @@ from efface.hosts.components import canonical
 from efface.hosts.vision import VisionModel
 from efface.runs.forgetting import Batch, ForgettingRun
 from efface.runs.forgetting_eraser import ForgettingEraser
-from efface.training.hooks import Plain
+from efface.training.hooks import Counter
 
 if TYPE_CHECKING:
     from efface.concepts import ErasureRequest
@@ -152,7 +152,7 @@ class GsLora(ForgettingEraser):
         beside = run.host.weights_of([path for one in blocks for path in (one.first, one.second)])
         with run.adapting(beside, rank=self.rank, alpha=self.alpha) as edit:
             groups = [_factors(edit.parameters, (one.first, one.second)) for one in blocks]
-            steps = _Steps()
+            shrinking = _Shrinking(self, groups, run.steps)
 
             def losses(generator: torch.Generator) -> dict[str, Tensor]:
                 forget, retain = run.forget_batch(generator), run.retain_batch(generator)
@@ -165,12 +165,11 @@ class GsLora(ForgettingEraser):
                 }
                 if prototypes is not None:
                     terms |= self._held(features, prototypes, forget, retain)
-                if self.sparsity == "penalty" and self._sparse(steps.done, run.steps):
+                if self.sparsity == "penalty" and self.sparse(shrinking.done, run.steps):
                     terms["groups"] = self.group_weight * group_norms(groups).sum()
                 return terms
 
-            shrinking = _Shrinking(self, groups, run.steps, steps)
-            run.train(losses, edit.parameters, hooks=shrinking, beside={"steps": steps})
+            run.train(losses, edit.parameters, hooks=shrinking, beside={"steps": shrinking})
             patches = _nonzero(edit.patches())
         return run.result(patches, **_told(patches, blocks, groups))
 
@@ -194,7 +193,8 @@ class GsLora(ForgettingEraser):
             return functional.relu(bound - losses.mean())
         return functional.relu(bound - losses).mean()
 
-    def _sparse(self, step: int, steps: int) -> bool:
+    def sparse(self, step: int, steps: int) -> bool:
+        """Says whether the group lasso has set in."""
         return step >= self.group_warmup * steps
 
     def _prototypes(self, run: ForgettingRun) -> Float[Tensor, "classes dim"] | None:
@@ -243,39 +243,24 @@ class GsLora(ForgettingEraser):
         return found
 
 
-class _Steps:
-    """Counts steps, as part of a checkpoint."""
-
-    def __init__(self) -> None:
-        self.done = 0
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"done": torch.tensor(self.done)}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.done = int(state["done"])
-
-
-class _Shrinking(Plain):
+class _Shrinking(Counter):
     """After every step past the warm-up, shrinks each block's factors together."""
 
     def __init__(
-        self,
-        method: GsLora,
-        groups: Sequence[Sequence[nn.Parameter]],
-        total: int,
-        steps: _Steps,
+        self, method: GsLora, groups: Sequence[Sequence[nn.Parameter]], total: int
     ) -> None:
-        self._method, self._groups, self._total, self._steps = method, groups, total, steps
+        super().__init__()
+        self._method, self._groups, self._total = method, groups, total
 
     def after_step(self) -> None:
-        method, steps = self._method, self._steps
-        if method.sparsity == "proximal" and method._sparse(steps.done, self._total):
+        """Shrinks, and counts."""
+        method = self._method
+        if method.sparsity == "proximal" and method.sparse(self.done, self._total):
             amount = method.learning_rate * method.group_weight
             for group in self._groups:
                 for weight, value in zip(group, shrunk(group, amount), strict=True):
                     weight.data.copy_(value)
-        steps.done += 1
+        super().after_step()
 
 
 def _factors(parameters: Mapping[str, nn.Parameter], paths: Sequence[str]) -> list[nn.Parameter]:

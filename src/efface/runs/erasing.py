@@ -19,10 +19,11 @@ from efface.deltas.recording import model_name, model_place
 from efface.deltas.results import ErasureResult
 from efface.errors import BadRequest
 from efface.hosts.components import parameters
+from efface.hosts.families import layout
 from efface.hosts.states import check_erasable
 from efface.picture_files import by_content
 from efface.registry import stage_names
-from efface.runs.checks import finish
+from efface.runs.checks import check_family, finish
 from efface.runs.given import check_readers, pictured
 from efface.runs.gradient_eraser import GradientEraser
 from efface.runs.recipe import EraseRecipe, StagesRecipe, usual_preset
@@ -187,6 +188,7 @@ def _stage(
     recipe: EraseRecipe, method: Eraser[Any], model: Any, workspace: Workspace, monitor: Monitor
 ) -> ErasureResult:
     """Runs one method and finishes what it gives."""
+    check_family(method.name, method.families, layout(model))
     generator = torch.Generator().manual_seed(recipe.seed)
     kept = _checkpointing(model, recipe, method, workspace)
     session = replace(Session.of(monitor), checkpointing=kept)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -19,11 +20,11 @@ from efface.deltas.adapters import Adapters, adapting
 from efface.deltas.patches import Patch
 from efface.deltas.recording import Recording, model_place
 from efface.deltas.results import ErasureResult
-from efface.errors import BadModel
+from efface.errors import BadModel, BadRequest
 from efface.hosts.classifier import Classifier
 from efface.hosts.families import layout
 from efface.hosts.states import check_editable, refuse_compiled
-from efface.hosts.vision import VisionModel
+from efface.hosts.toys import filled
 from efface.hosts.vision_families import vision_host
 from efface.randomness import split
 from efface.runs.checks import check_family
@@ -65,7 +66,7 @@ class ForgettingRun:
     def __init__(
         self,
         method: ForgettingEraser,
-        model: VisionModel,
+        model: Any,
         request: ErasureRequest,
         *,
         generator: torch.Generator,
@@ -123,6 +124,31 @@ class ForgettingRun:
         labels = pictures.labels[which].to(pixels.device)
         self.evaluations += len(which)
         return Batch(pixels, labels, which)
+
+    def loss(self, batch: Batch) -> Float[Tensor, ""]:
+        """Gives the mean loss of a batch, as the head is trained."""
+        return self.host.losses(self.host.logits(batch.pixels), batch.labels).mean()
+
+    def untrained(self) -> nn.Module:
+        """Gives a network like this one with random weights."""
+        config = copy.deepcopy(self.host.network.config)
+        with torch.random.fork_rng(devices=[]):
+            network: nn.Module = type(self.host.network)(config)
+        filled(network, self.draws["beside"])
+        return network.eval().requires_grad_(requires_grad=False)
+
+    def refuse_batch_norms(self) -> None:
+        """Refuses networks whose norms have statistics, which a delta does not hold.
+
+        Raises:
+            BadRequest: naming the method and the layer.
+        """
+        for path, module in self.host.network.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                raise BadRequest(
+                    f"{self.method.name} would need new statistics of {path}, and a delta holds "
+                    "weights alone; use a network without batch norms, such as a ViT or ConvNeXt"
+                )
 
     def every(self, kind: Literal["forget", "retain"]) -> list[Int[Tensor, " n"]]:
         """Lists batches of all pictures of one kind, in order."""

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from efface.contracts import Eraser
 from efface.errors import BadRequest
 from efface.hosts.vision import VisionModel
 from efface.training.settings import Training
 
-__all__ = ["ForgettingEraser"]
+__all__ = ["CIFAR", "SMALL", "ForgettingEraser"]
+
+CIFAR: dict[str, Any] = {"batch": 256, "epochs": 10.0}
+"""What the released code of most baselines has in common, for a ResNet-18 on CIFAR-10."""
+SMALL: dict[str, Any] = {
+    "optimiser": "adam",
+    "learning_rate": 3e-4,
+    "weight_decay": 0.0,
+    "batch": 48,
+    "epochs": 0.0,
+    "steps": 120,
+    "schedule": "cosine",
+}
+"""Settings that fit a small ViT, such as the bundled ones, whose presets start from them."""
 
 
 @dataclass(frozen=True, kw_only=True)

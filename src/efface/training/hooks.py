@@ -8,7 +8,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Hooks", "Masked", "Plain"]
+__all__ = ["Counter", "Hooks", "Masked", "Plain"]
 
 
 @runtime_checkable
@@ -31,6 +31,25 @@ class Plain:
 
     def after_step(self) -> None:
         """Leaves the step as it is."""
+
+
+class Counter(Plain):
+    """Counts steps; it is part of a checkpoint, so that a run that resumes goes on counting."""
+
+    def __init__(self) -> None:
+        self.done = 0
+
+    def after_step(self) -> None:
+        """Counts one."""
+        self.done += 1
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Gives what a checkpoint must hold."""
+        return {"done": torch.tensor(self.done)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Goes on where `state_dict` was taken."""
+        self.done = int(state["done"])
 
 
 class Masked(Plain):
