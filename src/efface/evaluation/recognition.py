@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from efface.concepts import Concept
+from efface.content import content_hash
 from efface.contracts import Better, Estimate, JudgeCard, ModelKind, Monitor, Role, Sample, silent
 from efface.data.pictures import LabelledPictures
 from efface.deltas.application import unedited
@@ -21,7 +22,7 @@ from efface.deltas.recording import peak_bytes
 from efface.errors import BadRequest, MissingInput
 from efface.evaluation.captioned import write_captioned
 from efface.evaluation.controls import verdict_of
-from efface.evaluation.identity import TensorChange, changes, fingerprints, model_id
+from efface.evaluation.identity import TensorChange, changes, fingerprints
 from efface.evaluation.images import ImageStore, Source
 from efface.evaluation.limits import Limits
 from efface.evaluation.record import Control, Cost, Evaluation, Measurement, Sighting
@@ -155,7 +156,7 @@ def evaluate_recogniser(
     with delta.apply(model):
         changed = changes(model, hashes, fingerprints(model))
         after = _seen(host, suite, monitor, 1)
-    base = Source(model_id(model, hashes), None, 0, 0.0)
+    base = Source(content_hash(hashes, model.labels, model.preprocessing), None, 0, 0.0)
     edited = Source(base.model, delta.id, 0, 0.0)
     failures = [
         f"the {name} model gives answers that are not finite"
