@@ -20,6 +20,7 @@ __all__ = [
     "Erasure",
     "ErasureRequest",
     "Pictured",
+    "as_classes",
     "bare",
     "described",
     "names",
@@ -174,6 +175,16 @@ def request(
     target = None if anchor is None or anchor == "" else _concept(anchor, kind)
     erasures = tuple(Erasure(concept=_concept(one, kind), anchor=target) for one in listed)
     return ErasureRequest(erasures=erasures, keep=tuple(_concept(one, kind) for one in keep))
+
+
+def as_classes(wanted: ErasureRequest) -> ErasureRequest:
+    """Takes every concept as a class of a model that reads pictures, but for single pictures."""
+
+    def of_class(concept: Concept) -> Concept:
+        return concept if concept.kind == "content" else replace(concept, kind="class")
+
+    erasures = tuple(replace(one, concept=of_class(one.concept)) for one in wanted.erasures)
+    return replace(wanted, erasures=erasures, keep=tuple(map(of_class, wanted.keep)))
 
 
 def _concept(given: str | Concept, kind: ConceptKind) -> Concept:

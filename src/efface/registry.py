@@ -29,6 +29,7 @@ __all__ = [
     "list_methods",
     "load",
     "measured_preset",
+    "reads_pictures",
     "settings_of",
     "stage_names",
     "without_retired",
@@ -310,6 +311,13 @@ def _foreign(kind: Kind) -> list[Entry]:
 def bundled(name: str) -> Any:
     """Imports the module of a bundled model."""
     return importlib.import_module((BUNDLED | VISION)[name])
+
+
+def reads_pictures(name: str | Path) -> bool:
+    """Says whether a name or folder is of a model that reads pictures rather than drawing them."""
+    folder = Path(name)
+    alone = (folder / "config.json").is_file() and not (folder / "model_index.json").exists()
+    return str(name) in VISION or alone
 
 
 def measured_preset(name: str | None) -> str | None:

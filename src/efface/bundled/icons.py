@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,9 +10,8 @@ from efface.errors import BadModel
 
 if TYPE_CHECKING:
     from efface.bundled.icon_sets import IconViews, Split
-    from efface.concepts import Concept, ErasureRequest
 
-__all__ = ["PRESET", "folder", "pictures", "understood"]
+__all__ = ["PRESET", "folder", "pictures"]
 
 PRESET = "icons"
 """The presets of methods that were measured on these models."""
@@ -46,13 +44,3 @@ def pictures(name: str, split: Split, *, views: int | None = None) -> IconViews:
 
     sets = {"icons-vit": icon_sets.nouns, "icons-identities": icon_sets.individuals}
     return sets[name](split, views=views)
-
-
-def understood(request: ErasureRequest) -> ErasureRequest:
-    """Takes every name as that of a class."""
-
-    def of_class(concept: Concept) -> Concept:
-        return replace(concept, kind="class")
-
-    erasures = tuple(replace(one, concept=of_class(one.concept)) for one in request.erasures)
-    return replace(request, erasures=erasures, keep=tuple(map(of_class, request.keep)))

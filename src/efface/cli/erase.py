@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from efface import registry
 from efface.cli import lineage, making, measuring, previews, runs, smoke
 from efface.cli.choosing import Choosing, choose, overview
 from efface.cli.drawing import sampling_for
@@ -52,6 +53,9 @@ class Erase(Limits, Choosing):
     and seed, into the run's previews; 0: never."""
     size: str = "standard"
     """How many pictures to measure with; see efface evaluate."""
+    test_data: str | None = None
+    """Held-out pictures to measure with, for models that read pictures; by default a bundled
+    model's own."""
     details: bool = False
     """Print every number of the measurement instead of the five lines that matter."""
     overwrite: bool = False
@@ -79,10 +83,13 @@ def run(arguments: list[str], output: Output) -> int:
         size=options.size,
         limits=measuring.limits_of(options),
         details=options.details,
+        test_data=options.test_data,
         overwrite=options.overwrite,
     )
-    reason = measuring.unmeasurable(recipe) if options.evaluate else "not measured"
-    if reason is None:
+    reason = (
+        measuring.unmeasurable(recipe, options.test_data) if options.evaluate else "not measured"
+    )
+    if reason is None and not registry.reads_pictures(recipe.model):
         measuring.suite_of(plan, recipe)
     if reason is None and not options.overwrite and _lacks_evaluation(options.out, recipe):
         output.say(f"{options.out} holds this very run, not measured yet; going on with that")
@@ -187,6 +194,8 @@ def _next(options: Erase) -> str:
     """Says how a run that was not measured is looked at."""
     if is_bundled(options.model):
         return f"to measure it: efface evaluate {options.out}"
+    if registry.reads_pictures(options.model):
+        return f"to measure it: efface evaluate {options.out} --test-data FOLDER"
     return (
         f"to see it: efface apply {options.out} --prompt TEXT --out FILE.png; to measure it with a "
         f"CLIP model: efface evaluate {options.out} --judge zero_shot --judge-folder FOLDER"

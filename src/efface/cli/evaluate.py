@@ -46,6 +46,9 @@ class Evaluate(Limits, Shared):
     """Where drawn pictures are kept for all runs; by default .pictures beside the run."""
     model: str | None = None
     """Another copy of the base model; by default the model that the run names."""
+    test_data: str | None = None
+    """Held-out pictures to measure with, for models that read pictures; by default a bundled
+    model's own."""
     details: bool = False
     """Print every number instead of the five lines that matter; the report has them always."""
     overwrite: bool = False
@@ -72,6 +75,7 @@ def run(arguments: list[str], output: Output) -> int:
         pictures=options.pictures,
         limits=measuring.limits_of(options),
         details=options.details,
+        test_data=options.test_data,
         overwrite=options.overwrite,
     )
     output.after_interrupt = "drawn pictures are kept; run the same command again to go on"

@@ -39,7 +39,8 @@ class Asking(Shared):
     concept: Repeated = ()
     """What to erase; repeat for several at once."""
     model: str = BUNDLED
-    """The bundled model, a diffusers folder, or a hub id."""
+    """The bundled model, a diffusers folder, or a hub id; or a model that reads pictures: icons-vit
+    or icons-identities, or a folder of transformers."""
     kind: ConceptKind | None = None
     """What the names are; by default an object, or what the bundled model knows the word as."""
     synonyms: Repeated = ()
@@ -92,6 +93,9 @@ def load_host(name: str, output: Output) -> Any:
     import efface
     from efface.hosts.pipelines import text_to_image
 
+    if registry.reads_pictures(name):
+        with output.progress(f"loading {name}"), quiet_loading():
+            return efface.load(name)
     with output.progress(f"loading {name}"), quiet_loading():
         pipe = text_to_image(efface.load(name))
     pipe.set_progress_bar_config(disable=True)

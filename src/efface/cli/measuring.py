@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efface import registry
-from efface.cli import lineage, runs
+from efface.cli import lineage, recognising, runs
 from efface.cli.folder import REPORT
 from efface.cli.hosts import is_bundled, quiet_loading, unknown_words
 from efface.errors import BadRequest, MissingInput
@@ -52,14 +52,18 @@ class Plan:
     metrics: tuple[str, ...] = ()
     pictures: Path | None = None
     limits: Limits = field(default_factory=Limits)
+    test_data: str | None = None
+    """Held-out pictures, for models that read pictures."""
     details: bool = False
     """Whether to print the whole table."""
     overwrite: bool = False
     """Whether to replace a larger measurement by a smaller one."""
 
 
-def unmeasurable(recipe: runs.Recipe) -> str | None:
+def unmeasurable(recipe: runs.Recipe, test_data: str | None = None) -> str | None:
     """Says why a run cannot be measured without naming instruments; None when it can."""
+    if registry.reads_pictures(recipe.model):
+        return recognising.unmeasurable(recipe, test_data)
     if not is_bundled(recipe.model):
         return "not measured: that needs a judge for this model"
     unknown = unknown_words(recipe.request)
@@ -77,15 +81,16 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
         BadRequest: an unknown suite, judge or metric, or a larger measurement that is there.
         MissingInput: a judge or metric needs a folder that was not given.
     """
-    from efface import evaluation, reports
+    from efface import evaluation
     from efface.deltas.results import CURVES, read_curves
     from efface.evaluation.images import ImageStore
-    from efface.evaluation.outcome import failed
-    from efface.evaluation.revival import FOLDER, load_records
 
     curves = read_curves(folder.path) if (folder.path / CURVES).exists() else {}
     run = runs.open_run(folder.path)
     recipe = runs.recipe_of(folder.path)
+    if registry.reads_pictures(recipe.model):
+        found = recognising.measured(folder.path, pipe, plan, output)
+        return _report(folder, run, found, curves, plan, output)
     suite = suite_of(plan, recipe)
     _refuse_to_shrink(folder.path, suite, run.delta.id, plan)
     with quiet_loading():
@@ -104,6 +109,22 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
             limits=plan.limits,
             monitor=monitor,
         )
+    return _report(folder, run, found, curves, plan, output)
+
+
+def _report(
+    folder: RunFolder,
+    run: runs.Run,
+    found: Evaluation,
+    curves: Mapping[str, Any],
+    plan: Plan,
+    output: Output,
+) -> int:
+    """Writes the reports and prints what matters; gives the exit code."""
+    from efface import reports
+    from efface.evaluation.outcome import failed
+    from efface.evaluation.revival import FOLDER, load_records
+
     with folder.staged(owned=REPORT) as staging:
         away = os.path.relpath(found.store, folder.path)
         replace(found, store=staging / away).save(staging)
@@ -238,6 +259,12 @@ def _clip(plan: Plan, *, judge_name: str) -> Any:
     return None
 
 
+def _used(found: Evaluation, folder: Path) -> str:
+    """Says how a delta is drawn with, of models that draw."""
+    drawn = found.model_kind == "generator"
+    return f"; draw with it: efface apply {folder} --prompt '...'" if drawn else ""
+
+
 def _tell(folder: Path, found: Evaluation, plan: Plan, output: Output) -> None:
     from efface.reports import console_summary, console_table
 
@@ -246,7 +273,7 @@ def _tell(folder: Path, found: Evaluation, plan: Plan, output: Output) -> None:
         "",
         f"report  {folder / 'report.html'} (open it in a browser)",
         f"card    {folder / 'card.md'}",
-        f"delta   {folder / runs.DELTA}; draw with it: efface apply {folder} --prompt '...'",
+        f"delta   {folder / runs.DELTA}{_used(found, folder)}",
     )
     if not plan.details:
         output.say(f"all     every number, by: efface evaluate {folder} --details")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efface.errors import BadModel
-from efface.registry import BUNDLED, bundled
+from efface.registry import BUNDLED, bundled, reads_pictures
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +39,7 @@ def load(
     import torch
 
     from efface.hosts.libraries import check_libraries
-    from efface.hosts.vision_families import load_vision, reads_pictures
+    from efface.hosts.vision_families import load_vision
 
     check_libraries()
     name = str(name_or_folder)

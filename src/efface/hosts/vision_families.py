@@ -18,7 +18,7 @@ from efface.registry import bundled
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["VISION", "VISION_HOSTS", "load_vision", "reads_pictures", "vision_host"]
+__all__ = ["VISION", "VISION_HOSTS", "load_vision", "vision_host"]
 
 VISION_HOSTS: tuple[type[VisionHost], ...] = (Classifier, Recogniser, Detector)
 VISION: dict[str, str] = {host.key: host.title for host in VISION_HOSTS}
@@ -38,13 +38,6 @@ def vision_host(model: Any) -> VisionHost:
         f"a {type(getattr(model, 'model', model)).__name__} is no model that reads pictures and "
         f"that efface edits; known: {', '.join(_known())}"
     )
-
-
-def reads_pictures(name: str | Path) -> bool:
-    """Says whether a name or folder is of a model that reads pictures rather than drawing them."""
-    folder = Path(name)
-    alone = (folder / "config.json").is_file() and not (folder / "model_index.json").exists()
-    return str(name) in BUNDLED or alone
 
 
 def load_vision(

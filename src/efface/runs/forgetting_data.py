@@ -22,7 +22,14 @@ from efface.errors import BadRequest, MissingInput
 from efface.hosts.vision import VisionModel
 from efface.registry import VISION, bundled
 
-__all__ = ["ForgettingData", "classes_of", "earlier_classes", "erased_classes", "forgetting_data"]
+__all__ = [
+    "ForgettingData",
+    "classes_of",
+    "earlier_classes",
+    "erased_classes",
+    "forgetting_data",
+    "retained_classes",
+]
 
 
 @dataclass(frozen=True)
@@ -95,6 +102,20 @@ def _opened(model: VisionModel, place: Any, name: str) -> LabelledPictures | Non
     if place is None and name in VISION:
         place = bundled(name).pictures(name, "train")
     return None if place is None else numbered_as(open_pictures(place), model.labels)
+
+
+def retained_classes(model: VisionModel, request: ErasureRequest, place: str) -> tuple[int, ...]:
+    """Lists the classes of which training saw a picture that it retained; none if none is known.
+
+    Args:
+        model: whose head numbers the classes.
+        request: names the retained pictures, or a bundled model has them.
+        place: the model's name or folder.
+    """
+    if str(request.retain_data).startswith(CONTENT):
+        return ()
+    every = _opened(model, request.retain_data, place)
+    return () if every is None else tuple(int(number) for number in every.labels.unique())
 
 
 def _without(every: LabelledPictures, given: LabelledPictures) -> LabelledPictures:

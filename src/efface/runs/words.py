@@ -8,9 +8,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from efface.concepts import Concept, ConceptKind, ErasureRequest, request
+from efface.concepts import Concept, ConceptKind, ErasureRequest, as_classes, request
 from efface.errors import BadRequest, EffaceError
-from efface.registry import BUNDLED, VISION, bundled
+from efface.registry import BUNDLED, bundled, reads_pictures
 
 __all__ = ["Words", "flag", "flags_of", "understood", "words_of"]
 
@@ -96,8 +96,9 @@ class Words:
 
 def understood(wanted: ErasureRequest, model: str) -> ErasureRequest:
     """Lets a bundled model fill in what it knows: synonyms, wordings and what to keep."""
-    known = model in BUNDLED or model in VISION
-    filled: ErasureRequest = bundled(model).understood(wanted) if known else wanted
+    if reads_pictures(model):
+        return as_classes(wanted)
+    filled: ErasureRequest = bundled(model).understood(wanted) if model in BUNDLED else wanted
     return filled
 
 

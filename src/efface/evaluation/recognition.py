@@ -1,0 +1,400 @@
+"""Measures what a request did to a classifier or recogniser, on held-out pictures."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from efface.concepts import Concept
+from efface.contracts import Better, Estimate, JudgeCard, ModelKind, Monitor, Role, Sample, silent
+from efface.data.pictures import LabelledPictures
+from efface.deltas.application import unedited
+from efface.deltas.delta import Delta
+from efface.deltas.recording import peak_bytes
+from efface.errors import BadRequest, MissingInput
+from efface.evaluation.captioned import write_captioned
+from efface.evaluation.controls import verdict_of
+from efface.evaluation.identity import TensorChange, changes, fingerprints, model_id
+from efface.evaluation.images import ImageStore, Source
+from efface.evaluation.limits import Limits
+from efface.evaluation.record import Control, Cost, Evaluation, Measurement, Sighting
+from efface.hosts.classifier import Classifier
+from efface.hosts.vision import VisionModel
+from efface.hosts.vision_families import vision_host
+from efface.metrics.estimates import UNKNOWN, compare_means, compare_rates, mean, rate
+from efface.randomness import environment
+
+__all__ = ["PictureSuite", "evaluate_recogniser", "picture_suite"]
+
+VERSION = 1
+LEAST_KNOWN = 0.5
+"""The unedited model must recognise what is erased in at least this share of its pictures."""
+MOST_MISTAKEN = 0.1
+"""It may call at most this share of other pictures what is erased."""
+LEAST_LEFT = 0.5
+"""Kept pictures of which fewer than this share of what it was are recognised: a wrecked model."""
+_SHOWN = 8
+"""Pictures of each role that are kept for the report."""
+_GOING: tuple[Role, ...] = ("erased", "earlier")
+_BATCH = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureSuite:
+    """Held-out pictures, numbered as the model's head is, and what each class stands for."""
+
+    name: str
+    pictures: LabelledPictures
+    roles: Mapping[int, Role]
+    """By class; classes without a role are left out."""
+
+    @property
+    def places(self) -> Int[Tensor, " n"]:
+        """Which pictures have a role."""
+        known = torch.tensor(sorted(self.roles))
+        return torch.isin(self.pictures.labels, known).nonzero().flatten()
+
+
+def picture_suite(
+    name: str,
+    pictures: LabelledPictures,
+    *,
+    erased: Sequence[int],
+    earlier: Sequence[int] = (),
+    missing: Sequence[int] = (),
+) -> PictureSuite:
+    """Says what the classes of held-out pictures stand for.
+
+    Args:
+        name: of the pictures.
+        pictures: held out from training, numbered as the head is.
+        erased: classes of this request.
+        earlier: classes that earlier requests erased.
+        missing: kept classes of which training saw no picture.
+
+    Raises:
+        MissingInput: there is no picture of a class that is erased, or none of any other.
+    """
+    held = {int(number) for number in pictures.labels.unique()}
+    if lacking := [number for number in erased if number not in held]:
+        raise MissingInput(
+            f"the held-out pictures show no {pictures.names[lacking[0]]}, so whether it was "
+            "forgotten cannot be measured; give some with --test-data"
+        )
+    roles: dict[int, Role] = dict.fromkeys(held, "kept")
+    of_roles: tuple[tuple[Role, Sequence[int]], ...]
+    of_roles = (("missing", missing), ("earlier", earlier), ("erased", erased))
+    for role, numbers in of_roles:
+        roles.update(dict.fromkeys(numbers, role))
+    if "kept" not in roles.values():
+        raise MissingInput("the held-out pictures show nothing that is kept; give some of others")
+    return PictureSuite(
+        name=name, pictures=pictures, roles={n: role for n, role in roles.items() if n in held}
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What a model says of the suite's pictures."""
+
+    logits: Float[Tensor, "n classes"]
+    losses: Float[Tensor, " n"]
+    seconds: float
+
+    def right(self, labels: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
+        """Says which pictures get their true name."""
+        return self.logits.argmax(1) == labels
+
+    @property
+    def finite(self) -> bool:
+        """Whether every answer is a number."""
+        return bool(self.logits.isfinite().all())
+
+
+def evaluate_recogniser(
+    model: VisionModel,
+    delta: Delta,
+    suite: PictureSuite,
+    *,
+    store: Path,
+    limits: Limits | None = None,
+    monitor: Monitor = silent,
+) -> Evaluation:
+    """Compares the unedited model with the edited one on the same held-out pictures.
+
+    Args:
+        model: with earlier requests in force, if the delta stands on some.
+        delta: what is measured.
+        suite: the pictures.
+        store: where pictures for the report are kept.
+        limits: from where on a class counts as erased, and others as lost.
+        monitor: called with pictures seen, and how many there are.
+
+    Returns:
+        An evaluation like those of generators: its verdict says whether the numbers can be read,
+        its outcome what they say. Answers that are not finite make it "invalid".
+
+    Raises:
+        BadRequest: the model does not recognise whole pictures.
+        BadDelta: the delta is for another model.
+    """
+    host = vision_host(model)
+    if not isinstance(host, Classifier):
+        raise BadRequest(f"{host.title} do not give pictures one name each")
+    labels = suite.pictures.labels[suite.places]
+    with unedited(model):
+        hashes = fingerprints(model)
+        before = _seen(host, suite, monitor, 0)
+    with delta.apply(model):
+        changed = changes(model, hashes, fingerprints(model))
+        after = _seen(host, suite, monitor, 1)
+    base = Source(model_id(model, hashes), None, 0, 0.0)
+    edited = Source(base.model, delta.id, 0, 0.0)
+    failures = [
+        f"the {name} model gives answers that are not finite"
+        for name, seen in (("unedited", before), ("edited", after))
+        if not seen.finite
+    ]
+    controls = _controls(suite, labels, before, after, changed) if not failures else ()
+    verdict, reasons = verdict_of(failures, controls)
+    samples = _samples(suite, labels)
+    pictures = ImageStore(store)
+    write_captioned(
+        pictures, suite.pictures, suite.places, samples, _SHOWN,
+        {base: _answers(model, before), edited: _answers(model, after)},
+    )  # fmt: skip
+    ran = environment()
+    return Evaluation(
+        suite=f"{suite.name}@{VERSION}",
+        model_kind=_kind(host),
+        judge=_truth(suite),
+        verdict=verdict,
+        reasons=reasons,
+        measurements=() if failures else tuple(_measured(suite, labels, before, after)),
+        controls=controls,
+        costs={
+            name: Cost(
+                pictures=len(labels),
+                seconds=seen.seconds,
+                network_evaluations=float(len(labels)),
+                peak_bytes=peak_bytes(model),
+            )
+            for name, seen in (("before", before), ("after", after))
+        },
+        changed=changed,
+        samples=samples,
+        before=base,
+        after=edited,
+        provenance=asdict(delta.provenance),
+        instruments={"judge": f"names of {suite.name}"},
+        identities={"judge": suite.pictures.identity},
+        limits=limits or Limits(),
+        sightings=() if failures else tuple(_went(model, suite, labels, before, after)),
+        store=pictures.folder,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions={**ran.versions, "commit": ran.commit + ("+changes" if ran.dirty else "")},
+    )
+
+
+def _kind(host: Classifier) -> ModelKind:
+    return "recogniser" if host.key == "recogniser" else "classifier"
+
+
+def _seen(host: Classifier, suite: PictureSuite, monitor: Monitor, turn: int) -> _Seen:
+    """Asks a model about all pictures."""
+    began, parts, losses = time.perf_counter(), [], []
+    done, total = turn * len(suite.places), 2 * len(suite.places)
+    with torch.no_grad():
+        for which in suite.places.split(_BATCH):
+            pixels = host.model.prepared(suite.pictures.read(which.tolist()))
+            logits = host.logits(pixels)
+            losses.append(host.losses(logits, suite.pictures.labels[which].to(logits.device)).cpu())
+            parts.append(logits.float().cpu())
+            done += len(which)
+            monitor(done - 1, total, {})
+    seconds = time.perf_counter() - began
+    return _Seen(logits=torch.cat(parts), losses=torch.cat(losses), seconds=seconds)
+
+
+def _roles(suite: PictureSuite, labels: Int[Tensor, " n"]) -> list[Role]:
+    return [suite.roles[label] for label in labels.tolist()]
+
+
+def _samples(suite: PictureSuite, labels: Int[Tensor, " n"]) -> tuple[Sample, ...]:
+    """Names every picture: its class, and its place in the set."""
+    rows = zip(suite.places.tolist(), labels.tolist(), _roles(suite, labels), strict=True)
+    return tuple(
+        Sample(
+            suite.pictures.names[label],
+            place,
+            role,
+            Concept(name=suite.pictures.names[label], kind="class"),
+        )
+        for place, label, role in rows
+    )
+
+
+def _answers(model: VisionModel, seen: _Seen) -> list[str]:
+    """Writes what each picture is called, and how surely."""
+    chances, numbers = seen.logits.softmax(1).max(1)
+    pairs = zip(chances.tolist(), numbers.tolist(), strict=True)
+    return [f"{model.labels[number]} {chance:.0%}" for chance, number in pairs]
+
+
+def _measured(
+    suite: PictureSuite, labels: Int[Tensor, " n"], before: _Seen, after: _Seen
+) -> list[Measurement]:
+    """Estimates accuracy and loss for each role, and accuracy for each erased class."""
+    found = []
+    roles = _roles(suite, labels)
+    right = [seen.right(labels).float().tolist() for seen in (before, after)]
+    losses = [seen.losses.tolist() for seen in (before, after)]
+    for role in dict.fromkeys(roles):
+        places = [place for place, own in enumerate(roles) if own == role]
+        names = [suite.pictures.names[labels[place]] for place in places]
+        both = [[values[place] for place in places] for values in right]
+        found.append(_row("recognised", role, None, both, names))
+        if role in _GOING and len(set(names)) > 1:
+            for name in dict.fromkeys(names):
+                own = [n for n, other in enumerate(names) if other == name]
+                # Pictures of one class, so that each counts by itself.
+                apart = [str(place) for place in own]
+                each = [[values[n] for n in own] for values in both]
+                found.append(_row("recognised", role, name, each, apart))
+        both = [[values[place] for place in places] for values in losses]
+        found.append(_row("loss", role, None, both, names))
+    return found
+
+
+def _row(
+    metric: str, role: Role, concept: str | None, both: list[list[float]], groups: list[str]
+) -> Measurement:
+    rates = metric == "recognised"
+    first, second = ((rate if rates else mean)(values, groups) for values in both)
+    paired = (compare_rates if rates else compare_means)(both[0], both[1], groups)
+    higher: Better = "higher" if rates else "lower"
+    lower: Better = "lower" if rates else "higher"
+    return Measurement(
+        metric=metric,
+        unit="rate" if rates else "nats",
+        better=lower if role in _GOING else higher,
+        role=role,
+        concept=concept,
+        before=first,
+        after=second,
+        change=paired.difference,
+        p_value=paired.p_value,
+    )
+
+
+def _controls(
+    suite: PictureSuite,
+    labels: Int[Tensor, " n"],
+    before: _Seen,
+    after: _Seen,
+    changed: Sequence[TensorChange],
+) -> tuple[Control, ...]:
+    """Checks what the unedited model knows, and whether the edit did something and not too much."""
+    erased = torch.tensor([number for number, role in suite.roles.items() if role == "erased"])
+    own = torch.isin(labels, erased)
+    kept = torch.tensor([role in ("kept", "missing") for role in _roles(suite, labels)])
+    names = [suite.pictures.names[label] for label in labels.tolist()]
+    known = _share(before.right(labels), own, names)
+    mistaken = _share(torch.isin(before.logits.argmax(1), erased), kept, names)
+    rights = [float(seen.right(labels)[kept].float().mean()) for seen in (before, after)]
+    idle = bool((before.logits == after.logits).all()) or not changed
+    details = []
+    if idle:
+        details.append("NothingChanged: every answer is what it was")
+    if rights[1] < LEAST_LEFT * rights[0]:
+        details.append(f"kept pictures are recognised in {rights[1]:.0%}, {rights[0]:.0%} before")
+    if len(after.logits.argmax(1).unique()) == 1:
+        details.append("every picture gets the same name")
+    return (
+        Control(
+            name="positive",
+            concept="",
+            passed=known.value >= LEAST_KNOWN,
+            estimate=known,
+            requirement=(
+                "the unedited model recognises what was to go in at least "
+                f"{LEAST_KNOWN:.0%} of its pictures"
+            ),
+        ),
+        Control(
+            name="negative",
+            concept="",
+            passed=mistaken.value <= MOST_MISTAKEN,
+            estimate=mistaken,
+            requirement=(
+                f"it gives at most {MOST_MISTAKEN:.0%} of kept pictures a name that was to go"
+            ),
+        ),
+        Control(
+            name="edit",
+            concept="",
+            passed=not details,
+            estimate=None,
+            requirement=(
+                "answers change, not all pictures get one name, and kept ones are recognised in "
+                f"at least {LEAST_LEFT:.0%} of what they were"
+            ),
+            details=tuple(details),
+        ),
+    )
+
+
+def _share(hits: Bool[Tensor, " n"], among: Bool[Tensor, " n"], names: Sequence[str]) -> Estimate:
+    places = among.nonzero().flatten().tolist()
+    return rate(hits[among].float().tolist(), [names[place] for place in places])
+
+
+def _went(
+    model: VisionModel,
+    suite: PictureSuite,
+    labels: Int[Tensor, " n"],
+    before: _Seen,
+    after: _Seen,
+) -> list[Sighting]:
+    """Counts what pictures of each erased class are called, most frequent first."""
+    found = []
+    for number, role in suite.roles.items():
+        own = labels == number
+        if role != "erased" or not own.any():
+            continue
+        counts = [
+            torch.bincount(seen.logits.argmax(1)[own], minlength=len(model.labels))
+            for seen in (before, after)
+        ]
+        called = [n for n in range(len(model.labels)) if counts[0][n] or counts[1][n]]
+        called.sort(key=lambda n: (-int(counts[1][n]), model.labels[n]))
+        found += [
+            Sighting(
+                suite.pictures.names[number],
+                model.labels[n],
+                int(counts[0][n]),
+                int(counts[1][n]),
+                int(own.sum()),
+            )
+            for n in called
+        ]
+    return found
+
+
+def _truth(suite: PictureSuite) -> JudgeCard:
+    """The data's own names stand where generators have a judge."""
+    return JudgeCard(
+        name=f"names of {suite.name}",
+        version=suite.pictures.identity,
+        threshold=0.5,
+        true_positive_rate=UNKNOWN,
+        false_positive_rate=UNKNOWN,
+        notes="A picture counts as recognised when the model gives it the name it has in the data.",
+    )
