@@ -10,7 +10,7 @@ from jaxtyping import install_import_hook
 ROOMS = ("deltas", "closed_form", "text", "diffusion", "training", "runs")
 install_import_hook([f"efface.{room}" for room in ROOMS], "beartype.beartype")
 
-WATCHED = (*ROOMS, "hosts", "methods", "conformance", "top")
+WATCHED = (*ROOMS, "data", "hosts", "methods", "conformance", "top")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,14 +1,15 @@
 """THE entry of anything into the tests: one case or more for everything that the registry finds.
 
-A file for each kind: `closed` and `trained` (methods), `attacks`, `judges`, `metrics`, `hosts`. The
-suites in tests/conformance find their cases here and fail where something has none. Another package
-whose methods, attacks, judges, metrics or families are installed names the module with its cases by
-an entry point of the group ``efface.cases``; its ``CASES`` may be of any kind.
+A file for each kind: `closed` and `trained` (methods), `attacks`, `judges`, `metrics`, `hosts`,
+`vision` (hosts that read pictures), `forgetting` (methods for those). The suites in
+tests/conformance find their cases here and fail where something has none. Another package whose
+methods, attacks, judges, metrics or families are installed names the module with its cases by an
+entry point of the group ``efface.cases``; its ``CASES`` may be of any kind.
 """
 
 from importlib.metadata import entry_points
 
-from tests.cases import attacks, closed, forgetting, hosts, judges, metrics, trained
+from tests.cases import attacks, closed, forgetting, hosts, judges, metrics, trained, vision
 from tests.cases.kinds import (
     PISTOL,
     AttackCase,
@@ -17,6 +18,7 @@ from tests.cases.kinds import (
     HostCase,
     JudgeCase,
     MetricCase,
+    VisionCase,
 )
 from tests.cases.trained import TRAINED
 
@@ -29,6 +31,7 @@ __all__ = [
     "METRIC_CASES",
     "PISTOL",
     "TRAINED",
+    "VISION_CASES",
     "Case",
     "all_of",
 ]
@@ -48,3 +51,5 @@ ATTACK_CASES = all_of(AttackCase, attacks.CASES)
 HOST_CASES = all_of(HostCase, hosts.CASES)
 JUDGE_CASES = all_of(JudgeCase, judges.CASES)
 METRIC_CASES = all_of(MetricCase, metrics.CASES)
+VISION_CASES = all_of(VisionCase, vision.CASES)
+"""Of models that read pictures."""

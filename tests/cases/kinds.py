@@ -108,3 +108,14 @@ class HostCase:
     @property
     def family(self) -> str:
         return self.host.split("_")[1]
+
+
+@dataclass(frozen=True)
+class VisionCase:
+    """A class of networks that read pictures, at toy size."""
+
+    kind: str
+    """A key of `efface.hosts.vision_families.VISION`."""
+    architecture: str
+    pairs: int
+    """How many feed-forward networks its blocks have; 0 where a method that needs them refuses."""

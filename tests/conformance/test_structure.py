@@ -16,7 +16,7 @@ FLOORS = (
     {"concepts"},
     {"contracts"},
     {"registry", "files", "content", "randomness", "progress", "memory", "picture_files"},
-    {"hosts"},
+    {"hosts", "data"},
     {"deltas"},
     {"closed_form"},
     {"text"},

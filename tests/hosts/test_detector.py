@@ -3,20 +3,11 @@
 import pytest
 import torch
 
-from efface.deltas.delta import Delta
 from efface.errors import BadModel
-from efface.hosts.components import parameters
 from efface.hosts.detector import Detector
 from efface.hosts.matching import Detections
-from tests.deltas.toys import delta, dense
 
 ARCHITECTURES = tuple(Detector.heads)
-PAIRS = {
-    "DetrForObjectDetection": 4,
-    "YolosForObjectDetection": 2,
-    "DeformableDetrForObjectDetection": 4,
-    "RTDetrForObjectDetection": 3,
-}
 
 
 @pytest.fixture(scope="module", params=ARCHITECTURES)
@@ -30,10 +21,6 @@ def pixels(host, count=2):
     return host.model.prepared(pictures)
 
 
-def kind(host):
-    return type(host.network).__name__
-
-
 def test_logits_are_what_the_head_makes_of_the_features(host):
     found = host.detect(pixels(host))
     head = host.network.get_submodule(host.reader)
@@ -45,14 +32,6 @@ def test_logits_are_what_the_head_makes_of_the_features(host):
     assert torch.equal(answer.pred_boxes, found.boxes)
 
 
-def test_a_batch_answers_as_its_pictures_do_alone(host):
-    batch, together = pixels(host, 3), host.detect(pixels(host, 3))
-    alone = [host.detect(batch[[place]]) for place in range(3)]
-    for part in range(3):
-        joined = torch.cat([each[part] for each in alone])
-        torch.testing.assert_close(together[part], joined, atol=1e-5, rtol=1e-4)
-
-
 def test_shapes_and_probabilities(host):
     found = host.detect(pixels(host))
     assert found.boxes.shape == (2, 8, 4)
@@ -60,40 +39,6 @@ def test_shapes_and_probabilities(host):
     assert chances.shape == (2, 8, host.classes) == (2, 8, 5)
     assert ((chances > 0) & (chances < 1)).all()
     assert ((found.boxes >= 0) & (found.boxes <= 1)).all()
-
-
-def test_every_block_has_its_feed_forward_pair_and_none_is_in_the_head(host):
-    assert len(host.feed_forward) == PAIRS[kind(host)]
-    for block, first, second in host.feed_forward:
-        one, two = map(host.network.get_submodule, (first, second))
-        assert one.weight.shape == two.weight.shape[::-1]
-        assert block.split(".")[-1].isdigit()
-        assert "attn" not in first + second
-        assert not any(f"{first}.".startswith(f"{each}.") for each in host.head)
-
-
-def test_the_head_is_left_out_of_the_weights(host):
-    inner, every = host.weights(head=False), host.weights()
-    own = host.weights_of(host.head)
-    assert set(inner) | set(own) >= set(every)
-    shared = {id(weight) for weight in own.values()}
-    assert not shared & {id(weight) for weight in inner.values()}
-    assert set(every) <= {key for key, _ in parameters(host.model)}
-
-
-def test_deltas_fit_the_model_and_the_bare_network_and_come_off_exactly(host, tmp_path):
-    key = f"model/{host.feed_forward[-1].second}.weight"
-    weight = dict(parameters(host.model))[key]
-    before, answer = weight.clone(), host.detect(pixels(host)).logits
-    delta(host.model, dense(4, key, weight.shape)).save(tmp_path / "delta.safetensors")
-    edit = Delta.load(tmp_path)
-    with edit.apply(host.model):
-        edited = host.detect(pixels(host)).logits
-        assert not torch.equal(edited, answer)
-    assert torch.equal(weight, before)
-    with edit.apply(host.network):
-        assert torch.equal(host.detect(pixels(host)).logits, edited)
-    assert torch.equal(host.detect(pixels(host)).logits, answer)
 
 
 def test_a_step_down_the_loss_lowers_it(host):
@@ -170,16 +115,6 @@ def test_a_real_time_detector_with_softmax_is_refused():
     model.config.use_focal_loss = False
     with pytest.raises(BadModel, match="has use_focal_loss off"):
         _ = Detector(model).terms
-
-
-def test_the_toy_depends_on_its_seed_alone():
-    for architecture in ARCHITECTURES:
-        one, two, other = (
-            dict(Detector.toy(architecture, seed=seed).model.named_parameters())
-            for seed in (1, 1, 2)
-        )
-        assert all(torch.equal(one[name], two[name]) for name in one)
-        assert not all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_deformable_detr_of_full_size_has_the_papers_count_of_lora_parameters():

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-from collections.abc import Sequence
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,13 +22,20 @@ from torch import Tensor
 from efface.data.pictures import identity_of
 from efface.errors import BadRequest, MissingInput
 
-__all__ = ["IdxPictures", "idx_files"]
+__all__ = ["NAMES_FILE", "IdxPictures", "idx_files"]
+
+NAMES_FILE = "names.txt"
+"""Beside IDX files: the name of one class a line, since the files have numbers alone."""
 
 _HEAD = 4
+_BYTES = b"\0\0\x08"
+"""How a file of bytes begins; the number of dimensions follows."""
 _FASHION = (
     "t-shirt", "trouser", "pullover", "dress", "coat",
     "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
+_FASHION_LABELS = ("657fbd221bfc9f41", "3d0e6c6ea990b53b")
+"""Begin the SHA-256 of Fashion-MNIST's labels, by which its classes get their names anywhere."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +44,7 @@ class IdxPictures:
 
     names: tuple[str, ...]
     levels: Any
-    """uint8 (n, h, w), mapped from the file where that is not compressed."""
+    """uint8 (n, h, w), mapped from disk."""
     labels: Int[Tensor, " n"]
 
     @cached_property
@@ -59,24 +70,40 @@ class IdxPictures:
 def idx_files(folder: Path, split: str = "train") -> IdxPictures:
     """Opens one split of a folder of IDX files, compressed or not.
 
+    Pictures are mapped from disk; compressed ones are unpacked into a file without a name, which is
+    gone when the pictures are. Classes are called by their numbers, or as ``names.txt`` says;
+    Fashion-MNIST is known by its labels.
+
     Args:
         folder: with ``<split>-images-idx3-ubyte`` and ``<split>-labels-idx1-ubyte``; the test split
             of MNIST is called ``t10k``.
         split: ``train``, or ``test``.
 
     Raises:
-        MissingInput: there are no such files.
-        BadRequest: a file is cut short, of another kind, or there are not as many labels.
+        MissingInput: there are no such files, or no picture in them.
+        BadRequest: a file is cut short, broken or of another kind, there are not as many labels as
+            pictures, or fewer names than classes.
     """
     prefix = {"test": "t10k"}.get(split, split)
-    levels = _opened(_file(folder, f"{prefix}-images-idx3-ubyte"), 3)
-    labels = np.array(_opened(_file(folder, f"{prefix}-labels-idx1-ubyte"), 1))
+    levels = _mapped(_file(folder, f"{prefix}-images-idx3-ubyte"), 3)
+    labels = np.array(_mapped(_file(folder, f"{prefix}-labels-idx1-ubyte"), 1))
     if len(labels) != len(levels):
         raise BadRequest(f"{folder} has {len(levels)} pictures and {len(labels)} labels")
+    return IdxPictures(_names(folder, labels), levels, torch.from_numpy(labels.astype(np.int64)))
+
+
+def _names(folder: Path, labels: Any) -> tuple[str, ...]:
     classes = int(labels.max()) + 1
-    fashion = "fashion" in str(folder) and classes == len(_FASHION)
-    names = _FASHION if fashion else tuple(map(str, range(classes)))
-    return IdxPictures(names, levels, torch.from_numpy(labels.astype(np.int64)))
+    if (file := folder / NAMES_FILE).is_file():
+        names = tuple(line.strip() for line in file.read_text("utf-8").splitlines() if line.strip())
+        if len(names) < classes or len(set(names)) < len(names):
+            raise BadRequest(
+                f"{file} has {len(set(names))} different names in {len(names)} lines, and the "
+                f"labels go up to {classes - 1}; write one name for each class"
+            )
+        return names
+    fashion = hashlib.sha256(labels.tobytes()).hexdigest().startswith(_FASHION_LABELS)
+    return _FASHION if fashion else tuple(map(str, range(classes)))
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -86,18 +113,39 @@ def _file(folder: Path, name: str) -> Path:
     raise MissingInput(f"{folder} has no {name}, nor {name}.gz; give a folder of IDX files")
 
 
-def _opened(file: Path, dimensions: int) -> Any:
-    """Reads a header, and maps what follows or, compressed, reads it."""
-    packed = file.suffix == ".gz"
-    with gzip.open(file) if packed else file.open("rb") as opened:
+def _mapped(file: Path, dimensions: int) -> Any:
+    """Reads a header and maps what follows it.
+
+    Raises:
+        MissingInput, BadRequest: see `idx_files`.
+    """
+    with _unpacked(file) as opened:
         head = opened.read(_HEAD + 4 * dimensions)
-        rest = opened.read() if packed else b""
-    if len(head) < _HEAD + 4 * dimensions or head[:4] != bytes((0, 0, 8, dimensions)):
-        raise BadRequest(f"{file} is not an IDX file of bytes with {dimensions} dimensions")
-    shape = tuple(int(size) for size in np.frombuffer(head, ">u4", offset=_HEAD))
-    held = len(rest) if packed else file.stat().st_size - len(head)
-    if held != int(np.prod(shape)):
-        raise BadRequest(f"{file} holds {held} bytes and should hold {np.prod(shape)}: cut short")
-    if packed:
-        return np.frombuffer(rest, np.uint8).reshape(shape)
-    return np.memmap(file, np.uint8, mode="r", offset=len(head), shape=shape)
+        if len(head) < _HEAD + 4 * dimensions or head[:_HEAD] != _BYTES + bytes([dimensions]):
+            raise BadRequest(f"{file} is not an IDX file of bytes with {dimensions} dimensions")
+        shape = tuple(int(size) for size in np.frombuffer(head, ">u4", offset=_HEAD))
+        wanted, held = int(np.prod(shape, dtype=object)), opened.seek(0, 2) - len(head)
+        if held != wanted:
+            raise BadRequest(
+                f"{file} holds {held} bytes after its header, which says {wanted}; "
+                "it is cut short or broken: fetch it again"
+            )
+        if not wanted:
+            raise MissingInput(f"{file} holds no picture")
+        return np.memmap(opened, np.uint8, mode="r", offset=len(head), shape=shape)
+
+
+@contextmanager
+def _unpacked(file: Path) -> Iterator[Any]:
+    if file.suffix != ".gz":
+        with file.open("rb") as opened:
+            yield opened
+        return
+    with tempfile.TemporaryFile() as unpacked:
+        try:
+            with gzip.open(file) as packed:
+                shutil.copyfileobj(packed, unpacked)
+        except (OSError, EOFError, zlib.error) as error:
+            raise BadRequest(f"{file} cannot be unpacked ({error}); fetch it again") from error
+        unpacked.seek(0)
+        yield unpacked

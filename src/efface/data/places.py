@@ -38,7 +38,8 @@ def open_pictures(place: Path | str | LabelledPictures) -> LabelledPictures:
     if name in VISION:
         found: LabelledPictures = bundled(name).pictures(name, split)
         return found
-    folder, part = (Path(name), split) if split and Path(name).is_dir() else (Path(text), "train")
+    split_of = name and not Path(text).exists() and Path(name).is_dir()
+    folder, part = (Path(name), split) if split_of else (Path(text), "train")
     if any(folder.glob("*-idx3-ubyte*")):
         return idx_files(folder, part)
     if (folder / "dataset_info.json").is_file() or (folder / "dataset_dict.json").is_file():
