@@ -3,7 +3,7 @@
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
                      [transfer] [implicit] [cost] [alone] [true_size] [tradeoff] [collapse]
                      [few_shot] [advunlearn] [advunlearn_tuning] [gate] [harden] [threads]
-                     [leftover] [leftover_methods] [robustness]
+                     [leftover] [leftover_methods] [robustness] [forgetting]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -21,6 +21,7 @@ from benchmarks import (
     debias,
     erasure,
     few_shot,
+    forgetting,
     gate,
     harden,
     implicit,
@@ -52,6 +53,7 @@ EXPERIMENTS = {
     "true_size": true_size.run,
     "tradeoff": tradeoff.run,
     "few_shot": few_shot.run,
+    "forgetting": forgetting.run,
     "gate": gate.run,
     "harden": harden.run,
     "leftover": leftover.run,

@@ -1,0 +1,204 @@
+"""Requests in turn on the bundled recognisers, and every baseline beside one of them.
+
+    python -m benchmarks forgetting     writes benchmarks/results/forgetting.json
+
+``chains``: GS-LoRA and GS-LoRA++ on four requests of 8 classes of icons-vit and of 20 individuals
+of icons-identities, each on top of the ones before, with few pictures a class and with classes of
+which training saw none. ``baselines``: every other method on the first request of icons-vit, with
+the gap to retraining. ``revoked``: the chain without its second request. Accuracies are of held-out
+views. What has a row is not measured again; delete the file to measure anew.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Bool
+from torch import Tensor
+
+import efface
+from efface.bundled.icons import pictures
+from efface.concepts import Concept, ErasureRequest, request
+from efface.data.pictures import without_classes
+from efface.deltas.composition import without
+from efface.deltas.delta import Delta
+from efface.errors import EffaceError
+from efface.files import write_atomically
+from efface.hosts.vision_families import vision_host
+from efface.runs.erasing import erase
+
+__all__ = ["run"]
+
+RESULTS = Path(__file__).parent / "results" / "forgetting.json"
+REQUESTS = 4
+SIZES = {"icons-vit": 8, "icons-identities": 20}
+VIEWS = {"icons-vit": 2, "icons-identities": 2}
+MISSING = 5
+"""Kept classes of which training sees nothing, in the setting of that name."""
+CHAINS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gs_lora": ("icons", {}),
+    "gs_lora_plus": ("icons-plus", {}),
+    "gs_lora few": ("icons", {"shots": 4}),
+    "gs_lora_plus few": ("icons-plus", {"shots": 4}),
+    "gs_lora missing": ("icons", {}),
+    "gs_lora_plus missing": ("icons-plus", {}),
+}
+BASELINES = (
+    "retrain",
+    "fine_tune",
+    "gradient_ascent",
+    "random_labels",
+    "random_labels icons-salun",
+    "boundary_shrink",
+    "boundary_expand",
+    "l1_sparse",
+    "scrub",
+    "bad_teacher",
+    "last_layers",
+    "selective_dampening",
+    "influence",
+)
+
+
+class Bench:
+    """A bundled model, its held-out pictures, and the order in which classes are forgotten."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.model = efface.load(name)
+        test = pictures(name, "test", views=VIEWS[name])
+        parts = [test.read(range(n, min(n + 256, len(test)))) for n in range(0, len(test), 256)]
+        self.pixels = torch.cat([self.model.prepared(part) for part in parts])
+        self.labels = test.labels
+        shuffled = torch.Generator().manual_seed(1337)
+        self.order = torch.randperm(len(self.model.labels), generator=shuffled).tolist()
+        self.right = self.recognised()
+
+    def recognised(self) -> Bool[Tensor, " n"]:
+        """Says which held-out pictures get their true name now."""
+        host: Any = vision_host(self.model)
+        with torch.no_grad():
+            answers = [host.logits(part).argmax(1) for part in self.pixels.split(256)]
+        return torch.cat(answers) == self.labels
+
+    def classes(self, turn: int) -> list[int]:
+        """Lists the classes of one request."""
+        size = SIZES[self.name]
+        return self.order[turn * size : (turn + 1) * size]
+
+    def request(self, turn: int, *, missing: bool = False) -> ErasureRequest:
+        """Asks for one request's classes to be forgotten."""
+        concepts = [Concept(name=self.model.labels[n], kind="class") for n in self.classes(turn)]
+        asked = request(concepts, kind="class")
+        if not missing:
+            return asked
+        unseen = self.order[-MISSING:]
+        data = without_classes(pictures(self.name, "train"), unseen)
+        return ErasureRequest(erasures=asked.erasures, retain_data=data)
+
+    def accuracies(self, turn: int, *, missing: bool = False) -> dict[str, Any]:
+        """Gives hits and pictures by role, after so many requests, and before any."""
+        now = self.recognised()
+        own = self.classes(turn)
+        earlier = [n for each in range(turn) for n in self.classes(each)]
+        unseen = self.order[-MISSING:] if missing else []
+        kept = [n for n in range(len(self.order)) if n not in {*own, *earlier, *unseen}]
+        roles = {"erased": own, "earlier": earlier, "kept": kept, "missing": unseen}
+        return {
+            role: self._counts(torch.isin(self.labels, torch.tensor(numbers)), now)
+            for role, numbers in roles.items()
+            if numbers
+        }
+
+    def _counts(self, among: Bool[Tensor, " n"], now: Bool[Tensor, " n"]) -> list[int]:
+        """Counts pictures recognised before, recognised now, and all."""
+        return [int(self.right[among].sum()), int(now[among].sum()), int(among.sum())]
+
+
+def chained(bench: Bench, name: str) -> Iterator[dict[str, Any]]:
+    """Makes the requests in turn and measures after each."""
+    preset, settings = CHAINS[name]
+    missing = name.endswith("missing")
+    deltas: list[Delta] = []
+    with ExitStack() as applied:
+        for turn in range(REQUESTS):
+            began = time.process_time()
+            asked = bench.request(turn, missing=missing)
+            made = erase(bench.model, asked, method="gs_lora", preset=preset, seed=turn, **settings)
+            seconds = time.process_time() - began
+            deltas.append(made.delta)
+            applied.enter_context(made.delta.apply(bench.model))
+            whole = sum(weight.numel() for weight in bench.model.model.parameters())
+            yield {
+                "model": bench.name,
+                "method": name,
+                "request": turn + 1,
+                **bench.accuracies(turn, missing=missing),
+                "parameters": made.diagnostics["trained_parameters"] / whole,
+                "zero_groups": made.diagnostics["zero_group_ratio"],
+                "processor_seconds": round(seconds, 1),
+            }
+    if name == "gs_lora":
+        with without(deltas, deltas[1].id).apply(bench.model):
+            now = bench.recognised()
+            for turn in range(REQUESTS):
+                among = torch.isin(bench.labels, torch.tensor(bench.classes(turn)))
+                yield {
+                    "model": bench.name,
+                    "method": "gs_lora without request 2",
+                    "request": turn + 1,
+                    "erased": bench._counts(among, now),
+                }
+
+
+def baseline(bench: Bench, name: str) -> dict[str, Any]:
+    """Makes the first request by another method."""
+    method, _, preset = name.partition(" ")
+    began = time.process_time()
+    try:
+        made = erase(bench.model, bench.request(0), method=method, preset=preset or "icons", seed=0)
+    except EffaceError as error:
+        return {"model": bench.name, "method": name, "failed": str(error)}
+    seconds = time.process_time() - began
+    with made.delta.apply(bench.model):
+        return {
+            "model": bench.name,
+            "method": name,
+            **bench.accuracies(0),
+            "processor_seconds": round(seconds, 1),
+        }
+
+
+def run() -> None:
+    """Measures what is missing, one line of output a row."""
+    torch.set_num_threads(1)
+    record: dict[str, list[dict[str, Any]]] = {"chains": [], "baselines": []}
+    if RESULTS.exists():
+        record = json.loads(RESULTS.read_text())
+    for model in SIZES:
+        bench = Bench(model)
+        for name in CHAINS:
+            if not _has(record["chains"], model, name):
+                rows = list(chained(bench, name))
+                _add(record, "chains", rows)
+        if model == "icons-vit":
+            for name in BASELINES:
+                if not _has(record["baselines"], model, name):
+                    _add(record, "baselines", [baseline(bench, name)])
+
+
+def _has(rows: list[dict[str, Any]], model: str, name: str) -> bool:
+    return any((row["model"], row["method"]) == (model, name) for row in rows)
+
+
+def _add(record: Mapping[str, list[dict[str, Any]]], kind: str, rows: list[dict[str, Any]]) -> None:
+    record[kind].extend(rows)
+    write_atomically(RESULTS, (json.dumps(record, indent=1) + "\n").encode())
+    for row in rows:
+        print(json.dumps(row), flush=True)
