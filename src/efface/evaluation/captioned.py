@@ -16,7 +16,7 @@ from efface.files import write_atomically
 
 __all__ = ["write_captioned"]
 
-_SIDE, _LINE = 128, 18
+_SIDE, _LINE = 128, 16
 
 
 def write_captioned(
@@ -53,6 +53,7 @@ def _chosen(samples: Sequence[Sample], most: int) -> list[int]:
         for number, sample in enumerate(samples):
             if sample.role == role:
                 by_class.setdefault(sample.prompt, []).append(number)
+        by_class = {name: _spread(own, most) for name, own in by_class.items()}
         rounds = max(map(len, by_class.values()))
         order = [
             own[turn] for turn in range(rounds) for own in by_class.values() if turn < len(own)
@@ -61,14 +62,21 @@ def _chosen(samples: Sequence[Sample], most: int) -> list[int]:
     return found
 
 
+def _spread(places: list[int], most: int) -> list[int]:
+    """Takes at most so many, evenly, since pictures that follow one another are alike."""
+    step = max(1, len(places) // most)
+    return places[::step][:most]
+
+
 def _png(picture: Float[Tensor, "3 h w"], caption: str) -> bytes:
     import io
 
     levels = (picture.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
-    small = Image.fromarray(levels).resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
-    whole = Image.new("RGB", (_SIDE, _SIDE + _LINE), "white")
-    whole.paste(small)
-    ImageDraw.Draw(whole).text((3, _SIDE + 3), caption[:22], fill="black")
+    inner = _SIDE - _LINE
+    small = Image.fromarray(levels).resize((inner, inner), Image.Resampling.NEAREST)
+    whole = Image.new("RGB", (_SIDE, _SIDE), "white")
+    whole.paste(small, (_LINE // 2, 0))
+    ImageDraw.Draw(whole).text((3, inner + 2), caption[:21], fill="black")
     buffer = io.BytesIO()
     whole.save(buffer, format="PNG")
     return buffer.getvalue()

@@ -26,10 +26,12 @@ from efface.evaluation.identity import TensorChange, changes, fingerprints
 from efface.evaluation.images import ImageStore, Source
 from efface.evaluation.limits import Limits
 from efface.evaluation.record import Control, Cost, Evaluation, Measurement, Sighting
+from efface.evaluation.samples import GOING, ROLES
 from efface.hosts.classifier import Classifier
+from efface.hosts.recogniser import Recogniser
 from efface.hosts.vision import VisionModel
 from efface.hosts.vision_families import vision_host
-from efface.metrics.estimates import UNKNOWN, compare_means, compare_rates, mean, rate
+from efface.metrics.estimates import UNKNOWN, compare_rates, rate
 from efface.randomness import environment
 
 __all__ = ["PictureSuite", "evaluate_recogniser", "picture_suite"]
@@ -43,7 +45,6 @@ LEAST_LEFT = 0.5
 """Kept pictures of which fewer than this share of what it was are recognised: a wrecked model."""
 _SHOWN = 8
 """Pictures of each role that are kept for the report."""
-_GOING: tuple[Role, ...] = ("erased", "earlier")
 _BATCH = 128
 
 
@@ -106,7 +107,8 @@ class _Seen:
     """What a model says of the suite's pictures."""
 
     logits: Float[Tensor, "n classes"]
-    losses: Float[Tensor, " n"]
+    within_margin: Bool[Tensor, " n"] | None
+    """Which pictures get their true name also with the margin of the head taken off."""
     seconds: float
 
     def right(self, labels: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
@@ -210,18 +212,21 @@ def _kind(host: Classifier) -> ModelKind:
 
 def _seen(host: Classifier, suite: PictureSuite, monitor: Monitor, turn: int) -> _Seen:
     """Asks a model about all pictures."""
-    began, parts, losses = time.perf_counter(), [], []
+    began, parts, margin = time.perf_counter(), [], list[Tensor]()
     done, total = turn * len(suite.places), 2 * len(suite.places)
     with torch.no_grad():
         for which in suite.places.split(_BATCH):
             pixels = host.model.prepared(suite.pictures.read(which.tolist()))
             logits = host.logits(pixels)
-            losses.append(host.losses(logits, suite.pictures.labels[which].to(logits.device)).cpu())
+            if isinstance(host, Recogniser):
+                own = suite.pictures.labels[which].to(logits.device)
+                margin.append((host.with_margin(logits, own).argmax(1) == own).cpu())
             parts.append(logits.float().cpu())
             done += len(which)
             monitor(done - 1, total, {})
     seconds = time.perf_counter() - began
-    return _Seen(logits=torch.cat(parts), losses=torch.cat(losses), seconds=seconds)
+    held = torch.cat(margin) if margin else None
+    return _Seen(logits=torch.cat(parts), within_margin=held, seconds=seconds)
 
 
 def _roles(suite: PictureSuite, labels: Int[Tensor, " n"]) -> list[Role]:
@@ -256,36 +261,36 @@ def _measured(
     found = []
     roles = _roles(suite, labels)
     right = [seen.right(labels).float().tolist() for seen in (before, after)]
-    losses = [seen.losses.tolist() for seen in (before, after)]
-    for role in dict.fromkeys(roles):
+    held = [seen.within_margin for seen in (before, after)]
+    margin = [each.float().tolist() for each in held if each is not None] or None
+    for role in [role for role in ROLES if role in roles]:
         places = [place for place, own in enumerate(roles) if own == role]
         names = [suite.pictures.names[labels[place]] for place in places]
         both = [[values[place] for place in places] for values in right]
         found.append(_row("recognised", role, None, both, names))
-        if role in _GOING and len(set(names)) > 1:
+        if role in GOING and len(set(names)) > 1:
             for name in dict.fromkeys(names):
                 own = [n for n, other in enumerate(names) if other == name]
                 # Pictures of one class, so that each counts by itself.
                 apart = [str(place) for place in own]
                 each = [[values[n] for n in own] for values in both]
                 found.append(_row("recognised", role, name, each, apart))
-        both = [[values[place] for place in places] for values in losses]
-        found.append(_row("loss", role, None, both, names))
+        if margin is not None:
+            both = [[values[place] for place in places] for values in margin]
+            found.append(_row("recognised_with_margin", role, None, both, names))
     return found
 
 
 def _row(
     metric: str, role: Role, concept: str | None, both: list[list[float]], groups: list[str]
 ) -> Measurement:
-    rates = metric == "recognised"
-    first, second = ((rate if rates else mean)(values, groups) for values in both)
-    paired = (compare_rates if rates else compare_means)(both[0], both[1], groups)
-    higher: Better = "higher" if rates else "lower"
-    lower: Better = "lower" if rates else "higher"
+    first, second = (rate(values, groups) for values in both)
+    paired = compare_rates(both[0], both[1], groups)
+    better: Better = "lower" if role in GOING else "higher"
     return Measurement(
         metric=metric,
-        unit="rate" if rates else "nats",
-        better=lower if role in _GOING else higher,
+        unit="rate",
+        better=better,
         role=role,
         concept=concept,
         before=first,

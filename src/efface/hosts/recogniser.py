@@ -40,9 +40,16 @@ class Recogniser(Classifier):
         self, logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]
     ) -> Float[Tensor, " n"]:
         """Gives the loss of each picture as training has it: with the margin on its own class."""
+        return functional.cross_entropy(self.with_margin(logits, labels), labels, reduction="none")
+
+    def with_margin(
+        self, logits: Float[Tensor, "n classes"], labels: Int[Tensor, " n"]
+    ) -> Float[Tensor, "n classes"]:
+        """Takes the margin off each picture's own class, as in training."""
         config = self.model.config
         taken = config.scale * config.margin * functional.one_hot(labels, logits.shape[1])
-        return functional.cross_entropy(logits - taken.to(logits), labels, reduction="none")
+        found: Tensor = logits - taken.to(logits)
+        return found
 
     def largest_loss(self) -> float:
         """Gives the loss of an individual that is like no class more than another."""

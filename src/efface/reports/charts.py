@@ -10,6 +10,7 @@ from efface.contracts import Estimate
 from efface.evaluation.limits import Limits
 from efface.evaluation.record import MAIN_METRICS, Evaluation, Measurement
 from efface.reports import wording
+from efface.reports.model_words import words_for
 
 __all__ = ["Bar", "Block", "Curve", "Line", "blocks", "curves"]
 
@@ -73,8 +74,7 @@ def blocks(evaluation: Evaluation) -> tuple[Block, ...]:
     rows = wording.shown(evaluation)
     metrics = tuple(dict.fromkeys(one.metric for one in rows))
     return tuple(
-        _block([one for one in rows if one.metric == metric], evaluation.limits)
-        for metric in metrics
+        _block([one for one in rows if one.metric == metric], evaluation) for metric in metrics
     )
 
 
@@ -84,7 +84,7 @@ def curves(values: Mapping[str, Sequence[float]]) -> tuple[Curve, ...]:
     return tuple(_curve(name, line) for name, line in finite.items() if len(line) > 1)
 
 
-def _block(rows: Sequence[Measurement], bounds: Limits) -> Block:
+def _block(rows: Sequence[Measurement], evaluation: Evaluation) -> Block:
     first = rows[0]
     low, high = _range(rows)
     return Block(
@@ -94,16 +94,16 @@ def _block(rows: Sequence[Measurement], bounds: Limits) -> Block:
         low=wording.number(low, first.unit),
         high=wording.number(high, first.unit),
         paired=first.before is not None,
-        lines=tuple(_line(row, low, high, bounds) for row in rows),
+        lines=tuple(_line(row, low, high, evaluation) for row in rows),
     )
 
 
-def _line(row: Measurement, low: float, high: float, bounds: Limits) -> Line:
+def _line(row: Measurement, low: float, high: float, evaluation: Evaluation) -> Line:
     paired = row.before is not None
     distance = row.change if not paired else None
     return Line(
         label=row.concept or wording.ROLES[row.role],
-        explained="" if row.concept else wording.ROLES_EXPLAINED[row.role],
+        explained="" if row.concept else words_for(evaluation).role(row.role),
         nested=row.concept is not None,
         before=wording.value(row.before, row.unit),
         before_interval=wording.interval(row.before, row.unit),
@@ -112,7 +112,7 @@ def _line(row: Measurement, low: float, high: float, bounds: Limits) -> Line:
         change=wording.change(row) if paired else "",
         chance=wording.chance(row.p_value),
         better=row.better,
-        outside=_outside(row, bounds),
+        outside=_outside(row, evaluation.limits),
         before_bar=_bar(row.before, low, high),
         after_bar=_bar(row.after or distance, low, high),
     )

@@ -14,6 +14,7 @@ from efface.evaluation.samples import ROLES, in_role
 from efface.files import write_atomically
 from efface.printable import printable
 from efface.reports import wording
+from efface.reports.model_words import words_for
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -59,7 +60,7 @@ def before_after(evaluation: Evaluation, path: Path) -> Path:
     axis.set(xlim=(0, width), ylim=(height, 0))  # in inches
     axis.set_axis_off()
     for number, (role, samples) in enumerate(shown.items()):
-        title = f"{wording.ROLES[role]}: {wording.ROLES_EXPLAINED[role]}"
+        title = f"{wording.ROLES[role]}: {words_for(evaluation).role(role)}"
         top = number * block
         axis.text(0.1, top + 0.06, title, va="top", fontsize=10, color=_INK, weight="bold")
         for row in range(rows):

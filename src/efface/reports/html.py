@@ -200,7 +200,7 @@ def _pictures(evaluation: Evaluation) -> list[tuple[str, str, list[_Pair]]]:
     shown = []
     for role in ROLES:
         if pairs := _pairs(evaluation, role):
-            explained = words_for(evaluation).explained.get(role, wording.ROLES_EXPLAINED[role])
+            explained = words_for(evaluation).role(role)
             shown.append((wording.ROLES[role], explained, pairs))
     return shown
 

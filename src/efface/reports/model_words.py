@@ -7,7 +7,28 @@ from dataclasses import dataclass, field
 from efface.contracts import ModelKind, Role
 from efface.evaluation.record import Evaluation
 
-__all__ = ["ModelWords", "words_for"]
+__all__ = ["ROLES", "ROLES_EXPLAINED", "ModelWords", "words_for"]
+
+ROLES: dict[Role, str] = {
+    "erased": "Erased",
+    "synonym": "Synonyms",
+    "paraphrase": "Paraphrases",
+    "earlier": "Erased earlier",
+    "neighbour": "Neighbours",
+    "kept": "Kept",
+    "missing": "Kept, not in training",
+    "general": "General",
+}
+ROLES_EXPLAINED: dict[Role, str] = {
+    "erased": "prompts that name what was to go",
+    "synonym": "other names of the same thing",
+    "paraphrase": "descriptions that do not use its names",
+    "earlier": "what earlier requests erased",
+    "neighbour": "things that look or mean something close, and must stay",
+    "kept": "things that must stay",
+    "missing": "things that must stay and that training saw nothing of",
+    "general": "prompts about something else altogether",
+}
 
 _TAKEN_OFF = """import efface
 
@@ -41,12 +62,18 @@ class ModelWords:
     """Explains where what was to go went."""
     first: str
     """Heads what is seen instead."""
+    number: str = "seed"
+    """What a picture's number is."""
     explained: dict[Role, str] = field(default_factory=dict)
     """What roles are, where it is something else than for prompts."""
     asks: dict[Role, str] = field(default_factory=dict)
     """Whose share a role's large number is."""
     not_tested: tuple[str, ...] = ()
     """What no measurement of this kind of model looks at."""
+
+    def role(self, role: Role) -> str:
+        """Explains a role."""
+        return self.explained.get(role, ROLES_EXPLAINED[role])
 
     def code(self, base: str) -> str:
         """Writes how the delta is used on a model."""
@@ -100,6 +127,7 @@ _WORDS: dict[ModelKind, ModelWords] = {
         pairs="The same pictures, and what the model calls them",
         went="What the model calls pictures of what was to go, and how many of them.",
         first="what pictures of {what} are called",
+        number="picture",
         explained=_OF_PICTURES,
         asks=_ASKED,
         not_tested=_NOT_TESTED,
@@ -115,6 +143,7 @@ _WORDS: dict[ModelKind, ModelWords] = {
         pairs="The same scenes, and what the model finds",
         went="What the model calls the places where what was to go is, and how many of them.",
         first="what places of {what} are called",
+        number="scene",
         explained=_OF_PICTURES,
         asks=_ASKED,
         not_tested=_NOT_TESTED,

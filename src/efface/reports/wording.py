@@ -13,7 +13,7 @@ from efface.evaluation.outcome import Outcome, OutcomeName
 from efface.evaluation.record import Evaluation, Measurement, Verdict
 from efface.evaluation.samples import GOING
 from efface.metrics.estimates import is_known, zero_hits_note
-from efface.reports.model_words import words_for
+from efface.reports.model_words import ROLES, ROLES_EXPLAINED, words_for
 
 __all__ = [
     "ACCESS",
@@ -44,29 +44,10 @@ __all__ = [
     "within",
 ]
 
-ROLES: dict[Role, str] = {
-    "erased": "Erased",
-    "synonym": "Synonyms",
-    "paraphrase": "Paraphrases",
-    "earlier": "Erased earlier",
-    "neighbour": "Neighbours",
-    "kept": "Kept",
-    "missing": "Kept, not in training",
-    "general": "General",
-}
-ROLES_EXPLAINED: dict[Role, str] = {
-    "erased": "prompts that name what was to go",
-    "synonym": "other names of the same thing",
-    "paraphrase": "descriptions that do not use its names",
-    "earlier": "what earlier requests erased",
-    "neighbour": "things that look or mean something close, and must stay",
-    "kept": "things that must stay",
-    "missing": "things that must stay and that training saw nothing of",
-    "general": "prompts about something else altogether",
-}
 METRICS: dict[str, str] = {
     "presence": "Concept in the picture",
     "recognised": "Recognised as what it is",
+    "recognised_with_margin": "Recognised by more than the head's margin",
     "found": "Found in its place",
     "leftover": "Something of it left",
     "style_presence": "Style in the picture",
