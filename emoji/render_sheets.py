@@ -44,8 +44,8 @@ BANNED = (
     "farmer", "singer", "artist", "detective", "cook", "pilot", "judge", "guard", "princess",
     "prince", "claus", "restroom", "mens", "womens", "toilet", "closet", "beer", "wine",
     "cocktail", "drink", "pisces", "taurus", "gemini", "cancer", "leo", "virgo", "aries",
-    "ophiuchus", "libra", "scorpius", "sagittarius", "capricorn", "aquarius", "breast", "yin-
-    yang", "shinto", "thong", "sari", "swimsuit", "cigar", "speaking", "shaking", "skull",
+    "ophiuchus", "libra", "scorpius", "sagittarius", "capricorn", "aquarius", "breast", "yin-yang",
+    "shinto", "thong", "sari", "swimsuit", "cigar", "speaking", "shaking", "skull",
     "coffin", "funeral", "military", "pinched",
 )  # fmt: skip
 """Parts of names that stay out: signs, people, faiths, and what is no thing to look at."""
