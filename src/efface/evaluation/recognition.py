@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -151,7 +151,6 @@ def evaluate_recogniser(
     host = vision_host(model)
     if not isinstance(host, Classifier):
         raise BadRequest(f"{host.title} do not give pictures one name each")
-    labels = suite.pictures.labels[suite.places]
     with unedited(model):
         hashes = fingerprints(model)
         before = _seen(host, suite, monitor, 0)
@@ -159,51 +158,77 @@ def evaluate_recogniser(
         changed = changes(model, hashes, fingerprints(model))
         after = _seen(host, suite, monitor, 1)
     base = Source(content_hash(hashes, model.labels, model.preprocessing), None, 0, 0.0)
-    edited = Source(base.model, delta.id, 0, 0.0)
-    failures = [
-        f"the {name} model gives answers that are not finite"
-        for name, seen in (("unedited", before), ("edited", after))
-        if not seen.finite
-    ]
-    controls = _controls(suite, labels, before, after, changed) if not failures else ()
-    verdict, reasons = verdict_of(failures, controls)
-    samples = _samples(suite, labels)
-    pictures = ImageStore(store)
-    write_captioned(
-        pictures, suite.pictures, suite.places, samples, _SHOWN,
-        {base: _answers(model, before), edited: _answers(model, after)},
-    )  # fmt: skip
-    ran = environment()
-    return Evaluation(
-        suite=f"{suite.name}@{VERSION}",
-        model_kind=_kind(host),
-        judge=_truth(suite),
-        verdict=verdict,
-        reasons=reasons,
-        measurements=() if failures else tuple(_measured(suite, labels, before, after)),
-        controls=controls,
-        costs={
-            name: Cost(
-                pictures=len(labels),
-                seconds=seen.seconds,
-                network_evaluations=float(len(labels)),
-                peak_bytes=peak_bytes(model),
-            )
-            for name, seen in (("before", before), ("after", after))
-        },
-        changed=changed,
-        samples=samples,
-        before=base,
-        after=edited,
-        provenance=asdict(delta.provenance),
-        instruments={"judge": f"names of {suite.name}"},
-        identities={"judge": suite.pictures.identity},
-        limits=limits or Limits(),
-        sightings=() if failures else tuple(_went(model, suite, labels, before, after)),
-        store=pictures.folder,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions={**ran.versions, "commit": ran.commit + ("+changes" if ran.dirty else "")},
-    )
+    found = _Compared(model, suite, base, replace(base, delta=delta.id), before, after, changed)
+    return found.evaluation(host, delta, ImageStore(store), limits or Limits())
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """What both models say of the same pictures."""
+
+    model: VisionModel
+    suite: PictureSuite
+    base: Source
+    edited: Source
+    before: _Seen
+    after: _Seen
+    changed: tuple[TensorChange, ...]
+
+    def evaluation(
+        self, host: Classifier, delta: Delta, store: ImageStore, limits: Limits
+    ) -> Evaluation:
+        """Puts everything on record."""
+        suite, before, after = self.suite, self.before, self.after
+        labels = suite.pictures.labels[suite.places]
+        failures = [
+            f"the {name} model gives answers that are not finite"
+            for name, seen in (("unedited", before), ("edited", after))
+            if not seen.finite
+        ]
+        whole = not failures
+        controls = _controls(suite, labels, before, after, self.changed) if whole else ()
+        verdict, reasons = verdict_of(failures, controls)
+        samples = _samples(suite, labels)
+        self._keep_pictures(store, samples)
+        ran = environment()
+        return Evaluation(
+            suite=f"{suite.name}@{VERSION}",
+            model_kind=_kind(host),
+            judge=_truth(suite),
+            verdict=verdict,
+            reasons=reasons,
+            measurements=tuple(_measured(suite, labels, before, after)) if whole else (),
+            controls=controls,
+            costs={"before": self._cost(before), "after": self._cost(after)},
+            changed=self.changed,
+            samples=samples,
+            before=self.base,
+            after=self.edited,
+            provenance=asdict(delta.provenance),
+            instruments={"judge": f"names of {suite.name}"},
+            identities={"judge": suite.pictures.identity},
+            limits=limits,
+            sightings=tuple(_went(self.model, suite, labels, before, after)) if whole else (),
+            store=store.folder,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            versions={**ran.versions, "commit": ran.commit + ("+changes" if ran.dirty else "")},
+        )
+
+    def _keep_pictures(self, store: ImageStore, samples: Sequence[Sample]) -> None:
+        said = {
+            self.base: _answers(self.model, self.before),
+            self.edited: _answers(self.model, self.after),
+        }
+        write_captioned(store, self.suite.pictures, self.suite.places, samples, _SHOWN, said)
+
+    def _cost(self, seen: _Seen) -> Cost:
+        count = len(seen.logits)
+        return Cost(
+            pictures=count,
+            seconds=seen.seconds,
+            network_evaluations=float(count),
+            peak_bytes=peak_bytes(self.model),
+        )
 
 
 def _kind(host: Classifier) -> ModelKind:
