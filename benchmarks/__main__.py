@@ -4,6 +4,7 @@ python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training
                      [transfer] [implicit] [cost] [alone] [true_size] [tradeoff] [collapse]
                      [few_shot] [advunlearn] [advunlearn_tuning] [gate] [harden] [threads]
                      [leftover] [leftover_methods] [robustness] [forgetting]
+                     [fashion]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -20,6 +21,7 @@ from benchmarks import (
     cost,
     debias,
     erasure,
+    fashion,
     few_shot,
     forgetting,
     gate,
@@ -53,6 +55,7 @@ EXPERIMENTS = {
     "true_size": true_size.run,
     "tradeoff": tradeoff.run,
     "few_shot": few_shot.run,
+    "fashion": fashion.run,
     "forgetting": forgetting.run,
     "gate": gate.run,
     "harden": harden.run,

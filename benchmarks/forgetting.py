@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -25,36 +25,37 @@ from torch import Tensor
 import efface
 from efface.bundled.icons import pictures
 from efface.concepts import Concept, ErasureRequest, request
-from efface.data.pictures import without_classes
+from efface.data.pictures import LabelledPictures, without_classes
 from efface.deltas.composition import without
 from efface.deltas.delta import Delta
 from efface.errors import EffaceError
 from efface.files import write_atomically
+from efface.hosts.vision import VisionModel
 from efface.hosts.vision_families import vision_host
 from efface.runs.erasing import erase
 
-__all__ = ["run"]
+__all__ = ["BASELINES", "CHAINS", "Bench", "measure", "run"]
 
 RESULTS = Path(__file__).parent / "results" / "forgetting.json"
 REQUESTS = 4
 SIZES = {"icons-vit": 8, "icons-identities": 20}
-VIEWS = {"icons-vit": 2, "icons-identities": 2}
+VIEWS = 2
 MISSING = 5
 """Kept classes of which training sees nothing, in the setting of that name."""
 CHAINS: dict[str, tuple[str, dict[str, Any]]] = {
-    "gs_lora": ("icons", {}),
-    "gs_lora_plus": ("icons-plus", {}),
-    "gs_lora few": ("icons", {"shots": 4}),
-    "gs_lora_plus few": ("icons-plus", {"shots": 4}),
-    "gs_lora missing": ("icons", {}),
-    "gs_lora_plus missing": ("icons-plus", {}),
+    "gs_lora": ("", {}),
+    "gs_lora_plus": ("-plus", {}),
+    "gs_lora few": ("", {"shots": 4}),
+    "gs_lora_plus few": ("-plus", {"shots": 4}),
+    "gs_lora missing": ("", {}),
+    "gs_lora_plus missing": ("-plus", {}),
 }
 BASELINES = (
     "retrain",
     "fine_tune",
     "gradient_ascent",
     "random_labels",
-    "random_labels icons-salun",
+    "random_labels -salun",
     "boundary_shrink",
     "boundary_expand",
     "l1_sparse",
@@ -67,18 +68,41 @@ BASELINES = (
 
 
 class Bench:
-    """A bundled model, its held-out pictures, and the order in which classes are forgotten."""
+    """A model, its held-out pictures, and the order in which classes are forgotten.
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.model = efface.load(name)
-        test = pictures(name, "test", views=VIEWS[name])
+    Args:
+        name: of the model, in the rows.
+        model: recognises pictures.
+        train: what it was trained on, numbered as its head is.
+        test: held-out pictures.
+        size: classes of each request.
+        preset: of every method that has one of that name.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: VisionModel,
+        *,
+        train: LabelledPictures,
+        test: LabelledPictures,
+        size: int,
+        preset: str = "icons",
+    ) -> None:
+        self.name, self.model, self.train, self.size, self.preset = name, model, train, size, preset
         parts = [test.read(range(n, min(n + 256, len(test)))) for n in range(0, len(test), 256)]
-        self.pixels = torch.cat([self.model.prepared(part) for part in parts])
+        self.pixels = torch.cat([model.prepared(part) for part in parts])
         self.labels = test.labels
         shuffled = torch.Generator().manual_seed(1337)
-        self.order = torch.randperm(len(self.model.labels), generator=shuffled).tolist()
+        self.order = torch.randperm(len(model.labels), generator=shuffled).tolist()
         self.right = self.recognised()
+
+    @classmethod
+    def bundled(cls, name: str) -> Bench:
+        """Opens a bundled model with its own pictures."""
+        test = pictures(name, "test", views=VIEWS)
+        train = pictures(name, "train")
+        return cls(name, efface.load(name), train=train, test=test, size=SIZES[name])
 
     def recognised(self) -> Bool[Tensor, " n"]:
         """Says which held-out pictures get their true name now."""
@@ -89,17 +113,13 @@ class Bench:
 
     def classes(self, turn: int) -> list[int]:
         """Lists the classes of one request."""
-        size = SIZES[self.name]
-        return self.order[turn * size : (turn + 1) * size]
+        return self.order[turn * self.size : (turn + 1) * self.size]
 
     def request(self, turn: int, *, missing: bool = False) -> ErasureRequest:
         """Asks for one request's classes to be forgotten."""
         concepts = [Concept(name=self.model.labels[n], kind="class") for n in self.classes(turn)]
         asked = request(concepts, kind="class")
-        if not missing:
-            return asked
-        unseen = self.order[-MISSING:]
-        data = without_classes(pictures(self.name, "train"), unseen)
+        data = without_classes(self.train, self.order[-MISSING:]) if missing else self.train
         return ErasureRequest(erasures=asked.erasures, retain_data=data)
 
     def accuracies(self, turn: int, *, missing: bool = False) -> dict[str, Any]:
@@ -123,7 +143,8 @@ class Bench:
 
 def chained(bench: Bench, name: str) -> Iterator[dict[str, Any]]:
     """Makes the requests in turn and measures after each."""
-    preset, settings = CHAINS[name]
+    ending, settings = CHAINS[name]
+    preset = bench.preset + ending
     missing = name.endswith("missing")
     deltas: list[Delta] = []
     with ExitStack() as applied:
@@ -159,10 +180,11 @@ def chained(bench: Bench, name: str) -> Iterator[dict[str, Any]]:
 
 def baseline(bench: Bench, name: str) -> dict[str, Any]:
     """Makes the first request by another method."""
-    method, _, preset = name.partition(" ")
+    method, _, ending = name.partition(" ")
+    preset = bench.preset + ending
     began = time.process_time()
     try:
-        made = erase(bench.model, bench.request(0), method=method, preset=preset or "icons", seed=0)
+        made = erase(bench.model, bench.request(0), method=method, preset=preset, seed=0)
     except EffaceError as error:
         return {"model": bench.name, "method": name, "failed": str(error)}
     seconds = time.process_time() - began
@@ -182,23 +204,23 @@ def run() -> None:
     if RESULTS.exists():
         record = json.loads(RESULTS.read_text())
     for model in SIZES:
-        bench = Bench(model)
-        for name in CHAINS:
-            if not _has(record["chains"], model, name):
-                rows = list(chained(bench, name))
-                _add(record, "chains", rows)
-        if model == "icons-vit":
-            for name in BASELINES:
-                if not _has(record["baselines"], model, name):
-                    _add(record, "baselines", [baseline(bench, name)])
+        measure(Bench.bundled(model), record, RESULTS, BASELINES if model == "icons-vit" else ())
 
 
-def _has(rows: list[dict[str, Any]], model: str, name: str) -> bool:
-    return any((row["model"], row["method"]) == (model, name) for row in rows)
-
-
-def _add(record: Mapping[str, list[dict[str, Any]]], kind: str, rows: list[dict[str, Any]]) -> None:
-    record[kind].extend(rows)
-    write_atomically(RESULTS, (json.dumps(record, indent=1) + "\n").encode())
-    for row in rows:
-        print(json.dumps(row), flush=True)
+def measure(
+    bench: Bench,
+    record: dict[str, list[dict[str, Any]]],
+    file: Path,
+    baselines: Sequence[str],
+    chains: Sequence[str] = tuple(CHAINS),
+) -> None:
+    """Measures what a record has no row of, and writes it after each."""
+    for kind, names in (("chains", chains), ("baselines", baselines)):
+        for name in names:
+            if any((row["model"], row["method"]) == (bench.name, name) for row in record[kind]):
+                continue
+            rows = list(chained(bench, name)) if kind == "chains" else [baseline(bench, name)]
+            record[kind].extend(rows)
+            write_atomically(file, (json.dumps(record, indent=1) + "\n").encode())
+            for row in rows:
+                print(json.dumps(row), flush=True)

@@ -4,7 +4,7 @@
 
 Top-1 accuracy over all and by maker or style, of the recogniser with its margin as well, and how
 well embeddings tell individuals apart that it never saw: the share of pairs of views, one of the
-same individual and one of another, that cosine similarity orders rightly (AUC), by different makers.
+same individual by different makers and one of two, that cosine similarity orders rightly (AUC).
 """
 
 from __future__ import annotations

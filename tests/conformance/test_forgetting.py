@@ -1,5 +1,6 @@
 """What every method must do that makes a model which reads pictures forget."""
 
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -147,6 +148,23 @@ def test_requests_in_turn_add_up_and_one_can_be_revoked(ran):
     alone = without([first, later], first.id)
     for key, tensor in later.tensors().items():
         assert torch.equal(alone.tensors()[key], tensor)
+
+
+def test_the_second_of_four_requests_is_revoked_and_the_others_are_what_they_were():
+    """Ids of the later ones change with their parents, so that all are renamed in turn."""
+    method = registry.build("methods", "fine_tune", epochs=0.0, steps=1, batch=8)
+    model, deltas = fresh(), []
+    before = {key: weight.clone() for key, weight in model.model.named_parameters()}
+    with ExitStack() as applied:
+        for number in range(4):
+            deltas.append(run(method, model, asked(model, number)).delta)
+            applied.enter_context(deltas[-1].apply(model))
+    with without(deltas, deltas[1].id).apply(model):
+        for key, weight in model.model.named_parameters():
+            wanted = before[key]
+            for delta in (deltas[0], *deltas[2:]):
+                wanted = wanted + delta.difference(f"model/{key}", before[key])
+            torch.testing.assert_close(weight, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_generators_and_models_that_read_pictures_are_not_mixed_up(ran, tiny_sd1):

@@ -80,7 +80,13 @@ def without(deltas: Sequence[Delta], revoked: str) -> Delta:
                 f"erase again without {revoked}"
             )
     sketches = compose(deltas).provenance.base_sketch
-    return compose([_freed(delta, revoked, sketches) for delta in left])
+    renamed: dict[str, str] = {}
+    freed = []
+    for delta in _ordered(deltas):
+        if delta.id != revoked:
+            freed.append(_freed(delta, revoked, sketches, renamed))
+            renamed[delta.id] = freed[-1].id
+    return compose(freed)
 
 
 def _depending(delta: Delta) -> str:
@@ -91,10 +97,15 @@ def _depending(delta: Delta) -> str:
     return "a text map" if maps else ""
 
 
-def _freed(delta: Delta, revoked: str, sketches: Mapping[str, tuple[float, ...]]) -> Delta:
-    """Writes a delta as one that was made without another, on the bare base."""
+def _freed(
+    delta: Delta,
+    revoked: str,
+    sketches: Mapping[str, tuple[float, ...]],
+    renamed: Mapping[str, str],
+) -> Delta:
+    """Writes a delta as one that was made without another; its parents have new ids by then."""
     told = delta.provenance
-    parents = tuple(name for name in told.parents if name != revoked)
+    parents = tuple(renamed.get(name, name) for name in told.parents if name != revoked)
     own = {key: sketches[key] for key in told.base_sketch}
     return replace(delta, provenance=replace(told, parents=parents, base_sketch=own))
 

@@ -1,0 +1,94 @@
+"""Forgetting on 70,000 real pictures: a small ViT trained on Fashion-MNIST, and every method.
+
+    apt-get install dataset-fashion-mnist
+    python -m benchmarks fashion     writes benchmarks/results/fashion.json
+
+The network is trained once into runs/fashion and is not shipped. Four requests of two classes by
+GS-LoRA and GS-LoRA++, and every baseline on the first request with retraining beside it. Baselines
+see a quarter of the training pictures, retraining all. What has a row is not measured again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+import efface
+from benchmarks.forgetting import BASELINES, Bench, measure
+from efface.data.batches import Batches
+from efface.data.idx import idx_files
+from efface.errors import MissingInput
+from efface.hosts.vision import VisionModel
+
+__all__ = ["run"]
+
+DATA = Path("/usr/share/datasets/fashion-mnist")
+NETWORK = Path("runs") / "fashion" / "vit"
+RESULTS = Path(__file__).parent / "results" / "fashion.json"
+EPOCHS, BATCH, SEED, SIDE = 3, 128, 7, 28
+TESTED = 4000
+"""Held-out pictures that are looked at, the first of 10,000."""
+SHAPE: dict[str, Any] = {
+    "hidden_size": 96,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "intermediate_size": 384,
+    "image_size": SIDE,
+    "patch_size": 4,
+}
+
+
+def trained() -> VisionModel:
+    """Trains the network where it is not there yet."""
+    from transformers import ViTConfig, ViTForImageClassification, ViTImageProcessorPil
+
+    if not (NETWORK / "config.json").exists():
+        pictures = idx_files(DATA)
+        names = dict(enumerate(pictures.names))
+        turned = {name: number for number, name in names.items()}
+        with torch.random.fork_rng():
+            torch.default_generator.manual_seed(SEED)
+            network = ViTForImageClassification(ViTConfig(**SHAPE, id2label=names, label2id=turned))
+        levels = torch.tensor(pictures.levels[:])
+        generator, deal = torch.Generator().manual_seed(SEED), Batches(len(pictures), BATCH)
+        steps = deal.steps(EPOCHS)
+        optimiser = torch.optim.AdamW(network.parameters(), lr=1e-3, weight_decay=0.05)
+        falling = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+        network.train()
+        for _ in range(steps):
+            which = deal.next(generator)
+            pixels = (levels[which].float() / 127.5 - 1)[:, None].expand(-1, 3, -1, -1)
+            optimiser.zero_grad()
+            logits = network(pixel_values=pixels).logits
+            functional.cross_entropy(logits, pictures.labels[which]).backward()
+            optimiser.step()
+            falling.step()
+        network.save_pretrained(NETWORK)
+        ViTImageProcessorPil(
+            size={"height": SIDE, "width": SIDE}, image_mean=[0.5] * 3, image_std=[0.5] * 3
+        ).save_pretrained(NETWORK)
+    model: VisionModel = efface.load(NETWORK)
+    return model
+
+
+def run() -> None:
+    """Measures what is missing, one line of output a row."""
+    torch.set_num_threads(1)
+    if not DATA.is_dir():
+        raise MissingInput(f"{DATA} is missing; run: apt-get install dataset-fashion-mnist")
+    record: dict[str, Any] = {"chains": [], "baselines": []}
+    if RESULTS.exists():
+        record = json.loads(RESULTS.read_text())
+    from efface.data.pictures import Part
+
+    whole = idx_files(DATA, "test")
+    test = Part(whole, torch.arange(TESTED))
+    model = trained()
+    bench = Bench("fashion-vit", model, train=idx_files(DATA), test=test, size=2, preset="fashion")
+    print(f"unedited: {int(bench.right.sum())} of {TESTED}", flush=True)
+    chains = ("gs_lora", "gs_lora_plus", "gs_lora few", "gs_lora_plus few")
+    measure(bench, record, RESULTS, BASELINES, chains)
