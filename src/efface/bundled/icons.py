@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 from efface.bundled import weights_folder
 from efface.errors import BadModel
+from efface.registry import VISION
 
 if TYPE_CHECKING:
     from efface.bundled.icon_sets import IconViews, Split
+    from efface.data.pictures import LabelledPictures
 
-__all__ = ["PRESET", "folder", "pictures"]
+__all__ = ["PRESET", "folder", "pictures", "strangers"]
 
 PRESET = "icons"
 """The presets of methods that were measured on these models."""
@@ -44,3 +46,19 @@ def pictures(name: str, split: Split, *, views: int | None = None) -> IconViews:
 
     sets = {"icons-vit": icon_sets.nouns, "icons-identities": icon_sets.individuals}
     return sets[name](split, views=views)
+
+
+def strangers(name: str) -> LabelledPictures:
+    """Gives pictures of classes that a model never knew: individuals outside its head.
+
+    Args:
+        name: of the model.
+    """
+    import torch
+
+    from efface.bundled import icon_sets
+    from efface.data.pictures import Part
+
+    assert name in VISION
+    every = icon_sets.individuals("test", strangers=True, views=1)
+    return Part(every, torch.arange(0, len(every), 4))

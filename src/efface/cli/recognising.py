@@ -45,11 +45,26 @@ def measured(folder: Path, model: Any, plan: Plan, output: Output) -> Evaluation
         taught = retained_classes(model, recipe.request, recipe.model)
         known = {*erased, *earlier, *taught}
         missing = [n for n in range(len(model.labels)) if taught and n not in known]
-        suite = picture_suite(name, pictures, erased=erased, earlier=earlier, missing=missing)
+        suite = picture_suite(
+            name,
+            pictures,
+            erased=erased,
+            earlier=earlier,
+            missing=missing,
+            strangers=_strangers(recipe.model),
+        )
         store = plan.pictures or folder.absolute().parent / ".pictures"
         return evaluate_recogniser(
             model, run.delta, suite, store=store, limits=plan.limits, monitor=monitor
         )
+
+
+def _strangers(model: str) -> LabelledPictures | None:
+    """Gives pictures of classes that a bundled model never knew."""
+    if model not in registry.VISION:
+        return None
+    found: LabelledPictures = registry.bundled(model).strangers(model)
+    return found
 
 
 def _held_out(model: Any, recipe: runs.Recipe, place: str | None) -> tuple[str, LabelledPictures]:

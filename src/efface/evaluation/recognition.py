@@ -14,18 +14,20 @@ from torch import Tensor
 
 from efface.concepts import Concept
 from efface.content import content_hash
-from efface.contracts import Better, Estimate, JudgeCard, ModelKind, Monitor, Role, Sample, silent
+from efface.contracts import Better, JudgeCard, ModelKind, Monitor, Role, Sample, silent
 from efface.data.pictures import LabelledPictures
 from efface.deltas.application import unedited
 from efface.deltas.delta import Delta
 from efface.deltas.recording import peak_bytes
 from efface.errors import BadRequest, MissingInput
+from efface.evaluation.answers import Answers
 from efface.evaluation.captioned import write_captioned
 from efface.evaluation.controls import verdict_of
 from efface.evaluation.identity import TensorChange, changes, fingerprints
 from efface.evaluation.images import ImageStore, Source
 from efface.evaluation.limits import Limits
-from efface.evaluation.record import Control, Cost, Evaluation, Measurement, Sighting
+from efface.evaluation.recognition_controls import forgetting_controls
+from efface.evaluation.record import Cost, Evaluation, Measurement, Sighting
 from efface.evaluation.samples import GOING, ROLES
 from efface.hosts.classifier import Classifier
 from efface.hosts.recogniser import Recogniser
@@ -37,12 +39,6 @@ from efface.randomness import environment
 __all__ = ["PictureSuite", "evaluate_recogniser", "picture_suite"]
 
 VERSION = 1
-LEAST_KNOWN = 0.5
-"""The unedited model must recognise what is erased in at least this share of its pictures."""
-MOST_MISTAKEN = 0.1
-"""It may call at most this share of other pictures what is erased."""
-LEAST_LEFT = 0.5
-"""Kept pictures of which fewer than this share of what it was are recognised: a wrecked model."""
 _SHOWN = 8
 """Pictures of each role that are kept for the report."""
 _BATCH = 128
@@ -56,6 +52,8 @@ class PictureSuite:
     pictures: LabelledPictures
     roles: Mapping[int, Role]
     """By class; classes without a role are left out."""
+    strangers: LabelledPictures | None = None
+    """Pictures of classes that the model never knew."""
 
     @property
     def places(self) -> Int[Tensor, " n"]:
@@ -71,6 +69,7 @@ def picture_suite(
     erased: Sequence[int],
     earlier: Sequence[int] = (),
     missing: Sequence[int] = (),
+    strangers: LabelledPictures | None = None,
 ) -> PictureSuite:
     """Says what the classes of held-out pictures stand for.
 
@@ -80,6 +79,8 @@ def picture_suite(
         erased: classes of this request.
         earlier: classes that earlier requests erased.
         missing: kept classes of which training saw no picture.
+        strangers: pictures of classes that the model never knew; without any, kept pictures stand
+            in for them.
 
     Raises:
         MissingInput: there is no picture of a class that is erased, or none of any other.
@@ -97,9 +98,8 @@ def picture_suite(
         roles.update(dict.fromkeys(numbers, role))
     if "kept" not in roles.values():
         raise MissingInput("the held-out pictures show nothing that is kept; give some of others")
-    return PictureSuite(
-        name=name, pictures=pictures, roles={n: role for n, role in roles.items() if n in held}
-    )
+    there = {number: role for number, role in roles.items() if number in held}
+    return PictureSuite(name=name, pictures=pictures, roles=there, strangers=strangers)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,11 +154,13 @@ def evaluate_recogniser(
     with unedited(model):
         hashes = fingerprints(model)
         before = _seen(host, suite, monitor, 0)
+        strangers = None if suite.strangers is None else _logits(host, suite.strangers)
     with delta.apply(model):
         changed = changes(model, hashes, fingerprints(model))
         after = _seen(host, suite, monitor, 1)
     base = Source(content_hash(hashes, model.labels, model.preprocessing), None, 0, 0.0)
-    found = _Compared(model, suite, base, replace(base, delta=delta.id), before, after, changed)
+    both = (before, after)
+    found = _Compared(model, suite, base, replace(base, delta=delta.id), *both, changed, strangers)
     return found.evaluation(host, delta, ImageStore(store), limits or Limits())
 
 
@@ -173,6 +175,8 @@ class _Compared:
     before: _Seen
     after: _Seen
     changed: tuple[TensorChange, ...]
+    strangers: Float[Tensor, "n classes"] | None
+    """The unedited model's logits for pictures of classes that it never knew."""
 
     def evaluation(
         self, host: Classifier, delta: Delta, store: ImageStore, limits: Limits
@@ -186,7 +190,17 @@ class _Compared:
             if not seen.finite
         ]
         whole = not failures
-        controls = _controls(suite, labels, before, after, self.changed) if whole else ()
+        controls = (
+            forgetting_controls(
+                Answers(before.logits, labels),
+                after.logits,
+                _roles(suite, labels),
+                names=self.model.labels,
+                strangers=self.strangers,
+            )
+            if before.finite
+            else ()
+        )
         verdict, reasons = verdict_of(failures, controls)
         samples = _samples(suite, labels)
         self._keep_pictures(store, samples)
@@ -252,6 +266,15 @@ def _seen(host: Classifier, suite: PictureSuite, monitor: Monitor, turn: int) ->
     seconds = time.perf_counter() - began
     held = torch.cat(margin) if margin else None
     return _Seen(logits=torch.cat(parts), within_margin=held, seconds=seconds)
+
+
+def _logits(host: Classifier, pictures: LabelledPictures) -> Float[Tensor, "n classes"]:
+    with torch.no_grad():
+        parts = [
+            host.logits(host.model.prepared(pictures.read(which.tolist()))).float().cpu()
+            for which in torch.arange(len(pictures)).split(_BATCH)
+        ]
+    return torch.cat(parts)
 
 
 def _roles(suite: PictureSuite, labels: Int[Tensor, " n"]) -> list[Role]:
@@ -323,68 +346,6 @@ def _row(
         change=paired.difference,
         p_value=paired.p_value,
     )
-
-
-def _controls(
-    suite: PictureSuite,
-    labels: Int[Tensor, " n"],
-    before: _Seen,
-    after: _Seen,
-    changed: Sequence[TensorChange],
-) -> tuple[Control, ...]:
-    """Checks what the unedited model knows, and whether the edit did something and not too much."""
-    erased = torch.tensor([number for number, role in suite.roles.items() if role == "erased"])
-    own = torch.isin(labels, erased)
-    kept = torch.tensor([role in ("kept", "missing") for role in _roles(suite, labels)])
-    names = [suite.pictures.names[label] for label in labels.tolist()]
-    known = _share(before.right(labels), own, names)
-    mistaken = _share(torch.isin(before.logits.argmax(1), erased), kept, names)
-    rights = [float(seen.right(labels)[kept].float().mean()) for seen in (before, after)]
-    idle = bool((before.logits == after.logits).all()) or not changed
-    details = []
-    if idle:
-        details.append("NothingChanged: every answer is what it was")
-    if rights[1] < LEAST_LEFT * rights[0]:
-        details.append(f"kept pictures are recognised in {rights[1]:.0%}, {rights[0]:.0%} before")
-    if len(after.logits.argmax(1).unique()) == 1:
-        details.append("every picture gets the same name")
-    return (
-        Control(
-            name="positive",
-            concept="",
-            passed=known.value >= LEAST_KNOWN,
-            estimate=known,
-            requirement=(
-                "the unedited model recognises what was to go in at least "
-                f"{LEAST_KNOWN:.0%} of its pictures"
-            ),
-        ),
-        Control(
-            name="negative",
-            concept="",
-            passed=mistaken.value <= MOST_MISTAKEN,
-            estimate=mistaken,
-            requirement=(
-                f"it gives at most {MOST_MISTAKEN:.0%} of kept pictures a name that was to go"
-            ),
-        ),
-        Control(
-            name="edit",
-            concept="",
-            passed=not details,
-            estimate=None,
-            requirement=(
-                "answers change, not all pictures get one name, and kept ones are recognised in "
-                f"at least {LEAST_LEFT:.0%} of what they were"
-            ),
-            details=tuple(details),
-        ),
-    )
-
-
-def _share(hits: Bool[Tensor, " n"], among: Bool[Tensor, " n"], names: Sequence[str]) -> Estimate:
-    places = among.nonzero().flatten().tolist()
-    return rate(hits[among].float().tolist(), [names[place] for place in places])
 
 
 def _went(
