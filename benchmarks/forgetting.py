@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ class Bench:
         train: what it was trained on, numbered as its head is.
         test: held-out pictures.
         size: classes of each request.
-        preset: of every method that has one of that name.
+        settings: of methods, where they are others than the bundled models' presets have.
     """
 
     def __init__(
@@ -87,9 +87,10 @@ class Bench:
         train: LabelledPictures,
         test: LabelledPictures,
         size: int,
-        preset: str = "icons",
+        settings: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        self.name, self.model, self.train, self.size, self.preset = name, model, train, size, preset
+        self.name, self.model, self.train, self.size = name, model, train, size
+        self.settings = settings or {}
         parts = [test.read(range(n, min(n + 256, len(test)))) for n in range(0, len(test), 256)]
         self.pixels = torch.cat([model.prepared(part) for part in parts])
         self.labels = test.labels
@@ -144,7 +145,8 @@ class Bench:
 def chained(bench: Bench, name: str) -> Iterator[dict[str, Any]]:
     """Makes the requests in turn and measures after each."""
     ending, settings = CHAINS[name]
-    preset = bench.preset + ending
+    preset = f"icons{ending}"
+    settings = {**bench.settings.get("gs_lora", {}), **settings}
     missing = name.endswith("missing")
     deltas: list[Delta] = []
     with ExitStack() as applied:
@@ -181,10 +183,13 @@ def chained(bench: Bench, name: str) -> Iterator[dict[str, Any]]:
 def baseline(bench: Bench, name: str) -> dict[str, Any]:
     """Makes the first request by another method."""
     method, _, ending = name.partition(" ")
-    preset = bench.preset + ending
+    preset = f"icons{ending}"
+    settings = bench.settings.get(method, {})
     began = time.process_time()
     try:
-        made = erase(bench.model, bench.request(0), method=method, preset=preset, seed=0)
+        made = erase(
+            bench.model, bench.request(0), method=method, preset=preset, seed=0, **settings
+        )
     except EffaceError as error:
         return {"model": bench.name, "method": name, "failed": str(error)}
     seconds = time.process_time() - began
@@ -203,8 +208,10 @@ def run() -> None:
     record: dict[str, list[dict[str, Any]]] = {"chains": [], "baselines": []}
     if RESULTS.exists():
         record = json.loads(RESULTS.read_text())
-    for model in SIZES:
-        measure(Bench.bundled(model), record, RESULTS, BASELINES if model == "icons-vit" else ())
+    for chains in (tuple(CHAINS)[:1], tuple(CHAINS)):  # The plainest first, of each model.
+        for model in SIZES:
+            baselines = BASELINES if model == "icons-vit" else ()
+            measure(Bench.bundled(model), record, RESULTS, baselines, chains)
 
 
 def measure(

@@ -60,7 +60,7 @@ class Retrain(ForgettingEraser):
                 schedule="constant",
                 clip=0.0,
             ),
-            "icons": cls(epochs=12.0, batch=64),
+            "icons": cls(epochs=8.0, batch=64),
         }
 
     def erase(

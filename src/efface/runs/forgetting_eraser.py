@@ -16,11 +16,11 @@ CIFAR: dict[str, Any] = {"batch": 256, "epochs": 10.0}
 """What the released code of most baselines has in common, for a ResNet-18 on CIFAR-10."""
 SMALL: dict[str, Any] = {
     "optimiser": "adam",
-    "learning_rate": 3e-4,
+    "learning_rate": 5e-4,
     "weight_decay": 0.0,
     "batch": 48,
     "epochs": 0.0,
-    "steps": 120,
+    "steps": 60,
     "schedule": "cosine",
 }
 """Settings that fit a small ViT, such as the bundled ones, whose presets start from them."""
