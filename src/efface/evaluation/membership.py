@@ -7,7 +7,6 @@ forgetting, forgotten pictures look like non-members and their AUC against these
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -245,12 +244,13 @@ def svc_attack(
 
 def _support_vectors() -> Any:
     try:
-        return importlib.import_module("sklearn.svm").SVC
+        from sklearn.svm import SVC
     except ImportError:
         raise MissingInput(
             "the papers' membership classifier needs scikit-learn, which is not installed; run "
             "pip install 'efface[membership]', or use threshold_attack, which needs nothing"
         ) from None
+    return SVC
 
 
 def _signal(name: str) -> Callable[[Answers], Tensor]:
