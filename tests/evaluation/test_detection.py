@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from efface.errors import BadRequest, MeasurementFailed
+from efface.evaluation import detection
 from efface.evaluation.detection import DetectedBoxes, TrueBoxes, overlaps, score_detections
 
 
@@ -121,6 +123,16 @@ def test_the_interval_holds_the_value_and_repeats():
     one = scored.mean_ap50([0, 1], gen(4))
     assert one.low < one.value < one.high
     assert scored.mean_ap50([0, 1], gen(4)) == one
+
+
+def test_a_picture_that_counts_twice_is_as_if_it_were_there_twice():
+    detected, true = scenes()
+    scored = score_detections(detected, true, classes=4)
+    doubled = score_detections([*detected, *detected[:5]], [*true, *true[:5]], classes=4)
+    times = np.array([2] * 5 + [1] * 20)
+    for number in range(4):
+        found = detection._average_precision(scored.found[number], times, slice(None))
+        assert found.mean() == pytest.approx(doubled.ap(number))
 
 
 def test_what_does_not_fit_is_refused():
