@@ -84,6 +84,13 @@ def test_a_box_is_found_once_and_of_its_class():
     )
     assert twice.ap50(0) == 1  # the double comes after full recall
     assert twice.ap50(1) == 0
+    # A double before the second box is a miss: precision 1, 1/2, 2/3, as in the case by hand.
+    between = score_detections(
+        [found((0, 0.9, 1, 1, 2, 2), (0, 0.8, 1, 1, 2, 2), (0, 0.7, 5, 5, 2, 2))],
+        [truth((0, 1, 1, 2, 2), (0, 5, 5, 2, 2))],
+        classes=1,
+    )
+    assert between.ap50(0) == pytest.approx((51 + 100 / 3) / 101)
     early = score_detections([found((0, 0.8, 1, 1, 2, 2), (0, 0.9, 5, 5, 2, 2))], true, classes=2)
     assert early.ap50(0) == 0.5
     assert early.mean_ap50([0, 1]).value == 0.25
