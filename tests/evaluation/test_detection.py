@@ -2,10 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from efface.errors import BadRequest, MeasurementFailed
+from efface.evaluation import detection
 from efface.evaluation.detection import DetectedBoxes, TrueBoxes, overlaps, score_detections
 
 
@@ -82,6 +84,13 @@ def test_a_box_is_found_once_and_of_its_class():
     )
     assert twice.ap50(0) == 1  # the double comes after full recall
     assert twice.ap50(1) == 0
+    # A double before the second box is a miss: precision 1, 1/2, 2/3, as in the case by hand.
+    between = score_detections(
+        [found((0, 0.9, 1, 1, 2, 2), (0, 0.8, 1, 1, 2, 2), (0, 0.7, 5, 5, 2, 2))],
+        [truth((0, 1, 1, 2, 2), (0, 5, 5, 2, 2))],
+        classes=1,
+    )
+    assert between.ap50(0) == pytest.approx((51 + 100 / 3) / 101)
     early = score_detections([found((0, 0.8, 1, 1, 2, 2), (0, 0.9, 5, 5, 2, 2))], true, classes=2)
     assert early.ap50(0) == 0.5
     assert early.mean_ap50([0, 1]).value == 0.25
@@ -121,6 +130,16 @@ def test_the_interval_holds_the_value_and_repeats():
     one = scored.mean_ap50([0, 1], gen(4))
     assert one.low < one.value < one.high
     assert scored.mean_ap50([0, 1], gen(4)) == one
+
+
+def test_a_picture_that_counts_twice_is_as_if_it_were_there_twice():
+    detected, true = scenes()
+    scored = score_detections(detected, true, classes=4)
+    doubled = score_detections([*detected, *detected[:5]], [*true, *true[:5]], classes=4)
+    times = np.array([2] * 5 + [1] * 20)
+    for number in range(4):
+        found = detection._average_precision(scored.found[number], times, slice(None))
+        assert found.mean() == pytest.approx(doubled.ap(number))
 
 
 def test_what_does_not_fit_is_refused():

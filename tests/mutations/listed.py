@@ -1,5 +1,6 @@
 """The mistakes, room by room."""
 
+from tests.mutations.recognising import RECOGNISING
 from tests.mutations.running import Mutation
 
 GOLDEN = "tests/conformance/test_run.py::test_the_golden_numbers_hold"
@@ -301,4 +302,4 @@ MEASURING = (
     ),
 )
 
-MUTATIONS = (*HOSTS_AND_DIFFUSION, *TRAINING, *METHODS, *EDITS, *MEASURING)
+MUTATIONS = (*HOSTS_AND_DIFFUSION, *TRAINING, *METHODS, *EDITS, *MEASURING, *RECOGNISING)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -72,12 +72,14 @@ class DetectedBoxes:
 
 @dataclass(frozen=True, eq=False)
 class _Found:
-    """Detections of one class in one picture, surest first."""
+    """All detections of one class, surest first, and where its true boxes are."""
 
-    scores: NDArray[np.float64]
+    pictures: NDArray[np.intp]
+    """(detections,): in which picture each is."""
     matched: NDArray[np.bool_]
     """(overlaps, detections): whether each is the match of a true box."""
-    truths: int
+    truths: NDArray[np.intp]
+    """(pictures,): true boxes in each picture."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +87,12 @@ class DetectionScores:
     """Matches of all detections, from which AP is taken for classes and for sets of them."""
 
     pictures: int
-    found: dict[int, tuple[_Found, ...]]
-    """By class, one entry per picture."""
+    found: dict[int, _Found]
+    """By class."""
 
     def truths(self, number: int) -> int:
         """Counts the true boxes of a class."""
-        return sum(one.truths for one in self._of(number))
+        return int(self._of(number).truths.sum())
 
     def ap(self, number: int) -> float:
         """Gives AP of one class, the mean over `OVERLAPS`.
@@ -142,12 +144,13 @@ class DetectionScores:
 
     def _drawn(self, numbers: Sequence[int], which: slice, generator: torch.Generator) -> float:
         """Gives the mean over pictures drawn with replacement; classes not drawn are left out."""
-        places = torch.randint(self.pictures, (self.pictures,), generator=generator).tolist()
-        curves = [_average_precision([self._of(one)[place] for place in places]) for one in numbers]
-        there = [float(curve[which].mean()) for curve in curves if curve is not None]
+        places = torch.randint(self.pictures, (self.pictures,), generator=generator).numpy()
+        times = np.bincount(places, minlength=self.pictures)
+        curves = [_average_precision(self._of(one), times, which) for one in numbers]
+        there = [float(curve.mean()) for curve in curves if curve is not None]
         return float(np.mean(there)) if there else math.nan
 
-    def _of(self, number: int) -> tuple[_Found, ...]:
+    def _of(self, number: int) -> _Found:
         if number not in self.found:
             raise BadRequest(
                 f"class {number} was not scored; the classes are 0 to {len(self.found) - 1}"
@@ -155,7 +158,8 @@ class DetectionScores:
         return self.found[number]
 
     def _curve(self, number: int) -> NDArray[np.float64]:
-        curve = _average_precision(self._of(number))
+        once = np.ones(self.pictures, dtype=np.intp)
+        curve = _average_precision(self._of(number), once, slice(None))
         if curve is None:
             raise MeasurementFailed(
                 f"no picture shows class {number}, so it has no average precision; add pictures "
@@ -194,10 +198,7 @@ def score_detections(
                 f"boxes have classes {int(numbers.min())} to {int(numbers.max())}, but "
                 f"there are {classes}; number them as the head does"
             )
-    found = {
-        number: tuple(_matched(a, b, number) for a, b in zip(detected, true, strict=True))
-        for number in range(classes)
-    }
+    found = {number: _found(detected, true, number) for number in range(classes)}
     return DetectionScores(len(true), found)
 
 
@@ -211,51 +212,67 @@ def overlaps(first: Float[Tensor, "n 4"], second: Float[Tensor, "m 4"]) -> Float
     return torch.where(union > 0, common / union.clamp(min=1e-300), torch.zeros_like(union))
 
 
-def _matched(detected: DetectedBoxes, true: TrueBoxes, number: int) -> _Found:
+def _found(detected: Sequence[DetectedBoxes], true: Sequence[TrueBoxes], number: int) -> _Found:
+    """Matches one class in all pictures and puts its detections in order."""
+    parts = [_matched(a, b, number) for a, b in zip(detected, true, strict=True)]
+    scores = np.concatenate([part[0] for part in parts])
+    order = np.argsort(-scores, kind="stable")
+    places = np.repeat(np.arange(len(parts)), [len(part[0]) for part in parts])
+    truths = np.array([int((one.classes == number).sum()) for one in true], dtype=np.intp)
+    matched = np.concatenate([part[1] for part in parts], axis=1)
+    return _Found(places[order], matched[:, order], truths)
+
+
+def _matched(
+    detected: DetectedBoxes, true: TrueBoxes, number: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Gives scores of one class in one picture, surest first, and which match a true box."""
     mine = (detected.classes == number).nonzero().squeeze(1)
-    order = detected.scores[mine].argsort(descending=True, stable=True)[:MOST_DETECTIONS]
-    mine = mine[order]
+    mine = mine[detected.scores[mine].argsort(descending=True, stable=True)[:MOST_DETECTIONS]]
     boxes = true.boxes[true.classes == number]
-    table = overlaps(detected.boxes[mine], boxes).cpu()
-    matched = torch.stack([_greedy(table, least) for least in OVERLAPS])
+    table = overlaps(detected.boxes[mine], boxes).detach().cpu().numpy()
     scores = detected.scores[mine].detach().double().cpu().numpy()
-    return _Found(scores, matched.numpy(), len(boxes))
+    return scores, np.stack([_greedy(table, least) for least in OVERLAPS])
 
 
-def _greedy(table: Float[Tensor, "n m"], least: float) -> Bool[Tensor, " n"]:
+def _greedy(table: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
     """Lets every detection take the free box that it overlaps most; of equal ones the last."""
-    taken = torch.zeros(len(table), dtype=torch.bool)
-    if not table.numel():
+    taken = np.zeros(len(table), dtype=np.bool_)
+    if not table.size:
         return taken
-    free = table.clone()
-    for place in range(len(table)):
+    free = table.copy()
+    enough = least - 1e-10
+    for place in np.flatnonzero(table.max(axis=1) >= enough):
         row = free[place]
-        best = float(row.max())
-        if best >= least - 1e-10:
-            box = int((row == best).nonzero()[-1])
+        box = len(row) - 1 - int(row[::-1].argmax())
+        if row[box] >= enough:
             free[:, box] = -1
             taken[place] = True
     return taken
 
 
-def _average_precision(found: Sequence[_Found]) -> NDArray[np.float64] | None:
-    """Gives AP for each overlap: precision at 101 recalls, each the best at that recall or more."""
-    truths = sum(one.truths for one in found)
+def _average_precision(
+    found: _Found, times: NDArray[np.intp], which: slice
+) -> NDArray[np.float64] | None:
+    """Gives AP for some overlaps: precision at 101 recalls, each the best at that recall or more.
+
+    Args:
+        found: what was matched.
+        times: how often each picture counts.
+        which: of the overlaps.
+    """
+    truths = int((times * found.truths).sum())
     if not truths:
         return None
-    order = np.argsort(-np.concatenate([one.scores for one in found]), kind="mergesort")
-    matched = np.concatenate([one.matched for one in found], axis=1)[:, order]
-    if not len(order):
-        return np.zeros(len(OVERLAPS))
-    right = matched.cumsum(axis=1)
+    weights = times[found.pictures]
+    right = (found.matched[which] * weights).cumsum(axis=1)
     recall = right / truths
-    precision = right / np.arange(1, len(order) + 1)
+    precision = right / np.maximum(weights.cumsum(), 1)
     best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    values = np.zeros(len(OVERLAPS))
-    for row in range(len(OVERLAPS)):
+    values = np.zeros(len(right))
+    for row in range(len(right)):
         places = np.searchsorted(recall[row], _RECALLS, side="left")
-        reached = places < len(order)
-        values[row] = best[row][places[reached]].sum() / len(_RECALLS)
+        values[row] = best[row][places[places < len(weights)]].sum() / len(_RECALLS)
     return values
 
 
