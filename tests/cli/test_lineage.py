@@ -100,6 +100,24 @@ def test_revoking_one_leaves_the_sum_of_the_others(chain, model, efface, tmp_pat
     assert "equal" in efface("rerun", tmp_path / "left").out
 
 
+def test_later_requests_are_made_again_without_the_revoked_one(chain, model, efface, tmp_path):
+    told = efface(
+        "revoke", chain / "run0", "--of", chain / "run2", "--out", tmp_path / "left",
+        "--no-evaluate", "--repeat",
+    )  # fmt: skip
+    assert told.code == 0
+    left = runs.open_run(tmp_path / "left").delta
+    alone = runs.open_run(tmp_path / "left").record["recipe"]
+    assert alone["repeat"] is True
+    erased = [one["concept"]["name"] for one in left.provenance.request["erasures"]]
+    assert erased == ["dog", "boat"]
+    before = efface("rerun", tmp_path / "left")
+    assert "equal" in before.out
+    words = ("erase", "esd", "--model", model, "--concept", "dog", *SETTINGS)
+    efface(*words, "--out", tmp_path / "dog")
+    assert runs.open_run(tmp_path / "dog").delta.id in left.provenance.parts
+
+
 def test_refuses_to_revoke_what_is_not_beneath_or_the_only_one(chain, efface, tmp_path):
     told = efface("revoke", chain / "run2", "--of", chain / "run1", "--out", tmp_path / "a")
     assert (told.code, "is not beneath" in told.err) == (2, True)

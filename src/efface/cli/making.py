@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from efface.cli.output import Output
     from efface.contracts import Monitor
+    from efface.deltas.delta import Delta
     from efface.deltas.results import ErasureResult
     from efface.runs.recipe import Recipe
     from efface.runs.workspace import Workspace
@@ -145,9 +146,33 @@ def _revoked(recipe: recipes.RevokeRecipe, pipe: Any) -> ErasureResult:
             f"{recipe.run} holds {last.delta.id} by now, and {recipe.revoked} was taken out of "
             f"{recipe.delta}; revoke again: efface revoke"
         )
-    left = without(deltas, recipe.revoked)
+    left = _repeated(last, recipe, pipe) if recipe.repeat else without(deltas, recipe.revoked)
     facts = {"revoked": recipe.revoked}
     return finish(pipe, wrapped(pipe, left, since=began), recipe, **facts)
+
+
+def _repeated(last: runs.Run, recipe: recipes.RevokeRecipe, pipe: Any) -> Delta:
+    """Makes the requests after the revoked one again, in turn, and gives one delta of all."""
+    from efface.cli import lineage
+    from efface.deltas.composition import compose
+    from efface.runs import erasing
+
+    order = (*lineage.beneath(runs.recipe_of(last.folder), beside=last.folder), last)
+    place = [run.delta.id for run in order].index(recipe.revoked)
+    made = [run.delta for run in order[:place]]
+    with ExitStack() as applied:
+        for delta in made:
+            applied.enter_context(delta.apply(pipe))
+        for run in order[place + 1 :]:
+            own = runs.recipe_of(run.folder)
+            if not isinstance(own, recipes.EraseRecipe | recipes.StagesRecipe):
+                raise BadRequest(
+                    f"{run.folder} is a run of kind {own.kind}, which is not made again here; "
+                    "revoke without --repeat"
+                )
+            made.append(erasing.perform(own, pipe).delta)
+            applied.enter_context(made[-1].apply(pipe))
+    return compose(made)
 
 
 @contextmanager

@@ -34,6 +34,9 @@ class Revoke(Limits, Shared):
     """Run of the last request, which stands on it."""
     out: Path
     """Folder of the new run: one delta of all the other requests."""
+    repeat: bool = False
+    """Make the later requests again without it, each with its own settings and seed. They were made
+    with it in force, so that as they are they may hold less."""
     evaluate: bool = True
     """Measure the result, where a suite for this model exists."""
     size: str = "standard"
@@ -49,7 +52,7 @@ def recipe_for(options: Revoke) -> RevokeRecipe:
         BadRequest: the run is not among the requests, or is the only one.
         BadDelta: a later request depends on it.
     """
-    from efface.deltas.composition import without
+    from efface.deltas.composition import joined_requests, without
 
     last, revoked = runs.open_run(options.of), runs.open_run(options.source)
     deltas = lineage.whole(last)
@@ -60,14 +63,19 @@ def recipe_for(options: Revoke) -> RevokeRecipe:
         )
     if len(deltas) == 1:
         raise BadRequest(f"{options.of} stands on no other request; use the model without it")
-    left = without(deltas, revoked.delta.id)
+    if options.repeat:
+        wanted = [one for one in deltas if one.id != revoked.delta.id]
+        asked = request_from(joined_requests([one.provenance.request for one in wanted]))
+    else:
+        asked = request_from(without(deltas, revoked.delta.id).provenance.request)
     return RevokeRecipe(
         model=runs.recipe_of(last.folder).model,
-        request=request_from(left.provenance.request),
+        request=asked,
         run=str(last.folder),
         delta=last.delta.id,
         revoked_run=str(revoked.folder),
         revoked=revoked.delta.id,
+        repeat=options.repeat,
     )
 
 
@@ -84,6 +92,10 @@ def run(arguments: list[str], output: Output) -> int:
         output.say(f"took {recipe.revoked} out; what is left: {options.out / runs.DELTA}")
         if reason is None:
             return measuring.measure(folder, pipe, plan, output)
-    output.say(f"{reason}; the requests that are left were made with it in force, so look")
+    if not options.repeat:
+        output.say(
+            f"{reason}; the requests that are left were made with it in force and may hold less "
+            "without it: measure, or make them again with --repeat"
+        )
     output.result({"run": str(options.out), "delta": result.delta.id, "verdict": None})
     return 0

@@ -14,7 +14,7 @@ from efface.deltas.provenance import SKETCH_TOLERANCE, Provenance, sketch_deviat
 from efface.errors import BadDelta, BadRequest
 from efface.hosts.components import reaches
 
-__all__ = ["compose", "without"]
+__all__ = ["compose", "joined_requests", "without"]
 
 
 def compose(deltas: Sequence[Delta], *, scales: Sequence[float] | None = None) -> Delta:
@@ -251,7 +251,7 @@ def _provenance(ordered: Sequence[Delta], factor_of: Mapping[str, float]) -> Pro
         revision=1,
         settings={"scales": {delta.id: factor_of[delta.id] for delta in ordered}},
         recipe={},
-        request=_joined([delta.provenance.request for delta in ordered]),
+        request=joined_requests([delta.provenance.request for delta in ordered]),
         base_sketch=sketches,
         base_prints=next(
             (one.provenance.base_prints for one in ordered if one.provenance.base_prints), {}
@@ -261,7 +261,8 @@ def _provenance(ordered: Sequence[Delta], factor_of: Mapping[str, float]) -> Pro
     )
 
 
-def _joined(requests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def joined_requests(requests: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Writes several requests as one that asks for all of them."""
     return {
         "erasures": [each for one in requests for each in one.get("erasures", ())],
         "keep": [each for one in requests for each in one.get("keep", ())],

@@ -287,10 +287,13 @@ class RevokeRecipe(Recipe):
     """Folder of the run that is taken out."""
     revoked: str
     """Id of its delta."""
+    repeat: bool = False
+    """Whether later requests are made again without it, rather than taken as they are."""
 
     def words(self) -> list[str] | None:
         """See `Recipe.words`."""
-        return ["revoke", self.revoked_run, *flag("of", self.run)]
+        again = ["--repeat"] if self.repeat else []
+        return ["revoke", self.revoked_run, *flag("of", self.run), *again]
 
     def reads(self) -> list[str]:
         """See `Recipe.reads`."""
