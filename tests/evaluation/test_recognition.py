@@ -10,7 +10,9 @@ from efface.deltas.delta import Delta
 from efface.deltas.patches import DensePatch
 from efface.deltas.provenance import Provenance, base_sketch
 from efface.errors import MissingInput
+from efface.evaluation.answers import Answers
 from efface.evaluation.recognition import evaluate_recogniser, picture_suite
+from efface.evaluation.recognition_controls import collapse_control
 from efface.evaluation.record import Evaluation
 from efface.reports import write_report
 from tests.pictures import CLASSES, knowing, stripes
@@ -145,3 +147,12 @@ def test_no_held_out_picture_of_the_class_is_refused(model):
         picture_suite("some", without_classes(pictures, [GONE]), erased=[GONE])
     with pytest.raises(MissingInput, match="nothing that is kept"):
         picture_suite("all", pictures, erased=list(range(CLASSES)))
+
+
+def test_one_name_for_everything_is_a_wreck_though_it_is_often_right():
+    """Nine of twenty retained pictures show class 0, which is above half of the 16 known before."""
+    labels = torch.tensor([0] * 9 + [1] * 11)
+    before = Answers(torch.eye(2)[torch.tensor([0] * 9 + [1] * 7 + [0] * 4)], labels)
+    found = collapse_control(before, torch.eye(2)[torch.zeros(20, dtype=torch.long)])
+    assert not found.passed
+    assert "names class 0 for 20 of 20" in found.details[0]

@@ -66,7 +66,7 @@ RECOGNISING = (
         "evaluation/recognition_controls.py",
         "details += _one_class(after)",
         "details += []",
-        (f"{_TESTS}/test_recognition_controls.py",),
+        (f"{_TESTS}/test_recognition.py",),
     ),
     Mutation(
         "unlearnings take the variance of their evaluations, too",
