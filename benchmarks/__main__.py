@@ -3,7 +3,7 @@
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
                      [transfer] [implicit] [cost] [alone] [true_size] [tradeoff] [collapse]
                      [few_shot] [advunlearn] [advunlearn_tuning] [gate] [harden] [threads]
-                     [leftover] [leftover_methods] [robustness]
+                     [leftover] [leftover_methods] [robustness] [hardest_prompts]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -23,6 +23,7 @@ from benchmarks import (
     few_shot,
     gate,
     harden,
+    hardest_prompts,
     implicit,
     leftover,
     mass,
@@ -54,6 +55,7 @@ EXPERIMENTS = {
     "few_shot": few_shot.run,
     "gate": gate.run,
     "harden": harden.run,
+    "hardest_prompts": hardest_prompts.run,
     "leftover": leftover.run,
     "leftover_methods": leftover.methods,
     "robustness": robustness.run,

@@ -18,6 +18,7 @@ from typing import (
     Self,
     TypeAlias,
     TypeVar,
+    runtime_checkable,
 )
 
 # At run time too: `Sample` is read back from JSON by its types.
@@ -205,6 +206,7 @@ class Attack(ABC):
         """
 
 
+@runtime_checkable
 class Candidates(Protocol):
     """What may be forgotten: pictures, classes or prompts, with the erasure that forgets them."""
 

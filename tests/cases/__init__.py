@@ -1,6 +1,6 @@
 """THE entry of anything into the tests: one case or more for everything that the registry finds.
 
-A file for each kind: `closed` and `trained` (methods), `attacks`, `judges`, `metrics`, `hosts`. The
+A file for each kind: `closed` and `trained` (methods), `attacks`, `searches`, `judges`, `metrics`, `hosts`. The
 suites in tests/conformance find their cases here and fail where something has none. Another package
 whose methods, attacks, judges, metrics or families are installed names the module with its cases by
 an entry point of the group ``efface.cases``; its ``CASES`` may be of any kind.
@@ -8,7 +8,7 @@ an entry point of the group ``efface.cases``; its ``CASES`` may be of any kind.
 
 from importlib.metadata import entry_points
 
-from tests.cases import attacks, closed, forgetting, hosts, judges, metrics, trained
+from tests.cases import attacks, closed, forgetting, hosts, judges, metrics, searches, trained
 from tests.cases.kinds import (
     PISTOL,
     AttackCase,
@@ -17,6 +17,7 @@ from tests.cases.kinds import (
     HostCase,
     JudgeCase,
     MetricCase,
+    SearchCase,
 )
 from tests.cases.trained import TRAINED
 
@@ -28,6 +29,7 @@ __all__ = [
     "JUDGE_CASES",
     "METRIC_CASES",
     "PISTOL",
+    "SEARCH_CASES",
     "TRAINED",
     "Case",
     "all_of",
@@ -45,6 +47,7 @@ CASES = all_of(Case, closed.CASES, trained.CASES)
 FORGETTING_CASES = all_of(ForgettingCase, forgetting.CASES)
 """Of methods that make models which read pictures forget classes."""
 ATTACK_CASES = all_of(AttackCase, attacks.CASES)
+SEARCH_CASES = all_of(SearchCase, searches.CASES)
 HOST_CASES = all_of(HostCase, hosts.CASES)
 JUDGE_CASES = all_of(JudgeCase, judges.CASES)
 METRIC_CASES = all_of(MetricCase, metrics.CASES)
