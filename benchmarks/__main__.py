@@ -4,6 +4,7 @@ python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training
                      [transfer] [implicit] [cost] [alone] [true_size] [tradeoff] [collapse]
                      [few_shot] [advunlearn] [advunlearn_tuning] [gate] [harden] [threads]
                      [leftover] [leftover_methods] [robustness] [hardest_prompts]
+                     [hardest_pictures]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -23,6 +24,7 @@ from benchmarks import (
     few_shot,
     gate,
     harden,
+    hardest_pictures,
     hardest_prompts,
     implicit,
     leftover,
@@ -56,6 +58,7 @@ EXPERIMENTS = {
     "gate": gate.run,
     "harden": harden.run,
     "hardest_prompts": hardest_prompts.run,
+    "hardest_pictures": hardest_pictures.run,
     "leftover": leftover.run,
     "leftover_methods": leftover.methods,
     "robustness": robustness.run,

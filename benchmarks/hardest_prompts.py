@@ -68,6 +68,7 @@ class Remembered:
     def erased(
         self, weights: torch.Tensor, *, generator: torch.Generator, start: Any = None
     ) -> Iterator[Any]:
+        """See `efface.contracts.Candidates`."""
         key = weights.numpy().tobytes()
         if key not in self._known:
             self.erasures += 1
@@ -77,6 +78,7 @@ class Remembered:
         yield None
 
     def losses(self) -> torch.Tensor:
+        """See `efface.contracts.Candidates`."""
         assert self._now is not None
         return self._now
 

@@ -124,7 +124,9 @@ def find(kind: Kind, name: str) -> Entry:
     near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     listed = ", ".join(known) or "none"
-    raise BadRequest(f"there is no {_SINGULAR.get(kind, kind[:-1])} called '{name}'; {hint}known: {listed}")
+    raise BadRequest(
+        f"there is no {_SINGULAR.get(kind, kind[:-1])} called '{name}'; {hint}known: {listed}"
+    )
 
 
 def load(kind: Kind, name: str) -> type[Any]:

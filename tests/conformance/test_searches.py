@@ -77,10 +77,12 @@ def test_every_round_keeps_the_size(case, size):
     found = built(case).search(candidates, size, generator=generator())
     assert len(found.chosen) == len(set(found.chosen.tolist())) == size
     for each in found.rounds:
-        assert len(each.chosen) == size and 0 <= each.overlap <= 1
+        assert len(each.chosen) == size
+        assert 0 <= each.overlap <= 1
         assert abs(float(each.weights.sum()) - size) < 1e-9
-        assert each.weights.min() >= 0 and each.weights.max() <= 1
-    assert all((0 <= one).all() and (one <= 1).all() for one in candidates.weights)
+        assert each.weights.min() >= 0
+        assert each.weights.max() <= 1
+    assert all((one >= 0).all() and (one <= 1).all() for one in candidates.weights)
 
 
 def test_what_erasure_leaves_at_a_low_loss_is_found(case):

@@ -23,9 +23,10 @@ def test_it_is_the_nearest_point_as_a_solver_of_quadratic_programs_finds_it(coun
         point = points(count, seed, 1.5)
         found = projected(point, total)
         solved = minimize(
-            lambda w, a=point.numpy(): ((w - a) ** 2).sum(),
+            lambda w, a: ((w - a) ** 2).sum(),
             [total / count] * count,
-            jac=lambda w, a=point.numpy(): 2 * (w - a),
+            args=(point.numpy(),),
+            jac=lambda w, a: 2 * (w - a),
             bounds=[(0, 1)] * count,
             constraints={"type": "eq", "fun": lambda w: w.sum() - total},
             method="SLSQP",
@@ -39,7 +40,8 @@ def test_it_is_the_nearest_point_as_a_solver_of_quadratic_programs_finds_it(coun
 def test_the_sum_is_exact_and_order_is_kept_for_any_scale(total, scale):
     point = points(5000, 1, scale)
     found = projected(point, total)
-    assert found.min() >= 0 and found.max() <= 1
+    assert found.min() >= 0
+    assert found.max() <= 1
     assert abs(float(found.sum()) - total) <= 1e-9 * max(1, scale)
     assert (found[point.argsort()].diff() >= 0).all()
 
@@ -99,7 +101,8 @@ def test_draws_have_the_size_and_the_chances_that_weights_say():
     assert drawn.shape == (2000, 3)
     assert all(len(set(one.tolist())) == 3 for one in drawn)
     shares = torch.bincount(drawn.flatten(), minlength=6) / 2000
-    assert shares[0] == shares[5] == 1 and shares[1] == 0
+    assert shares[0] == shares[5] == 1
+    assert shares[1] == 0
     torch.testing.assert_close(shares.double(), weights, atol=0.05, rtol=0)
 
 

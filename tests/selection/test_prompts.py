@@ -18,7 +18,9 @@ def generator(seed=0):
 
 
 def request_for(chosen):
-    erasures = tuple(Erasure(concept=Concept(name=PROMPTS[place], kind="class")) for place in chosen)
+    erasures = tuple(
+        Erasure(concept=Concept(name=PROMPTS[place], kind="class")) for place in chosen
+    )
     return ErasureRequest(erasures=erasures)
 
 
@@ -49,7 +51,7 @@ def test_pictures_belong_to_their_own_prompt(pictures):
 
 
 def test_the_error_is_the_plain_loss_at_shared_noise(pictures):
-    """Written out by hand for one prompt: mean over pictures and times of |prediction - noise|^2."""
+    """By hand for one prompt: the mean over pictures and times of |prediction - noise|^2."""
     found = candidates(pictures, asked="error")
     denoiser, total = Denoiser(shared("tiny_sd1")), 0.0
     conditions = denoiser.conditions([PROMPTS[1]])
@@ -86,6 +88,4 @@ def test_what_does_not_fit_is_refused(pictures):
         pass
     with pytest.raises(BadRequest, match="3 names for 4 prompts"):
         pipe, eraser = shared("tiny_sd1"), registry.build("methods", "uce")
-        PromptCandidates(
-            pipe, PROMPTS[:3], pictures, eraser, request_for, generator=generator()
-        )
+        PromptCandidates(pipe, PROMPTS[:3], pictures, eraser, request_for, generator=generator())

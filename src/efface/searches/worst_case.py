@@ -86,8 +86,8 @@ class WorstCase(ForgetSetSearch):
         largest = self.step * max(1.0, self.growth ** (self.rounds - 1))
         if self.gamma * largest >= 1:
             raise BadRequest(
-                f"gamma is {self.gamma:g} and the step grows to {largest:g}; weights swing for ever "
-                "unless their product is below 1: lower growth, step or gamma"
+                f"gamma is {self.gamma:g} and the step grows to {largest:g}; weights swing for "
+                "ever unless their product is below 1: lower growth, step or gamma"
             )
 
     @classmethod

@@ -145,6 +145,7 @@ class Retraining:
         start: State | None,
     ) -> Iterator[State | None]:
         """See `Lower.erased`; it never goes on from a state."""
+        del start
         network = host.network
         left = (removed < 1).nonzero().flatten()
         if not len(left):
@@ -195,7 +196,9 @@ class ByMethod:
             BadRequest: weights between 0 and 1, or a state to go on from, which methods lack.
         """
         if start is not None or bool(((removed != 0) & (removed != 1)).any()):
-            raise BadRequest(f"{self.eraser.name} takes sets of pictures; no weights, no warm start")
+            raise BadRequest(
+                f"{self.eraser.name} takes sets of pictures; no weights, no warm start"
+            )
         chosen = removed.nonzero().flatten()
         if not len(chosen):
             yield None
@@ -235,7 +238,7 @@ def kept(removed: Float[Tensor, " n"], which: Int[Tensor, " m"]) -> Float[Tensor
 
 def _untrained(network: nn.Module, generator: torch.Generator) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
-        made: nn.Module = type(network)(copy.deepcopy(network.config))  # type: ignore[call-arg]
+        made: nn.Module = type(network)(copy.deepcopy(network.config))
     filled(made, generator)
     return made
 

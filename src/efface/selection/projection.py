@@ -51,7 +51,9 @@ def check_size(total: float | int, count: int) -> None:
         BadRequest: it is one.
     """
     if not 0 <= total <= count:
-        raise BadRequest(f"a set of {total:g} of {count} candidates was asked for; give 0 to {count}")
+        raise BadRequest(
+            f"a set of {total:g} of {count} candidates was asked for; give 0 to {count}"
+        )
 
 
 def _sum_above(point: Float[Tensor, " n"], levels: Float[Tensor, " k"]) -> Float[Tensor, " k"]:

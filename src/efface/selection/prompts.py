@@ -1,4 +1,4 @@
-"""Prompts as candidates: an eraser of generators erases some, and each is asked what it denoises."""
+"""Prompts as candidates: an eraser takes some out, and each is asked how well it denoises."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class PromptCandidates:
         """Erases the prompts of weight 1; see `efface.contracts.Candidates`.
 
         Raises:
-            BadRequest: another weight than 0 and 1, or a model to go on from, which no eraser takes.
+            BadRequest: another weight than 0 and 1, or a model to go on from.
         """
         if start is not None or bool(((weights != 0) & (weights != 1)).any()):
             raise BadRequest("erasers take sets of prompts, from the unedited model; no weights")
