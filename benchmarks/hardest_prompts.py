@@ -13,6 +13,7 @@ whether the noun is in the picture. Rows that the file holds are kept; delete th
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from efface.bundled.judge import EmojiJudge
 from efface.bundled.pairs import pairs, request_for
 from efface.bundled.suites import GUIDANCE, STEPS
 from efface.bundled.vocabulary import NOUNS, concept
-from efface.contracts import ForgetSetSearch, Sample
+from efface.contracts import Estimate, ForgetSetSearch, Sample
 from efface.evaluation.drawing import draw
 from efface.files import write_atomically
 from efface.metrics.estimates import rate
@@ -164,7 +165,37 @@ def run() -> None:
                 measure(bench, method, row)
                 print(f"{method} {name}: {told(row)}", flush=True)
                 save(record)
+        held["summary"] = summary(held["sets"])
+        save(record)
     draw_figure(record)
+
+
+def summary(sets: dict[str, Any]) -> dict[str, Any]:
+    """Compares each found set with all random ones together.
+
+    The interval of a difference is Newcombe's for independent rates, from intervals that know that
+    pictures of one prompt are alike.
+    """
+    random = _rate([row for name, row in sets.items() if name.startswith("random")])
+    found: dict[str, Any] = {"random": asdict(random)}
+    for name, row in sets.items():
+        if not name.startswith("random"):
+            own = _rate([row])
+            below = math.hypot(own.value - own.low, random.high - random.value)
+            above = math.hypot(own.high - own.value, random.value - random.low)
+            more = own.value - random.value
+            found[name] = {"more than random": more, "low": more - below, "high": more + above}
+    return found
+
+
+def _rate(rows: Sequence[dict[str, Any]]) -> Estimate:
+    """Gives how often sets are present after erasing, by the hits of their prompts."""
+    hits, owners = [], []
+    for number, row in enumerate(rows):
+        for place, count in enumerate(row["hits after"]):
+            hits += [1.0] * count + [0.0] * (PICTURES_A_PROMPT - count)
+            owners += [(number, place)] * PICTURES_A_PROMPT
+    return rate(hits, owners)
 
 
 def read() -> dict[str, Any]:
