@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import json
 import time
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +74,10 @@ class Bench:
         order = torch.randperm(len(every), generator=derive(0, "fashion", "pictures"))
         self.pictures: LabelledPictures = Part(every, order[:COUNT].sort().values)
         self.tested: LabelledPictures = Part(idx_files(FOLDER, "test"), torch.arange(TESTED))
+        self.host = self._learnt()
 
-    @cached_property
-    def host(self) -> Classifier:
-        """A small ViT that learnt the pictures by the recipe."""
+    def _learnt(self) -> Classifier:
+        """Trains a small ViT on the pictures by the recipe."""
         from transformers import ViTConfig, ViTForImageClassification
 
         names = dict(enumerate(self.pictures.names))
