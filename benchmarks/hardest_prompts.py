@@ -29,6 +29,7 @@ from efface.bundled.pairs import pairs, request_for
 from efface.bundled.suites import GUIDANCE, STEPS
 from efface.bundled.vocabulary import NOUNS, concept
 from efface.contracts import Estimate, ForgetSetSearch, Sample
+from efface.deltas.delta import Delta
 from efface.evaluation.drawing import draw
 from efface.files import write_atomically
 from efface.metrics.estimates import rate
@@ -121,32 +122,49 @@ class Bench:
 
     def after(self, method: str, chosen: Sequence[int]) -> list[float]:
         """Erases a set, and gives hits picture by picture."""
-        eraser = build("methods", method, preset="emoji")
-        request = request_for([self.pairs[place] for place in chosen])
-        delta = eraser.erase(self.pipe, request, generator=derive(0, "hardest prompts")).delta
-        with delta.apply(self.pipe):
+        with self._erased(method, chosen).apply(self.pipe):
             return [hit for hits in self._hits(chosen) for hit in hits]
 
+    def elsewhere(self, method: str, chosen: Sequence[int]) -> float:
+        """Erases a set, and gives how often its nouns are seen where they were not asked for.
+
+        A control of the judge: for each prompt, the share of pictures of the set's other nouns in
+        which it sees this prompt's noun. What is left of erased prompts looks like some nouns.
+        """
+        with self._erased(method, chosen).apply(self.pipe):
+            seen = self._seen(chosen)
+        places = [list(NOUNS).index(self.pairs[place].noun) for place in chosen]
+        owners = torch.tensor(places).repeat_interleave(PICTURES_A_PROMPT)
+        shares = [seen[owners != place, place].double().mean() for place in places]
+        return float(torch.stack(shares).mean())
+
+    def _erased(self, method: str, chosen: Sequence[int]) -> Delta:
+        eraser = build("methods", method, preset="emoji")
+        request = request_for([self.pairs[place] for place in chosen])
+        return eraser.erase(self.pipe, request, generator=derive(0, "hardest prompts")).delta  # type: ignore[no-any-return]
+
     def _hits(self, chosen: Sequence[int]) -> list[list[float]]:
+        if not chosen:
+            return []
+        seen = self._seen(chosen).unflatten(0, (len(chosen), PICTURES_A_PROMPT)).double()
+        names = list(NOUNS)
+        owned = zip(chosen, seen, strict=True)
+        return [own[:, names.index(self.pairs[place].noun)].tolist() for place, own in owned]
+
+    def _seen(self, chosen: Sequence[int]) -> torch.Tensor:
+        """Draws the prompts of a set, and gives which nouns the judge sees in each picture."""
         samples = [
             Sample(pair.evaluated(number), FIRST_SEED + number, "erased", concept(pair.noun))
             for pair in (self.pairs[place] for place in chosen)
             for number in range(PICTURES_A_PROMPT)
         ]
-        hits: list[float] = []
+        found = []
         for start in range(0, len(samples), 32):
             some = samples[start : start + 32]
             pixels = torch.from_numpy(draw(self.pipe, some, steps=STEPS, guidance=GUIDANCE).pixels)
             nouns, _ = self.judge.probabilities(pixels.permute(0, 3, 1, 2).float() / 255)
-            names = list(NOUNS)
-            for row, sample in zip(nouns, some, strict=True):
-                assert sample.concept is not None
-                there = row[names.index(sample.concept.name)] >= self.judge.card.threshold
-                hits.append(float(there))
-        return [
-            hits[start : start + PICTURES_A_PROMPT]
-            for start in range(0, len(hits), PICTURES_A_PROMPT)
-        ]
+            found.append(nouns >= self.judge.card.threshold)
+        return torch.cat(found)
 
 
 def run() -> None:
@@ -164,6 +182,10 @@ def run() -> None:
             if "after" not in row:
                 measure(bench, method, row)
                 print(f"{method} {name}: {told(row)}", flush=True)
+                save(record)
+            if "seen elsewhere" not in row:
+                row["seen elsewhere"] = bench.elsewhere(method, row["chosen"])
+                print(f"{method} {name}: elsewhere {row['seen elsewhere']:.3f}", flush=True)
                 save(record)
         held["summary"] = summary(held["sets"])
         save(record)
