@@ -4,7 +4,7 @@ python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training
                      [transfer] [implicit] [cost] [alone] [true_size] [tradeoff] [collapse]
                      [few_shot] [advunlearn] [advunlearn_tuning] [gate] [harden] [threads]
                      [leftover] [leftover_methods] [robustness] [forgetting]
-                     [fashion]
+                     [fashion] [hardest_prompts] [hardest_pictures]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -26,6 +26,8 @@ from benchmarks import (
     forgetting,
     gate,
     harden,
+    hardest_pictures,
+    hardest_prompts,
     implicit,
     leftover,
     mass,
@@ -59,6 +61,8 @@ EXPERIMENTS = {
     "forgetting": forgetting.run,
     "gate": gate.run,
     "harden": harden.run,
+    "hardest_prompts": hardest_prompts.run,
+    "hardest_pictures": hardest_pictures.run,
     "leftover": leftover.run,
     "leftover_methods": leftover.methods,
     "robustness": robustness.run,

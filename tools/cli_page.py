@@ -40,6 +40,7 @@ OPTIONS: dict[str, str | dict[str, str]] = {
     "evaluate": "Evaluate",
     "attack": "AttackOptions",
     "matrix": "MatrixOptions",
+    "hardest": "HardestOptions",
     "verify": "Verify",
     "rerun": "Rerun",
     "export": "Export",

@@ -6,6 +6,7 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from typing import (
     TYPE_CHECKING,
@@ -17,6 +18,7 @@ from typing import (
     Self,
     TypeAlias,
     TypeVar,
+    runtime_checkable,
 )
 
 # At run time too: `Sample` is read back from JSON by its types.
@@ -30,14 +32,17 @@ if TYPE_CHECKING:
     from efface.deltas.results import ErasureResult
     from efface.revival.attempts import Attempt
     from efface.revival.target import Target
+    from efface.selection.forget_sets import ForgetSet
 
 __all__ = [
     "Access",
     "Attack",
     "Attempts",
     "Better",
+    "Candidates",
     "Eraser",
     "Estimate",
+    "ForgetSetSearch",
     "ImageMetric",
     "Instrument",
     "Judge",
@@ -198,6 +203,74 @@ class Attack(ABC):
         Args:
             target: the edited model, its trials, and what may be asked of the unedited one.
             generator: of all draws.
+        """
+
+
+@runtime_checkable
+class Candidates(Protocol):
+    """What may be forgotten: pictures, classes or prompts, with the erasure that forgets them."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """What each is called, by number."""
+
+    @property
+    def weighs(self) -> bool:
+        """Whether the erasure takes weights between 0 and 1; others erase sets."""
+
+    def __len__(self) -> int:
+        """Counts them."""
+
+    def erased(
+        self, weights: Float[Tensor, " n"], *, generator: torch.Generator, start: Any = None
+    ) -> AbstractContextManager[Any]:
+        """Erases candidates until the ``with`` block ends, which puts the model back bit for bit.
+
+        Args:
+            weights: how much each is erased: 1 wholly, 0 not at all.
+            generator: of all draws.
+            start: what another block gave, to go on from its model; None: from the unedited one.
+        """
+
+    def losses(self) -> Float[Tensor, " n"]:
+        """Gives each candidate's loss under the model as it is now; low: it is still there."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ForgetSetSearch(ABC):
+    """Finds the candidates that are hardest to forget; settings are fields.
+
+    A search knows neither models nor data: candidates erase some of themselves by whatever method
+    they were made with, and give the losses of all under the result.
+    """
+
+    name: ClassVar[str] = ""
+    """What it is called in commands and records: the name of its file or entry point."""
+    paper: ClassVar[Paper | None] = None
+    revision: ClassVar[int] = 1
+    """Raised whenever the same settings and seed find another set."""
+
+    @classmethod
+    def presets(cls) -> Mapping[str, Self]:
+        """Gives the papers' numbers by name; a search without published numbers has none."""
+        return {}
+
+    @abstractmethod
+    def search(
+        self,
+        candidates: Candidates,
+        size: int,
+        *,
+        generator: torch.Generator,
+        monitor: Monitor = silent,
+    ) -> ForgetSet:
+        """Finds a set of a size.
+
+        Args:
+            candidates: of which the set is one part; their model is left as it was.
+            size: how many are in the set.
+            generator: of all draws.
+            monitor: called once a round.
         """
 
 

@@ -1,4 +1,4 @@
-"""What exists: methods, judges, metrics, found by file name and read, not imported."""
+"""What exists: methods, searches, judges and more, found by file name and read, not imported."""
 
 from __future__ import annotations
 
@@ -51,14 +51,16 @@ VISION = {
 one is, ``pictures(name, split)`` gives what it was trained and is tested on."""
 
 
-Kind: TypeAlias = Literal["methods", "attacks", "judges", "metrics"]
+Kind: TypeAlias = Literal["methods", "attacks", "searches", "judges", "metrics"]
 
 _VERBS: dict[str, frozenset[str]] = {
     "methods": frozenset({"erase"}),
     "attacks": frozenset({"attempts"}),
+    "searches": frozenset({"search"}),
     "judges": frozenset({"presence"}),
     "metrics": frozenset({"scores", "distance"}),
 }
+_SINGULAR = {"searches": "search"}
 _ROOT = Path(__file__).parent
 
 RETIRED: dict[str, Any] = {"ema": 0.0, "patience": 0, "originals": "memory"}
@@ -122,7 +124,9 @@ def find(kind: Kind, name: str) -> Entry:
     near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     listed = ", ".join(known) or "none"
-    raise BadRequest(f"there is no {kind[:-1]} called '{name}'; {hint}known: {listed}")
+    raise BadRequest(
+        f"there is no {_SINGULAR.get(kind, kind[:-1])} called '{name}'; {hint}known: {listed}"
+    )
 
 
 def load(kind: Kind, name: str) -> type[Any]:

@@ -1,15 +1,25 @@
 """THE entry of anything into the tests: one case or more for everything that the registry finds.
 
-A file for each kind: `closed` and `trained` (methods), `attacks`, `judges`, `metrics`, `hosts`,
-`vision` (hosts that read pictures), `forgetting` (methods for those). The suites in
+A file for each kind: `closed` and `trained` (methods), `attacks`, `searches`, `judges`, `metrics`,
+`hosts`, `vision` (hosts that read pictures), `forgetting` (methods for those). The suites in
 tests/conformance find their cases here and fail where something has none. Another package whose
-methods, attacks, judges, metrics or families are installed names the module with its cases by an
-entry point of the group ``efface.cases``; its ``CASES`` may be of any kind.
+methods, attacks, searches, judges, metrics or families are installed names the module with its
+cases by an entry point of the group ``efface.cases``; its ``CASES`` may be of any kind.
 """
 
 from importlib.metadata import entry_points
 
-from tests.cases import attacks, closed, forgetting, hosts, judges, metrics, trained, vision
+from tests.cases import (
+    attacks,
+    closed,
+    forgetting,
+    hosts,
+    judges,
+    metrics,
+    searches,
+    trained,
+    vision,
+)
 from tests.cases.kinds import (
     PISTOL,
     AttackCase,
@@ -18,6 +28,7 @@ from tests.cases.kinds import (
     HostCase,
     JudgeCase,
     MetricCase,
+    SearchCase,
     VisionCase,
 )
 from tests.cases.trained import TRAINED
@@ -30,6 +41,7 @@ __all__ = [
     "JUDGE_CASES",
     "METRIC_CASES",
     "PISTOL",
+    "SEARCH_CASES",
     "TRAINED",
     "VISION_CASES",
     "Case",
@@ -48,6 +60,7 @@ CASES = all_of(Case, closed.CASES, trained.CASES)
 FORGETTING_CASES = all_of(ForgettingCase, forgetting.CASES)
 """Of methods that make models which read pictures forget classes."""
 ATTACK_CASES = all_of(AttackCase, attacks.CASES)
+SEARCH_CASES = all_of(SearchCase, searches.CASES)
 HOST_CASES = all_of(HostCase, hosts.CASES)
 JUDGE_CASES = all_of(JudgeCase, judges.CASES)
 METRIC_CASES = all_of(MetricCase, metrics.CASES)

@@ -67,6 +67,20 @@ class AttackCase:
 
 
 @dataclass(frozen=True, kw_only=True)
+class SearchCase:
+    """One short run of a search for a forget set among toy pictures."""
+
+    search: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """One of them is ``easiest``, which the suite sets."""
+
+    @property
+    def name(self) -> str:
+        given = "-".join(str(value) for value in self.settings.values())
+        return "-".join(part for part in (self.search, given) if part)
+
+
+@dataclass(frozen=True, kw_only=True)
 class JudgeCase:
     """A judge, how a toy of it is made, and what it can and cannot recognise."""
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["catalogue", "run"]
 
 What: TypeAlias = Literal[
-    "methods", "attacks", "judges", "metrics", "suites", "models", "concepts", "styles"
+    "methods", "attacks", "searches", "judges", "metrics", "suites", "models", "concepts", "styles"
 ]
 Rows: TypeAlias = list[dict[str, Any]]
 

@@ -19,6 +19,7 @@ VERBS = {
     "evaluate": "measure a run: erased? what else changed? with intervals and controls",
     "attack": "try to bring a run's erased concept back; say how hard that was",
     "matrix": "attack many methods by many attacks; say which access and what budget undoes each",
+    "hardest": "find the pictures, classes or prompts that are hardest to forget; show why",
     "verify": "re-hash a run and its reports, check its base, redraw its smoke set; say how far",
     "rerun": "erase again from a run.json; say equal or how far",
     "export": "write a run as a model folder, a LoRA, an adapter: what other tools read",
@@ -26,7 +27,7 @@ VERBS = {
     "transfer": "let a run's delta act on a fine-tune of its base, as a run of its own",
     "revoke": "take one request out of several that were made on top of one another",
     "ledger": "add, list, revoke, merge and replay requests; erase all that are active at once",
-    "list": "list methods, judges, metrics, suites, models or concepts",
+    "list": "list methods, searches, judges, metrics, suites, models or concepts",
 }
 
 MODULES = {"import": "importing"}

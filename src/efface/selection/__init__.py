@@ -1,0 +1,1 @@
+"""What searches for forget sets share: candidates, their sets, lower levels, projection."""
