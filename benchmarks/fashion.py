@@ -47,8 +47,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "retrain": {"epochs": float(EPOCHS), "batch": BATCH},
     **{name.partition(" ")[0]: {"replay": 0.25} for name in BASELINES if name != "retrain"},
 }
-"""Shares of 60,000 pictures that are taken, and a rank that keeps a request below 2 % of weights: the
-network is narrow."""
+"""Shares of 60,000 pictures that are taken, and a rank that keeps a request below 2 % of weights:
+the network is narrow."""
 
 
 def trained() -> VisionModel:

@@ -118,7 +118,7 @@ class GsLora(ForgettingEraser):
         small: dict[str, Any] = {
             "rank": 4,
             "epochs": 0.0,
-            "steps": 50,
+            "steps": 100,
             "batch": 48,
             "replay": 1.0,
             "learning_rate": 5e-3,
