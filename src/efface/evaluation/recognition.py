@@ -9,12 +9,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from efface.concepts import Concept
 from efface.content import content_hash
-from efface.contracts import Better, JudgeCard, ModelKind, Monitor, Role, Sample, silent
+from efface.contracts import JudgeCard, ModelKind, Monitor, Role, Sample, silent
 from efface.data.pictures import LabelledPictures
 from efface.deltas.application import unedited
 from efface.deltas.delta import Delta
@@ -27,13 +27,13 @@ from efface.evaluation.identity import TensorChange, changes, fingerprints
 from efface.evaluation.images import ImageStore, Source
 from efface.evaluation.limits import Limits
 from efface.evaluation.recognition_controls import forgetting_controls
-from efface.evaluation.record import Cost, Evaluation, Measurement, Sighting
-from efface.evaluation.samples import GOING, ROLES
+from efface.evaluation.recognition_rows import Seen, measured, went
+from efface.evaluation.record import Cost, Evaluation
 from efface.hosts.classifier import Classifier
 from efface.hosts.recogniser import Recogniser
 from efface.hosts.vision import VisionModel
 from efface.hosts.vision_families import vision_host
-from efface.metrics.estimates import UNKNOWN, compare_rates, rate
+from efface.metrics.estimates import UNKNOWN
 from efface.randomness import environment
 
 __all__ = ["PictureSuite", "evaluate_recogniser", "picture_suite"]
@@ -102,25 +102,6 @@ def picture_suite(
     return PictureSuite(name=name, pictures=pictures, roles=there, strangers=strangers)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Seen:
-    """What a model says of the suite's pictures."""
-
-    logits: Float[Tensor, "n classes"]
-    within_margin: Bool[Tensor, " n"] | None
-    """Which pictures get their true name also with the margin of the head taken off."""
-    seconds: float
-
-    def right(self, labels: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
-        """Says which pictures get their true name."""
-        return self.logits.argmax(1) == labels
-
-    @property
-    def finite(self) -> bool:
-        """Whether every answer is a number."""
-        return bool(self.logits.isfinite().all())
-
-
 def evaluate_recogniser(
     model: VisionModel,
     delta: Delta,
@@ -172,8 +153,8 @@ class _Compared:
     suite: PictureSuite
     base: Source
     edited: Source
-    before: _Seen
-    after: _Seen
+    before: Seen
+    after: Seen
     changed: tuple[TensorChange, ...]
     strangers: Float[Tensor, "n classes"] | None
     """The unedited model's logits for pictures of classes that it never knew."""
@@ -202,6 +183,7 @@ class _Compared:
             else ()
         )
         verdict, reasons = verdict_of(failures, controls)
+        seen = (before, after, labels, _roles(suite, labels))
         samples = _samples(suite, labels)
         self._keep_pictures(store, samples)
         ran = environment()
@@ -211,7 +193,7 @@ class _Compared:
             judge=_truth(suite),
             verdict=verdict,
             reasons=reasons,
-            measurements=tuple(_measured(suite, labels, before, after)) if whole else (),
+            measurements=tuple(measured(*seen, suite.pictures.names)) if whole else (),
             controls=controls,
             costs={"before": self._cost(before), "after": self._cost(after)},
             changed=self.changed,
@@ -222,7 +204,7 @@ class _Compared:
             instruments={"judge": f"names of {suite.name}"},
             identities={"judge": suite.pictures.identity},
             limits=limits,
-            sightings=tuple(_went(self.model, suite, labels, before, after)) if whole else (),
+            sightings=tuple(went(*seen, self.model.labels)) if whole else (),
             store=store.folder,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions={**ran.versions, "commit": ran.commit + ("+changes" if ran.dirty else "")},
@@ -235,7 +217,7 @@ class _Compared:
         }
         write_captioned(store, self.suite.pictures, self.suite.places, samples, _SHOWN, said)
 
-    def _cost(self, seen: _Seen) -> Cost:
+    def _cost(self, seen: Seen) -> Cost:
         count = len(seen.logits)
         return Cost(
             pictures=count,
@@ -249,14 +231,15 @@ def _kind(host: Classifier) -> ModelKind:
     return "recogniser" if host.key == "recogniser" else "classifier"
 
 
-def _seen(host: Classifier, suite: PictureSuite, monitor: Monitor, turn: int) -> _Seen:
+def _seen(host: Classifier, suite: PictureSuite, monitor: Monitor, turn: int) -> Seen:
     """Asks a model about all pictures."""
-    began, parts, margin = time.perf_counter(), [], list[Tensor]()
+    began, parts, margin, features = time.perf_counter(), [], list[Tensor](), []
     done, total = turn * len(suite.places), 2 * len(suite.places)
     with torch.no_grad():
         for which in suite.places.split(_BATCH):
             pixels = host.model.prepared(suite.pictures.read(which.tolist()))
-            logits = host.logits(pixels)
+            logits, read = host.both(pixels)
+            features.append(read.float().cpu())
             if isinstance(host, Recogniser):
                 own = suite.pictures.labels[which].to(logits.device)
                 margin.append((host.with_margin(logits, own).argmax(1) == own).cpu())
@@ -265,7 +248,12 @@ def _seen(host: Classifier, suite: PictureSuite, monitor: Monitor, turn: int) ->
             monitor(done - 1, total, {})
     seconds = time.perf_counter() - began
     held = torch.cat(margin) if margin else None
-    return _Seen(logits=torch.cat(parts), within_margin=held, seconds=seconds)
+    return Seen(
+        logits=torch.cat(parts),
+        features=torch.cat(features),
+        within_margin=held,
+        seconds=seconds,
+    )
 
 
 def _logits(host: Classifier, pictures: LabelledPictures) -> Float[Tensor, "n classes"]:
@@ -295,89 +283,11 @@ def _samples(suite: PictureSuite, labels: Int[Tensor, " n"]) -> tuple[Sample, ..
     )
 
 
-def _answers(model: VisionModel, seen: _Seen) -> list[str]:
+def _answers(model: VisionModel, seen: Seen) -> list[str]:
     """Writes what each picture is called, and how surely."""
     chances, numbers = seen.logits.softmax(1).max(1)
     pairs = zip(chances.tolist(), numbers.tolist(), strict=True)
     return [f"{model.labels[number]} {chance:.0%}" for chance, number in pairs]
-
-
-def _measured(
-    suite: PictureSuite, labels: Int[Tensor, " n"], before: _Seen, after: _Seen
-) -> list[Measurement]:
-    """Estimates accuracy and loss for each role, and accuracy for each erased class."""
-    found = []
-    roles = _roles(suite, labels)
-    right = [seen.right(labels).float().tolist() for seen in (before, after)]
-    held = [seen.within_margin for seen in (before, after)]
-    margin = [each.float().tolist() for each in held if each is not None] or None
-    for role in [role for role in ROLES if role in roles]:
-        places = [place for place, own in enumerate(roles) if own == role]
-        names = [suite.pictures.names[labels[place]] for place in places]
-        both = [[values[place] for place in places] for values in right]
-        found.append(_row("recognised", role, None, both, names))
-        if role in GOING and len(set(names)) > 1:
-            for name in dict.fromkeys(names):
-                own = [n for n, other in enumerate(names) if other == name]
-                # Pictures of one class, so that each counts by itself.
-                apart = [str(place) for place in own]
-                each = [[values[n] for n in own] for values in both]
-                found.append(_row("recognised", role, name, each, apart))
-        if margin is not None:
-            both = [[values[place] for place in places] for values in margin]
-            found.append(_row("recognised_with_margin", role, None, both, names))
-    return found
-
-
-def _row(
-    metric: str, role: Role, concept: str | None, both: list[list[float]], groups: list[str]
-) -> Measurement:
-    first, second = (rate(values, groups) for values in both)
-    paired = compare_rates(both[0], both[1], groups)
-    better: Better = "lower" if role in GOING else "higher"
-    return Measurement(
-        metric=metric,
-        unit="rate",
-        better=better,
-        role=role,
-        concept=concept,
-        before=first,
-        after=second,
-        change=paired.difference,
-        p_value=paired.p_value,
-    )
-
-
-def _went(
-    model: VisionModel,
-    suite: PictureSuite,
-    labels: Int[Tensor, " n"],
-    before: _Seen,
-    after: _Seen,
-) -> list[Sighting]:
-    """Counts what pictures of each erased class are called, most frequent first."""
-    found = []
-    for number, role in suite.roles.items():
-        own = labels == number
-        if role != "erased" or not own.any():
-            continue
-        counts = [
-            torch.bincount(seen.logits.argmax(1)[own], minlength=len(model.labels))
-            for seen in (before, after)
-        ]
-        called = [n for n in range(len(model.labels)) if counts[0][n] or counts[1][n]]
-        called.sort(key=lambda n: (-int(counts[1][n]), model.labels[n]))
-        found += [
-            Sighting(
-                suite.pictures.names[number],
-                model.labels[n],
-                int(counts[0][n]),
-                int(counts[1][n]),
-                int(own.sum()),
-            )
-            for n in called
-        ]
-    return found
 
 
 def _truth(suite: PictureSuite) -> JudgeCard:

@@ -49,6 +49,7 @@ METRICS: dict[str, str] = {
     "recognised": "Recognised as what it is",
     "recognised_with_margin": "Recognised by more than the head's margin",
     "found": "Found in its place",
+    "probe": "Still read from its features by a linear classifier",
     "leftover": "Something of it left",
     "style_presence": "Style in the picture",
     "clip_score": "Agreement with the prompt",
@@ -323,6 +324,14 @@ def _recogniser_limits(evaluation: Evaluation) -> Iterator[str]:
         note = zero_hits_note(found.after) if found and found.after else None
         if note:
             yield f"{ROLES[role]}: {note}."
+    probe = evaluation.find("probe", "erased")
+    if probe is not None and probe.after is not None and probe.before is not None:
+        yield (
+            "A linear classifier that is trained on its features reads it in "
+            f"{number(probe.after.value, 'rate')} of its pictures, "
+            f"{number(probe.before.value, 'rate')} before: the nearer these are, the less of it is "
+            "gone from the weights and the more is only not named."
+        )
     yield (
         f"{len(evaluation.samples)} held-out pictures were looked at, whose names are those of "
         f"the data ({evaluation.judge.name}); names that are wrong there are wrong here. "
