@@ -22,6 +22,7 @@ __all__ = [
     "few_per_class",
     "numbered_as",
     "of_classes",
+    "plain_name",
     "share",
     "shared_pictures",
     "without_classes",
@@ -172,15 +173,15 @@ def numbered_as(pictures: LabelledPictures, names: Sequence[str]) -> Part:
     Raises:
         BadRequest: the set has pictures of a class that the head lacks.
     """
-    known = {_plain(name): number for number, name in enumerate(names)}
+    known = {plain_name(name): number for number, name in enumerate(names)}
     used = {pictures.names[label] for label in pictures.labels.unique().tolist()}
-    if unknown := sorted(name for name in used if _plain(name) not in known):
+    if unknown := sorted(name for name in used if plain_name(name) not in known):
         shown = ", ".join(unknown[:5]) + (" and more" if len(unknown) > 5 else "")
         raise BadRequest(
             f"the pictures are of {shown}, which the model's head of {len(names)} classes does "
             f"not have; its classes are {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
         )
-    renumbered = tuple(known.get(_plain(name), -1) for name in pictures.names)
+    renumbered = tuple(known.get(plain_name(name), -1) for name in pictures.names)
     return Part(pictures, torch.arange(len(pictures)), renumbered, tuple(names))
 
 
@@ -245,5 +246,6 @@ def _drawn(
     return torch.cat(taken).sort().values
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """Writes a class's name without capitals, and with a blank for "_" and "-"."""
     return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from efface.contracts import Estimate
 from efface.errors import BadRequest, MeasurementFailed
+from efface.hosts.boxes import overlaps
 from efface.metrics.estimates import UNKNOWN
 
 __all__ = [
@@ -26,7 +27,6 @@ __all__ = [
     "DetectedBoxes",
     "DetectionScores",
     "TrueBoxes",
-    "overlaps",
     "score_detections",
 ]
 
@@ -202,16 +202,6 @@ def score_detections(
     return DetectionScores(len(true), found)
 
 
-def overlaps(first: Float[Tensor, "n 4"], second: Float[Tensor, "m 4"]) -> Float[Tensor, "n m"]:
-    """Gives intersection over union of boxes as centre, width and height, 0 for empty ones."""
-    a, b = first.double(), second.double()
-    low = torch.maximum((a[:, :2] - a[:, 2:] / 2)[:, None], (b[:, :2] - b[:, 2:] / 2)[None])
-    high = torch.minimum((a[:, :2] + a[:, 2:] / 2)[:, None], (b[:, :2] + b[:, 2:] / 2)[None])
-    common = (high - low).clamp(min=0).prod(dim=2)
-    union = a[:, 2:].prod(dim=1)[:, None] + b[:, 2:].prod(dim=1)[None] - common
-    return torch.where(union > 0, common / union.clamp(min=1e-300), torch.zeros_like(union))
-
-
 def _found(detected: Sequence[DetectedBoxes], true: Sequence[TrueBoxes], number: int) -> _Found:
     """Matches one class in all pictures and puts its detections in order."""
     parts = [_matched(a, b, number) for a, b in zip(detected, true, strict=True)]
@@ -230,7 +220,7 @@ def _matched(
     mine = (detected.classes == number).nonzero().squeeze(1)
     mine = mine[detected.scores[mine].argsort(descending=True, stable=True)[:MOST_DETECTIONS]]
     boxes = true.boxes[true.classes == number]
-    table = overlaps(detected.boxes[mine], boxes).detach().cpu().numpy()
+    table = overlaps(detected.boxes[mine].double(), boxes.double()).detach().cpu().numpy()
     scores = detected.scores[mine].detach().double().cpu().numpy()
     return scores, np.stack([_greedy(table, least) for least in OVERLAPS])
 

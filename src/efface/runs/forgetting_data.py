@@ -13,6 +13,7 @@ from efface.data.pictures import (
     LabelledPictures,
     numbered_as,
     of_classes,
+    plain_name,
     shared_pictures,
     without_classes,
 )
@@ -169,10 +170,10 @@ def classes_of(labels: Sequence[str], concept: Concept) -> tuple[int, ...]:
     known: dict[str, int] = {}
     for number, text in enumerate(labels):
         for name in (text, *text.split(",")):
-            known.setdefault(_plain(name), number)
-    found = dict.fromkeys(known[_plain(n)] for n in names(concept) if _plain(n) in known)
+            known.setdefault(plain_name(name), number)
+    found = dict.fromkeys(known[plain_name(n)] for n in names(concept) if plain_name(n) in known)
     if not found:
-        near = difflib.get_close_matches(_plain(concept.name), known, n=2, cutoff=0.6)
+        near = difflib.get_close_matches(plain_name(concept.name), known, n=2, cutoff=0.6)
         hint = f"did you mean {' or '.join(near)}?" if near else f"it has {_some(labels)}"
         raise BadRequest(f"the model's head has no class '{concept.name}'; {hint}")
     return tuple(found)
@@ -189,10 +190,6 @@ def _earlier(model: VisionModel) -> Iterator[int]:
         for one in request_from(told).erasures:
             if one.concept.kind != "content":
                 yield from classes_of(model.labels, one.concept)
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.replace("_", " ").replace("-", " ").casefold().split())
 
 
 def _some(labels: Sequence[str]) -> str:
