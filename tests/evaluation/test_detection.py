@@ -8,7 +8,7 @@ import torch
 
 from efface.errors import BadRequest, MeasurementFailed
 from efface.evaluation import detection
-from efface.evaluation.detection import DetectedBoxes, TrueBoxes, overlaps, score_detections
+from efface.evaluation.detection import DetectedBoxes, TrueBoxes, score_detections
 from efface.hosts.boxes import overlaps
 
 
