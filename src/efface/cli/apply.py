@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from efface import registry
 from efface.cli import lineage, runs
 from efface.cli.generate import Drawing, draw_with
 from efface.cli.hosts import folder_of_model
@@ -41,7 +42,7 @@ def run(arguments: list[str], output: Output) -> int:
     model = options.model or runs.recipe_of(options.source).model
     if options.in_place_copy is not None:
         return _copy(options, model, options.in_place_copy, output)
-    return draw_with(options, model, (options.source,), output)
+    return draw_with(options, model, (options.source,), output, verb="apply")
 
 
 def _copy(options: Apply, model: str, out: Path, output: Output) -> int:
@@ -55,6 +56,11 @@ def _copy(options: Apply, model: str, out: Path, output: Output) -> int:
 
     if options.prompt or options.out is not None:
         raise BadRequest("--in-place-copy draws nothing; leave out --prompt and --out")
+    if registry.reads_pictures(model):
+        raise BadRequest(
+            f"{model} reads pictures; an edited copy of its folder is written by: efface export "
+            f"{options.source} --as transformers --out {out}"
+        )
     delta = lineage.composed(options.source)
     with output.progress("copying and editing") as monitor:
         made = edited_copy(

@@ -14,7 +14,7 @@ import tyro
 from efface import registry
 from efface.cli import lineage, measuring, runs
 from efface.cli.folder import REPORT, locked
-from efface.cli.hosts import is_bundled, load_host, quiet_loading
+from efface.cli.hosts import is_bundled, load_host, quiet_loading, refuse_readers
 from efface.cli.shell import Repeated, Shared, parse
 from efface.errors import BadRequest
 
@@ -73,6 +73,7 @@ def run(arguments: list[str], output: Output) -> int:
     output.after_interrupt = "finished attacks are kept; run the same command again to go on"
     with locked(runs.folder_of(options.source)) as folder:
         recipe = runs.recipe_of(options.source)
+        refuse_readers(options.model or recipe.model, "attack")
         pipe = load_host(options.model or recipe.model, output)
         *parents, _ = lineage.whole(runs.open_run(options.source))
         with lineage.on_top_of(parents, pipe):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from efface import registry
 from efface.cli import making, measuring, runs
-from efface.cli.hosts import BUNDLED, is_bundled, load_host
+from efface.cli.hosts import BUNDLED, is_bundled, load_host, refuse_readers
 from efface.cli.shell import Repeated, Shared, parse
 from efface.concepts import ConceptKind, request
 from efface.errors import BadRequest
@@ -54,6 +54,7 @@ def run(arguments: list[str], output: Output) -> int:
     from efface.evaluation.debias import require_attributes
 
     options, settings = read_flags(arguments)
+    refuse_readers(options.model, "debias")
     recipe = recipe_for(options, settings)
     folder = None if recipe.judge_folder is None else Path(recipe.judge_folder)
     require_attributes(settings, measuring.judge_for(recipe.judge, folder))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efface import registry
-from efface.cli import lineage, making, measuring, previews, runs, smoke
+from efface.cli import lineage, making, measuring, previews, recognising, runs, smoke
 from efface.cli.choosing import Choosing, choose, overview
 from efface.cli.drawing import sampling_for
 from efface.cli.folder import RunFolder, locked
@@ -71,6 +71,7 @@ def run(arguments: list[str], output: Output) -> int:
         return overview("erase", arguments, output)
     method, *flags = arguments
     options, choice = choose(method, flags, Erase)
+    recognising.check_flags(options.model, options)
     recipe = choice.recipe(options.model, options.request(), options.seed, after=options.after)
     recipe = _with_pictures(recipe, options.images_hash)
     workspace = Workspace(
@@ -192,7 +193,7 @@ def _fill(
 
 def _next(options: Erase) -> str:
     """Says how a run that was not measured is looked at."""
-    if is_bundled(options.model):
+    if is_bundled(options.model) or options.model in registry.VISION:
         return f"to measure it: efface evaluate {options.out}"
     if registry.reads_pictures(options.model):
         return f"to measure it: efface evaluate {options.out} --test-data FOLDER"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from efface.cli import debias, measuring, runs
+from efface.cli import debias, measuring, recognising, runs
 from efface.cli.folder import locked
 from efface.cli.hosts import load_host
 from efface.cli.shell import Repeated, Shared, parse
@@ -64,6 +64,7 @@ def run(arguments: list[str], output: Output) -> int:
             f"{options.source} was debiased, so nothing in it was to be erased; run.json has the "
             "shares of every round, and efface generate --delta draws with it"
         )
+    recognising.check_flags(recipe.model, options)
     plan = measuring.Plan(
         suite=options.suite,
         size=options.size,

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import tyro
 
+from efface import registry
 from efface.cli import lineage, runs
-from efface.cli.hosts import folder_of_model, host_for
+from efface.cli.hosts import folder_of_model, host_for, quiet_loading
 from efface.cli.shell import Shared, parse
 from efface.errors import BadRequest
 from efface.files import check_place, parse_json, replacing, seal, write_atomically
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Export", "Format", "Job", "run"]
 
 Format: TypeAlias = Literal[
-    "diffusers", "component", "diffusers-lora", "peft", "kohya", "spm", "adapter"
+    "diffusers", "transformers", "component", "diffusers-lora", "peft", "kohya", "spm", "adapter"
 ]
 _FILES: tuple[Format, ...] = ("kohya", "spm", "adapter")
 """Formats that are one file."""
@@ -62,10 +63,10 @@ class Job:
 
     @cached_property
     def delta(self) -> Delta:
-        """What is exported; where a file holds a whole model, with the requests beneath it."""
-        if self.options.as_ in ("diffusers", "component"):
-            return lineage.composed(self.found.folder)
-        return self.found.delta
+        """What is exported, with the requests beneath it where the format can hold several."""
+        if self.options.as_ in ("spm", "adapter"):
+            return self.found.delta
+        return lineage.composed(self.found.folder)
 
     @property
     def facts(self) -> dict[str, str]:
@@ -88,6 +89,7 @@ def run(arguments: list[str], output: Output) -> int:
     found = runs.open_run(options.source)
     check_exportable(found.delta, scale=options.scale, rank=options.rank)
     model = options.model or runs.recipe_of(options.source).model
+    _check_kind(options.as_, model)
     protected = _check_out(options, found, model)
     cards = _cards(found, options)
     with replacing(options.out, overwrite=options.overwrite, protected=protected) as place:
@@ -102,6 +104,25 @@ def run(arguments: list[str], output: Output) -> int:
     fields_told = {"as": options.as_, "out": str(options.out), "told": told}
     output.result({**fields_told, "delta": found.delta.id, "scale": options.scale})
     return 0
+
+
+def _check_kind(format_: Format, model: str) -> None:
+    """Refuses formats of models that draw for one that reads pictures, and the reverse.
+
+    Raises:
+        BadRequest: naming the formats that there are.
+    """
+    reads = registry.reads_pictures(model)
+    if reads and format_ not in ("transformers", "peft"):
+        raise BadRequest(
+            f"{model} reads pictures and {format_} is for models that draw; export the edited "
+            "folder with --as transformers, or low-rank layers with --as peft"
+        )
+    if not reads and format_ == "transformers":
+        raise BadRequest(
+            f"{model} draws pictures and transformers is for models that read them; export the "
+            "edited folder with --as diffusers"
+        )
 
 
 def _check_out(options: Export, found: runs.Run, model: str) -> list[Path]:
@@ -157,7 +178,7 @@ def _is_card(file: Path) -> bool:
 def _with_cards(place: Path, found: runs.Run, options: Export) -> Path:
     from efface.exchange.cards import cards_of
 
-    if options.as_ != "diffusers":
+    if options.as_ not in ("diffusers", "transformers"):
         for card in cards_of(found.folder, found.delta.id)[0]:
             write_atomically(place / card.name, card.read_bytes())
     return place
@@ -205,12 +226,26 @@ def _adapter(job: Job) -> str:
     return f"{size:.2f} MB for prompt embeddings, of every checkpoint with this text encoder"
 
 
-def _diffusers(job: Job) -> str:
+def _card(job: Job) -> str | None:
     from efface.exchange.cards import cards_of
-    from efface.exchange.folders import write_folder
 
     own = cards_of(job.found.folder, job.found.delta.id)[0]
-    text = next((card.read_text("utf-8") for card in own if card.name == "card.md"), None)
+    return next((card.read_text("utf-8") for card in own if card.name == "card.md"), None)
+
+
+def _transformers(job: Job) -> str:
+    from efface.exchange.recognisers import write_recogniser
+
+    base, scale = folder_of_model(job.model), job.options.scale
+    with job.output.progress("editing"), quiet_loading():
+        tensors = write_recogniser(base, job.delta, job.place, card=_card(job), scale=scale)
+    return f"{tensors} tensors changed; load it as the model it was"
+
+
+def _diffusers(job: Job) -> str:
+    from efface.exchange.folders import write_folder
+
+    text = _card(job)
     base, scale = folder_of_model(job.model), job.options.scale
     with job.output.progress("copying and editing") as monitor:
         made = write_folder(base, job.delta, job.place, card=text, scale=scale, monitor=monitor)
@@ -230,6 +265,7 @@ def _component(job: Job) -> str:
 
 _WRITERS: dict[Format, Callable[[Job], str]] = {
     "diffusers": _diffusers,
+    "transformers": _transformers,
     "component": _component,
     "diffusers-lora": partial(_lora, writer="write_diffusers"),
     "peft": partial(_lora, writer="write_peft"),

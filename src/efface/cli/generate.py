@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from efface.cli import drawing, lineage
-from efface.cli.hosts import BUNDLED, load_host
+from efface.cli.hosts import BUNDLED, load_host, refuse_readers
 from efface.cli.shell import Repeated, Shared, parse
 from efface.errors import BadRequest
 
@@ -52,16 +52,19 @@ def run(arguments: list[str], output: Output) -> int:
     options = parse(
         Generate, arguments, prog="efface generate", description="Draws pictures from prompts."
     )
-    return draw_with(options, options.model, tuple(map(Path, options.delta)), output)
+    return draw_with(options, options.model, tuple(map(Path, options.delta)), output, verb="generate")
 
 
-def draw_with(options: Drawing, model: str, deltas: tuple[Path, ...], output: Output) -> int:
+def draw_with(
+    options: Drawing, model: str, deltas: tuple[Path, ...], output: Output, *, verb: str
+) -> int:
     """Loads, applies, draws and writes.
 
     Raises:
-        BadRequest: no prompt, or no file to draw to.
+        BadRequest: no prompt, no file to draw to, or a model that draws nothing.
         BadDelta: a delta is broken, or was made for another base.
     """
+    refuse_readers(model, verb)
     if not options.prompt:
         raise BadRequest("nothing to draw: give --prompt TEXT, once per picture")
     if options.out is None:

@@ -25,6 +25,7 @@ __all__ = [
     "is_bundled",
     "load_host",
     "quiet_loading",
+    "refuse_readers",
     "unknown_words",
 ]
 
@@ -120,7 +121,7 @@ def host_for(name: str, method: str, output: Output, *, pictures: bool) -> Any:
         stage in known and getattr(registry.load("methods", stage), "streams", False)
         for stage in method.split("+")
     )
-    if pictures or not folder or not streams:
+    if pictures or not folder or not streams or registry.reads_pictures(name):
         return load_host(name, output)
     from transformers.utils import logging
 
@@ -133,6 +134,19 @@ def host_for(name: str, method: str, output: Output, *, pictures: bool) -> Any:
             return stream(name)
     finally:
         logging.set_verbosity(level)
+
+
+def refuse_readers(model: str, verb: str) -> None:
+    """Refuses a model that reads pictures where one that draws is needed.
+
+    Raises:
+        BadRequest: naming the verb and what there is for such models.
+    """
+    if registry.reads_pictures(model):
+        raise BadRequest(
+            f"{model} reads pictures and draws none, so efface {verb} has nothing to do with it; "
+            "such models have erase, evaluate, verify, rerun, revoke, export and plan"
+        )
 
 
 @contextmanager
@@ -170,6 +184,8 @@ def folder_of_model(model: str) -> Path:
     Raises:
         BadRequest: it is a hub id or nothing at all.
     """
+    if model in registry.VISION:
+        return Path(registry.bundled(model).folder(model))
     if is_bundled(model):
         if hasattr(registry.bundled(model), "finish"):
             raise BadRequest(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from efface.cli import making
-from efface.cli.hosts import Asking, load_host
+from efface.cli.hosts import Asking, load_host, refuse_readers
 from efface.cli.shell import parse
 from efface.errors import MissingInput
 from efface.runs.recipe import ImportRecipe
@@ -51,6 +51,7 @@ def recipe_for(options: Import) -> ImportRecipe:
     Raises:
         BadRequest: no concept is named, or the request makes no sense.
     """
+    refuse_readers(options.model, "import")
     return ImportRecipe(
         model=options.model,
         request=options.request(),

@@ -11,7 +11,7 @@ import tyro
 
 from efface import registry
 from efface.cli import making, runs
-from efface.cli.hosts import BUNDLED, is_bundled, load_host
+from efface.cli.hosts import BUNDLED, is_bundled, load_host, refuse_readers
 from efface.cli.shell import Repeated, Shared, parse
 from efface.concepts import Concept, ConceptKind, described, names
 from efface.errors import BadRequest, MissingInput
@@ -124,6 +124,7 @@ def run(arguments: list[str], output: Output) -> int:
         raise BadRequest(f"there is no ledger action '{action}'; known: {', '.join(ACTIONS)}")
     kind, does, summary = ACTIONS[action]
     options = parse(kind, flags, prog=f"efface ledger {action}", description=f"{summary}.")
+    refuse_readers(getattr(options, "model", None) or BUNDLED, "ledger")
     return does(options, output)
 
 

@@ -81,9 +81,12 @@ def _models() -> Rows:
         {"name": "emoji", "summary": "the bundled model: 64 x 64 icons of 64 things in 8 styles"},
         {"name": "emoji-remix", "summary": "a fine-tune of it: mirrored, on dark grounds"},
         {"name": "emoji-reader", "summary": "it with a text encoder that knows descriptions, too"},
+        {"name": "icons-vit", "summary": "a classifier of the 64 things, which reads pictures"},
+        {"name": "icons-identities", "summary": "a recogniser of icons as individuals"},
         {
             "name": "FOLDER",
-            "summary": "any folder in diffusers' layout of a family in docs/families.md",
+            "summary": "any folder in diffusers' layout of a family in docs/families.md,"
+            " or of a model that reads pictures, in transformers' (docs/recognisers.md)",
         },
         {"name": "OWNER/NAME", "summary": "the same from the Hugging Face hub's local cache"},
     ]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from efface import registry
+from efface.cli.hosts import refuse_readers
 from efface.cli.shell import Repeated, Shared, parse
 from efface.errors import BadRequest
 from efface.evaluation.executors import Executor, Hear, Workers
@@ -103,6 +104,7 @@ def _plan(options: MatrixOptions) -> Plan:
     Raises:
         BadRequest: an unknown method, attack, concept or model.
     """
+    refuse_readers(options.model, "matrix")
     from efface.bundled.vocabulary import concept
     from efface.evaluation.jobs import Plan
     from efface.revival.attempts import Budget

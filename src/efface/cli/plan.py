@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from efface.cli.choosing import Choosing, choose, overview
+from efface import registry
+from efface.cli.choosing import Choice, Choosing, choose, overview
 from efface.cli.hosts import folder_of_model
+from efface.errors import BadRequest
 from efface.registry import stage_names
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ def run(arguments: list[str], output: Output) -> int:
     named, *flags = arguments
     options, choice = choose(named, flags, Plan)
     request = options.request()
+    if registry.reads_pictures(options.model):
+        return _forgetting(options.model, choice, request, output)
     from efface.hosts.survey import survey
     from efface.runs.checks import check_family
     from efface.runs.given import check_readers, pictured
@@ -70,6 +74,36 @@ def run(arguments: list[str], output: Output) -> int:
         }
     )
     return 0
+
+
+def _forgetting(model: str, choice: Choice, request: ErasureRequest, output: Output) -> int:
+    """Plans a method on a model that reads pictures.
+
+    Raises:
+        BadRequest: methods in turn; see `plan_forgetting`.
+    """
+    from efface.runs.forgetting_plan import plan_forgetting
+
+    if isinstance(choice.method, tuple):
+        raise BadRequest(f"{choice.name} is several methods; plan each by itself")
+    plan = plan_forgetting(model, choice.name, choice.method, request)
+    added = f"; {plan.added:,} values are added beside them" if plan.added else ""
+    output.say(
+        f"model     {model}: {plan.network}, a {plan.family}",
+        f"method    {choice.name}",
+        f"touches   {plan.parameters:,} values in {plan.tensors} tensors, {plan.share:.1%} of it",
+        f"trains    {_length(choice.method)}, batch {choice.method.batch}{added}",
+        f"disk      at most {plan.delta_bytes / 1e6:.1f} MB for the delta",
+        f"copy      {plan.copy_bytes / 1e6:.1f} MB for an edited model",
+    )
+    told = {"model": model, "method": choice.name, "preset": choice.preset}
+    output.result({**told, **asdict(plan)})
+    return 0
+
+
+def _length(method: Any) -> str:
+    """Says how long a method trains."""
+    return f"{method.epochs:g} passes" if method.epochs else f"{method.steps} steps"
 
 
 def _stage(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from efface import registry
 from efface.cli import lineage, runs
-from efface.errors import MissingInput
+from efface.errors import BadRequest, MissingInput
 
 if TYPE_CHECKING:
     from efface.cli.measuring import Plan
@@ -15,7 +15,49 @@ if TYPE_CHECKING:
     from efface.data.pictures import LabelledPictures
     from efface.evaluation.record import Evaluation
 
-__all__ = ["measured", "unmeasurable"]
+__all__ = ["check_flags", "check_held_out", "measured", "unmeasurable"]
+
+_OF_GENERATORS = ("anchor", "images", "keep", "smoke", "preview", "cache")
+_OF_READERS = ("forget_data", "retain_data", "test_data")
+_JUDGING = ("suite", "judge", "judge_folder", "judge_settings", "clip", "metrics")
+
+
+def check_flags(model: str, options: Any) -> None:
+    """Refuses flags of ``efface erase`` and ``evaluate`` that mean nothing for a kind of model.
+
+    Raises:
+        BadRequest: naming the flag and what to do instead.
+    """
+    reads = registry.reads_pictures(model)
+    given = (*_OF_GENERATORS, *_JUDGING) if reads else _OF_READERS
+    for name in given:
+        if getattr(options, name, None):
+            flag = f"--{name.replace('_', '-')}"
+            raise BadRequest(
+                f"{model} reads pictures, and {flag} is for models that draw; leave it out (what "
+                "is not erased is retained, and --test-data measures)"
+                if reads
+                else f"{model} draws pictures, and {flag} is for models that read them; leave it "
+                "out (--keep says what stays, --images what a concept looks like)"
+            )
+    if reads and options.size != "standard":
+        raise BadRequest(
+            f"--size {options.size} says how many pictures are drawn, and {model} draws none; "
+            "leave it out, and give fewer held-out pictures with --test-data"
+        )
+    check_held_out(getattr(options, "test_data", None))
+
+
+def check_held_out(place: str | None) -> None:
+    """Refuses a place without held-out pictures before the work.
+
+    Raises:
+        MissingInput, BadRequest: see `efface.data.places.open_pictures`.
+    """
+    if place is not None:
+        from efface.data.places import open_pictures
+
+        open_pictures(place)
 
 
 def unmeasurable(recipe: runs.Recipe, test_data: str | None) -> str | None:
@@ -74,7 +116,10 @@ def _held_out(model: Any, recipe: runs.Recipe, place: str | None) -> tuple[str, 
 
     if place is None:
         if recipe.model not in registry.VISION:
-            raise MissingInput("give held-out pictures: --test-data FOLDER")
+            raise MissingInput(
+                f"{recipe.model} is measured on pictures that it was not trained on: give "
+                "--test-data FOLDER with a folder of pictures for each class"
+            )
         place = f"{recipe.model}:test"
     name = place if place.partition(":")[0] in registry.VISION else Path(place).name
     return name.replace(":", "-"), numbered_as(open_pictures(place), model.labels)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from efface.cli import lineage, making, measuring, runs
+from efface.cli import lineage, making, measuring, recognising, runs
 from efface.cli.hosts import load_host
 from efface.cli.shell import Shared, parse
 from efface.concepts import request_from
@@ -41,6 +41,9 @@ class Revoke(Limits, Shared):
     """Measure the result, where a suite for this model exists."""
     size: str = "standard"
     """How many pictures to measure with; see efface evaluate."""
+    test_data: str | None = None
+    """Held-out pictures to measure with, for models that read pictures; by default a bundled
+    model's own."""
     overwrite: bool = False
     """Replace the run that the folder holds."""
 
@@ -83,8 +86,11 @@ def run(arguments: list[str], output: Output) -> int:
     """Writes a run of the other requests and measures whether they still hold."""
     options = parse(Revoke, arguments, prog="efface revoke", description=ABOUT)
     recipe = recipe_for(options)
-    plan = measuring.Plan(size=options.size, limits=measuring.limits_of(options))
-    reason = measuring.unmeasurable(recipe) if options.evaluate else "not measured"
+    recognising.check_flags(recipe.model, options)
+    plan = measuring.Plan(
+        size=options.size, limits=measuring.limits_of(options), test_data=options.test_data
+    )
+    reason = measuring.unmeasurable(recipe, options.test_data) if options.evaluate else "not measured"
     with making.open_new_run(options.out, recipe, overwrite=options.overwrite) as folder:
         pipe = load_host(recipe.model, output)
         result = making.perform(recipe, pipe, output)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from efface.cli import making, runs
-from efface.cli.hosts import load_host
+from efface.cli.hosts import load_host, refuse_readers
 from efface.cli.shell import Shared, parse
 from efface.runs.recipe import TransferRecipe
 
@@ -37,6 +37,7 @@ class Transfer(Shared):
 
 def recipe_for(options: Transfer) -> TransferRecipe:
     """Writes down what is carried over, and to which model."""
+    refuse_readers(options.model, "transfer")
     before = runs.open_run(options.source)
     return TransferRecipe(
         model=options.model,

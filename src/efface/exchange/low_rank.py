@@ -18,6 +18,7 @@ from efface.deltas.expansion import expanded
 from efface.deltas.patches import DensePatch, LowRankPatch
 from efface.errors import BadDelta, BadRequest
 from efface.hosts.components import canonical, component
+from efface.hosts.vision import VisionModel
 
 __all__ = ["Layer", "Layers", "check_exportable", "full_refused", "layers_of"]
 
@@ -84,8 +85,13 @@ def check_exportable(delta: Delta, *, scale: float = 1.0, rank: int | None = Non
             )
 
 
-def full_refused(keys: Sequence[str]) -> BadRequest:
+def full_refused(keys: Sequence[str], model: Any = None) -> BadRequest:
     """Says that a layout holds no biases and norms, and which ones do."""
+    if isinstance(model, VisionModel):
+        return BadRequest(
+            f"the delta changes {len(keys)} biases or norms ({keys[0]} ...), which low-rank layers "
+            "cannot hold, cut or not; export the edited folder: --as transformers"
+        )
     return BadRequest(
         f"the delta changes {len(keys)} biases or norms ({keys[0]} ...), which this layout cannot "
         "hold; export it with --as kohya, whose file ComfyUI reads whole, or the edited folder: "
@@ -127,7 +133,7 @@ def layers_of(
     paths = _paths(model, parts[0])
     full = _full(written, paths, scale)
     if full and not biases:
-        raise full_refused(tuple(full))
+        raise full_refused(tuple(full), model)
     found: dict[str, Layer] = {}
     whole = left = 0.0
     for key, patch in written.patches.items():
@@ -141,9 +147,9 @@ def layers_of(
         ):
             raise BadRequest(
                 f"the delta changes {key}, which a LoRA file cannot hold; "
-                "export the edited folder instead: --as diffusers"
+                f"export the edited folder instead: --as {_folder_of(model)}"
             )
-        layer = _layer(key, patch, rank)
+        layer = _layer(key, patch, rank, model)
         change = patch.on(torch.zeros(weight.shape, dtype=torch.float64))
         whole += float(change.square().sum())
         kept = (layer.up.double() @ layer.down.double()).reshape(weight.shape)
@@ -163,7 +169,14 @@ def _full(delta: Delta, paths: Mapping[str, tuple[str, Tensor]], scale: float) -
     }
 
 
-def _layer(key: str, patch: DensePatch | LowRankPatch, rank: int | None) -> Layer:
+def _folder_of(model: Any) -> str:
+    """Names the format of an edited folder."""
+    return "transformers" if isinstance(model, VisionModel) else "diffusers"
+
+
+def _layer(
+    key: str, patch: DensePatch | LowRankPatch, rank: int | None, model: Any
+) -> Layer:
     if isinstance(patch, LowRankPatch):
         if rank is None or rank >= len(patch.down):
             return Layer(patch.up.float(), patch.down.float())
@@ -171,7 +184,7 @@ def _layer(key: str, patch: DensePatch | LowRankPatch, rank: int | None) -> Laye
     elif rank is None:
         raise BadRequest(
             f"the change of {key} is dense and a LoRA file holds low rank; say how much with "
-            "--rank N (what is lost is reported), or export the edited folder: --as diffusers"
+            f"--rank N (what is lost is reported), or export the edited folder: --as {_folder_of(model)}"
         )
     else:
         dense = patch.difference.double().flatten(1)

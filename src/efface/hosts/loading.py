@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efface.errors import BadModel
-from efface.registry import BUNDLED, bundled, reads_pictures
+from efface.registry import BUNDLED, VISION, bundled, reads_pictures
 
 if TYPE_CHECKING:
     import torch
@@ -69,11 +69,12 @@ def _found(name: str, dtype: torch.dtype) -> Any:
             f"{name} is a single file, and efface reads folders in diffusers' layout; convert it "
             "with diffusers: StableDiffusionPipeline.from_single_file(...).save_pretrained(FOLDER)"
         )
-    near = difflib.get_close_matches(name, BUNDLED, n=1)
+    known = [*BUNDLED, *VISION]
+    near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""
     raise BadModel(
         f"there is no folder {name}, and it is neither a bundled model "
-        f"({', '.join(BUNDLED)}) nor a hub id such as owner/name{hint}"
+        f"({', '.join(known)}) nor a hub id such as owner/name{hint}"
     )
 
 

@@ -18,7 +18,7 @@ from efface.registry import bundled
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["VISION", "VISION_HOSTS", "load_vision", "vision_host"]
+__all__ = ["VISION", "VISION_HOSTS", "empty_vision", "load_vision", "vision_host"]
 
 VISION_HOSTS: tuple[type[VisionHost], ...] = (Classifier, Recogniser, Detector)
 VISION: dict[str, str] = {host.key: host.title for host in VISION_HOSTS}
@@ -87,10 +87,26 @@ def load_vision(
     return model
 
 
-def _network(folder: Path, dtype: torch.dtype) -> nn.Module:
-    from efface.hosts.libraries import check_configs, library_errors
+def empty_vision(folder: Path) -> VisionModel:
+    """Builds the network of a folder without memory, for counting; it prepares no picture.
+
+    Raises:
+        BadModel: the class is not one that efface knows, or the config does not describe one.
+    """
+    from efface.hosts.folders import empty_network
+
+    network = empty_network(folder, _class(_named(folder)))
+    assert network is not None
+    return VisionModel(network, _prepares_nothing, labels_of(network.config))
+
+
+def _prepares_nothing(_: Any) -> Any:
+    raise BadModel("this network has no weights and reads no pictures")
+
+
+def _named(folder: Path) -> str:
+    """Names the class of a folder's network, which must be one of the table."""
     from efface.hosts.preprocessing import folder_config
-    from efface.hosts.shards import weight_set
 
     named = folder_config(folder, "config.json").get("architectures") or ["nothing"]
     if named[0] not in _known():
@@ -98,11 +114,19 @@ def _network(folder: Path, dtype: torch.dtype) -> nn.Module:
             f"{folder} holds a {str(named[0])[:80]}, which is none of the models that read "
             f"pictures and that efface edits: {', '.join(_known())}"
         )
+    return str(named[0])
+
+
+def _network(folder: Path, dtype: torch.dtype) -> nn.Module:
+    from efface.hosts.libraries import check_configs, library_errors
+    from efface.hosts.shards import weight_set
+
+    named = _named(folder)
     check_configs(folder)
     weight_set(folder)
-    with library_errors(folder, f"load as a {named[0]}"):
+    with library_errors(folder, f"load as a {named}"):
         network: nn.Module
-        network, notes = _class(named[0]).from_pretrained(
+        network, notes = _class(named).from_pretrained(
             folder,
             dtype=dtype,
             local_files_only=True,

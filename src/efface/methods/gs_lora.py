@@ -15,7 +15,7 @@ from torch.nn import functional
 from efface.contracts import Monitor, Paper, silent
 from efface.errors import BadRequest
 from efface.hosts.components import canonical
-from efface.hosts.vision import VisionModel
+from efface.hosts.vision import VisionHost, VisionModel
 from efface.runs.forgetting import Batch, ForgettingRun
 from efface.runs.forgetting_eraser import ForgettingEraser
 from efface.training.hooks import Counter
@@ -136,6 +136,11 @@ class GsLora(ForgettingEraser):
             "icons-plus": cls(**small, **held),
         }
 
+    def trainable(self, host: VisionHost) -> Mapping[str, nn.Parameter]:
+        """See `ForgettingEraser.trainable`: the feed-forward networks, by low-rank layers."""
+        blocks = host.feed_forward
+        return host.weights_of([path for one in blocks for path in (one.first, one.second)])
+
     def erase(
         self,
         model: VisionModel,
@@ -149,8 +154,7 @@ class GsLora(ForgettingEraser):
         bound = self._bound(run)
         prototypes = self._prototypes(run)
         blocks = run.host.feed_forward
-        beside = run.host.weights_of([path for one in blocks for path in (one.first, one.second)])
-        with run.adapting(beside, rank=self.rank, alpha=self.alpha) as edit:
+        with run.adapting(self.trainable(run.host), rank=self.rank, alpha=self.alpha) as edit:
             groups = [_factors(edit.parameters, (one.first, one.second)) for one in blocks]
             shrinking = _Shrinking(self, groups, run.steps)
 

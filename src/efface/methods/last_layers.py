@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
+from torch import nn
 
 from efface.contracts import Monitor, Paper, silent
-from efface.hosts.vision import VisionModel
+from efface.hosts.vision import VisionHost, VisionModel
 from efface.runs.forgetting import ForgettingRun
 from efface.runs.forgetting_eraser import CIFAR, SMALL, ForgettingEraser
 
@@ -52,6 +53,10 @@ class LastLayers(ForgettingEraser):
             "icons": cls(**SMALL | {"start": "drawn", "layers": 2, "learning_rate": 1e-3}),
         }
 
+    def trainable(self, host: VisionHost) -> Mapping[str, nn.Parameter]:
+        """See `ForgettingEraser.trainable`: the last layers."""
+        return host.weights_of(host.last_layers(self.layers))
+
     def erase(
         self,
         model: VisionModel,
@@ -62,7 +67,7 @@ class LastLayers(ForgettingEraser):
     ) -> ErasureResult:
         """Trains the last layers."""
         run = ForgettingRun(self, model, request, generator=generator, monitor=monitor)
-        chosen = run.host.weights_of(run.host.last_layers(self.layers))
+        chosen = self.trainable(run.host)
         with run.training(chosen) as edit:
             if self.start == "drawn":
                 for weight in edit.parameters.values():

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from torch import nn
+
 from efface.contracts import Eraser
 from efface.errors import BadRequest
-from efface.hosts.vision import VisionModel
+from efface.hosts.vision import VisionHost, VisionModel
 from efface.training.settings import Training
 
 __all__ = ["CIFAR", "SMALL", "ForgettingEraser"]
@@ -59,6 +62,10 @@ class ForgettingEraser(Training, Eraser[VisionModel]):
     """Share of the pictures of each class that is taken, of both kinds."""
     shots: int = 0
     """So many pictures of each class instead; 0: the share."""
+
+    def trainable(self, host: VisionHost) -> Mapping[str, nn.Parameter]:
+        """Lists the weights that are trained, by key; low-rank layers are beside them."""
+        return host.weights()
 
     def __post_init__(self) -> None:
         super().__post_init__()
