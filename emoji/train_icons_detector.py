@@ -27,7 +27,7 @@ from transformers import (
 from efface.bundled import weights_folder
 from efface.bundled.icon_scenes import SIDE, IconScenes, scenes
 from efface.data.scenes import Annotated
-from efface.hosts.boxes import as_corners
+from efface.evaluation.detection import DetectedBoxes, TrueBoxes, score_detections
 from efface.hosts.detector import Detector
 from efface.hosts.vision import VisionModel
 from fetch import WORK
@@ -113,60 +113,15 @@ def renormed(model: nn.Module, pixels: Tensor, count: int = 60) -> None:
 
 @torch.no_grad()
 def average_precision(model: Any, pictures: IconScenes, pixels: Tensor) -> dict[str, float]:
-    """AP50 of each class: the area under precision by recall, made falling (COCO's)."""
-    host = Detector(VisionModel(model, lambda read: torch.stack(list(read)), pictures.names))
-    rows: list[tuple[float, int, bool]] = []
-    total = [0] * len(pictures.names)
-    for start in range(0, len(pixels), 50):
-        answer = host.detect(pixels[start : start + 50].float() / 255)
-        scenes_ = pictures.things[start : start + 50]
-        for found, each in zip(host.found(answer), scenes_, strict=True):
-            rows += judged(found, each)
-            for number in each.classes.tolist():
-                total[number] += 1
-    rows.sort(key=lambda row: -row[0])
-    return {
-        name: area([right for _, own, right in rows if own == number], total[number])
-        for number, name in enumerate(pictures.names)
-    }
-
-
-def judged(found: Any, each: Annotated) -> list[tuple[float, int, bool]]:
-    """Score, class and whether right of each answer; a thing is found once."""
-    taken: set[int] = set()
-    rows = []
-    shares = iou(found.boxes, each.boxes)
-    answers = zip(found.scores.tolist(), found.classes.tolist(), shares, strict=True)
-    for score, number, share in answers:
-        fits = [
-            (float(share[thing]), thing)
-            for thing, own in enumerate(each.classes.tolist())
-            if own == number and thing not in taken and share[thing] >= 0.5
-        ]
-        if fits:
-            taken.add(max(fits)[1])
-        rows.append((score, number, bool(fits)))
-    return rows
-
-
-def iou(first: Tensor, second: Tensor) -> Tensor:
-    """Overlap of each box with each other."""
-    one, two = as_corners(first)[:, None], as_corners(second)[None]
-    sides = torch.minimum(one, two)[..., 2:] - torch.maximum(one, two)[..., :2]
-    common = sides.clamp_min(0).prod(-1)
-    return common / (first[:, 2:].prod(-1)[:, None] + second[:, 2:].prod(-1)[None] - common)
-
-
-def area(right: list[bool], total: int) -> float:
-    """Area under precision by recall, at 101 recalls as COCO has it."""
-    hits = torch.tensor(right, dtype=torch.float64).cumsum(0)
-    if not len(hits) or not total:
-        return 0.0
-    precision = hits / torch.arange(1, len(hits) + 1)
-    falling = precision.flip(0).cummax(0).values.flip(0)
-    places = torch.searchsorted(hits / total, torch.linspace(0, 1, 101, dtype=torch.float64))
-    padded = torch.cat([falling, falling.new_zeros(1)])
-    return float(padded[places.clamp(max=len(falling))].mean())
+    """AP50 of each class."""
+    host = Detector(VisionModel(model, torch.stack, pictures.names))
+    found = []
+    for part in pixels.split(50):
+        found += host.found(host.detect(part.float() / 255))
+    detected = [DetectedBoxes(each.boxes, each.scores, each.classes) for each in found]
+    true = [TrueBoxes(each.boxes, each.classes) for each in pictures.things]
+    scores = score_detections(detected, true, classes=len(pictures.names))
+    return {name: scores.ap50(number) for number, name in enumerate(pictures.names)}
 
 
 def main() -> None:

@@ -46,6 +46,7 @@ BUNDLED = {
 VISION = {
     "icons-vit": "efface.bundled.icons",
     "icons-identities": "efface.bundled.icons",
+    "icons-detector": "efface.bundled.icons",
 }
 """Models that read pictures and come with the package; ``folder(name)`` of the module says where
 one is, ``pictures(name, split)`` gives what it was trained and is tested on."""

@@ -190,8 +190,8 @@ def _ground(kind: str, generator: torch.Generator) -> Float[Tensor, "3 h w"]:
     """Draws a ground of two colours, mixed by a texture."""
     first, second = torch.rand(2, 3, 1, 1, generator=generator)
     second = first + 0.5 * (second - first)
-    mixed = _texture(kind, generator)
-    return first + (second - first) * mixed
+    mixed: Tensor = first + (second - first) * _texture(kind, generator)
+    return mixed
 
 
 def _texture(kind: str, generator: torch.Generator) -> Float[Tensor, "h w"]:
@@ -200,20 +200,20 @@ def _texture(kind: str, generator: torch.Generator) -> Float[Tensor, "h w"]:
     lines = torch.arange(SIDE, dtype=torch.float32)
     down, across = torch.meshgrid(lines, lines, indexing="ij")
     angle, period = turn * math.pi, 6 + 12 * wide
-    along = across * math.cos(angle) + down * math.sin(angle) + period * phases[0]
-    beside = down * math.cos(angle) - across * math.sin(angle) + period * phases[1]
+    along = (across * math.cos(angle) + down * math.sin(angle)) / period + phases[0]
+    beside = (down * math.cos(angle) - across * math.sin(angle)) / period + phases[1]
+    share = torch.zeros(SIDE, SIDE)
     if kind == "stripes":
-        return (along / period * 2 * math.pi).sin().mul(4).sigmoid()
-    if kind == "checks":
-        return ((along / period).floor() + (beside / period).floor()).remainder(2)
-    if kind == "clouds":
+        share = (2 * math.pi * along).sin().mul(4).sigmoid()
+    elif kind == "checks":
+        share = (along.floor() + beside.floor()).remainder(2)
+    elif kind == "clouds":
         coarse = torch.rand(1, 1, 7, 7, generator=generator)
-        return functional.interpolate(coarse, size=(SIDE, SIDE), mode="bicubic")[0, 0].clamp(0, 1)
-    if kind == "dots":
-        inside = [(each / period).remainder(1) - 0.5 for each in (along, beside)]
-        return (inside[0] ** 2 + inside[1] ** 2 < 0.06).float()
-    if kind == "rings":
-        centre = SIDE * phases[0], SIDE * phases[1]
-        far = ((across - centre[0]) ** 2 + (down - centre[1]) ** 2).sqrt()
-        return (far / period * 2 * math.pi).sin().mul(4).sigmoid()
-    return torch.zeros(SIDE, SIDE)
+        share = functional.interpolate(coarse, size=(SIDE, SIDE), mode="bicubic")[0, 0].clamp(0, 1)
+    elif kind == "dots":
+        far = (along.remainder(1) - 0.5) ** 2 + (beside.remainder(1) - 0.5) ** 2
+        share = (far < 0.06).float()
+    elif kind == "rings":
+        far = ((across - SIDE * phases[0]) ** 2 + (down - SIDE * phases[1]) ** 2).sqrt()
+        share = (2 * math.pi * far / period).sin().mul(4).sigmoid()
+    return share

@@ -152,9 +152,11 @@ def checked_split(split: str) -> Split:
     Raises:
         BadRequest: there is no such part.
     """
-    if split not in get_args(Split):
-        raise BadRequest(f"'{split}' is not a part of the bundled pictures; choose train or test")
-    return split
+    for part in get_args(Split):
+        if split == part:
+            found: Split = part
+            return found
+    raise BadRequest(f"'{split}' is not a part of the bundled pictures; choose train or test")
 
 
 def _views(split: str, given: int | None) -> int:
