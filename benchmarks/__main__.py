@@ -4,6 +4,7 @@ python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training
                      [transfer] [implicit] [cost] [alone] [true_size] [tradeoff] [collapse]
                      [few_shot] [advunlearn] [advunlearn_tuning] [gate] [harden] [threads]
                      [leftover] [leftover_methods] [robustness] [forgetting]
+                     [forgetting_detector]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -22,6 +23,7 @@ from benchmarks import (
     erasure,
     few_shot,
     forgetting,
+    forgetting_detector,
     gate,
     harden,
     implicit,
@@ -54,6 +56,7 @@ EXPERIMENTS = {
     "tradeoff": tradeoff.run,
     "few_shot": few_shot.run,
     "forgetting": forgetting.run,
+    "forgetting_detector": forgetting_detector.run,
     "gate": gate.run,
     "harden": harden.run,
     "leftover": leftover.run,

@@ -41,7 +41,7 @@ CASES = (
     ),
     forgetting(
         "gs_lora",
-        1.0,
+        0.299505552,
         kind="detector",
         rank=2,
         alpha=4.0,
