@@ -323,7 +323,10 @@ def reads_pictures(name: str | Path) -> bool:
 
 def measured_preset(name: str | None) -> str | None:
     """Names the preset of methods that was measured on a bundled model; None for other models."""
-    return str(bundled(name).PRESET) if name in BUNDLED or name in VISION else None
+    if name is None or name not in BUNDLED | VISION:
+        return None
+    module = bundled(name)
+    return str(getattr(module, "PRESETS", {}).get(name, module.PRESET))
 
 
 assert set(get_args(Kind)) == set(_VERBS)

@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from efface.bundled.icon_scenes import IconScenes
     from efface.bundled.icon_sets import IconViews, Split
 
-__all__ = ["PRESET", "folder", "pictures"]
+__all__ = ["PRESET", "PRESETS", "folder", "pictures"]
 
 PRESET = "icons"
 """The presets of methods that were measured on these models."""
+PRESETS = {"icons-detector": "icons-detector"}
+"""Those of models that have their own."""
 
 
 def folder(name: str) -> Path:
