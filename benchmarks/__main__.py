@@ -4,7 +4,7 @@ python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training
                      [transfer] [implicit] [cost] [alone] [true_size] [tradeoff] [collapse]
                      [few_shot] [advunlearn] [advunlearn_tuning] [gate] [harden] [threads]
                      [leftover] [leftover_methods] [robustness] [forgetting]
-                     [fashion] [hardest_prompts] [hardest_pictures]
+                     [fashion] [forgetting_detector] [hardest_prompts] [hardest_pictures]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -24,6 +24,7 @@ from benchmarks import (
     fashion,
     few_shot,
     forgetting,
+    forgetting_detector,
     gate,
     harden,
     hardest_pictures,
@@ -59,6 +60,7 @@ EXPERIMENTS = {
     "few_shot": few_shot.run,
     "fashion": fashion.run,
     "forgetting": forgetting.run,
+    "forgetting_detector": forgetting_detector.run,
     "gate": gate.run,
     "harden": harden.run,
     "hardest_prompts": hardest_prompts.run,

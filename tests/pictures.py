@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from efface.data.pictures import identity_of
 from efface.hosts.vision_families import VISION_HOSTS, vision_host
+from tests.scenes import SQUARES, finding, found_shares, squares
 
 CLASSES = 6
 
@@ -51,8 +52,9 @@ def stripes(names, *, each=8, seed=0, side=16):
 @cache
 def knowing(key="classifier", architecture=None):
     """A toy of a kind that recognises stripes; tests leave it as they found it."""
-    (kind,) = (host for host in VISION_HOSTS if host.key == key)
-    model = kind.toy(*([architecture] if architecture else []), classes=CLASSES)
+    if key == "detector":
+        return finding(*([architecture] if architecture else []))
+    model = _untaught(key, architecture)
     network, host = model.model, vision_host(model)
     pictures = stripes(model.labels)
     pixels = model.prepared(list(pictures.pixels))
@@ -69,15 +71,35 @@ def knowing(key="classifier", architecture=None):
 
 def fresh(key="classifier", architecture=None):
     """The same toy, to be changed."""
-    known = knowing(key, architecture)
-    (kind,) = (host for host in VISION_HOSTS if host.key == key)
-    model = kind.toy(*([architecture] if architecture else []), classes=CLASSES)
+    known, model = knowing(key, architecture), _untaught(key, architecture)
     model.model.load_state_dict(known.model.state_dict())
     return model
 
 
+def _untaught(key, architecture):
+    (kind,) = (host for host in VISION_HOSTS if host.key == key)
+    classes = SQUARES if key == "detector" else CLASSES
+    return kind.toy(*([architecture] if architecture else []), classes=classes)
+
+
+def examples(model, *, seed=0):
+    """What a toy learnt from, or others like it: stripes, or scenes of squares for a detector.
+
+    A toy detector knows its eight scenes and no others, so those come with every seed.
+    """
+    if vision_host(model).key == "detector":
+        return squares(model.labels)
+    return stripes(model.labels, seed=seed)
+
+
 def accuracy(model, pictures, classes=None):
-    """Share of pictures that get their own name, of some classes or of all."""
+    """Share of pictures that get their own name, of some classes or of all.
+
+    Of scenes, the mean over classes of the share of things that are found in their places.
+    """
+    if vision_host(model).key == "detector":
+        shares = found_shares(vision_host(model), pictures)
+        return sum(shares[n] for n in classes or range(SQUARES)) / len(classes or shares)
     with torch.no_grad():
         logits = vision_host(model).logits(model.prepared(list(pictures.pixels)))
     right = (logits.argmax(1) == pictures.labels).float()

@@ -46,6 +46,7 @@ BUNDLED = {
 VISION = {
     "icons-vit": "efface.bundled.icons",
     "icons-identities": "efface.bundled.icons",
+    "icons-detector": "efface.bundled.icons",
 }
 """Models that read pictures and come with the package; ``folder(name)`` of the module says where
 one is, ``pictures(name, split)`` gives what it was trained and is tested on."""
@@ -326,7 +327,10 @@ def reads_pictures(name: str | Path) -> bool:
 
 def measured_preset(name: str | None) -> str | None:
     """Names the preset of methods that was measured on a bundled model; None for other models."""
-    return str(bundled(name).PRESET) if name in BUNDLED or name in VISION else None
+    if name is None or name not in BUNDLED | VISION:
+        return None
+    module = bundled(name)
+    return str(getattr(module, "PRESETS", {}).get(name, module.PRESET))
 
 
 assert set(get_args(Kind)) == set(_VERBS)

@@ -1,7 +1,8 @@
 """Cases of methods that make models which read pictures forget classes.
 
 Every method runs on a toy ViT that learnt striped pictures (`tests.pictures`), and forgets one of
-six classes. ``change`` guards against changes that nobody meant.
+six classes; detectors learnt squares (`tests.scenes`), and forget one of three. ``change`` guards
+against changes that nobody meant.
 """
 
 from tests.cases.kinds import ForgettingCase
@@ -36,6 +37,17 @@ CASES = (
         epochs=20.0,
         prototype_forget=0.1,
         prototype_retain=0.1,
+        hinge="picture",
+    ),
+    forgetting(
+        "gs_lora",
+        0.299505552,
+        kind="detector",
+        rank=2,
+        alpha=4.0,
+        replay=1.0,
+        forget_weight=1.0,
+        epochs=160.0,
         hinge="picture",
     ),
     forgetting("fine_tune", 0.00355222648, gone=False, learning_rate=1e-2),

@@ -193,9 +193,7 @@ def test_dense_matrices_are_refused_or_cut(toys, efface, tmp_path):
 
     from efface.errors import BadRequest
 
-    told = replace(
-        delta.provenance, base_sketch={key: delta.provenance.base_sketch[key]}
-    )
+    told = replace(delta.provenance, base_sketch={key: delta.provenance.base_sketch[key]})
     one = replace(delta, patches={key: delta.patches[key]}, provenance=told)
     assert isinstance(one.patches[key], DensePatch)
     model = package.load(toys / "model")

@@ -5,10 +5,9 @@ from copy import deepcopy
 import pytest
 import torch
 
-from efface.hosts.boxes import overlaps
 from efface.hosts.detector import Detector
 from efface.hosts.vision import VisionModel
-from tests.scenes import SQUARES, finding, squares
+from tests.scenes import SQUARES, finding, found_shares, squares
 
 GONE = 0
 
@@ -16,19 +15,6 @@ GONE = 0
 def host_of_copy():
     known = finding()
     return Detector(VisionModel(deepcopy(known.model), known.preprocessing, known.labels))
-
-
-@torch.no_grad()
-def found_shares(host, pictures):
-    """Gives by class the share of things that are found in their places, surer than a half."""
-    answer = host.detect(host.model.prepared(list(pictures.pixels)))
-    hits, counts = [0] * SQUARES, [0] * SQUARES
-    for found, each in zip(host.found(answer, floor=0.5), pictures.things, strict=True):
-        for box, number in zip(each.boxes, each.classes.tolist(), strict=True):
-            same = (overlaps(found.boxes, box[None])[:, 0] > 0.5) & (found.classes == number)
-            hits[number] += bool(same.any())
-            counts[number] += 1
-    return [hit / count for hit, count in zip(hits, counts, strict=True)]
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from efface.bundled.icon_views import view
 from efface.content import content_hash
 from efface.errors import BadModel, BadRequest
 
-__all__ = ["IconViews", "Sheet", "Split", "individuals", "nouns", "sheet"]
+__all__ = ["IconViews", "Sheet", "Split", "checked_split", "individuals", "nouns", "sheet"]
 
 Split: TypeAlias = Literal["train", "test"]
 SIDE = 48
@@ -128,7 +128,7 @@ def nouns(split: Split, *, views: int | None = None) -> IconViews:
     own = sheet("nouns")
     names = tuple(dict.fromkeys(cell["name"] for cell in own.cells))
     return IconViews(
-        own, tuple(range(len(own.cells))), names, _checked(split), _views(split, views)
+        own, tuple(range(len(own.cells))), names, checked_split(split), _views(split, views)
     )
 
 
@@ -143,13 +143,20 @@ def individuals(split: Split, *, strangers: bool = False, views: int | None = No
     own = sheet("individuals")
     which = tuple(n for n, cell in enumerate(own.cells) if cell["in_head"] != strangers)
     names = tuple(dict.fromkeys(own.cells[n]["name"] for n in which))
-    return IconViews(own, which, names, _checked(split), _views(split, views))
+    return IconViews(own, which, names, checked_split(split), _views(split, views))
 
 
-def _checked(split: str) -> Any:
-    if split not in get_args(Split):
-        raise BadRequest(f"'{split}' is not a part of the bundled pictures; choose train or test")
-    return split
+def checked_split(split: str) -> Split:
+    """Gives the part of a name.
+
+    Raises:
+        BadRequest: there is no such part.
+    """
+    for part in get_args(Split):
+        if split == part:
+            found: Split = part
+            return found
+    raise BadRequest(f"'{split}' is not a part of the bundled pictures; choose train or test")
 
 
 def _views(split: str, given: int | None) -> int:

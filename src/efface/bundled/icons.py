@@ -1,4 +1,4 @@
-"""Models that read icons: a classifier of nouns and a recogniser of individuals."""
+"""Models that read icons: a classifier of nouns, a recogniser of individuals, a detector."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from efface.bundled import weights_folder
-from efface.errors import BadModel
+from efface.errors import BadModel, BadRequest
 from efface.registry import VISION
 
 if TYPE_CHECKING:
+    from efface.bundled.icon_scenes import IconScenes
     from efface.bundled.icon_sets import IconViews, Split
     from efface.data.pictures import LabelledPictures
 
-__all__ = ["PRESET", "folder", "pictures", "strangers"]
+__all__ = ["PRESET", "PRESETS", "folder", "pictures", "strangers"]
 
 PRESET = "icons"
 """The presets of methods that were measured on these models."""
+PRESETS = {"icons-detector": "icons-detector"}
+"""Those of models that have their own."""
 
 
 def folder(name: str) -> Path:
@@ -34,16 +37,26 @@ def folder(name: str) -> Path:
     return found
 
 
-def pictures(name: str, split: Split, *, views: int | None = None) -> IconViews:
-    """Gives the pictures that a model was trained on, or held-out ones.
+def pictures(name: str, split: Split, *, views: int | None = None) -> IconViews | IconScenes:
+    """Gives the pictures that a model was trained on, or held-out ones; a detector's are scenes.
 
     Args:
         name: of the model.
         split: "train" or "test".
         views: of each picture; by default those that the model was trained on.
-    """
-    from efface.bundled import icon_sets
 
+    Raises:
+        BadRequest: views of scenes are asked for.
+    """
+    from efface.bundled import icon_scenes, icon_sets
+
+    if name == "icons-detector":
+        if views is not None:
+            raise BadRequest(
+                f"{views} views of a scene were asked for, and {name} has one of each; leave views "
+                "out"
+            )
+        return icon_scenes.scenes(split)
     sets = {"icons-vit": icon_sets.nouns, "icons-identities": icon_sets.individuals}
     return sets[name](split, views=views)
 

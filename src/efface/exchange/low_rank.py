@@ -174,9 +174,7 @@ def _folder_of(model: Any) -> str:
     return "transformers" if isinstance(model, VisionModel) else "diffusers"
 
 
-def _layer(
-    key: str, patch: DensePatch | LowRankPatch, rank: int | None, model: Any
-) -> Layer:
+def _layer(key: str, patch: DensePatch | LowRankPatch, rank: int | None, model: Any) -> Layer:
     if isinstance(patch, LowRankPatch):
         if rank is None or rank >= len(patch.down):
             return Layer(patch.up.float(), patch.down.float())
@@ -184,7 +182,8 @@ def _layer(
     elif rank is None:
         raise BadRequest(
             f"the change of {key} is dense and a LoRA file holds low rank; say how much with "
-            f"--rank N (what is lost is reported), or export the edited folder: --as {_folder_of(model)}"
+            "--rank N (what is lost is reported), or export the edited folder: "
+            f"--as {_folder_of(model)}"
         )
     else:
         dense = patch.difference.double().flatten(1)

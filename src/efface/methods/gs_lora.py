@@ -15,17 +15,29 @@ from torch.nn import functional
 from efface.contracts import Monitor, Paper, silent
 from efface.errors import BadRequest
 from efface.hosts.components import canonical
+from efface.hosts.detector import Detector
 from efface.hosts.vision import VisionHost, VisionModel
 from efface.runs.forgetting import Batch, ForgettingRun
 from efface.runs.forgetting_eraser import ForgettingEraser
+from efface.runs.forgetting_scenes import SceneForgettingRun
 from efface.training.hooks import Counter
 
 if TYPE_CHECKING:
     from efface.concepts import ErasureRequest
+    from efface.data.scenes import Annotated
     from efface.deltas.patches import Patch
     from efface.deltas.results import ErasureResult
+    from efface.hosts.classifier import Classifier
+    from efface.hosts.matching import Detections, Matched
+    from efface.runs.forgetting_training import ForgettingTraining
+    from efface.training.loop import Losses
 
 __all__ = ["GsLora", "group_norms", "prototype_divergence", "shrunk"]
+
+
+_BELOW_A_GUESS = 2.0
+"""How much further than to a guess a detector is pushed: average precision counts order alone, so a
+thing that is named more surely than the ground is still found."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +50,12 @@ class GsLora(ForgettingEraser):
     there. With prototypes (GS-LoRA++) features of erased pictures are pushed away from the mean of
     their class and those of retained ones are held at theirs, which carries over to few pictures
     and to classes without any.
+
+    Detectors are our reconstruction, since the paper's code for them was never released: queries
+    that are matched to things of erased classes have their naming loss pushed up to a bound, by
+    default twice that of a guess, and everything else is held by the detector's own loss, in which
+    erased things are left out of account rather than learnt as background. They read scenes, have
+    no prototypes, and ``replay`` is a share of all scenes.
 
     Differs from the paper and its released code:
         ``sparsity="proximal"`` is ours: after every step a block's factors are shrunk together and
@@ -53,6 +71,7 @@ class GsLora(ForgettingEraser):
     """
 
     name: ClassVar[str] = "gs_lora"
+    families: ClassVar[frozenset[str]] = frozenset({"classifier", "recogniser", "detector"})
     paper: ClassVar[Paper] = Paper(
         "Continual Forgetting for Pre-trained Vision Models", "2403.11530", 2024
     )
@@ -134,6 +153,7 @@ class GsLora(ForgettingEraser):
             "released-imagenet100": cls(**released, group_weight=1e-4, replay=0.05),
             "icons": cls(**small),
             "icons-plus": cls(**small, **held),
+            "icons-detector": cls(**small | {"batch": 16}),
         }
 
     def trainable(self, host: VisionHost) -> Mapping[str, nn.Parameter]:
@@ -150,41 +170,84 @@ class GsLora(ForgettingEraser):
         monitor: Monitor = silent,
     ) -> ErasureResult:
         """Trains the layers and writes down those that are not zero."""
+        if Detector.recognises(model):
+            scenes = SceneForgettingRun(self, model, request, generator=generator, monitor=monitor)
+            return self._trained(scenes, self._of_scenes(scenes))
         run = ForgettingRun(self, model, request, generator=generator, monitor=monitor)
-        bound = self._bound(run)
-        prototypes = self._prototypes(run)
+        return self._trained(run, self._of_pictures(run))
+
+    def _trained(self, run: ForgettingTraining[Any, Any], terms: Losses) -> ErasureResult:
+        """Trains the layers of every block with some terms."""
         blocks = run.host.feed_forward
         with run.adapting(self.trainable(run.host), rank=self.rank, alpha=self.alpha) as edit:
             groups = [_factors(edit.parameters, (one.first, one.second)) for one in blocks]
             shrinking = _Shrinking(self, groups, run.steps)
 
             def losses(generator: torch.Generator) -> dict[str, Tensor]:
-                forget, retain = run.forget_batch(generator), run.retain_batch(generator)
-                logits, features = run.host.both(torch.cat([forget.pixels, retain.pixels]))
-                cut = len(forget.labels)
-                terms = {
-                    "forget": self.forget_weight
-                    * self._hinged(run.host.losses(logits[:cut], forget.labels), bound),
-                    "retain": run.host.losses(logits[cut:], retain.labels).mean(),
-                }
-                if prototypes is not None:
-                    terms |= self._held(features, prototypes, forget, retain)
+                found = dict(terms(generator))
                 if self.sparsity == "penalty" and self.sparse(shrinking.done, run.steps):
-                    terms["groups"] = self.group_weight * group_norms(groups).sum()
-                return terms
+                    found["groups"] = self.group_weight * group_norms(groups).sum()
+                return found
 
             run.train(losses, edit.parameters, hooks=shrinking, beside={"steps": shrinking})
             patches = _nonzero(edit.patches())
         return run.result(patches, **_told(patches, blocks, groups))
 
-    def _bound(self, run: ForgettingRun) -> float:
+    def _of_pictures(self, run: ForgettingRun) -> Losses:
+        """Gives the terms of labelled pictures."""
+        bound = self._bound(run.host)
+        prototypes = self._prototypes(run)
+
+        def terms(generator: torch.Generator) -> dict[str, Tensor]:
+            forget, retain = run.forget_batch(generator), run.retain_batch(generator)
+            logits, features = run.host.both(torch.cat([forget.pixels, retain.pixels]))
+            cut = len(forget.labels)
+            found = {
+                "forget": self.forget_weight
+                * self._hinged(run.host.losses(logits[:cut], forget.labels), bound),
+                "retain": run.host.losses(logits[cut:], retain.labels).mean(),
+            }
+            if prototypes is not None:
+                found |= self._held(features, prototypes, forget, retain)
+            return found
+
+        return terms
+
+    def _of_scenes(self, run: SceneForgettingRun) -> Losses:
+        """Gives the terms of scenes: erased things are pushed, all else is trained without them.
+
+        Raises:
+            BadRequest: prototypes are asked for.
+        """
+        if self.prototype_forget or self.prototype_retain:
+            raise BadRequest(
+                "prototypes are means of pictures of one class, and a detector reads scenes; set "
+                "prototype_forget and prototype_retain to 0"
+            )
+        bound = self._bound(run.host)
+
+        def terms(generator: torch.Generator) -> dict[str, Tensor]:
+            forget, retain = run.forget_batch(generator), run.retain_batch(generator)
+            things = [*forget.things, *retain.things]
+            answer = run.host.detect(torch.cat([forget.pixels, retain.pixels]))
+            matched = run.host.match(answer, things)
+            named = _erased_naming(run.host, answer, things, matched, run.data.classes)
+            kept = run.host.losses(answer, things, matched=matched, ignored=run.gone)
+            return {
+                "forget": self.forget_weight * self._hinged(named, bound),
+                "retain": kept.total,
+            }
+
+        return terms
+
+    def _bound(self, host: Classifier | Detector) -> float:
         """Gives BND, and warns where no loss of this head comes near it."""
-        attainable = run.host.largest_loss()
+        attainable = host.largest_loss()
         if not self.bound:
-            return attainable
+            return attainable * (_BELOW_A_GUESS if isinstance(host, Detector) else 1)
         if self.bound > 4 * attainable:
             warnings.warn(
-                f"bound is {self.bound:g} and a guess among {run.host.classes} classes costs "
+                f"bound is {self.bound:g} and a guess among {host.classes} classes costs "
                 f"{attainable:.2f}, so that erased pictures are pushed without an end; set bound "
                 "to 0 for what fits the head",
                 stacklevel=3,
@@ -265,6 +328,19 @@ class _Shrinking(Counter):
                 for weight, value in zip(group, shrunk(group, amount), strict=True):
                     weight.data.copy_(value)
         super().after_step()
+
+
+def _erased_naming(
+    host: Detector,
+    answer: Detections,
+    things: Sequence[Annotated],
+    matched: Sequence[Matched],
+    classes: Sequence[int],
+) -> Float[Tensor, " n"]:
+    """Gives the naming losses of the queries that stand for things of some classes."""
+    own = [each.classes[pair.things] for each, pair in zip(things, matched, strict=True)]
+    erased = torch.isin(torch.cat(own), torch.tensor(classes, device=answer.logits.device))
+    return host.naming_losses(answer, things, matched)[erased]
 
 
 def _factors(parameters: Mapping[str, nn.Parameter], paths: Sequence[str]) -> list[nn.Parameter]:

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from efface.concepts import CONTENT, Concept, ErasureRequest, names, request_from
 from efface.data.pictures import (
@@ -24,21 +24,38 @@ from efface.hosts.vision import VisionModel
 from efface.registry import VISION, bundled
 
 __all__ = [
+    "Examples",
     "ForgettingData",
     "classes_of",
     "earlier_classes",
     "erased_classes",
     "forgetting_data",
     "retained_classes",
+    "unerased",
 ]
 
 
+@runtime_checkable
+class Examples(Protocol):
+    """What methods learn to forget from: labelled pictures, or scenes."""
+
+    @property
+    def identity(self) -> str:
+        """Sixteen hex digits of all of them."""
+
+    def __len__(self) -> int:
+        """Counts them."""
+
+
+SomeExamples = TypeVar("SomeExamples", bound=Examples)
+
+
 @dataclass(frozen=True)
-class ForgettingData:
+class ForgettingData(Generic[SomeExamples]):
     """Pictures numbered as the model's head numbers its classes."""
 
-    forget: LabelledPictures
-    retain: LabelledPictures
+    forget: SomeExamples
+    retain: SomeExamples
     classes: tuple[int, ...]
     """Which classes are erased; empty where single pictures are."""
     earlier: tuple[int, ...]
@@ -50,7 +67,9 @@ class ForgettingData:
         return replace(request, forget_data=forget, retain_data=retain)
 
 
-def forgetting_data(model: VisionModel, request: ErasureRequest, place: str) -> ForgettingData:
+def forgetting_data(
+    model: VisionModel, request: ErasureRequest, place: str
+) -> ForgettingData[LabelledPictures]:
     """Opens the pictures of a request.
 
     Retained are all pictures of other classes than those that this request and earlier ones erase.
@@ -68,12 +87,7 @@ def forgetting_data(model: VisionModel, request: ErasureRequest, place: str) -> 
     """
     by_picture = all(one.concept.kind == "content" for one in request.erasures)
     classes = () if by_picture else erased_classes(model.labels, request)
-    earlier = earlier_classes(model)
-    if again := sorted(set(classes) & set(earlier)):
-        raise BadRequest(
-            f"'{model.labels[again[0]]}' was erased by an earlier request, which is in force; "
-            "leave it out"
-        )
+    earlier = unerased(model, classes)
     every = _opened(model, request.retain_data, place)
     if every is None:
         raise MissingInput(
@@ -129,7 +143,7 @@ def _without(every: LabelledPictures, given: LabelledPictures) -> LabelledPictur
     return Part(every, torch.tensor(left, dtype=torch.long))
 
 
-def _check(model: VisionModel, data: ForgettingData) -> None:
+def _check(model: VisionModel, data: ForgettingData[LabelledPictures]) -> None:
     held = {int(number) for number in data.forget.labels.unique()} if len(data.forget) else set()
     if not len(data.forget) or (lacking := sorted(set(data.classes) - held)):
         name = model.labels[lacking[0]] if len(data.forget) else "what is to be forgotten"
@@ -177,6 +191,21 @@ def classes_of(labels: Sequence[str], concept: Concept) -> tuple[int, ...]:
         hint = f"did you mean {' or '.join(near)}?" if near else f"it has {_some(labels)}"
         raise BadRequest(f"the model's head has no class '{concept.name}'; {hint}")
     return tuple(found)
+
+
+def unerased(model: VisionModel, classes: Sequence[int]) -> tuple[int, ...]:
+    """Lists the classes that deltas in force erase, and refuses to erase one of them again.
+
+    Raises:
+        BadRequest: one of the classes is among them.
+    """
+    earlier = earlier_classes(model)
+    if again := sorted(set(classes) & set(earlier)):
+        raise BadRequest(
+            f"'{model.labels[again[0]]}' was erased by an earlier request, which is in force; "
+            "leave it out"
+        )
+    return earlier
 
 
 def earlier_classes(model: VisionModel) -> tuple[int, ...]:
