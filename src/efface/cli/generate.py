@@ -52,7 +52,9 @@ def run(arguments: list[str], output: Output) -> int:
     options = parse(
         Generate, arguments, prog="efface generate", description="Draws pictures from prompts."
     )
-    return draw_with(options, options.model, tuple(map(Path, options.delta)), output, verb="generate")
+    return draw_with(
+        options, options.model, tuple(map(Path, options.delta)), output, verb="generate"
+    )
 
 
 def draw_with(

@@ -82,7 +82,9 @@ def run(arguments: list[str], output: Output) -> int:
     plan = measuring.Plan(
         size=options.size, limits=measuring.limits_of(options), test_data=options.test_data
     )
-    reason = measuring.unmeasurable(recipe, options.test_data) if options.evaluate else "not measured"
+    reason = (
+        measuring.unmeasurable(recipe, options.test_data) if options.evaluate else "not measured"
+    )
     with making.open_new_run(options.out, recipe, overwrite=options.overwrite) as folder:
         pipe = load_host(recipe.model, output)
         result = making.perform(recipe, pipe, output)

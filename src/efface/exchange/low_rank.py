@@ -174,9 +174,7 @@ def _folder_of(model: Any) -> str:
     return "transformers" if isinstance(model, VisionModel) else "diffusers"
 
 
-def _layer(
-    key: str, patch: DensePatch | LowRankPatch, rank: int | None, model: Any
-) -> Layer:
+def _layer(key: str, patch: DensePatch | LowRankPatch, rank: int | None, model: Any) -> Layer:
     if isinstance(patch, LowRankPatch):
         if rank is None or rank >= len(patch.down):
             return Layer(patch.up.float(), patch.down.float())
