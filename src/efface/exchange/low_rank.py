@@ -182,7 +182,8 @@ def _layer(key: str, patch: DensePatch | LowRankPatch, rank: int | None, model: 
     elif rank is None:
         raise BadRequest(
             f"the change of {key} is dense and a LoRA file holds low rank; say how much with "
-            f"--rank N (what is lost is reported), or export the edited folder: --as {_folder_of(model)}"
+            "--rank N (what is lost is reported), or export the edited folder: "
+            f"--as {_folder_of(model)}"
         )
     else:
         dense = patch.difference.double().flatten(1)
