@@ -6,11 +6,15 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 JOBS ?= 2
 DEMO ?= runs/demo
 
-.PHONY: demo test test-slow lint format docs picture emoji bench clean
+.PHONY: demo demo-vision test test-slow lint format docs picture emoji bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/efface erase rece --concept pistol --size short --out $(DEMO) --overwrite
 	$(BIN)/efface attack $(DEMO) --with soft_prompt --trials 4 --budget 400
+
+# Makes the bundled classifier forget two classes, and measures it on held-out pictures.
+demo-vision: $(VENV)/.ready
+	$(BIN)/efface erase gs_lora --model icons-vit --concept cat --concept frog --out runs/demo-vision --overwrite
 
 test: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q

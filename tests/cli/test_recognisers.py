@@ -1,6 +1,7 @@
 """Models that read pictures on the command line: what works on them, and one line where not."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,12 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 import efface as package
 from efface.cli import lineage, runs
+from efface.deltas.patches import DensePatch
+from efface.errors import BadDelta, BadRequest
+from efface.exchange.lora_files import write_peft
+from efface.exchange.low_rank import Layer, Layers, layers_of
+from efface.hosts.vision_families import vision_host
+from efface.hosts.vision_toys import SIDE
 from tests.pictures import CLASSES, fresh, knowing, stripes
 
 STEPS = ("--epochs", "0", "--steps", "3", "--batch", "8")
@@ -17,9 +24,8 @@ STEPS = ("--epochs", "0", "--steps", "3", "--batch", "8")
 
 def save(model, folder):
     """Writes a toy as `save_pretrained` does, with its processor."""
-    side = model.model.config.image_size
     model.model.save_pretrained(folder)
-    ViTImageProcessorPil(size={"height": side, "width": side}).save_pretrained(folder)
+    ViTImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
     return folder
 
 
@@ -101,14 +107,11 @@ def changed_in(requests):
 
 
 def test_layers_of_other_ranks_keep_them(toys, requests, efface, tmp_path):
-    """The second request has one layer of rank 1 less than the others here."""
+    """Ranks 1, 2 and 3: the file says 3, and a pattern has the other two."""
     peft = pytest.importorskip("peft")
-    from efface.exchange.lora_files import write_peft
-    from efface.exchange.low_rank import Layer, Layers
-
     model = package.load(toys / "model")
     draws = torch.Generator().manual_seed(0)
-    paths = [path for one in package_host(model).feed_forward for path in (one.first, one.second)]
+    paths = [path for one in vision_host(model).feed_forward for path in (one.first, one.second)]
     layers = {}
     for rank, path in enumerate(paths[:3], 1):
         out, in_ = model.model.get_submodule(path).weight.shape
@@ -124,12 +127,6 @@ def test_layers_of_other_ranks_keep_them(toys, requests, efface, tmp_path):
         logits(loaded, model), logits(model.model, model), atol=1e-4, rtol=1e-5
     )
     assert len(loaded.peft_config["default"].rank_pattern) == 2
-
-
-def package_host(model):
-    from efface.hosts.vision_families import vision_host
-
-    return vision_host(model)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
@@ -161,7 +158,7 @@ def test_a_recogniser_is_exported_both_ways(toys, efface, tmp_path):
     save(model, root / "model")
     write(stripes(model.labels), root / "train")
     assert efface(*erase(root, root / "run", model.labels[0])).code == 0
-    wanted, _ = in_force(root, root / "run")
+    wanted, model = in_force(root, root / "run")
     for kind in ("peft", "transformers"):
         told = efface("export", root / "run", "--as", kind, "--out", root / kind)
         assert told.code == 0, told.err
@@ -183,16 +180,9 @@ def test_a_change_of_everything_is_no_adapter(toys, efface, tmp_path):
 
 def test_dense_matrices_are_refused_or_cut(toys, efface, tmp_path):
     """The same change, without biases: peft takes it cut to a rank, whole where that is full."""
-    from efface.deltas.patches import DensePatch
-    from efface.exchange.low_rank import layers_of
-
     assert efface(*erase(toys, tmp_path / "run", method="fine_tune")).code == 0
     delta = runs.open_run(tmp_path / "run").delta
     key = next(key for key in delta.keys if key.endswith("fc1.weight"))
-    from dataclasses import replace
-
-    from efface.errors import BadRequest
-
     told = replace(delta.provenance, base_sketch={key: delta.provenance.base_sketch[key]})
     one = replace(delta, patches={key: delta.patches[key]}, provenance=told)
     assert isinstance(one.patches[key], DensePatch)
@@ -224,8 +214,6 @@ def test_every_verb_works_on_requests_in_turn(toys, requests, efface, tmp_path):
 
 
 def test_a_request_alone_is_refused_without_its_parent(toys, requests):
-    from efface.errors import BadDelta
-
     delta = runs.open_run(requests[1]).delta
     model = package.load(toys / "model")
     with pytest.raises(BadDelta, match="which this model lacks"), delta.apply(model):
@@ -233,7 +221,6 @@ def test_a_request_alone_is_refused_without_its_parent(toys, requests):
 
 
 def test_plans_count_what_is_trained(toys, efface):
-    """Two blocks, each with a pair of matrices, 16 to 32 and back: 4 (16 + 32) values a rank."""
     network = package.load(toys / "model").model
     pairs = [weight for name, weight in network.named_parameters() if "fc" in name]
     matrices = [weight for weight in pairs if weight.ndim == 2]
@@ -292,7 +279,7 @@ FLAGS = {
     "--forget-data {broken}": "cannot be read",
     "--forget-data {strange}": "the pictures are of class 9, which the model's head of 6 classes",
     "--forget-data {shared}": "2 pictures are both among those to forget and",
-    "--forget-data {other}": "there is no picture of class 0",
+    "--forget-data {other}": "there is no picture of what is to be forgotten",
     "--model {bare}": "has no preprocessor_config.json",
 }
 

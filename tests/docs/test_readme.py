@@ -14,7 +14,15 @@ ROOT = Path(__file__).parent.parent.parent
 README, GUIDE = ROOT / "README.md", ROOT / "docs" / "guide.md"
 PAGES = {
     name: ROOT / "docs" / f"{name}.md"
-    for name in ("guide", "streaming", "ledger", "exchange", "debiasing", "robustness")
+    for name in (
+        "guide",
+        "streaming",
+        "ledger",
+        "exchange",
+        "debiasing",
+        "robustness",
+        "recognisers",
+    )
 }
 built = pytest.mark.skipif(
     not (weights_folder() / "pipeline" / "model_index.json").exists(),
