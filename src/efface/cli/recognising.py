@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from efface import registry
 from efface.cli import lineage, runs
-from efface.errors import MissingInput
+from efface.errors import BadRequest, MissingInput
 
 if TYPE_CHECKING:
     from efface.cli.measuring import Plan
@@ -15,11 +15,22 @@ if TYPE_CHECKING:
     from efface.data.pictures import LabelledPictures
     from efface.evaluation.record import Evaluation
 
-__all__ = ["measured", "unmeasurable"]
+__all__ = ["detects", "measured", "unmeasurable"]
+
+_NO_DETECTORS = (
+    "a run of a detector has no report yet; score it with efface.evaluation.detection, as "
+    "benchmarks/forgetting_detector.py does"
+)
 
 
 def unmeasurable(recipe: runs.Recipe, test_data: str | None) -> str | None:
-    """Says why a run cannot be measured; None when there are held-out pictures."""
+    """Says why a run cannot be measured; None when there are held-out pictures.
+
+    Raises:
+        BadModel, MissingInput: the folder of the model cannot be read.
+    """
+    if detects(recipe.model):
+        return f"not measured: {_NO_DETECTORS}"
     if test_data is not None or recipe.model in registry.VISION:
         return None
     return "not measured: that needs held-out pictures (--test-data FOLDER)"
@@ -30,13 +41,16 @@ def measured(folder: Path, model: Any, plan: Plan, output: Output) -> Evaluation
 
     Raises:
         MissingInput: there are none, or none of what was erased.
-        BadRequest, BadDelta: see `efface.evaluation.recognition.evaluate_recogniser`.
+        BadRequest, BadDelta: the model is a detector; or see
+            `efface.evaluation.recognition.evaluate_recogniser`.
     """
     from efface.evaluation.recognition import evaluate_recogniser, picture_suite
     from efface.runs.forgetting_data import earlier_classes, erased_classes, retained_classes
 
     run = runs.open_run(folder)
     recipe = runs.recipe_of(folder)
+    if detects(recipe.model):
+        raise BadRequest(f"{recipe.model} is a detector: {_NO_DETECTORS}")
     *parents, _ = lineage.whole(run)
     name, pictures = _held_out(model, recipe, plan.test_data)
     with lineage.on_top_of(parents, model), output.progress("recognising") as monitor:
@@ -50,6 +64,21 @@ def measured(folder: Path, model: Any, plan: Plan, output: Output) -> Evaluation
         return evaluate_recogniser(
             model, run.delta, suite, store=store, limits=plan.limits, monitor=monitor
         )
+
+
+def detects(model: str) -> bool:
+    """Says whether a model is a detector, by its config alone.
+
+    Raises:
+        BadModel, MissingInput: the folder of the model cannot be read.
+    """
+    from efface.hosts.detector import Detector
+    from efface.hosts.preprocessing import folder_config
+
+    name = str(model)
+    folder = registry.bundled(name).folder(name) if name in registry.VISION else Path(name)
+    classes = folder_config(folder, "config.json").get("architectures") or ["nothing"]
+    return classes[0] in Detector.heads
 
 
 def _held_out(model: Any, recipe: runs.Recipe, place: str | None) -> tuple[str, LabelledPictures]:
