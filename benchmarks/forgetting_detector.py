@@ -34,7 +34,22 @@ __all__ = ["run"]
 
 RESULTS = Path(__file__).parent / "results" / "forgetting_detector.json"
 MODEL, PRESET = "icons-detector", "icons-detector"
-REQUESTS = 3
+RUNS: tuple[tuple[int, str], ...] = (
+    (0, ""),
+    (1, ""),
+    (0, "longer"),
+    (0, "slower"),
+    (1, "longer"),
+    (2, ""),
+    (2, "longer"),
+)
+"""Which two classes, and the way of forgetting them."""
+WAYS: dict[str, dict[str, Any]] = {
+    "": {},
+    "longer": {"rank": 8, "steps": 240, "learning_rate": 1e-2, "bound": 6.5},
+    "slower": {"learning_rate": 2e-3},
+}
+"""What differs from the preset."""
 
 
 @torch.no_grad()
@@ -52,21 +67,21 @@ def scored(model: VisionModel) -> DetectionScores:
     return score_detections(detected, true, classes=host.classes)
 
 
-def requested(model: VisionModel, turn: int, before: DetectionScores) -> dict[str, Any]:
+def requested(model: VisionModel, turn: int, way: str, before: DetectionScores) -> dict[str, Any]:
     """Forgets two classes and measures all."""
     shuffled = torch.Generator().manual_seed(1337)
     order = torch.randperm(len(model.labels), generator=shuffled).tolist()
     gone, kept = order[2 * turn : 2 * turn + 2], order[: 2 * turn] + order[2 * turn + 2 :]
     concepts = [Concept(name=model.labels[number], kind="class") for number in gone]
     began = time.process_time()
-    made = erase(model, request(concepts), method="gs_lora", preset=PRESET, seed=turn)
+    made = erase(model, request(concepts), method="gs_lora", preset=PRESET, seed=turn, **WAYS[way])
     seconds = time.process_time() - began
     whole = sum(weight.numel() for weight in model.model.parameters())
     with made.delta.apply(model):
         after = scored(model)
     return {
         "model": MODEL,
-        "method": f"gs_lora {PRESET}",
+        "method": f"gs_lora {PRESET} {way}".rstrip(),
         "classes": [model.labels[number] for number in gone],
         "erased": _pair(before, after, gone),
         "kept": _pair(before, after, kept),
@@ -95,7 +110,7 @@ def run() -> None:
         rows = json.loads(RESULTS.read_text())
     model = efface.load(MODEL)
     before = scored(model)
-    for turn in range(len(rows), REQUESTS):
-        rows.append(requested(model, turn, before))
+    for turn, way in RUNS[len(rows) :]:
+        rows.append(requested(model, turn, way, before))
         write_atomically(RESULTS, (json.dumps(rows, indent=1) + "\n").encode())
         print(json.dumps(rows[-1]), flush=True)

@@ -5,6 +5,7 @@ import torch
 
 from efface.bundled.icon_scenes import SIDE, scenes
 from efface.bundled.icons import pictures
+from efface.data.places import open_pictures
 from efface.data.scenes import ScenePictures
 from efface.errors import BadRequest
 from efface.hosts.boxes import as_corners
@@ -63,3 +64,8 @@ def test_what_is_no_set_of_scenes_is_refused():
         scenes("test", count=0)
     with pytest.raises(BadRequest, match="2 views of a scene were asked for"):
         pictures("icons-detector", "test", views=2)
+
+
+def test_scenes_have_no_place_where_a_picture_has_one_label():
+    with pytest.raises(BadRequest, match="the pictures of icons-detector are scenes"):
+        open_pictures("icons-detector:test")

@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from efface.data.pictures import LabelledPictures
     from efface.evaluation.record import Evaluation
 
-__all__ = ["check_flags", "check_held_out", "measured", "unmeasurable"]
+__all__ = ["check_flags", "check_held_out", "detects", "measured", "unmeasurable"]
 
 _OF_GENERATORS = ("anchor", "images", "keep", "smoke", "preview", "cache")
 _OF_READERS = ("forget_data", "retain_data", "test_data")
+_NO_DETECTORS = (
+    "a run of a detector has no report yet; score it with efface.evaluation.detection, as "
+    "benchmarks/forgetting_detector.py does"
+)
 _JUDGING = ("suite", "judge", "judge_folder", "judge_settings", "clip", "metrics")
 
 
@@ -61,7 +65,13 @@ def check_held_out(place: str | None) -> None:
 
 
 def unmeasurable(recipe: runs.Recipe, test_data: str | None) -> str | None:
-    """Says why a run cannot be measured; None when there are held-out pictures."""
+    """Says why a run cannot be measured; None when there are held-out pictures.
+
+    Raises:
+        BadModel, MissingInput: the folder of the model cannot be read.
+    """
+    if detects(recipe.model):
+        return f"not measured: {_NO_DETECTORS}"
     if test_data is not None or recipe.model in registry.VISION:
         return None
     return "not measured: that needs held-out pictures (--test-data FOLDER)"
@@ -72,13 +82,16 @@ def measured(folder: Path, model: Any, plan: Plan, output: Output) -> Evaluation
 
     Raises:
         MissingInput: there are none, or none of what was erased.
-        BadRequest, BadDelta: see `efface.evaluation.recognition.evaluate_recogniser`.
+        BadRequest, BadDelta: the model is a detector; or see
+            `efface.evaluation.recognition.evaluate_recogniser`.
     """
     from efface.evaluation.recognition import evaluate_recogniser, picture_suite
     from efface.runs.forgetting_data import earlier_classes, erased_classes, retained_classes
 
     run = runs.open_run(folder)
     recipe = runs.recipe_of(folder)
+    if detects(recipe.model):
+        raise BadRequest(f"{recipe.model} is a detector: {_NO_DETECTORS}")
     *parents, _ = lineage.whole(run)
     name, pictures = _held_out(model, recipe, plan.test_data)
     with lineage.on_top_of(parents, model), output.progress("recognising") as monitor:
@@ -107,6 +120,21 @@ def _strangers(model: str) -> LabelledPictures | None:
         return None
     found: LabelledPictures = registry.bundled(model).strangers(model)
     return found
+
+
+def detects(model: str) -> bool:
+    """Says whether a model is a detector, by its config alone.
+
+    Raises:
+        BadModel, MissingInput: the folder of the model cannot be read.
+    """
+    from efface.hosts.detector import Detector
+    from efface.hosts.preprocessing import folder_config
+
+    name = str(model)
+    folder = registry.bundled(name).folder(name) if name in registry.VISION else Path(name)
+    classes = folder_config(folder, "config.json").get("architectures") or ["nothing"]
+    return classes[0] in Detector.heads
 
 
 def _held_out(model: Any, recipe: runs.Recipe, place: str | None) -> tuple[str, LabelledPictures]:

@@ -8,7 +8,7 @@ from efface.concepts import CONTENT
 from efface.data.folders import image_folder
 from efface.data.idx import idx_files
 from efface.data.pictures import LabelledPictures
-from efface.errors import MissingInput
+from efface.errors import BadRequest, MissingInput
 from efface.registry import VISION, bundled
 
 __all__ = ["open_pictures"]
@@ -24,7 +24,8 @@ def open_pictures(place: Path | str | LabelledPictures) -> LabelledPictures:
 
     Raises:
         MissingInput: there is nothing there, or the record knows its pictures by content alone.
-        BadRequest: see `image_folder`, `idx_files` and `arrow_folder`.
+        BadRequest: see `image_folder`, `idx_files` and `arrow_folder`; or the bundled model has
+            scenes.
     """
     if isinstance(place, LabelledPictures):
         return place
@@ -36,7 +37,12 @@ def open_pictures(place: Path | str | LabelledPictures) -> LabelledPictures:
         )
     name, _, split = text.rpartition(":")
     if name in VISION:
-        found: LabelledPictures = bundled(name).pictures(name, split)
+        found = bundled(name).pictures(name, split)
+        if not isinstance(found, LabelledPictures):
+            raise BadRequest(
+                f"the pictures of {name} are scenes with several things each, and here each "
+                "picture has one label; give pictures of one thing each"
+            )
         return found
     split_of = name and not Path(text).exists() and Path(name).is_dir()
     folder, part = (Path(name), split) if split_of else (Path(text), "train")
