@@ -40,6 +40,8 @@ RESULTS = Path(__file__).parent / "results" / "forgetting.json"
 REQUESTS = 4
 SIZES = {"icons-vit": 8, "icons-identities": 20}
 VIEWS = 2
+SETTINGS = {"icons-identities": {"gs_lora": {"forget_weight": 1.0, "steps": 150}}}
+"""What the model's own preset has beside that of its kind, whose variants are measured here."""
 MISSING = 5
 """Kept classes of which training sees nothing, in the setting of that name."""
 CHAINS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -103,7 +105,8 @@ class Bench:
         """Opens a bundled model with its own pictures."""
         test = pictures(name, "test", views=VIEWS)
         train = pictures(name, "train")
-        return cls(name, efface.load(name), train=train, test=test, size=SIZES[name])
+        model, own = efface.load(name), SETTINGS.get(name, {})
+        return cls(name, model, train=train, test=test, size=SIZES[name], settings=own)
 
     def recognised(self) -> Bool[Tensor, " n"]:
         """Says which held-out pictures get their true name now."""

@@ -29,6 +29,7 @@ __all__ = [
     "list_methods",
     "load",
     "measured_preset",
+    "measured_presets",
     "reads_pictures",
     "settings_of",
     "stage_names",
@@ -327,10 +328,16 @@ def reads_pictures(name: str | Path) -> bool:
 
 def measured_preset(name: str | None) -> str | None:
     """Names the preset of methods that was measured on a bundled model; None for other models."""
+    return next(iter(measured_presets(name)), None)
+
+
+def measured_presets(name: str | None) -> tuple[str, ...]:
+    """Names them all: a model's own first, then those of its kind."""
     if name is None or name not in BUNDLED | VISION:
-        return None
+        return ()
     module = bundled(name)
-    return str(getattr(module, "PRESETS", {}).get(name, module.PRESET))
+    own = getattr(module, "PRESETS", {}).get(name)
+    return (*([own] if own else []), str(module.PRESET))
 
 
 assert set(get_args(Kind)) == set(_VERBS)

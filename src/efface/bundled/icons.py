@@ -18,8 +18,8 @@ __all__ = ["PRESET", "PRESETS", "folder", "pictures", "strangers"]
 
 PRESET = "icons"
 """The presets of methods that were measured on these models."""
-PRESETS = {"icons-detector": "icons-detector"}
-"""Those of models that have their own."""
+PRESETS = {"icons-detector": "icons-detector", "icons-identities": "icons-identities"}
+"""Those of models that have their own, where a method has one."""
 
 
 def folder(name: str) -> Path:

@@ -12,7 +12,6 @@ from efface import registry
 from efface.concepts import ErasureRequest, described
 from efface.contracts import Eraser
 from efface.errors import BadRequest
-from efface.registry import measured_preset
 from efface.runs.words import flag, flags_of, words_of
 
 __all__ = [
@@ -331,8 +330,9 @@ class DebiasRecipe(Recipe):
 
 def usual_preset(model: str, method: str) -> str | None:
     """Names the preset of a method that was measured on a bundled model; None for other models."""
-    preset = measured_preset(model)
-    return preset if preset in registry.load("methods", method).presets() else None
+    known = registry.load("methods", method).presets()
+    found = [preset for preset in registry.measured_presets(model) if preset in known]
+    return found[0] if found else None
 
 
 def _differing(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
