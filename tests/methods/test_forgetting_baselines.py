@@ -98,13 +98,13 @@ class TestBound:
         torch.testing.assert_close(losses.grad, torch.tensor([-0.5, 0.0]))
 
     def test_by_default_it_is_what_a_guess_costs(self):
-        assert GsLora()._bound(started(GsLora())) == pytest.approx(math.log(6))
-        margin = GsLora()._bound(started(GsLora(), knowing("recogniser")))
+        assert GsLora()._bound(started(GsLora()).host) == pytest.approx(math.log(6))
+        margin = GsLora()._bound(started(GsLora(), knowing("recogniser")).host)
         assert margin == pytest.approx(math.log(6) + 32 * 0.2)
 
     def test_one_that_no_loss_reaches_warns(self):
         with pytest.warns(UserWarning, match="pushed without an end"):
-            GsLora(bound=105.0)._bound(started(GsLora()))
+            GsLora(bound=105.0)._bound(started(GsLora()).host)
 
     def test_before_a_step_answers_are_those_of_the_base(self):
         run_ = started(GsLora())

@@ -146,6 +146,13 @@ class GsLora(ForgettingEraser):
             "hinge": "picture",
             "group_weight": 2e-3,
         }
+        detector: dict[str, Any] = {
+            "batch": 16,
+            "rank": 8,
+            "steps": 240,
+            "learning_rate": 1e-2,
+            "bound": 6.5,
+        }
         held: dict[str, Any] = {"prototype_forget": 0.05, "prototype_retain": 0.5}
         return {
             "released-faces": cls(**released, group_weight=1e-4),
@@ -154,7 +161,7 @@ class GsLora(ForgettingEraser):
             "icons": cls(**small),
             "icons-plus": cls(**small, **held),
             "icons-identities": cls(**small | {"forget_weight": 1.0, "steps": 150}),
-            "icons-detector": cls(**small | {"batch": 16}),
+            "icons-detector": cls(**small | detector),
         }
 
     def trainable(self, host: VisionHost) -> Mapping[str, nn.Parameter]:
