@@ -35,13 +35,13 @@ __all__ = ["run"]
 RESULTS = Path(__file__).parent / "results" / "forgetting_detector.json"
 MODEL, PRESET = "icons-detector", "icons-detector"
 RUNS: tuple[tuple[int, str], ...] = (
-    (0, ""),
-    (1, ""),
-    (2, ""),
     (0, "shorter"),
     (1, "shorter"),
-    (2, "shorter"),
+    (0, ""),
     (0, "shorter and slower"),
+    (1, ""),
+    (2, "shorter"),
+    (2, ""),
 )
 """Which two classes, and the way of forgetting them."""
 SHORTER: dict[str, Any] = {"rank": 4, "steps": 100, "learning_rate": 5e-3, "bound": 0.0}

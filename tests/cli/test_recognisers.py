@@ -19,7 +19,7 @@ from efface.hosts.vision_families import vision_host
 from efface.hosts.vision_toys import SIDE
 from tests.pictures import CLASSES, fresh, knowing, stripes
 
-STEPS = ("--epochs", "0", "--steps", "3", "--batch", "8")
+STEPS = ("--epochs", "0", "--steps", "12", "--batch", "8")
 
 
 def save(model, folder):
