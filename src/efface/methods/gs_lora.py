@@ -143,16 +143,9 @@ class GsLora(ForgettingEraser):
             "learning_rate": 5e-3,
             "alpha": 4.0,
             "forget_weight": 0.3,
-            "hinge": "picture",
-            "group_weight": 2e-3,
+            **{"hinge": "picture", "group_weight": 2e-3},
         }
-        detector: dict[str, Any] = {
-            "batch": 16,
-            "rank": 8,
-            "steps": 240,
-            "learning_rate": 1e-2,
-            "bound": 6.5,
-        }
+        longer: dict[str, Any] = {"rank": 8, "steps": 240, "learning_rate": 1e-2, "bound": 6.5}
         held: dict[str, Any] = {"prototype_forget": 0.05, "prototype_retain": 0.5}
         return {
             "released-faces": cls(**released, group_weight=1e-4),
@@ -161,7 +154,7 @@ class GsLora(ForgettingEraser):
             "icons": cls(**small),
             "icons-plus": cls(**small, **held),
             "icons-identities": cls(**small | {"forget_weight": 1.0, "steps": 150}),
-            "icons-detector": cls(**small | detector),
+            "icons-detector": cls(**small | longer | {"batch": 16}),
         }
 
     def trainable(self, host: VisionHost) -> Mapping[str, nn.Parameter]:
