@@ -68,9 +68,9 @@ def encoded(drawn: list[Drawn], vae: AutoencoderKL) -> tuple[Tensor, Tensor]:
         pixels = np.stack([np.asarray(picture(one)) for one in drawn[start : start + 64]])
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
         posterior = vae.encode(images).latent_dist
-        means.append(posterior.mean.half())
+        means.append(posterior.mean.half().contiguous())
         deviations.append(posterior.std.mean(dim=(0, 2, 3)))
-    return torch.cat(means), torch.stack(deviations).mean(0)
+    return torch.cat(means).contiguous(), torch.stack(deviations).mean(0).contiguous()
 
 
 def table(count: int) -> tuple[list[Drawn], Tensor, Tensor]:
