@@ -20,7 +20,7 @@ from efface.bundled.scene_judge import CELLS, SIDE
 from efface.bundled.vocabulary import NOUNS, STYLES
 from icons import icon_set, render
 from render import shows_a_noun, strangers
-from scenes import Placed, art, centres
+from scenes import art, centres
 from styles import FILTERS
 
 CELL = SIDE // CELLS
@@ -79,8 +79,9 @@ def spoilt(style: str, draw: np.random.Generator) -> Image.Image:
         return half
     if kind == 2:
         return first.filter(ImageFilter.GaussianBlur(float(draw.uniform(11, 18))))
-    pixels = np.asarray(first).reshape(4, 32, 4, 32, 4).transpose(0, 2, 1, 3, 4).reshape(16, 32, 32, 4)
-    mixed = pixels[draw.permutation(16)].reshape(4, 4, 32, 32, 4).transpose(0, 2, 1, 3, 4)
+    blocks = np.asarray(first).reshape(4, 32, 4, 32, 4).transpose(0, 2, 1, 3, 4)
+    mixed = blocks.reshape(16, 32, 32, 4)[draw.permutation(16)].reshape(4, 4, 32, 32, 4)
+    mixed = mixed.transpose(0, 2, 1, 3, 4)
     return Image.fromarray(np.ascontiguousarray(mixed.reshape(128, 128, 4)))
 
 
@@ -121,7 +122,8 @@ def drawn(
             icon = spoilt(style, draw)
         side = int(draw.integers(38, 54)) if len(where) > 1 else int(draw.integers(40, 72))
         layer = Image.new("RGBA", canvas.size, (0, 0, 0, 0))
-        layer.paste(icon.resize((side, side), Image.Resampling.LANCZOS), (x - side // 2, y - side // 2))
+        small = icon.resize((side, side), Image.Resampling.LANCZOS)
+        layer.paste(small, (x - side // 2, y - side // 2))
         canvas = Image.alpha_composite(canvas, layer)
     return FILTERS[style](canvas), things, list(STYLES).index(style)
 
@@ -146,7 +148,7 @@ def material(count: int, seed: int, *, unseen: bool = False) -> Material:
         pictures.append(np.asarray(picture))
         styles.append(style)
         for noun, down, across in seen:
-            things.append([number, noun, min(down, SIDE - 1) // CELL, min(across, SIDE - 1) // CELL])
+            things.append([number, noun, down // CELL, across // CELL])
     pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
     pixels[::2] = through(pixels[::2])
     return Material(pixels, torch.tensor(things), torch.tensor(styles))

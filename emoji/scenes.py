@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
-from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from PIL import Image
 
 from captions import caption, chance, pick, word
+from efface.bundled.scene_judge import Seen, relation
 from efface.bundled.scene_wordings import (
     countable,
     counted,
@@ -37,8 +37,6 @@ SIZES = (42, 49)
 """Pixels of an icon in a scene of several, from and below."""
 ALONE = (46, 62)
 """Pixels of an icon alone."""
-APART = 32
-"""Pixels between the centres of two things from which on one is left of or above the other."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +47,11 @@ class Placed:
     across: int
     down: int
     side: int
+
+    @property
+    def seen(self) -> Seen:
+        """The thing as the judge of scenes tells it."""
+        return Seen(self.noun, self.across / SIDE, self.down / SIDE, 1.0)
 
 
 @dataclass(frozen=True)
@@ -149,16 +152,6 @@ def scenes(count: int, seed: int) -> Iterator[Drawn]:
             yield scene(draw, count=2 if draw.random() < 0.6 else 3, same=True)
 
 
-def relation(first: Placed, second: Placed) -> str | None:
-    """Where the first of two things is, seen from the second, if it is plainly there."""
-    across, down = first.across - second.across, first.down - second.down
-    if abs(across) >= APART and abs(across) > 1.5 * abs(down):
-        return "left of" if across < 0 else "right of"
-    if abs(down) >= APART and abs(down) > 1.5 * abs(across):
-        return "above" if down < 0 else "below"
-    return None
-
-
 def caption_of(drawn: Drawn, generator: torch.Generator) -> str:
     """A caption: what there is, how many of it, or where one is of the other."""
     look = "" if drawn.plain else STYLES[drawn.style].wording
@@ -175,21 +168,16 @@ def caption_of(drawn: Drawn, generator: torch.Generator) -> str:
     words = [word(nouns[i], generator) if chance(0.3, generator) else nouns[i] for i in order]
     things = [drawn.things[i] for i in order]
     if len(words) == 2:
-        place = relation(things[0], things[1])
+        place = relation(things[0].seen, things[1].seen)
         if place and chance(0.35, generator):
             turned = chance(0.5, generator)
             pair = (1, 0) if turned else (0, 1)
-            place = relation(things[pair[0]], things[pair[1]])
-            phrase = placed(words[pair[0]], place, words[pair[1]])  # type: ignore[arg-type]
+            place = relation(things[pair[0]].seen, things[pair[1]].seen)
+            assert place
+            phrase = placed(words[pair[0]], place, words[pair[1]])
             return styled(phrase, look) if look else phrase
         if look:
             template = pick(TEMPLATES["two_objects"], generator)
             return prompt(template, words[0], style=look, other=words[1])
     phrase = together(words)
     return styled(phrase, look) if look else phrase
-
-
-def triples(count: int) -> list[tuple[str, str, str]]:
-    """Three nouns each, of which two are never shown together in training."""
-    found = [t for t in combinations(NOUNS, 3) if held_out(t)]
-    return found[:: max(1, len(found) // count)][:count]

@@ -39,9 +39,9 @@ SIDE = 96
 CELLS = 12
 """Places along a side, each of 8 x 8 pixels, in which a thing's centre can be."""
 APART = 1 / 3
-"""Share of the picture between two centres from which on one thing is left of the other, or above."""
+"""Share of the picture between two centres from which on one is left of the other, or above."""
 _SAME = 2.5
-"""Places between two centres of one noun below which they are one thing seen twice."""
+"""Places between two centres below which they are one thing seen twice."""
 _PART = 64
 
 
@@ -134,16 +134,34 @@ class SceneJudge:
         Raises:
             BadRequest: the vocabulary has no such concept.
         """
-        known = canonical(concept.name)
+        known = self._known(concept)
         nouns, styles = self.probabilities(images)
         if known in NOUNS:
             return nouns[:, list(NOUNS).index(known)]
-        if known in STYLES:
-            return styles[:, list(STYLES).index(known)]
-        raise BadRequest(
-            f"{self.card.name} cannot recognise '{concept.name}'; "
-            "`efface list concepts` prints what it knows, or pass another judge"
-        )
+        return styles[:, list(STYLES).index(known)]
+
+    def logits(self, images: Float[Tensor, "n 3 h w"], concept: Concept) -> Float[Tensor, " n"]:
+        """Gives the log-odds of `presence`, differentiable by the pixels.
+
+        Raises:
+            BadRequest: the vocabulary has no such concept.
+        """
+        known = self._known(concept)
+        places, styles = self._read(images)
+        if known in NOUNS:
+            return places[:, list(NOUNS).index(known)].amax(dim=(1, 2))
+        place = list(STYLES).index(known)
+        others = torch.cat([styles[:, :place], styles[:, place + 1 :]], dim=1)
+        return styles[:, place] - others.logsumexp(dim=1)
+
+    def _known(self, concept: Concept) -> str:
+        known = canonical(concept.name)
+        if known is None:
+            raise BadRequest(
+                f"{self.card.name} cannot recognise '{concept.name}'; "
+                "`efface list concepts` prints what it knows, or pass another judge"
+            )
+        return known
 
     def names(
         self, images: Float[Tensor, "n 3 h w"], like: Concept
@@ -205,7 +223,7 @@ def _peaks(scores: Float[Tensor, "nouns h w"], threshold: float) -> tuple[Seen, 
     for place in best.flatten().argsort(descending=True).tolist():
         down, across = divmod(place, cells)
         probability = float(best[down, across])
-        if probability < threshold:
+        if not probability >= threshold:  # not a number is not seen either
             break
         if any(max(abs(down - d), abs(across - a)) < _SAME for d, a in found):
             continue

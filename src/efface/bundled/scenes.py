@@ -16,7 +16,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface.bundled import (
-    JUDGE,
     PRESET,
     keep_concepts,
     pipeline_folder,
@@ -39,6 +38,8 @@ __all__ = [
     "understood",
 ]
 
+JUDGE = "emoji-scenes"
+"""Which bundled judge looks at this model's pictures."""
 SIDE = 96
 """Pixels of a scene."""
 PADDING = "!"
