@@ -7,11 +7,13 @@ from efface.bundled.scene_judge import (
     CELLS,
     SceneNet,
     Seen,
+    _agrees,
     _peaks,
     load_scene_net,
     relation,
     save_scene_net,
 )
+from efface.bundled.scene_wordings import read
 from efface.bundled.vocabulary import NOUNS
 from efface.errors import BadModel
 
@@ -72,3 +74,21 @@ def test_a_network_is_read_as_it_was_written(tmp_path):
     assert network(images)[0].shape == (2, len(NOUNS), CELLS, CELLS)
     with pytest.raises(BadModel, match=r"none\.safetensors is missing"):
         load_scene_net(tmp_path / "none.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("phrase", "things", "probability"),
+    [
+        ("a cat and a moon", [("cat", 2, 2, 0.9), ("moon", 9, 9, 0.7)], 0.7),
+        ("a cat and a moon", [("cat", 2, 2, 0.9)], 0.0),
+        ("a cat and a moon", [("cat", 2, 2, 0.9), ("moon", 2, 3, 0.7)], 0.0),
+        ("two cats", [("cat", 2, 2, 0.9), ("cat", 9, 9, 0.6)], 0.6),
+        ("two cats", [("cat", 2, 2, 0.9), ("cat", 9, 9, 0.6), ("cat", 2, 9, 0.55)], 0.0),
+        ("two cats", [("cat", 2, 2, 0.9), ("cat", 9, 9, 0.6), ("cat", 2, 9, 0.3)], 0.6),
+        ("a cat left of a moon", [("cat", 5, 2, 0.9), ("moon", 5, 9, 0.7)], 0.7),
+        ("a cat right of a moon", [("cat", 5, 2, 0.9), ("moon", 5, 9, 0.7)], 0.0),
+    ],
+)
+def test_a_phrase_is_as_probable_as_its_least_thing(phrase, things, probability):
+    seen = _peaks(maps(*things), 0.01)
+    assert _agrees(seen, read(phrase), 0.5) == pytest.approx(probability)

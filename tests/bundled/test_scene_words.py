@@ -132,3 +132,18 @@ def test_pixel_art_has_blocks_of_four_at_any_size():
     blocks = drawn.reshape(24, 4, 24, 4, 3)
     assert (blocks == blocks[:, :1, :, :1]).all()
     assert len(np.unique(drawn.reshape(-1, 3), axis=0)) <= 27
+
+
+def test_phrases_are_read_as_they_were_written():
+    every = [
+        *scene_prompts.pairs(66),
+        *scene_prompts.triples(30),
+        *scene_prompts.positions(64),
+        *scene_prompts.counts(62),
+    ]
+    for each in every:
+        assert scene_wordings.read(each.prompt) == each.shown
+    assert scene_wordings.read("a kitty and a bow and arrow").nouns == ("cat", "bow and arrow")
+    for other in ("a cat", "a bow and arrow", "a cat and a zeppelin", "four cats", "", "cats"):
+        assert scene_wordings.read(other) is None
+    assert scene_wordings.read("a cat left of a zeppelin") is None

@@ -82,7 +82,7 @@ def test_basic_suite_covers_names_synonyms_and_kept():
 
 
 def test_unknown_suites_and_sizes_are_refused():
-    with pytest.raises(BadRequest, match="no suite called 'nudity'; known: basic, emoji"):
+    with pytest.raises(BadRequest, match="no suite called 'nudity'; known: basic, emoji, scenes"):
         suite_for("nudity", request("pistol"))
     with pytest.raises(BadRequest, match="'huge' is no size"):
         suite_for("basic", request("pistol"), size="huge")

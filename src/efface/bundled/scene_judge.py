@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from efface.bundled import weights_folder
-from efface.bundled.scene_wordings import Place
+from efface.bundled.scene_wordings import Place, Shown, read
 from efface.bundled.vision import Residual
 from efface.bundled.vocabulary import NOUNS, STYLES, canonical
 from efface.concepts import Concept
@@ -42,6 +42,8 @@ APART = 1 / 3
 """Share of the picture between two centres from which on one is left of the other, or above."""
 _SAME = 2.5
 """Places between two centres below which they are one thing seen twice."""
+_FAINT = 0.01
+"""Probability below which a thing is not looked at."""
 _PART = 64
 
 
@@ -124,21 +126,39 @@ class SceneJudge:
         """A hash of all that decides its answers."""
 
     def knows(self, concept: Concept) -> bool:
-        """Says whether the concept is a noun or style of the vocabulary, under any of its names."""
-        return canonical(concept.name) is not None
+        """Says whether the concept is a noun or style of the vocabulary, or a phrase about a scene.
+
+        Such a phrase is one of `efface.bundled.scene_wordings`: "a cat and an apple", "two apples",
+        "a cat left of a moon".
+        """
+        return canonical(concept.name) is not None or read(concept.name) is not None
 
     @torch.no_grad()
     def presence(self, images: Float[Tensor, "n 3 h w"], concept: Concept) -> Float[Tensor, " n"]:
         """Gives the probability that each picture shows the noun, or is drawn in the style.
 
+        Of a phrase about a scene: that of its least probable thing; 0 where there is more of a
+        thing than the phrase counts, or its first thing is elsewhere.
+
         Raises:
             BadRequest: the vocabulary has no such concept.
         """
+        shown = None if canonical(concept.name) else read(concept.name)
+        if shown is not None:
+            return self.agreement(images, shown)
         known = self._known(concept)
         nouns, styles = self.probabilities(images)
         if known in NOUNS:
             return nouns[:, list(NOUNS).index(known)]
         return styles[:, list(STYLES).index(known)]
+
+    @torch.no_grad()
+    def agreement(self, images: Float[Tensor, "n 3 h w"], shown: Shown) -> Float[Tensor, " n"]:
+        """Gives the probability that each picture is of a scene, as `presence` does."""
+        scores = self._read(images)[0].sigmoid()
+        answers = [_agrees(_peaks(one, _FAINT), shown, self.card.threshold) for one in scores]
+        unread = scores.isnan().flatten(1).any(dim=1)
+        return torch.tensor(answers).masked_fill(unread, torch.nan)
 
     def logits(self, images: Float[Tensor, "n 3 h w"], concept: Concept) -> Float[Tensor, " n"]:
         """Gives the log-odds of `presence`, differentiable by the pixels.
@@ -231,6 +251,19 @@ def _peaks(scores: Float[Tensor, "nouns h w"], threshold: float) -> tuple[Seen, 
         noun = names[int(nouns[down, across])]
         seen.append(Seen(noun, (across + 0.5) / cells, (down + 0.5) / cells, probability))
     return tuple(seen)
+
+
+def _agrees(seen: tuple[Seen, ...], shown: Shown, threshold: float) -> float:
+    """Gives the probability that what is seen is what a phrase means."""
+    answers = []
+    for noun, count in Counter(shown.nouns).items():
+        sure = [each.probability for each in seen if each.noun == noun]
+        over = count > 1 and len(sure) > count and sure[count] >= threshold
+        answers.append(sure[count - 1] if len(sure) >= count and not over else 0.0)
+    if shown.place and min(answers) > 0:
+        first, second = (next(s for s in seen if s.noun == noun) for noun in shown.nouns)
+        answers.append(1.0 if relation(first, second) == shown.place else 0.0)
+    return min(answers)
 
 
 def _sized(images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 96 96"]:

@@ -9,6 +9,7 @@ from typing import get_args
 from efface.bundled.scene_wordings import (
     COUNT_WORDS,
     Place,
+    Shown,
     countable,
     counted,
     held_out,
@@ -26,11 +27,18 @@ class Wanted:
     """A prompt and what a picture of it must show."""
 
     prompt: str
-    nouns: tuple[str, ...]
-    """Each as often as it must be there."""
-    place: Place | None = None
-    """Where the first is, seen from the second."""
+    shown: Shown
     style: str | None = None
+
+    @property
+    def nouns(self) -> tuple[str, ...]:
+        """Nouns, each as often as it must be there."""
+        return self.shown.nouns
+
+    @property
+    def place(self) -> Place | None:
+        """Where the first must be, seen from the second."""
+        return self.shown.place
 
 
 def alone(count: int, *, style: bool) -> tuple[Wanted, ...]:
@@ -43,9 +51,10 @@ def alone(count: int, *, style: bool) -> tuple[Wanted, ...]:
         look = looks[(index + 3 * turn) % len(looks)]
         if style:
             text = prompt(TEMPLATES["trained"][0], noun, style=STYLES[look].wording)
-            found.append(Wanted(text, (noun,), style=look))
+            found.append(Wanted(text, Shown((noun,)), look))
         else:
-            found.append(Wanted(prompt(TEMPLATES["trained_without_style"][1], noun), (noun,)))
+            text = prompt(TEMPLATES["trained_without_style"][1], noun)
+            found.append(Wanted(text, Shown((noun,))))
     return tuple(found)
 
 
@@ -58,7 +67,7 @@ def pairs(count: int, *, style: bool = False) -> tuple[Wanted, ...]:
         look = next(each for each in looks if not any((n, each) in HELD_OUT for n in nouns))
         text = together(nouns)
         text = styled(text, STYLES[look].wording) if style else text
-        found.append(Wanted(text, nouns, style=look if style else None))
+        found.append(Wanted(text, Shown(nouns), look if style else None))
     return tuple(found)
 
 
@@ -66,7 +75,7 @@ def triples(count: int) -> tuple[Wanted, ...]:
     """Asks for three things, of which two are a held-out pair; spread over the vocabulary."""
     every = [three for three in combinations(NOUNS, 3) if held_out(three)]
     stride = max(1, len(every) // count)
-    return tuple(Wanted(together(three), three) for three in every[::stride][:count])
+    return tuple(Wanted(together(three), Shown(three)) for three in every[::stride][:count])
 
 
 def positions(count: int) -> tuple[Wanted, ...]:
@@ -76,7 +85,7 @@ def positions(count: int) -> tuple[Wanted, ...]:
     found = []
     for number, nouns in enumerate(islice(cycle(ordered), count)):
         where = places[number % len(places)]
-        found.append(Wanted(placed(nouns[0], where, nouns[1]), nouns, where))
+        found.append(Wanted(placed(nouns[0], where, nouns[1]), Shown(nouns, where)))
     return tuple(found)
 
 
@@ -87,5 +96,5 @@ def counts(count: int) -> tuple[Wanted, ...]:
     for number in range(count):
         noun = nouns[(7 * number) % len(nouns)]
         many = list(COUNT_WORDS)[number % len(COUNT_WORDS)]
-        found.append(Wanted(counted(noun, many), (noun,) * many))
+        found.append(Wanted(counted(noun, many), Shown((noun,) * many)))
     return tuple(found)

@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal, TypeAlias, get_args
 
-from efface.bundled.vocabulary import NOUNS, TWO_OBJECT, article
+from efface.bundled.vocabulary import NOUNS, TWO_OBJECT, article, canonical
 from efface.errors import BadRequest
 
 __all__ = [
     "COUNT_WORDS",
     "KEPT_OUT",
     "Place",
+    "Shown",
     "countable",
     "counted",
     "held_out",
     "placed",
     "plural",
+    "read",
     "styled",
     "together",
 ]
 
 Place: TypeAlias = Literal["left of", "right of", "above", "below"]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a phrase about a scene means."""
+
+    nouns: tuple[str, ...]
+    """Each as often as it is there."""
+    place: Place | None = None
+    """Where the first is, seen from the second."""
+
+
 COUNT_WORDS = {2: "two", 3: "three"}
 """How many of one thing a scene can show, in words."""
 KEPT_OUT: frozenset[frozenset[str]] = frozenset(frozenset(pair) for pair in TWO_OBJECT)
 """Pairs of nouns that no scene of training shows together, alone or beside a third thing."""
 
+_MOST = 3
 _PLURALS = {
     "butterfly": "butterflies",
     "strawberry": "strawberries",
@@ -67,7 +83,7 @@ def together(words: Sequence[str]) -> str:
     Raises:
         BadRequest: there are none, or more than three.
     """
-    if not 1 <= len(words) <= 3:
+    if not 1 <= len(words) <= _MOST:
         raise BadRequest(f"a scene shows one to three things, not {len(words)}")
     named = [f"{article(word)} {word}" for word in words]
     return " and ".join([", ".join(named[:-1]), named[-1]] if named[1:] else named)
@@ -103,3 +119,37 @@ def styled(phrase: str, style: str) -> str:
 def held_out(nouns: Sequence[str]) -> bool:
     """Says whether training showed no scene with all these nouns, by the rule of `KEPT_OUT`."""
     return any(frozenset(pair) in KEPT_OUT for pair in combinations(nouns, 2))
+
+
+def read(phrase: str) -> Shown | None:
+    """Reads a phrase that this module writes; None for others, and for a single thing.
+
+    Things may have any name that the vocabulary knows.
+    """
+    for place in get_args(Place):
+        before, found, after = phrase.partition(f" {place} ")
+        if found:
+            first, second = _noun(before), _noun(after)
+            known = first in NOUNS and second in NOUNS
+            return Shown((str(first), str(second)), place) if known else None
+    for count, many in COUNT_WORDS.items():
+        named = {counted(noun, count): noun for noun in countable()}
+        if phrase in named and phrase.startswith(many):
+            return Shown((named[phrase],) * count)
+    return _together(phrase)
+
+
+def _noun(words: str) -> str | None:
+    """Finds the noun that a word with its article means."""
+    return canonical(words.removeprefix("some ")) if words.strip() else None
+
+
+def _together(phrase: str) -> Shown | None:
+    """Reads what `together` writes; a noun that has an "and" in it is one thing."""
+    for noun in (noun for noun in NOUNS if " and " in noun):
+        phrase = phrase.replace(noun, noun.replace(" and ", " & "))
+    words = phrase.replace(", ", " and ").split(" and ")
+    nouns = [_noun(word.replace(" & ", " and ")) for word in words]
+    if not 2 <= len(nouns) <= _MOST or any(noun not in NOUNS for noun in nouns):
+        return None
+    return Shown(tuple(str(noun) for noun in nouns))

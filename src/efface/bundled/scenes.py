@@ -30,6 +30,7 @@ __all__ = [
     "PADDING",
     "PRESET",
     "SIDE",
+    "SUITE",
     "finish",
     "keep_concepts",
     "pad_plainly",
@@ -40,6 +41,8 @@ __all__ = [
 
 JUDGE = "emoji-scenes"
 """Which bundled judge looks at this model's pictures."""
+SUITE = "scenes"
+"""Which suite measures it."""
 SIDE = 96
 """Pixels of a scene."""
 PADDING = "!"

@@ -12,7 +12,7 @@ __all__ = ["GOING", "NAMES", "ROLES", "STAYING", "checked", "crossed", "in_role"
 
 GOING: tuple[Role, ...] = ("erased", "synonym", "paraphrase", "earlier")
 """Roles whose concept must not be in the picture any more."""
-STAYING: tuple[Role, ...] = ("neighbour", "kept", "missing", "general")
+STAYING: tuple[Role, ...] = ("neighbour", "kept", "missing", "composition", "general")
 """Roles whose pictures must stay as they were."""
 ROLES: tuple[Role, ...] = (*GOING, *STAYING)
 NAMES: dict[Role, str] = {
@@ -23,6 +23,7 @@ NAMES: dict[Role, str] = {
     "neighbour": "neighbours",
     "kept": "kept prompts",
     "missing": "what had no picture in training",
+    "composition": "several things in one picture",
     "general": "general prompts",
 }
 

@@ -56,7 +56,19 @@ def _emoji(request: ErasureRequest, *, size: Size = "standard") -> Suite:
     return made
 
 
-SUITES: dict[str, Callable[..., Suite]] = {"basic": basic_suite, "emoji": _emoji}
+def _scenes(request: ErasureRequest, *, size: Size = "standard") -> Suite:
+    """Measures what the emoji suite does, and several things in one picture."""
+    from efface.bundled.scene_suite import scene_suite
+
+    made: Suite = scene_suite(request, size=size)
+    return made
+
+
+SUITES: dict[str, Callable[..., Suite]] = {
+    "basic": basic_suite,
+    "emoji": _emoji,
+    "scenes": _scenes,
+}
 """What `suite_for` knows."""
 
 

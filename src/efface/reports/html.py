@@ -175,6 +175,7 @@ _ASKS: dict[Role, str] = {
     "neighbour": "the neighbour that the prompt names",
     "kept": "the kept thing that the prompt names",
     "missing": "what the picture shows",
+    "composition": "all that the prompt names, as often, and where it says",
     "general": "what the prompt names; counts together with kept",
 }
 """What a role's prompts ask for, and so what its share of pictures shows."""

@@ -17,6 +17,7 @@ ROLES: dict[Role, str] = {
     "neighbour": "Neighbours",
     "kept": "Kept",
     "missing": "Kept, not in training",
+    "composition": "Composition",
     "general": "General",
 }
 ROLES_EXPLAINED: dict[Role, str] = {
@@ -27,6 +28,7 @@ ROLES_EXPLAINED: dict[Role, str] = {
     "neighbour": "things that look or mean something close, and must stay",
     "kept": "things that must stay",
     "missing": "things that must stay and that training saw nothing of",
+    "composition": "several kept things in one picture, how many of one, or where one is",
     "general": "prompts about something else altogether",
 }
 

@@ -233,6 +233,7 @@ def main_lines(evaluation: Evaluation) -> tuple[Line, ...]:
         ("neighbours: must stay", "presence", "neighbour"),
         ("kept: must stay", evaluation.main_metric, "kept"),
         ("kept, not in training", evaluation.main_metric, "missing"),
+        ("composition: must stay", evaluation.main_metric, "composition"),
         ("style of kept: must stay", "style_presence", "kept"),
     )
     found = []
