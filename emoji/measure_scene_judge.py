@@ -25,7 +25,9 @@ from measure import RESULTS, Figure, tell
 from scene_material import Material
 from train_scene_judge import stored
 
-PICTURES = 1_600
+PICTURES = 900
+NOTHING = 0.3
+"""Share of pictures of nothing."""
 SEED = 32
 VERSION = "1"
 NEAR = 2 / CELLS
@@ -133,9 +135,9 @@ def main() -> None:
     rates = {"true_positive_rate": unknown, "false_positive_rate": unknown}
     card.write_text(json.dumps({"version": VERSION, "threshold": 0.25, "notes": ""} | rates))
     judge = SceneJudge(weights)
-    chosen_on = stored(PICTURES // 2, SEED + 1, "judge_threshold")
+    chosen_on = stored(PICTURES // 2, SEED + 1, "judge_threshold", nothing=0.6)
     bar = threshold(chosen_on, judge.things(chosen_on.pixels.float() / 255))
-    held_out = stored(PICTURES, SEED, "judge_test", unseen=True)
+    held_out = stored(PICTURES, SEED, "judge_test", unseen=True, nothing=NOTHING)
     seen = at_least(judge.things(held_out.pixels.float() / 255), bar)
     truth = shown(held_out)
     found = figures(truth, seen, "all scenes")

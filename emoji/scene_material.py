@@ -100,11 +100,15 @@ def places(count: int, draw: np.random.Generator) -> list[tuple[int, int]]:
 
 
 def drawn(
-    draw: np.random.Generator, *, unseen: bool
+    draw: np.random.Generator, *, unseen: bool, nothing: float
 ) -> tuple[Image.Image, list[tuple[int, int, int]], int]:
-    """A picture, the things in it as noun, down and across in pixels, and its style."""
+    """A picture, the things in it as noun, down and across in pixels, and its style.
+
+    A share is of pictures of nothing; there is a stranger or a spoilt icon in them.
+    """
     style, names = list(STYLES)[int(draw.integers(len(STYLES)))], list(NOUNS)
-    count = int(draw.choice(5, p=[0.06, 0.28, 0.32, 0.24, 0.10]))
+    shares = np.array([0.28, 0.32, 0.24, 0.10]) / 0.94
+    count = int(draw.choice(5, p=[nothing, *(shares * (1 - nothing))]))
     where = places(max(1, count), draw)
     same = draw.random() < 0.12
     repeated = int(draw.integers(len(names)))
@@ -139,12 +143,12 @@ def through(pixels: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def material(count: int, seed: int, *, unseen: bool = False) -> Material:
+def material(count: int, seed: int, *, unseen: bool = False, nothing: float = 0.06) -> Material:
     """Pictures by a seed; those with even numbers went through the autoencoder."""
     draw = np.random.default_rng(seed)
     pictures, things, styles = [], [], []
     for number in range(count):
-        picture, seen, style = drawn(draw, unseen=unseen)
+        picture, seen, style = drawn(draw, unseen=unseen, nothing=nothing)
         pictures.append(np.asarray(picture))
         styles.append(style)
         for noun, down, across in seen:

@@ -63,7 +63,7 @@ def focal(logits: Tensor, heat: Tensor) -> Tensor:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--until", type=int)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()

@@ -1,10 +1,12 @@
 """Trains the U-Net of emoji-scenes, from the bundled one, on scenes of one to three icons.
 
-    python emoji/train_scenes.py [--steps N] [--until STEP]
+    python emoji/train_scenes.py [--steps N] [--until STEP]      a first round
+    python emoji/train_scenes.py --again [--steps N]             a further one from its weights
 
 Scenes are drawn and encoded once; captions are drawn anew whenever a scene is. One caption in ten
 is empty, for classifier-free guidance. Loss weights follow min-SNR (Hang et al. 2023) with gamma 5.
-Writes work/scenes/unet, a diffusers folder of the averaged weights.
+Writes work/scenes/unet, a diffusers folder of the averaged weights; a round has a learning-rate
+schedule of its own, and goes on where it was interrupted.
 """
 
 from __future__ import annotations
@@ -129,21 +131,23 @@ def read_scenes() -> list[Drawn]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--steps", type=int, default=4300)
     parser.add_argument("--until", type=int)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--again", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
-    unet = UNet2DConditionModel.from_pretrained(pipeline_folder() / "unet").float().train()
+    start = FOLDER / "unet" if options.again else pipeline_folder() / "unet"
+    unet = UNet2DConditionModel.from_pretrained(start).float().train()
     loss = Objective(unet, Text.bundled(), *table(SCENES))
     average = train(
         unet,
         loss,
-        folder=FOLDER / "training",
+        folder=FOLDER / ("training_again" if options.again else "training"),
         schedule=Schedule(steps=options.steps, peak=options.rate, warmup=100, flat=0.5),
-        seed=SEED,
+        seed=SEED + 100 * options.again,
         until=options.until,
     )
     average.half().save_pretrained(FOLDER / "unet")
