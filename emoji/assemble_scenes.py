@@ -26,8 +26,15 @@ def main() -> None:
     judge = FOLDER / "scene_judge.safetensors"
     (weights_folder() / judge.name).write_bytes(judge.read_bytes())
     logs = Path(__file__).parent / "logs"
-    for name, folder in (("scenes", "training"), ("scene_judge", "judge")):
-        (logs / f"{name}.jsonl").write_bytes((FOLDER / folder / "log.jsonl").read_bytes())
+    rounds = {
+        "scenes_first_round": "training",
+        "scenes_second_round": "training_again",
+        "scene_judge_first_round": "judge",
+        "scene_judge_second_round": "judge_again",
+    }
+    for name, folder in rounds.items():
+        if (log := FOLDER / folder / "log.jsonl").exists():
+            (logs / f"{name}.jsonl").write_bytes(log.read_bytes())
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Trains the judge of scenes: which nouns are in a picture, how many, and where; and its style.
 
-    python emoji/train_scene_judge.py [--steps N]     writes work/scenes/scene_judge.safetensors
+    python emoji/train_scene_judge.py [--steps N]             a first round
+    python emoji/train_scene_judge.py --again [--steps N]     a further one from its weights
 
-The judge is an instrument: it sees every noun in every style and all pairs of nouns. Its loss in
-each place is the focal loss of CenterNet (Zhou et al. 2019) with exponents 2 and 4.
+Both write work/scenes/scene_judge.safetensors. The judge is an instrument: it sees every noun in
+every style and all pairs of nouns. Its loss in each place is the focal loss of CenterNet (Zhou et
+al. 2019) with exponents 2 and 4.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from efface.bundled.scene_judge import SceneNet, save_scene_net
+from efface.bundled.scene_judge import SceneNet, load_scene_net, save_scene_net
 from fetch import WORK
 from scene_material import Material, material
 from training import Schedule, train
@@ -66,11 +68,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=900)
     parser.add_argument("--until", type=int)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--again", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     seen = stored(PICTURES, SEED, "judge_train")
-    torch.manual_seed(SEED)
+    seed, out = SEED + 100 * options.again, FOLDER / "scene_judge.safetensors"
+    torch.manual_seed(seed)
     judge = SceneNet()
+    if options.again:
+        judge.load_state_dict(load_scene_net(out).state_dict())
 
     def loss(generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         rows = torch.randint(len(seen.pixels), (BATCH,), generator=generator)
@@ -85,14 +91,14 @@ def main() -> None:
     average = train(
         judge,
         loss,
-        folder=FOLDER / "judge",
+        folder=FOLDER / ("judge_again" if options.again else "judge"),
         schedule=Schedule(steps=options.steps, peak=2e-3, warmup=100, flat=0.4),
-        seed=SEED,
+        seed=seed,
         averaging=0.99,
         every=50,
         until=options.until,
     )
-    save_scene_net(average, FOLDER / "scene_judge.safetensors")
+    save_scene_net(average, out)
 
 
 if __name__ == "__main__":
