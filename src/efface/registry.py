@@ -40,6 +40,7 @@ BUNDLED = {
     "emoji": "efface.bundled",
     "emoji-remix": "efface.bundled.remix",
     "emoji-reader": "efface.bundled.reader",
+    "emoji-scenes": "efface.bundled.scenes",
 }
 """Models that come with the package, by the module whose ``pipeline_folder()`` says where. A
 ``finish()`` of that module completes what the folder holds."""

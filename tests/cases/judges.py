@@ -23,4 +23,5 @@ CASES = (
     JudgeCase(judge="emoji", unknown=ZEPPELIN),
     JudgeCase(judge="emoji-second", unknown=ZEPPELIN),
     JudgeCase(judge="emoji-remix", unknown=ZEPPELIN),
+    JudgeCase(judge="emoji-scenes", unknown=ZEPPELIN),
 )

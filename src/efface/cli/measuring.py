@@ -35,7 +35,7 @@ __all__ = [
     "unmeasurable",
 ]
 
-BUNDLED_JUDGES = ("emoji", "emoji-second", "emoji-remix")
+BUNDLED_JUDGES = ("emoji", "emoji-second", "emoji-remix", "emoji-scenes")
 EVALUATION = "evaluation.json"
 
 
@@ -186,9 +186,9 @@ def judge_for(name: str, folder: Path | None, settings: Sequence[str] = ()) -> J
     if name in BUNDLED_JUDGES:
         if settings:
             raise BadRequest(f"the judge {name} has no settings; leave out {' '.join(settings)}")
-        from efface.bundled.judge import EmojiJudge
+        from efface.bundled.judges import bundled_judge
 
-        bundled: Judge = EmojiJudge(name)  # type: ignore[arg-type]  # one of the two
+        bundled: Judge = bundled_judge(name)
         return bundled
     known = judge_names()
     if name not in known:
@@ -239,9 +239,10 @@ def suite_of(plan: Plan, recipe: runs.Recipe) -> Suite:
     """
     from efface.evaluation.suites import suite_for
 
-    usual = "emoji" if is_bundled(recipe.model) else "basic"
+    known = is_bundled(recipe.model)
+    usual = getattr(registry.bundled(recipe.model), "SUITE", "emoji") if known else "basic"
     suite = suite_for(plan.suite or usual, recipe.request, size=plan.size)
-    own = registry.bundled(recipe.model).JUDGE if suite.judge == usual == "emoji" else suite.judge
+    own = registry.bundled(recipe.model).JUDGE if known and suite.judge == "emoji" else suite.judge
     suite = replace(suite, judge=plan.judge or own)
     if not plan.metrics:
         return suite

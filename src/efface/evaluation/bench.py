@@ -16,6 +16,7 @@ from efface.runs.words import understood
 
 if TYPE_CHECKING:
     from efface.bundled.judge import EmojiJudge
+    from efface.bundled.judges import BundledJudge
     from efface.concepts import Concept, ErasureRequest
     from efface.contracts import Sample, Suite
 
@@ -43,18 +44,18 @@ class Bench:
         return pipe
 
     @cached_property
-    def judge(self) -> EmojiJudge:
+    def judge(self) -> BundledJudge:
         """The judge of this model's pictures."""
-        from efface.bundled.judge import EmojiJudge
+        from efface.bundled.judges import bundled_judge
 
-        return EmojiJudge(registry.bundled(self.model).JUDGE)
+        return bundled_judge(registry.bundled(self.model).JUDGE)
 
     @cached_property
     def second(self) -> EmojiJudge | None:
         """A judge of another build and seed, for the bundled model itself."""
         from efface.bundled.judge import EmojiJudge
 
-        return None if self.judge.card.name == "emoji-remix-judge" else EmojiJudge("emoji-second")
+        return EmojiJudge("emoji-second") if self.judge.card.name == "emoji-judge" else None
 
     def request(self, name: str) -> ErasureRequest:
         """Writes the request that erases one concept and keeps all others."""
@@ -64,9 +65,10 @@ class Bench:
 
     def suite(self, name: str, size: str = "short") -> Suite:
         """Gives the prompts and sampling of the model's suite."""
-        from efface.bundled.suites import emoji_suite
+        from efface.evaluation.suites import suite_for
 
-        return emoji_suite(self.request(name), size=size)  # type: ignore[arg-type]
+        usual = getattr(registry.bundled(self.model), "SUITE", "emoji")
+        return suite_for(usual, self.request(name), size=size)
 
     def concept(self, name: str) -> Concept:
         """Gives a concept with all names that prompts use for it."""

@@ -25,7 +25,7 @@ def load(
     """Loads a text-to-image pipeline of diffusers, as it is, or a model that reads pictures.
 
     Args:
-        name_or_folder: ``emoji``, ``emoji-remix`` or ``emoji-reader`` for a bundled model, a folder
+        name_or_folder: ``emoji`` or another name of `efface.registry.BUNDLED`, a folder
             in diffusers' layout, or a hub id such as ``owner/name``; only a hub id may download.
             ``icons-vit`` or ``icons-identities``, or a folder with a classifier of transformers,
             gives a `efface.hosts.vision.VisionModel`.
