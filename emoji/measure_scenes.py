@@ -45,7 +45,8 @@ def in_training() -> StableDiffusionPipeline:
     pipe = StableDiffusionPipeline.from_pretrained(
         pipeline_folder(), safety_checker=None, torch_dtype=torch.float32
     )
-    state = torch.load(FOLDER / "training" / "checkpoint.pt", weights_only=True)
+    last = max(FOLDER.glob("training*/checkpoint.pt"), key=lambda path: path.stat().st_mtime)
+    state = torch.load(last, weights_only=True)
     unet: UNet2DConditionModel = pipe.unet
     unet.load_state_dict(state["average"])
     unet.register_to_config(sample_size=SIDE // pipe.vae_scale_factor)
