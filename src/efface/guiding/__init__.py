@@ -1,0 +1,1 @@
+"""What guides share: the run they steer, words in prompts, attention maps, updates of latents."""
