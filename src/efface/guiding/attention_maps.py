@@ -112,8 +112,8 @@ class AttentionMaps:
             with suppress(_AllRead):
                 self._denoiser.host.predict(latents, times.to(latents.device), conditions)
         # Layers may differ in their number of heads, and each head counts once.
-        averaged: Tensor = torch.cat(maps, dim=1).mean(dim=1)
-        return averaged.unflatten(1, self.size)
+        averaged: Tensor = torch.cat(maps, dim=1).mean(dim=1).unflatten(1, self.size)
+        return averaged
 
     def _collect(
         self, maps: list[Tensor], module: Any, given: tuple[Any, ...], named: dict[str, Any]
@@ -140,11 +140,11 @@ def frozen_weights(network: nn.Module) -> Iterator[None]:
     free = [weight for weight in network.parameters() if weight.requires_grad]
     try:
         for weight in free:
-            weight.requires_grad_(requires_grad=False)
+            weight.requires_grad = False
         yield
     finally:
         for weight in free:
-            weight.requires_grad_()
+            weight.requires_grad = True
 
 
 def cross_attention_layers(network: Any, latent_size: tuple[int, int]) -> list[Layer]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Self, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from jaxtyping import Bool, Float
@@ -120,7 +120,7 @@ class WordMaps:
         temperature: float = 100.0,
         smoothing: Smoothing = "released",
         sigma: float = 0.5,
-    ) -> Self:
+    ) -> WordMaps:
         """Finds the words of each prompt.
 
         Raises:

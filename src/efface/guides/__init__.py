@@ -1,0 +1,1 @@
+"""Guides: what steers sampling and changes no weight, one file each."""
