@@ -1,1 +1,1 @@
-"""Guides: what steers sampling and changes no weight, one file each."""
+"""One file per way of steering sampling."""

@@ -1,1 +1,1 @@
-"""What guides share: the run they steer, words in prompts, attention maps, updates of latents."""
+"""What guides of sampling share: their part in a run, the engine, pictures drawn with them."""
