@@ -46,9 +46,7 @@ def noise(count=2, *, seed=0):
 def drawn(denoiser, guides, prompts=PROMPTS, *, latents=None, steps=4):
     latents = noise(len(prompts)) if latents is None else latents
     scheduler = denoiser.ready_as_drawn(steps)
-    return sampled(
-        denoiser, guides, prompts, latents=latents, scheduler=scheduler, guidance=5.0
-    )[0]
+    return sampled(denoiser, guides, prompts, latents=latents, scheduler=scheduler, guidance=5.0)[0]
 
 
 def test_the_ratio_is_half_a_dice_coefficient():

@@ -119,7 +119,9 @@ class _Exciting(WordCourse):
             slopes = slopes.to(slope.dtype).index_copy(0, unread.to(slope.device), slope)
         return self.step(inputs, slopes, visit)
 
-    def _refined(self, inputs: Tensor, visit: Visit, allowed: float) -> tuple[Tensor, Tensor, Tensor]:
+    def _refined(
+        self, inputs: Tensor, visit: Visit, allowed: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Moves samples until none of their words is neglected more than is allowed.
 
         Returns:

@@ -69,21 +69,29 @@ class AttentionGuide(Guide):
     """How often such a step moves them at most, before it moves them once more as others do."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.until <= 1:
-            raise BadRequest(f"until is {self.until}; it is a share of the run, above 0 up to 1")
-        if not 0 <= self.last_step <= 1:
-            raise BadRequest(f"last_step is {self.last_step}; it must be from 0 to 1")
-        for name in ("temperature", "sigma", "refine_steps"):
-            if not getattr(self, name) > 0:
-                raise BadRequest(f"{name} is {getattr(self, name)}; it must be above zero")
-        for name in ("step_size", "normalised_step"):
-            value = getattr(self, name)
-            if value is not None and not (value >= 0 and math.isfinite(value)):
-                raise BadRequest(f"{name} is {value}; it must be a number from zero up")
-        if any(not 0 <= share < 1 for share in self.refine_at):
-            raise BadRequest(f"refine_at is {self.refine_at}; shares of the run are from 0 to 1")
-        if [*self.refine_at] != sorted(set(self.refine_at)):
-            raise BadRequest(f"refine_at is {self.refine_at}; name each share once, in order")
+        for name, (fits, wanted) in self._ranges().items():
+            if not fits:
+                raise BadRequest(f"{name} is {getattr(self, name)}; {wanted}")
+
+    def _ranges(self) -> dict[str, tuple[bool, str]]:
+        """Says of each setting whether its value fits, and what would."""
+        above, size = "it must be above zero", "it must be a number from zero up"
+        share = 0.0 if self.normalised_step is None else self.normalised_step
+        inside = all(0 <= share < 1 for share in self.refine_at)
+        once = [*self.refine_at] == sorted({*self.refine_at})
+        return {
+            "until": (0 < self.until <= 1, "it is a share of the run, above 0 up to 1"),
+            "last_step": (0 <= self.last_step <= 1, "it must be from 0 to 1"),
+            "temperature": (self.temperature > 0, above),
+            "sigma": (self.sigma > 0, above),
+            "refine_steps": (self.refine_steps > 0, above),
+            "step_size": (0 <= self.step_size < math.inf, size),
+            "normalised_step": (0 <= share < math.inf, size),
+            "refine_at": (
+                inside and once,
+                "shares of the run are from 0 to below 1, each once, in order",
+            ),
+        }
 
     def alpha(self, index: int, total: int) -> float:
         """Gives the step along the gradient at a step of the run: ``step_size sqrt(s_i)``."""
