@@ -70,7 +70,7 @@ def test_outside_its_part_of_the_run_nothing_is_changed_or_asked():
     denoiser = Denoiser(shared("tiny_sd1"))
     late = registry.build("guides", "negative", text="red", start=0.5)
     visits = []
-    plain, _ = drawn(denoiser, [], visits=visits)
+    drawn(denoiser, [], visits=visits)
     before = denoiser.evaluations
     steered = []
     drawn(denoiser, [late], visits=steered)
@@ -113,7 +113,7 @@ def test_guides_that_both_combine_predictions_are_refused():
 def test_a_family_that_a_guide_is_not_built_for_is_refused_by_name():
     guide = Shift()
     object.__setattr__(guide, "families", frozenset({"sdxl"}))
-    with pytest.raises(BadRequest, match="shift is not built for Stable Diffusion 1.x; .* sdxl"):
+    with pytest.raises(BadRequest, match=r"shift is not built for Stable Diffusion 1\.x; .* sdxl"):
         drawn(Denoiser(shared("tiny_sd1")), [guide])
 
 
@@ -124,7 +124,7 @@ def test_guidance_that_a_guide_needs_and_is_off_is_asked_for():
 
 def test_a_run_too_short_for_a_guides_window_is_refused():
     narrow = registry.build("guides", "negative", text="red", start=0.1, stop=0.2)
-    with pytest.raises(BadRequest, match="works from 0.1 to 0.2 of a run, and none of 4 steps"):
+    with pytest.raises(BadRequest, match=r"works from 0\.1 to 0\.2 of a run, and none of 4 steps"):
         drawn(Denoiser(shared("tiny_sd1")), [narrow])
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from efface.contracts import Guide, Paper
 from efface.diffusion.noise import guided
 from efface.errors import BadRequest
-from efface.guiding.course import Branch, Course, Read, Span
+from efface.guiding.course import Branch, Course, Read, Span, require_span
 
 if TYPE_CHECKING:
     from efface.diffusion.sampling import Visit
@@ -34,7 +34,7 @@ class NegativePrompt(Guide):
     combines: ClassVar[bool] = True
 
     text: str = ""
-    """What to lead away from; empty: the guide is off."""
+    """What to lead away from."""
     start: float = 0.0
     """Share of the run after which it begins."""
     stop: float = 1.0
@@ -43,16 +43,12 @@ class NegativePrompt(Guide):
     """Which model predicts for the text, while a delta is applied: unedited or edited."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.start < self.stop <= 1:
-            raise BadRequest(
-                f"start is {self.start} and stop {self.stop}; give shares of a run, 0 to 1, start "
-                "before stop"
-            )
+        require_span(self.start, self.stop)
 
-    def begin(self, run: GuidedRun) -> Course | None:
-        """Encodes the text; without one it is off."""
+    def begin(self, run: GuidedRun) -> Course:
+        """Encodes the text."""
         if not self.text:
-            return None
+            raise BadRequest("negative has no text to lead away from; give it with its text")
         scale, span = run.scale(self.name), run.span(self.name, self.start, self.stop)
         return _Away(run.read(self.text, self.negative_on), span, scale)
 

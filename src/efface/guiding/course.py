@@ -18,7 +18,7 @@ from efface.diffusion.sampling import Visit
 from efface.errors import BadRequest
 from efface.hosts.conditions import Conditions
 
-__all__ = ["Branch", "Course", "GuidedRun", "Read", "Span"]
+__all__ = ["Branch", "Course", "GuidedRun", "Read", "Span", "require_span"]
 
 Branch: TypeAlias = Literal["unedited", "edited"]
 """Which model predicts what a guide leads away from, while a delta is applied: the base, which
@@ -130,6 +130,14 @@ class Course:
     that do not want it, it is."""
     conditions: Conditions | None = None
     """What the network reads in place of the prompts."""
+    alters_prompt: bool = False
+    """Whether it changes what the network gives for the prompts, by ``conditions`` or `within`. At
+    the first step where it acts, the network is then asked about the prompts without it, too, to
+    see whether it does anything."""
+
+    def acts(self, _index: int, /) -> bool:
+        """Says whether it does anything at a step; asked where ``alters_prompt``."""
+        return True
 
     def wants(self, _index: int, /) -> Sequence[int]:
         """Lists which reads are needed at a step, by number; others are not asked."""
@@ -155,9 +163,15 @@ class Course:
         """
         return None
 
-    def moved(self) -> Float[Tensor, " n"] | None:
-        """Gives how far the guide moved what it changes of the network, in shares of its size.
 
-        Only where that is neither latents, nor the prediction, nor conditions.
-        """
-        return None
+def require_span(start: float, stop: float = 1.0) -> None:
+    """Refuses what is no part of a run.
+
+    Raises:
+        BadRequest: a share is not from 0 to 1, or the start is not before the end.
+    """
+    if not 0 <= start < stop <= 1:
+        raise BadRequest(
+            f"a guide works from {start:g} to {stop:g} of a run; give shares of it, from 0 to 1, "
+            "the start before the end"
+        )

@@ -40,10 +40,12 @@ class Steering:
     run: GuidedRun
     parts: list[tuple[str, Course]]
     """Guides that are on, by name."""
+    prompts: Conditions
+    """What is read of the prompts without guides."""
     changes: dict[str, Float[Tensor, " n"]] = field(default_factory=dict)
     """By guide: the largest relative change that it made at one step, for each sample."""
     _asked: list[_Asked] = field(default_factory=list)
-    _probed: bool = False
+    _probed: set[int] = field(default_factory=set)
 
     def __call__(self, visit: Visit) -> Visit:
         """Lets guides act before a pass, or after it."""
@@ -60,12 +62,9 @@ class Steering:
         for asked in self._asked:
             if asked.in_place:
                 negative = asked.read.conditions if asked.read.edited else None
-        return replace(
-            visit,
-            negative=negative,
-            further=tuple(each.read.conditions for each in self._asked if _rides_along(each)),
-            within=_all_of([course.within(visit) for _, course in self.parts]),
-        )
+        further = tuple(each.read.conditions for each in self._asked if _rides_along(each))
+        visit = replace(visit, negative=negative, further=further)
+        return replace(visit, within=_all_of([course.within(visit) for _, course in self.parts]))
 
     def _wanted(self, index: int) -> Iterator[_Asked]:
         for part, (_, course) in enumerate(self.parts):
@@ -75,22 +74,28 @@ class Steering:
 
     def _after(self, visit: Visit) -> Visit:
         answers = self._answers(visit)
-        plain = self._plain(visit)
+        plain, dtype = self._plain(visit), visit.latents.dtype
         for part, (name, course) in enumerate(self.parts):
+            if course.alters_prompt and course.acts(visit.index) and visit.conditional is not None:
+                self._compare(part, visit.conditional, visit)
             own = {
-                asked.number: answer
+                asked.number: _wide(answer)
                 for asked, answer in zip(self._asked, answers, strict=True)
                 if asked.part == part
             }
-            prediction = course.combine(visit, own)
+            prediction = course.combine(_widened(visit), own)
             if prediction is not None:
                 if plain is not None:
                     self._note(name, prediction, plain)
-                visit = replace(visit, prediction=prediction)
-            moved = course.moved()
-            if moved is not None:
-                self._largest(name, moved)
+                visit = replace(visit, prediction=prediction.to(dtype))
         return visit
+
+    def _compare(self, part: int, changed: Tensor, visit: Visit) -> None:
+        """Notes how far what is predicted for the prompts is from what it would be; once."""
+        if part not in self._probed:
+            self._probed.add(part)
+            plain = self._predicted(visit, [self.prompts])[0]
+            self._note(self.parts[part][0], changed, plain)
 
     def _answers(self, visit: Visit) -> list[Tensor]:
         """Gives predictions for what was asked, those of the base from a second batch."""
@@ -115,11 +120,13 @@ class Steering:
 
         Where the empty prompt is replaced it costs an evaluation, and is asked at one step.
         """
-        if not any(asked.in_place for asked in self._asked):
+        replacing = [asked.part for asked in self._asked if asked.in_place]
+        if not replacing:
             return visit.prediction
-        if self._probed or visit.conditional is None or self.run.guidance is None:
+        known = self._probed.issuperset(replacing)
+        if known or visit.conditional is None or self.run.guidance is None:
             return None
-        self._probed = True
+        self._probed.update(replacing)
         empty = self.run.denoiser.conditions([""]).repeated(len(visit.latents))
         return guided(self._predicted(visit, [empty])[0], visit.conditional, self.run.guidance)
 
@@ -132,9 +139,7 @@ class Steering:
         return tuple(predictions.chunk(len(conditions)))
 
     def _note(self, name: str, changed: Tensor, plain: Tensor) -> None:
-        self._largest(name, _relative(changed, plain))
-
-    def _largest(self, name: str, change: Float[Tensor, " n"]) -> None:
+        change = _relative(changed, plain)
         known = self.changes.get(name)
         self.changes[name] = change if known is None else torch.maximum(known, change)
 
@@ -147,14 +152,13 @@ def begun(run: GuidedRun, guides: Sequence[Guide]) -> Steering:
             cannot work in this run.
     """
     _check(run, guides)
-    steering = Steering(run, [])
+    steering = Steering(run, [], run.conditions)
     for guide in guides:
         course = guide.begin(run)
         if course is None:
             continue
         steering.parts.append((guide.name, course))
         if course.conditions is not None:
-            steering._note(guide.name, course.conditions.rows, run.conditions.rows)
             run = replace(run, conditions=course.conditions)
     steering.run = run
     return steering
@@ -231,8 +235,23 @@ def _all_of(contexts: Sequence[Any]) -> Iterator[None]:
         yield
 
 
+def _wide(values: Tensor) -> Tensor:
+    """Gives values in float32 at least, in which guides reckon."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def _widened(visit: Visit) -> Visit:
+    return replace(
+        visit,
+        unconditional=None if visit.unconditional is None else _wide(visit.unconditional),
+        conditional=None if visit.conditional is None else _wide(visit.conditional),
+        prediction=None if visit.prediction is None else _wide(visit.prediction),
+    )
+
+
 def _relative(changed: Tensor, plain: Tensor) -> Float[Tensor, " n"]:
     """Gives how far each sample is from what it would be, in shares of that."""
     wide = plain.float().flatten(1)
-    change: Tensor = (changed.float().flatten(1) - wide).norm(dim=1)
-    return change / wide.norm(dim=1).clamp(min=1e-12)
+    change: Tensor = torch.linalg.vector_norm(changed.float().flatten(1) - wide, dim=1)
+    size: Tensor = torch.linalg.vector_norm(wide, dim=1)
+    return change / size.clamp(min=1e-12)
