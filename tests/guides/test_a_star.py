@@ -146,7 +146,7 @@ def run_of(denoiser, guide, prompts=PROMPTS, *, steps=4):
 
 
 def test_nothing_is_retained_at_the_first_step_and_masks_follow_every_step(denoiser):
-    seen = run_of(denoiser, AStar(words=WORDS))
+    seen = run_of(denoiser, AStar(among=WORDS))
     assert not seen[0][0].any()
     assert seen[1][0].tolist() == [[True, True, False], [True, True, True]]
     assert all(not masks.requires_grad for _, masks, _ in seen)
@@ -154,7 +154,7 @@ def test_nothing_is_retained_at_the_first_step_and_masks_follow_every_step(denoi
 
 
 def test_a_layout_is_retained_from_the_first_step_and_never_changes(denoiser):
-    guide = AStar(words=WORDS, layouts=("dog=0,0,0.5,1",), resolution=4)
+    guide = AStar(among=WORDS, layouts=("dog=0,0,0.5,1",), resolution=4)
     seen = run_of(denoiser, guide)
     # The words of a prompt stand in the order of the setting.
     assert seen[0][0].tolist() == [[False, True, False], [True, False, False]]
@@ -218,7 +218,7 @@ def test_a_small_step_lowers_the_loss(denoiser):
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda each: "-".join(each) or "plain")
 def test_a_batch_gives_what_single_pictures_give(denoiser, options):
-    guide = AStar(words=WORDS, **options)
+    guide = AStar(among=WORDS, **options)
     both = drawn(denoiser, [guide])
     assert (both - drawn(denoiser, [])).abs().max() > 1e-3
     for number, prompt in enumerate(PROMPTS):
@@ -230,15 +230,15 @@ def test_a_batch_gives_what_single_pictures_give(denoiser, options):
 
 @pytest.mark.parametrize("off", [{"step_size": 0.0}, {"segregation": 0.0, "retention": 0.0}])
 def test_what_moves_nothing_is_plain_sampling_bit_for_bit(denoiser, off):
-    assert torch.equal(drawn(denoiser, [AStar(words=WORDS, **off)]), drawn(denoiser, []))
+    assert torch.equal(drawn(denoiser, [AStar(among=WORDS, **off)]), drawn(denoiser, []))
 
 
 def test_a_rest_leaves_latents_as_they_are(denoiser):
-    resting = AStar(words=WORDS, rest_below=100.0, rest_above=0.0)
+    resting = AStar(among=WORDS, rest_below=100.0, rest_above=0.0)
     seen = run_of(denoiser, resting, steps=3)
     # At the first step there are no masks to keep, so nothing rests.
     moved = [latents for _, _, latents in seen]
-    plain = run_of(denoiser, AStar(words=WORDS), steps=3)
+    plain = run_of(denoiser, AStar(among=WORDS), steps=3)
     assert torch.equal(moved[0], plain[0][2])
     assert not torch.equal(moved[1], plain[1][2])
 
@@ -246,14 +246,14 @@ def test_a_rest_leaves_latents_as_they_are(denoiser):
 def test_each_step_costs_one_more_pass_and_after_one_more(denoiser):
     for options, passes in (({}, 4), ({"until": 0.5}, 2), ({"mask_from": "after"}, 8)):
         before = denoiser.evaluations
-        drawn(denoiser, [AStar(words=WORDS, **options)])
+        drawn(denoiser, [AStar(among=WORDS, **options)])
         assert denoiser.evaluations - before == 2 * (2 * 4 + passes)
 
 
 @pytest.mark.parametrize("family", ["sd2", "sdxl"])
 def test_other_u_nets_are_guided(family):
     denoiser = Denoiser(host(f"tiny_{family}"))
-    found = drawn(denoiser, [AStar(words=WORDS)])
+    found = drawn(denoiser, [AStar(among=WORDS)])
     assert found.isfinite().all()
     assert (found - drawn(denoiser, [])).abs().max() > 1e-4
 
@@ -262,14 +262,14 @@ def test_half_precision_stays_half_and_near_float32():
     found = []
     for dtype in (torch.float32, torch.float16):
         denoiser = Denoiser(host("tiny_sd1", dtype=dtype))
-        found.append(drawn(denoiser, [AStar(words=WORDS)], latents=noise().to(dtype), steps=2))
+        found.append(drawn(denoiser, [AStar(among=WORDS)], latents=noise().to(dtype), steps=2))
     assert found[1].dtype == torch.float16
     assert torch.allclose(found[0], found[1].float(), atol=0.1)
 
 
 def test_a_gradient_that_is_not_finite_is_an_error():
     denoiser = Denoiser(host("tiny_sd1"))
-    guide = AStar(words=WORDS)
+    guide = AStar(among=WORDS)
     with torch.no_grad():
         guide_maps = guide.attention(denoiser, PROMPTS, (8, 8)).source.layers
         guide_maps[0].to_q.weight.mul_(float("inf"))
@@ -288,14 +288,15 @@ def test_a_gradient_that_is_not_finite_is_an_error():
 )
 def test_settings_that_cannot_be_meant_are_refused(settings, message):
     with pytest.raises(BadRequest, match=message):
-        AStar(words=WORDS, **settings)
+        AStar(among=WORDS, **settings)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"words": ()}, "no word is named"),
-        ({"words": (*WORDS, "moon")}, "no prompt has the word 'moon'"),
+        ({"words": ("cat",)}, "'a red car and a tree and a dog' has no word 'cat'; name one"),
+        ({"among": ("moon",)}, "has none of the words moon; name one of its words: a, cat, and"),
         ({"resolution": 16}, "no cross-attention layer has maps of side 16"),
         ({"layouts": ("moon=0,0,1,1",)}, "given for 'moon', which is not among the words"),
         ({"layouts": ("dog=0,0,2,1",)}, "off the picture or empty"),
@@ -303,7 +304,8 @@ def test_settings_that_cannot_be_meant_are_refused(settings, message):
     ],
 )
 def test_what_cannot_work_in_a_run_is_refused_before_it(denoiser, settings, message):
-    guide = AStar(**({"words": WORDS} | settings))
+    named = {} if {"words", "among"} & {*settings} else {"among": WORDS}
+    guide = AStar(**named, **settings)
     conditions = denoiser.conditions(PROMPTS)
     before = denoiser.evaluations
     with pytest.raises(BadRequest, match=message):
@@ -316,4 +318,4 @@ def test_transformers_are_refused_by_name(family):
     denoiser = Denoiser(host(f"tiny_{family}"))
     conditions = denoiser.conditions(PROMPTS)
     with pytest.raises(BadRequest, match=denoiser.host.title):
-        begun(GuidedRun(denoiser, tuple(PROMPTS), 4, None, conditions), [AStar(words=WORDS)])
+        begun(GuidedRun(denoiser, tuple(PROMPTS), 4, None, conditions), [AStar(among=WORDS)])

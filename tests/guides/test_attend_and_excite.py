@@ -139,15 +139,15 @@ def counted(denoiser, guide, *, steps=4, prompts=PROMPTS):
 
 def test_only_passes_whose_result_is_read_are_made(denoiser):
     plain = 2 * 2 * 4
-    guide = AttendAndExcite(words=WORDS, refine_at=(), refine_to=())
+    guide = AttendAndExcite(among=WORDS, refine_at=(), refine_to=())
     assert counted(denoiser, guide) == plain + 2 * 2
-    met = AttendAndExcite(words=WORDS, refine_at=(0.0,), refine_to=(1e-6,))
+    met = AttendAndExcite(among=WORDS, refine_at=(0.0,), refine_to=(1e-6,))
     assert counted(denoiser, met) == plain + 2 * 2
 
 
 def test_refinement_ends_after_its_last_move_and_takes_one_more_look(denoiser):
     plain = 2 * 2 * 4
-    never = AttendAndExcite(words=WORDS, refine_at=(0.0,), refine_to=(0.999,), refine_steps=3)
+    never = AttendAndExcite(among=WORDS, refine_at=(0.0,), refine_to=(0.999,), refine_steps=3)
     assert counted(denoiser, never) == plain + 2 * 2 + 2 * 3
 
 
@@ -179,7 +179,7 @@ def test_refinement_reaches_its_threshold_where_it_can(denoiser):
 
 @pytest.mark.parametrize("refining", ["reached", "released"])
 def test_a_batch_gives_what_single_pictures_give(denoiser, refining):
-    guide = AttendAndExcite(words=WORDS, refining=refining, **OFTEN)
+    guide = AttendAndExcite(among=WORDS, refining=refining, **OFTEN)
     both = drawn(denoiser, [guide])
     for number, prompt in enumerate(PROMPTS):
         words = tuple(word for word in WORDS if word in prompt)
@@ -189,7 +189,7 @@ def test_a_batch_gives_what_single_pictures_give(denoiser, refining):
 
 
 def test_a_step_of_zero_is_plain_sampling_bit_for_bit(denoiser):
-    off = AttendAndExcite(words=WORDS, step_size=0.0)
+    off = AttendAndExcite(among=WORDS, step_size=0.0)
     assert torch.equal(drawn(denoiser, [off]), drawn(denoiser, []))
 
 
@@ -212,4 +212,4 @@ def test_a_step_of_zero_is_plain_sampling_bit_for_bit(denoiser):
 )
 def test_settings_that_cannot_be_meant_are_refused(settings, message):
     with pytest.raises(BadRequest, match=message):
-        AttendAndExcite(words=WORDS, **settings)
+        AttendAndExcite(among=WORDS, **settings)

@@ -50,23 +50,26 @@ def test_a_word_that_is_said_twice_is_refused(stream):
         word_places(stream, "a red cat and a blue cat", "cat")
 
 
-def test_each_prompt_has_those_of_the_words_that_it_says():
+def test_each_prompt_has_those_words_among_many_that_it_says():
     prompts = ["a cat and a dog", "a Dog on the moon"]
-    assert subjects(prompts, ("dog", "cat", "moon")) == [("dog", "cat"), ("dog", "moon")]
+    named = ("dog", "cat", "moon", "tree")
+    assert subjects(prompts, (), named) == [("dog", "cat"), ("dog", "moon")]
+    assert subjects(prompts, ("dog",)) == [("dog",), ("dog",)]
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("words", "among", "message"),
     [
-        ((), "no word is named"),
-        (("cat", "cat"), "'cat' is named twice"),
-        (("cat", "tree"), r"no prompt has the word 'tree'; name words of the prompts: a, cat, dog"),
-        (("cat",), r"the prompt 'a dog' has none of the words cat; name one of its words: a, dog"),
+        ((), (), "no word is named"),
+        (("cat",), ("dog",), "words and among are both given"),
+        (("cat", "cat"), (), "'cat' is named twice"),
+        (("cat",), (), r"the prompt 'a dog' has no word 'cat'; name one of its words: a, dog"),
+        ((), ("cat", "moon"), r"the prompt 'a dog' has none of the words cat, moon; name one of"),
     ],
 )
-def test_words_that_cannot_be_guided_are_refused(words, message):
+def test_words_that_cannot_be_guided_are_refused(words, among, message):
     with pytest.raises(BadRequest, match=message):
-        subjects(["a cat", "a dog"], words)
+        subjects(["a cat", "a dog"], words, among)
 
 
 def test_attention_is_shared_out_as_attend_and_excite_does(stream):

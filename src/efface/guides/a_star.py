@@ -187,7 +187,7 @@ class _Parting(WordCourse):
             if not any(word in words for words in named):
                 raise BadRequest(
                     f"a layout is given for '{word}', which is not among the words; they are "
-                    f"{', '.join(self._settings.words)}"
+                    f"{', '.join([*self._settings.words, *self._settings.among])}"
                 )
         there = self.attention.words.there
         self._masks = torch.zeros(*there.shape, *size)

@@ -40,8 +40,9 @@ class AttentionGuide(Guide):
     combines: ClassVar[bool] = False
 
     words: tuple[str, ...] = ()
-    """The things that must appear, as the prompt words them; of several prompts, each has those of
-    them that it says."""
+    """The things that must appear, as every prompt words them."""
+    among: tuple[str, ...] = ()
+    """In place of them, for prompts that differ: things of which each prompt names some."""
     resolution: int | None = None
     """Shorter side of the maps that are read; None: the size nearest to a quarter of the latents',
     which is 16 for Stable Diffusion 1.x at 512 pixels and 32 for XL at 1024."""
@@ -134,7 +135,7 @@ class AttentionGuide(Guide):
         positions = self.shared_over
         if positions == "family":
             positions = "words" if denoiser.host.key == "sd2" else "all"
-        named = subjects(prompts, self.words)
+        named = subjects(prompts, self.words, self.among)
         words = WordMaps.of(
             denoiser.text,
             prompts,

@@ -56,36 +56,38 @@ def word_places(stream: TextStream, prompt: str, word: str) -> tuple[int, ...]:
     return tuple(range(first, last + 1))
 
 
-def subjects(prompts: Sequence[str], words: Sequence[str]) -> list[tuple[str, ...]]:
-    """Tells which of the words each prompt has, in the words' order.
+def subjects(
+    prompts: Sequence[str], words: Sequence[str], among: Sequence[str] = ()
+) -> list[tuple[str, ...]]:
+    """Tells which words of each prompt are guided.
+
+    Args:
+        prompts: of a run.
+        words: what every prompt has.
+        among: in place of them: what prompts have some of, and each at least one.
 
     Raises:
-        BadRequest: no prompt has one of the words, a prompt has none of them, a word is there
-            twice, or no word is given.
+        BadRequest: a prompt lacks a word, or all of those among which it has some; a word is there
+            twice; or none is given, or both are.
     """
-    if not words:
+    named = [*words, *among]
+    if bool(words) == bool(among):
         raise BadRequest(
-            "no word is named, so there is nothing to guide; name the things that must appear, "
-            "such as words='cat,apple'"
+            "words and among are both given; take one"
+            if named
+            else "no word is named, so there is nothing to guide; name the things that must appear "
+            "as words, such as cat,apple"
         )
-    twice = sorted({word for word in words if [*words].count(word) > 1})
+    twice = sorted({word for word in named if named.count(word) > 1})
     if twice:
         raise BadRequest(f"the word '{twice[0]}' is named twice; name each word once")
-    found = [tuple(word for word in words if _has(prompt, word)) for prompt in prompts]
-    missing = [word for word in words if not any(word in each for each in found)]
-    if missing:
-        there = ", ".join(dict.fromkeys(re.findall(r"\w+", " ".join(prompts)))) or "none"
-        raise BadRequest(
-            f"no prompt has the word '{missing[0]}'; name words of the prompts: {there}"
-        )
-    for prompt, each in zip(prompts, found, strict=True):
-        if not each:
+    for prompt in prompts:
+        missing = [word for word in named if not _has(prompt, word)]
+        if missing == named if among else missing:
+            lacks = f"none of the words {', '.join(named)}" if among else f"no word '{missing[0]}'"
             there = ", ".join(re.findall(r"\w+", prompt)) or "none"
-            raise BadRequest(
-                f"the prompt '{prompt}' has none of the words {', '.join(words)}; name one of its "
-                f"words: {there}"
-            )
-    return found
+            raise BadRequest(f"the prompt '{prompt}' has {lacks}; name one of its words: {there}")
+    return [tuple(word for word in named if _has(prompt, word)) for prompt in prompts]
 
 
 def _has(prompt: str, word: str) -> bool:
