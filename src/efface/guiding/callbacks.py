@@ -86,13 +86,17 @@ class StepCallback:
             BadRequest: the pipeline takes another number of steps, or changes on its way what the
                 network is.
         """
-        total = len(pipe.scheduler.timesteps)
-        for what, found in (("steps", total), ("clip_skip", getattr(pipe, "clip_skip", None))):
-            if found != (self._total if what == "steps" else None):
-                raise BadRequest(
-                    f"the pipeline is called with {what} {found}, and the guide was begun for "
-                    f"{self._total if what == 'steps' else 'none'}; call both alike"
-                )
+        total, skipped = len(pipe.scheduler.timesteps), getattr(pipe, "clip_skip", None)
+        if total != self._total:
+            raise BadRequest(
+                f"the pipeline is called with steps {total}, and the guide was begun for "
+                f"{self._total}; call both alike"
+            )
+        if skipped is not None:
+            raise BadRequest(
+                f"the pipeline is called with clip_skip {skipped}, and the guide reads prompts as "
+                "the model's own setting says; leave it out"
+            )
         if getattr(pipe, "cross_attention_kwargs", None):
             raise BadRequest(
                 "the pipeline is called with cross_attention_kwargs, which the guide's passes do "
