@@ -5,6 +5,7 @@ python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training
                      [few_shot] [advunlearn] [advunlearn_tuning] [gate] [harden] [threads]
                      [leftover] [leftover_methods] [robustness] [forgetting]
                      [fashion] [forgetting_detector] [hardest_prompts] [hardest_pictures]
+                     [composition]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -18,6 +19,7 @@ from benchmarks import (
     check,
     closed_form,
     collapse,
+    composition,
     cost,
     debias,
     erasure,
@@ -48,6 +50,7 @@ EXPERIMENTS = {
     "mass": mass.run,
     "closed_form": closed_form.run,
     "collapse": collapse.run,
+    "composition": composition.run,
     "debias": debias.run,
     "training": training.run,
     "together": together.run,

@@ -1,0 +1,350 @@
+"""Do all named things appear? A-STAR and Attend-and-Excite against plain sampling, same seeds.
+
+    python -m benchmarks composition                       every bundled model that draws several
+    python -m benchmarks.composition emoji --prompts 8 --seeds 2 [--tune] [--sheet FILE.png]
+
+writes benchmarks/results/composition.json: for each model, number of things and way one row with
+how often all of them appear, paired with plain sampling at the same prompts and seeds, intervals
+widened by prompt; how well what the judge sees fits what was asked (shared nouns as a share of all
+named or seen); network evaluations, floating-point operations in shares of plain sampling's
+(forward and backward, counted on one picture), and seconds. ``--tune`` draws other prompts, which
+are never measured, with the settings of `GRID`, and writes what each gives. A thing is there where
+the bundled judge of the model says so at its card's threshold. What has a row is not measured
+again; delete the row to measure anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+
+import efface
+from efface import registry
+from efface.bundled.judge import EmojiJudge
+from efface.bundled.suites import GUIDANCE, STEPS
+from efface.bundled.vocabulary import NOUNS, STYLES, TEMPLATES, TWO_OBJECT, prompt
+from efface.contracts import Guide
+from efface.files import write_atomically
+from efface.guiding.drawing import Guided, draw
+from efface.metrics.estimates import compare_rates, mean, rate
+
+__all__ = ["run"]
+
+RESULTS = Path(__file__).parent / "results" / "composition.json"
+MODELS = ("emoji", "emoji-scenes")
+SCENES = "efface.bundled.scene_prompts"
+"""The prompts of the model of scenes, where that model is there."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A prompt, and the nouns that must be in a picture of it, as the prompt says them."""
+
+    prompt: str
+    nouns: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way of drawing."""
+
+    name: str
+    guide: str | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def guides(self, wanted: Wanted) -> list[Guide]:
+        """Builds the guide for a prompt."""
+        if self.guide is None:
+            return []
+        return [registry.build("guides", self.guide, words=wanted.nouns, **self.settings)]
+
+
+TUNED: dict[str, dict[str, Any]] = {
+    "emoji": {"resolution": 8},
+    "emoji-scenes": {},
+}
+"""What both guides are given on each model: what `GRID` showed to be best on other prompts."""
+GRID: dict[str, list[dict[str, Any]]] = {
+    "a_star": [
+        {"resolution": side, "step_size": size, **norms}
+        for side, size, norms in product(
+            (4, 8),
+            (5.0, 20.0),
+            ({}, {"segregation_norm": "sum", "retention_norm": "max"}),
+        )
+    ]
+    + [{"resolution": side, "normalised_step": 0.05} for side in (4, 8)],
+    "attend_and_excite": [
+        {"resolution": side, "step_size": size} for side, size in product((4, 8), (5.0, 20.0))
+    ],
+}
+
+
+def ways(model: str) -> list[Way]:
+    """Lists what is compared: both guides, and A-STAR with either of its losses alone."""
+    given = TUNED[model]
+    return [
+        Way("plain"),
+        Way("a_star", "a_star", given),
+        Way("a_star, segregation alone", "a_star", given | {"retention": 0.0}),
+        Way("a_star, retention alone", "a_star", given | {"segregation": 0.0}),
+        Way("attend_and_excite", "attend_and_excite", given),
+    ]
+
+
+def asked(model: str, things: int, count: int, *, tuning: bool) -> list[Wanted]:
+    """Lists prompts of so many things; those for tuning are of other pairs than those measured.
+
+    Pairs that are measured were never together in a training picture. The model of single things
+    has no captions of three.
+    """
+    if model == "emoji-scenes":
+        scenes: Any = importlib.import_module(SCENES)
+        made = scenes.pairs if things == 2 else scenes.triples
+        every = [Wanted(each.prompt, each.nouns) for each in made(2 * count)]
+        return every[count:] if tuning else every[:count]
+    if things != 2:
+        return []
+    names = list(NOUNS)
+    seen = [
+        (one, other)
+        for number, one in enumerate(names)
+        if (other := names[(number * 7 + 11) % len(names)]) != one
+        and not {(one, other), (other, one)} & {*TWO_OBJECT}
+    ]
+    pairs = seen if tuning else [*TWO_OBJECT]
+    stride, looks = max(1, len(pairs) // count), list(STYLES.values())
+    return [
+        Wanted(
+            prompt(
+                TEMPLATES["two_objects"][0], one, style=looks[n % len(looks)].wording, other=two
+            ),
+            (one, two),
+        )
+        for n, (one, two) in enumerate(pairs[::stride][:count])
+    ]
+
+
+class Bench:
+    """One bundled model with its judge."""
+
+    def __init__(self, model: str) -> None:
+        self.name, self.pipe = model, efface.load(model)
+
+    @cached_property
+    def judge(self) -> Any:
+        """The judge of the model's pictures."""
+        if self.name == "emoji":
+            return EmojiJudge()
+        return importlib.import_module("efface.bundled.scene_judge").SceneJudge()
+
+    def drawn(self, way: Way, wanted: Sequence[Wanted], seeds: int) -> list[Guided]:
+        """Draws every prompt with every seed."""
+        return [
+            draw(
+                self.pipe,
+                way.guides(each),
+                [(each.prompt, seed) for seed in range(seeds)],
+                steps=STEPS,
+                guidance=GUIDANCE,
+            )
+            for each in wanted
+        ]
+
+    def seen(self, pictures: Sequence[Guided]) -> list[frozenset[str]]:
+        """Tells which nouns the judge sees in each picture."""
+        pixels = np.concatenate([each.pixels for each in pictures])
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+        nouns, _ = self.judge.probabilities(images)
+        there = nouns >= self.judge.card.threshold
+        return [
+            frozenset(noun for noun, sees in zip(NOUNS, row, strict=True) if sees) for row in there
+        ]
+
+    def operations(self, way: Way, wanted: Wanted) -> int:
+        """Counts the floating-point operations of one picture, forward and backward."""
+        with FlopCounterMode(display=False) as counter:
+            self.drawn(way, [wanted], 1)
+        return int(counter.get_total_flops())
+
+
+def outcomes(
+    wanted: Sequence[Wanted], seen: Sequence[frozenset[str]]
+) -> Iterator[dict[str, float]]:
+    """Says of each picture whether all things are there, how many, and how well it fits."""
+    repeats = len(seen) // len(wanted)
+    for place, found in enumerate(seen):
+        nouns = {*wanted[place // repeats].nouns}
+        yield {
+            "all": float(nouns <= found),
+            "share": len(nouns & found) / len(nouns),
+            "fit": len(nouns & found) / len(nouns | found),
+        }
+
+
+def _estimate(found: Any) -> dict[str, float]:
+    return {
+        "value": round(found.value, 4),
+        "low": round(found.low, 4),
+        "high": round(found.high, 4),
+    }
+
+
+def measured(
+    bench: Bench,
+    way: Way,
+    wanted: Sequence[Wanted],
+    seeds: int,
+    plain: list[dict[str, float]] | None,
+) -> tuple[dict[str, Any], list[dict[str, float]], list[Guided]]:
+    """Draws one way and counts; compares it with plain sampling where that is given."""
+    began = time.perf_counter()
+    pictures = bench.drawn(way, wanted, seeds)
+    seconds = (time.perf_counter() - began) / (len(wanted) * seeds)
+    found = list(outcomes(wanted, bench.seen(pictures)))
+    prompts = [each.prompt for each in wanted for _ in range(seeds)]
+    every = {key: [each[key] for each in found] for key in ("all", "share", "fit")}
+    row: dict[str, Any] = {
+        "pictures": len(found),
+        "all_present": _estimate(rate(every["all"], prompts)) | {"hits": int(sum(every["all"]))},
+        "share_present": _estimate(mean(every["share"], prompts)),
+        "fit": _estimate(mean(every["fit"], prompts)),
+        "evaluations": round(float(np.mean([each.evaluations for each in pictures])), 1),
+        "seconds": round(seconds, 2),
+    }
+    if plain is not None:
+        compared = compare_rates([each["all"] for each in plain], every["all"], prompts)
+        row["against_plain"] = _estimate(compared.difference) | {
+            "gained": compared.gained,
+            "lost": compared.lost,
+        }
+    return row, found, pictures
+
+
+def measure(model: str, count: int, seeds: int, sheet: Path | None = None) -> None:
+    """Measures what has no row yet."""
+    bench = Bench(model)
+    for things in (2, 3):
+        wanted = asked(model, things, count if things == 2 else count // 2, tuning=False)
+        if not wanted:
+            continue
+        known = {row["way"] for row in _rows() if _is(row, model, things, "measured")}
+        if not {way.name for way in ways(model)} - known:
+            continue
+        plain, reference, shown = None, 0, []
+        for way in ways(model):
+            row, found, pictures = measured(bench, way, wanted, seeds, plain)
+            operations = bench.operations(way, wanted[0])
+            reference = reference or operations
+            plain = found if plain is None else plain
+            shown.append(pictures)
+            _write(
+                {
+                    "model": model,
+                    "things": things,
+                    "purpose": "measured",
+                    "way": way.name,
+                    "settings": dict(way.settings),
+                    "prompts": len(wanted),
+                    "seeds": seeds,
+                    **row,
+                    "operations_of_plain": round(operations / reference, 3),
+                    "threads": torch.get_num_threads(),
+                    "command": f"python -m benchmarks.composition {model} "
+                    f"--prompts {count} --seeds {seeds}",
+                }
+            )
+        if sheet is not None:
+            _sheet(shown, sheet.with_stem(f"{sheet.stem}_{things}"))
+
+
+def tune(model: str, count: int, seeds: int) -> None:
+    """Draws prompts that are not measured with every setting of the grid."""
+    bench, wanted = Bench(model), asked(model, 2, count, tuning=True)
+    plain: list[dict[str, float]] | None = None
+    every = [Way("plain"), *(Way(guide, guide, each) for guide in GRID for each in GRID[guide])]
+    for way in every:
+        row, found, _ = measured(bench, way, wanted, seeds, plain)
+        plain = found if plain is None else plain
+        _write(
+            {
+                "model": model,
+                "things": 2,
+                "purpose": "tuning",
+                "way": way.name,
+                "settings": dict(way.settings),
+                "prompts": len(wanted),
+                "seeds": seeds,
+                **row,
+                "command": f"python -m benchmarks.composition {model} --prompts {count} "
+                f"--seeds {seeds} --tune",
+            }
+        )
+
+
+def _is(row: Mapping[str, Any], model: str, things: int, purpose: str) -> bool:
+    return (row["model"], row["things"], row["purpose"]) == (model, things, purpose)
+
+
+def _rows() -> list[dict[str, Any]]:
+    return list(json.loads(RESULTS.read_text("utf-8"))) if RESULTS.exists() else []
+
+
+def _write(row: dict[str, Any]) -> None:
+    """Adds a row, in place of one of the same model, purpose, way and settings."""
+    keys = ("model", "things", "purpose", "way", "settings")
+    kept = [each for each in _rows() if any(each[key] != row[key] for key in keys)]
+    text = json.dumps([*kept, row], indent=1, ensure_ascii=False) + "\n"
+    write_atomically(RESULTS, text.encode())
+    told = {key: row[key] for key in ("way", "settings", "all_present", "fit", "evaluations")}
+    print(json.dumps(told), flush=True)
+
+
+def _sheet(shown: Sequence[Sequence[Guided]], path: Path) -> None:
+    """Writes pictures as one file, a row for each way, one column per prompt and seed."""
+    rows = [
+        np.concatenate([pixels for each in ways for pixels in each.pixels], 1) for ways in shown
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(rows)).save(path)
+
+
+def run() -> None:
+    """Measures every bundled model that is there; that of scenes on 60 and 30 prompts, 4 seeds."""
+    for model in MODELS:
+        if model == "emoji":
+            measure(model, 8, 2)
+        elif importlib.util.find_spec(SCENES) is not None:
+            measure(model, 60, 4)
+
+
+def main() -> None:
+    """Measures or tunes one model."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("model", choices=MODELS)
+    parser.add_argument("--prompts", type=int, default=60)
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--tune", action="store_true")
+    parser.add_argument("--sheet", type=Path)
+    given = parser.parse_args()
+    if given.tune:
+        tune(given.model, given.prompts, given.seeds)
+    else:
+        measure(given.model, given.prompts, given.seeds, given.sheet)
+
+
+if __name__ == "__main__":
+    main()
