@@ -1,10 +1,10 @@
 """THE entry of anything into the tests: one case or more for everything that the registry finds.
 
 A file for each kind: `closed` and `trained` (methods), `attacks`, `guides`, `searches`, `judges`,
-`metrics`, `hosts`, `vision` (hosts that read pictures), `forgetting` (methods for those). The suites in
-tests/conformance find their cases here and fail where something has none. Another package whose
-methods, attacks, guides, searches, judges, metrics or families are installed names the module with
-its cases by an entry point of the group ``efface.cases``; its ``CASES`` may be of any kind.
+`metrics`, `hosts`, `vision` (hosts that read pictures), `forgetting` (methods for those). The
+suites in tests/conformance find their cases here and fail where something has none. Another package
+whose methods, attacks, guides, searches, judges, metrics or families are installed names the module
+with its cases by an entry point of the group ``efface.cases``; its ``CASES`` may be of any kind.
 """
 
 from importlib.metadata import entry_points

@@ -31,6 +31,12 @@ CASES = (
     GuideCase(guide="nag", settings={"text": "a red house"}, off={"blend": 0.0}, evaluations=9),
     GuideCase(guide="negative", settings={"text": "a red house"}, evaluations=9),
     GuideCase(
+        guide="safree",
+        settings={"concepts": ("cat", "dog"), "sensitivity": 0.0},
+        off={"strength": 0.0},
+        evaluations=9,
+    ),
+    GuideCase(
         guide="sega",
         settings={"remove": ("a red house",), "add": ("dog",), "starts": (0.0,)},
         off={"scales": (0.0,)},

@@ -1,16 +1,21 @@
 """Guides in stock pipelines: the pictures of our own engine, from the same seed."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
 from efface import registry
+from efface.contracts import Guide
 from efface.diffusion.denoising import Denoiser
 from efface.diffusion.trajectories import first_noise
 from efface.errors import BadRequest
 from efface.guiding.callbacks import StepCallback
+from efface.guiding.course import Course
 from efface.guiding.engine import sampled
 from tests.conformance.snapshots import differences, snapshot
-from tests.conftest import host
+from tests.conftest import host, shared
+from tests.guiding.toys import drawn
 
 PROMPTS = ["a cat and a dog", "a dog and a red cat"]
 
@@ -68,10 +73,52 @@ def test_a_guide_that_is_off_moves_nothing():
     assert torch.equal(guided, stock(pipe, None, noise(denoiser)))
 
 
-def test_guides_of_predictions_are_refused():
-    negative = registry.build("guides", "negative", text="red")
-    with pytest.raises(BadRequest, match="negative changes"):
-        StepCallback(host("tiny_sd1"), [negative], PROMPTS, steps=4)
+@dataclass(frozen=True, kw_only=True)
+class Late(Guide):
+    """Moves scaled latents before every pass but the first, for which nothing has to be begun."""
+
+    name = "late"
+
+    def begin(self, run):
+        course = Course()
+        course.before = lambda visit: (
+            visit.latents + 0.1 * visit.scaled(visit.latents) if visit.index else None
+        )
+        return course
+
+
+@pytest.mark.parametrize("family", ["sd1", "sdxl"])
+def test_a_guide_of_another_kind_draws_what_the_engine_draws(family):
+    pipe = shared(f"tiny_{family}")
+    pipe.set_progress_bar_config(disable=True)
+
+    def theirs(**more):
+        return pipe(
+            ["a cat", "a dog"],
+            generator=[torch.Generator().manual_seed(seed) for seed in (0, 1)],
+            num_inference_steps=4,
+            guidance_scale=3.0,
+            height=8 * pipe.vae_scale_factor,
+            width=8 * pipe.vae_scale_factor,
+            output_type="latent",
+            **more,
+        ).images
+
+    lead = StepCallback(pipe, [Late()], ["a cat", "a dog"], steps=4)
+    moved = theirs(callback_on_step_end=lead)
+    ours, _ = drawn(Denoiser(pipe), [Late()])
+    assert torch.allclose(moved, ours, atol=1e-4 * float(ours.abs().max()))
+    assert not torch.allclose(moved, theirs(), atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("negative", {"text": "red"}), ("nag", {}), ("sld", {"concepts": ("x",)})],
+)
+def test_guides_that_do_more_are_refused_before_the_pipeline_runs(name, settings):
+    guide = registry.build("guides", name, **settings)
+    with pytest.raises(BadRequest, match=f"{name} changes what is predicted or read"):
+        StepCallback(shared("tiny_sd1"), [guide], ["a cat"], steps=4)
 
 
 def test_another_number_of_steps_is_refused():

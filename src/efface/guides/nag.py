@@ -33,8 +33,8 @@ class NormalisedAttention(Guide):
     of ``z`` it is scaled down to that; the layer goes on with ``blend z_s + (1 - blend) z``.
 
     Costs one evaluation per picture, to see whether it does anything: only cross-attention is
-    computed twice, and keys and values of the text once a run. Works without classifier-free guidance, and so on distilled models; with
-    it, the empty prompt is left as it is.
+    computed twice, and keys and values of the text once a run. It works without classifier-free
+    guidance, and so on distilled models; with it, the empty prompt is left as it is.
 
     Reconstructed from memory of the paper: equations and the numbers of the preset are recalled.
     Not built for models that read text by joint attention (SD 3, FLUX).
@@ -185,8 +185,11 @@ def _keys_and_values(
     layer: Any, rows: Float[Tensor, "1 tokens dim"]
 ) -> tuple[Float[Tensor, "1 tokens inner"], Float[Tensor, "1 tokens inner"]]:
     """Computes them by the weights as they are, past what stands beside them."""
-    made = [functional.linear(rows, part.weight, part.bias) for part in (layer.to_k, layer.to_v)]
-    return made[0], made[1]
+    keys, values = layer.to_k, layer.to_v
+    return (
+        functional.linear(rows, keys.weight, keys.bias),
+        functional.linear(rows, values.weight, values.bias),
+    )
 
 
 def _attended(
@@ -198,7 +201,8 @@ def _attended(
     """Gives what queries get of a text, before the output's projection."""
 
     def heads(rows: Tensor) -> Tensor:
-        return rows.unflatten(2, (layer.heads, -1)).transpose(1, 2)
+        split: Tensor = rows.unflatten(2, (layer.heads, -1)).transpose(1, 2)
+        return split
 
     count = len(queries)
     keys, values = (heads(each).expand(count, -1, -1, -1) for each in (keys, values))

@@ -51,14 +51,15 @@ class StepCallback:
         self._parts = self._begin()
 
     def _begin(self) -> list[tuple[str, Course]]:
+        for guide in self._guides:
+            if guide.combines:
+                raise _refused(guide.name)
         run = GuidedRun(self._denoiser, self._prompts, self._total, None, self._conditions)
         parts = begun(run, self._guides).parts
         for name, course in parts:
-            if course.reads or type(course).before is Course.before:
-                raise BadRequest(
-                    f"{name} changes predictions, which a callback at the end of steps is not "
-                    "shown; draw with efface.guided"
-                )
+            within = type(course).within is not Course.within
+            if course.reads or course.alters_prompt or within:
+                raise _refused(name)
         return parts
 
     def first(self, noise: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
@@ -123,3 +124,10 @@ class StepCallback:
                 found = course.before(visit)
                 latents = latents if found is None else found
         return latents
+
+
+def _refused(name: str) -> BadRequest:
+    return BadRequest(
+        f"{name} changes what is predicted or read, which a callback at the end of steps cannot; "
+        "draw with efface.guided"
+    )

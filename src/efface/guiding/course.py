@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from efface.deltas.application import applied_to, unedited
@@ -130,6 +130,8 @@ class Course:
     that do not want it, it is."""
     conditions: Conditions | None = None
     """What the network reads in place of the prompts."""
+    idle: Bool[Tensor, " n"] | None = None
+    """Samples that it leaves alone on purpose; None: there are none."""
     alters_prompt: bool = False
     """Whether it changes what the network gives for the prompts, by ``conditions`` or `within`. At
     the first step where it acts, the network is then asked about the prompts without it, too, to

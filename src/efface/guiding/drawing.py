@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,7 +23,7 @@ from efface.errors import BadModel, BadRequest
 from efface.guiding.engine import sampled
 from efface.randomness import evaluating
 
-__all__ = ["NOTHING", "Guided", "Guides", "draw", "guided", "guides_of"]
+__all__ = ["NOTHING", "Guided", "Guides", "draw", "guide", "guided", "guides_of"]
 
 NOTHING = 1e-5
 """A relative change, at the step where it is largest, that is no more than rounding."""
@@ -43,7 +44,8 @@ class Guided:
     evaluations: float
     """Network evaluations per picture; with guidance every step counts two."""
     changes: Mapping[str, tuple[float, ...]]
-    """By guide that is on: the largest relative change that it made at one step, by picture."""
+    """By guide: the largest relative change that it made at one step, by picture; NaN where it left
+    a picture alone on purpose, such as one that is off."""
     prompts: tuple[str, ...]
     """One per picture."""
 
@@ -56,7 +58,7 @@ class Guided:
         """Says of which pictures a guide changed nothing, one sentence for each guide."""
         told = []
         for guide, changes in self.changes.items():
-            still = [place for place, change in enumerate(changes) if not change > NOTHING]
+            still = [place for place, change in enumerate(changes) if change <= NOTHING]
             if still:
                 told.append(
                     f"{guide} changed nothing beyond rounding in {len(still)} of {len(changes)} "
@@ -64,6 +66,16 @@ class Guided:
                     "is given to lead away from, or toward, from nothing; check its words"
                 )
         return tuple(told)
+
+
+def guide(name: str, *, preset: str | None = None, **settings: Any) -> Guide:
+    """Makes a guide by its name, such as ``guide("sld", preset="strong", concepts=("a dog",))``.
+
+    Raises:
+        BadRequest: an unknown name, preset or setting, or a value out of range.
+    """
+    made: Guide = registry.build("guides", name, preset=preset, **settings)
+    return made
 
 
 def guided(
@@ -114,7 +126,7 @@ def guides_of(guides: Guides) -> list[Guide]:
         BadRequest: there is none of a name.
     """
     given = [guides] if isinstance(guides, Guide | str) else list(guides)
-    return [registry.build("guides", each) if isinstance(each, str) else each for each in given]
+    return [guide(each) if isinstance(each, str) else each for each in given]
 
 
 def draw(
@@ -127,7 +139,8 @@ def draw(
 ) -> Guided:
     """Draws prompts with seeds; see `guided`. Each picture has a generator of its own."""
     started, denoiser = time.perf_counter(), Denoiser(pipe)
-    parts, changes = [], dict[str, list[float]]()
+    parts: list[torch.Tensor] = []
+    changes: dict[str, list[float]] = {guide.name: [] for guide in guides}
     for start in range(0, len(shots), PICTURES_A_PASS):
         some = shots[start : start + PICTURES_A_PASS]
         generators = [torch.Generator().manual_seed(seed) for _, seed in some]
@@ -142,8 +155,9 @@ def draw(
         )
         with evaluating(pipe.vae), torch.no_grad():
             parts.append(pixels_of(pipe, latents))
-        for name, course_changes in steering.changes.items():
-            changes.setdefault(name, []).extend(course_changes.tolist())
+        alone = torch.full((len(some),), math.nan)
+        for name, values in changes.items():
+            values += steering.changes.get(name, alone).tolist()
     pixels = torch.cat(parts)
     if not bool(pixels.isfinite().all()):
         raise BadModel(

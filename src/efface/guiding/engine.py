@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -43,7 +44,8 @@ class Steering:
     prompts: Conditions
     """What is read of the prompts without guides."""
     changes: dict[str, Float[Tensor, " n"]] = field(default_factory=dict)
-    """By guide: the largest relative change that it made at one step, for each sample."""
+    """By guide: the largest relative change that it made at one step, for each sample; NaN where it
+    leaves a sample alone on purpose."""
     _asked: list[_Asked] = field(default_factory=list)
     _probed: set[int] = field(default_factory=set)
 
@@ -55,7 +57,7 @@ class Steering:
         for name, course in self.parts:
             latents = course.before(visit)
             if latents is not None:
-                self._note(name, latents, visit.latents)
+                self._note(name, course, latents, visit.latents)
                 visit = replace(visit, latents=latents)
         self._asked = [*self._wanted(visit.index)]
         negative = visit.negative
@@ -86,7 +88,7 @@ class Steering:
             prediction = course.combine(_widened(visit), own)
             if prediction is not None:
                 if plain is not None:
-                    self._note(name, prediction, plain)
+                    self._note(name, course, prediction, plain)
                 visit = replace(visit, prediction=prediction.to(dtype))
         return visit
 
@@ -95,7 +97,7 @@ class Steering:
         if part not in self._probed:
             self._probed.add(part)
             plain = self._predicted(visit, [self.prompts])[0]
-            self._note(self.parts[part][0], changed, plain)
+            self._note(*self.parts[part], changed, plain)
 
     def _answers(self, visit: Visit) -> list[Tensor]:
         """Gives predictions for what was asked, those of the base from a second batch."""
@@ -138,8 +140,10 @@ class Steering:
         )
         return tuple(predictions.chunk(len(conditions)))
 
-    def _note(self, name: str, changed: Tensor, plain: Tensor) -> None:
+    def _note(self, name: str, course: Course, changed: Tensor, plain: Tensor) -> None:
         change = _relative(changed, plain)
+        if course.idle is not None:
+            change[course.idle] = math.nan
         known = self.changes.get(name)
         self.changes[name] = change if known is None else torch.maximum(known, change)
 
