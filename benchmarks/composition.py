@@ -3,14 +3,14 @@
     python -m benchmarks composition                       every bundled model that draws several
     python -m benchmarks.composition emoji --prompts 8 --seeds 2 [--tune] [--sheet FILE.png]
 
-writes benchmarks/results/composition.json: for each model, number of things and way one row with
-how often all of them appear, paired with plain sampling at the same prompts and seeds, intervals
-widened by prompt; how well what the judge sees fits what was asked (shared nouns as a share of all
-named or seen); network evaluations, floating-point operations in shares of plain sampling's
-(forward and backward, counted on one picture), and seconds. ``--tune`` draws other prompts, which
-are never measured, with the settings of `GRID`, and writes what each gives. A thing is there where
-the bundled judge of the model says so at its card's threshold. What has a row is not measured
-again; delete the row to measure anew.
+writes benchmarks/results/composition.json: for each model, kind of prompts and way one row with
+how often all of the things appear, paired with plain sampling at the same prompts and seeds,
+intervals widened by prompt; how well what the judge sees fits what was asked (shared nouns as a
+share of all named or seen); network evaluations, floating-point operations in shares of plain
+sampling's (forward and backward, counted on one picture), and seconds. ``--tune`` draws other
+prompts, which are never measured, with the settings of `GRID`, and writes what each gives. A thing
+is there where the bundled judge of the model says so at its card's threshold. What has a row is not
+measured again; delete the row to measure anew.
 """
 
 from __future__ import annotations
@@ -72,11 +72,20 @@ class Way:
         return [registry.build("guides", self.guide, words=wanted.nouns, **self.settings)]
 
 
-TUNED: dict[str, dict[str, Any]] = {
-    "emoji": {"resolution": 8},
-    "emoji-scenes": {},
+TUNED: dict[str, dict[str, dict[str, Any]]] = {
+    "emoji": {
+        "a_star": {
+            "resolution": 4,
+            "step_size": 5.0,
+            "segregation_norm": "sum",
+            "retention_norm": "max",
+        },
+        "attend_and_excite": {"resolution": 4},
+    },
+    "emoji-scenes": {"a_star": {}, "attend_and_excite": {}},
 }
-"""What both guides are given on each model: what `GRID` showed to be best on other prompts."""
+"""What guides are given on each model: the best of `GRID` on prompts that are not measured, if by
+no more than chance; of the model of scenes, their defaults."""
 GRID: dict[str, list[dict[str, Any]]] = {
     "a_star": [
         {"resolution": side, "step_size": size, **norms}
@@ -95,29 +104,30 @@ GRID: dict[str, list[dict[str, Any]]] = {
 
 def ways(model: str) -> list[Way]:
     """Lists what is compared: both guides, and A-STAR with either of its losses alone."""
-    given = TUNED[model]
+    given = TUNED[model]["a_star"]
     return [
         Way("plain"),
         Way("a_star", "a_star", given),
         Way("a_star, segregation alone", "a_star", given | {"retention": 0.0}),
         Way("a_star, retention alone", "a_star", given | {"segregation": 0.0}),
-        Way("attend_and_excite", "attend_and_excite", given),
+        Way("attend_and_excite", "attend_and_excite", TUNED[model]["attend_and_excite"]),
     ]
 
 
-def asked(model: str, things: int, count: int, *, tuning: bool) -> list[Wanted]:
-    """Lists prompts of so many things; those for tuning are of other pairs than those measured.
+def asked(model: str, count: int, *, tuning: bool) -> dict[str, list[Wanted]]:
+    """Lists prompts by their kind; those for tuning are of other things than those measured.
 
-    Pairs that are measured were never together in a training picture. The model of single things
-    has no captions of three.
+    ``pairs`` were never together in a training picture, ``seen`` pairs were, in other styles too.
+    The model of single things has no captions of three.
     """
     if model == "emoji-scenes":
         scenes: Any = importlib.import_module(SCENES)
-        made = scenes.pairs if things == 2 else scenes.triples
-        every = [Wanted(each.prompt, each.nouns) for each in made(2 * count)]
-        return every[count:] if tuning else every[:count]
-    if things != 2:
-        return []
+        kinds = {"pairs": (scenes.pairs, count), "triples": (scenes.triples, max(1, count // 2))}
+        found = {}
+        for kind, (made, most) in kinds.items():
+            every = [Wanted(each.prompt, tuple(each.nouns)) for each in made(2 * most)]
+            found[kind] = every[most:] if tuning else every[:most]
+        return {"pairs": found["pairs"]} if tuning else found
     names = list(NOUNS)
     seen = [
         (one, other)
@@ -125,16 +135,18 @@ def asked(model: str, things: int, count: int, *, tuning: bool) -> list[Wanted]:
         if (other := names[(number * 7 + 11) % len(names)]) != one
         and not {(one, other), (other, one)} & {*TWO_OBJECT}
     ]
-    pairs = seen if tuning else [*TWO_OBJECT]
-    stride, looks = max(1, len(pairs) // count), list(STYLES.values())
+    if tuning:
+        return {"seen": _spread(seen[::2], count)}
+    return {"pairs": _spread(TWO_OBJECT, count), "seen": _spread(seen[1::2], count)}
+
+
+def _spread(pairs: Sequence[tuple[str, str]], count: int) -> list[Wanted]:
+    """Words some of the pairs, spread over all, in turning styles."""
+    text, looks = TEMPLATES["two_objects"][0], [style.wording for style in STYLES.values()]
+    some = pairs[:: max(1, len(pairs) // count)][:count]
     return [
-        Wanted(
-            prompt(
-                TEMPLATES["two_objects"][0], one, style=looks[n % len(looks)].wording, other=two
-            ),
-            (one, two),
-        )
-        for n, (one, two) in enumerate(pairs[::stride][:count])
+        Wanted(prompt(text, one, style=looks[n % len(looks)], other=two), (one, two))
+        for n, (one, two) in enumerate(some)
     ]
 
 
@@ -236,77 +248,63 @@ def measured(
 
 def measure(model: str, count: int, seeds: int, sheet: Path | None = None) -> None:
     """Measures what has no row yet."""
-    bench = Bench(model)
-    for things in (2, 3):
-        wanted = asked(model, things, count if things == 2 else count // 2, tuning=False)
-        if not wanted:
-            continue
-        known = {row["way"] for row in _rows() if _is(row, model, things, "measured")}
+    bench, command = Bench(model), f"{model} --prompts {count} --seeds {seeds}"
+    for kind, wanted in asked(model, count, tuning=False).items():
+        known = {row["way"] for row in _rows() if _is(row, model, kind, "measured")}
         if not {way.name for way in ways(model)} - known:
             continue
-        plain, reference, shown = None, 0, []
+        plain: list[dict[str, float]] | None = None
+        reference, shown = 0, []
         for way in ways(model):
             row, found, pictures = measured(bench, way, wanted, seeds, plain)
             operations = bench.operations(way, wanted[0])
             reference = reference or operations
             plain = found if plain is None else plain
             shown.append(pictures)
-            _write(
-                {
-                    "model": model,
-                    "things": things,
-                    "purpose": "measured",
-                    "way": way.name,
-                    "settings": dict(way.settings),
-                    "prompts": len(wanted),
-                    "seeds": seeds,
-                    **row,
-                    "operations_of_plain": round(operations / reference, 3),
-                    "threads": torch.get_num_threads(),
-                    "command": f"python -m benchmarks.composition {model} "
-                    f"--prompts {count} --seeds {seeds}",
-                }
-            )
+            share = {"operations_of_plain": round(operations / reference, 3)}
+            _write(_head(model, kind, "measured", way, (len(wanted), seeds)), row | share, command)
         if sheet is not None:
-            _sheet(shown, sheet.with_stem(f"{sheet.stem}_{things}"))
+            _sheet(shown, sheet.with_stem(f"{sheet.stem}_{kind}"))
 
 
 def tune(model: str, count: int, seeds: int) -> None:
     """Draws prompts that are not measured with every setting of the grid."""
-    bench, wanted = Bench(model), asked(model, 2, count, tuning=True)
-    plain: list[dict[str, float]] | None = None
+    bench, command = Bench(model), f"{model} --prompts {count} --seeds {seeds} --tune"
     every = [Way("plain"), *(Way(guide, guide, each) for guide in GRID for each in GRID[guide])]
-    for way in every:
-        row, found, _ = measured(bench, way, wanted, seeds, plain)
-        plain = found if plain is None else plain
-        _write(
-            {
-                "model": model,
-                "things": 2,
-                "purpose": "tuning",
-                "way": way.name,
-                "settings": dict(way.settings),
-                "prompts": len(wanted),
-                "seeds": seeds,
-                **row,
-                "command": f"python -m benchmarks.composition {model} --prompts {count} "
-                f"--seeds {seeds} --tune",
-            }
-        )
+    for kind, wanted in asked(model, count, tuning=True).items():
+        plain: list[dict[str, float]] | None = None
+        for way in every:
+            row, found, _ = measured(bench, way, wanted, seeds, plain)
+            plain = found if plain is None else plain
+            _write(_head(model, kind, "tuning", way, (len(wanted), seeds)), row, command)
 
 
-def _is(row: Mapping[str, Any], model: str, things: int, purpose: str) -> bool:
-    return (row["model"], row["things"], row["purpose"]) == (model, things, purpose)
+def _head(model: str, kind: str, purpose: str, way: Way, count: tuple[int, int]) -> dict[str, Any]:
+    return {
+        "model": model,
+        "prompts_of": kind,
+        "purpose": purpose,
+        "way": way.name,
+        "settings": dict(way.settings),
+        "prompts": count[0],
+        "seeds": count[1],
+        "threads": torch.get_num_threads(),
+    }
+
+
+def _is(row: Mapping[str, Any], model: str, kind: str, purpose: str) -> bool:
+    return (row["model"], row["prompts_of"], row["purpose"]) == (model, kind, purpose)
 
 
 def _rows() -> list[dict[str, Any]]:
     return list(json.loads(RESULTS.read_text("utf-8"))) if RESULTS.exists() else []
 
 
-def _write(row: dict[str, Any]) -> None:
-    """Adds a row, in place of one of the same model, purpose, way and settings."""
-    keys = ("model", "things", "purpose", "way", "settings")
-    kept = [each for each in _rows() if any(each[key] != row[key] for key in keys)]
+def _write(head: dict[str, Any], found: dict[str, Any], command: str) -> None:
+    """Adds a row, in place of one of the same model, prompts, purpose, way and settings."""
+    keys = ("model", "prompts_of", "purpose", "way", "settings")
+    kept = [each for each in _rows() if any(each[key] != head[key] for key in keys)]
+    row = head | found | {"command": f"python -m benchmarks.composition {command}"}
     text = json.dumps([*kept, row], indent=1, ensure_ascii=False) + "\n"
     write_atomically(RESULTS, text.encode())
     told = {key: row[key] for key in ("way", "settings", "all_present", "fit", "evaluations")}
