@@ -86,3 +86,22 @@ def test_a_guide_that_does_nothing_says_so(efface, model, tmp_path):
 def test_what_cannot_work_is_one_line(efface, model, tmp_path, flags, told):
     refused(drawn(efface, model, tmp_path / "x.png", *flags), told)
     assert not (tmp_path / "x.png").exists()
+
+
+@pytest.mark.slow
+def test_a_run_is_measured_with_a_guide(efface, tmp_path):
+    """The erasure card says with which, and of what the numbers are."""
+    run = tmp_path / "run"
+    erase = ("erase", "uce", "--concept", "pistol", "--size", "smoke", "--out", run)
+    assert efface(*erase).code in (0, 1)
+    flags = ("--guide", "safree", "--safree.concepts", "pistol")
+    outcome = efface("evaluate", run, "--size", "smoke", *flags)
+    assert outcome.code in (0, 1), outcome
+    assert "drawn with safree (concepts pistol), so of both together" in " ".join(
+        outcome.out.split()
+    )
+    assert "drawn with safree" in (run / "card.md").read_text()
+
+
+def test_a_model_that_reads_pictures_has_nothing_to_steer(efface):
+    refused(efface("generate", "--model", "icons-vit", *CAT, "--out", "x.png"), "icons-vit")

@@ -19,7 +19,7 @@ from efface.evaluation.limits import Limits
 if TYPE_CHECKING:
     from efface.cli.folder import RunFolder
     from efface.cli.output import Output
-    from efface.contracts import Judge, Suite
+    from efface.contracts import Guide, Judge, Suite
     from efface.evaluation.record import Evaluation
 
 __all__ = [
@@ -59,6 +59,8 @@ class Plan:
     """Whether to print the whole table."""
     overwrite: bool = False
     """Whether to replace a larger measurement by a smaller one."""
+    guides: tuple[Guide, ...] = ()
+    """What steers sampling after the erasure."""
 
 
 def unmeasurable(recipe: runs.Recipe, test_data: str | None = None) -> str | None:
@@ -95,6 +97,8 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
     run = runs.open_run(folder.path)
     recipe = runs.recipe_of(folder.path)
     if registry.reads_pictures(recipe.model):
+        if plan.guides:
+            raise BadRequest(f"{recipe.model} draws nothing that --guide could steer; leave it out")
         found = recognising.measured(folder.path, pipe, plan, output)
         return _report(folder, run, found, curves, plan, output)
     suite = suite_of(plan, recipe)
@@ -114,6 +118,7 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
             store=store,
             limits=plan.limits,
             monitor=monitor,
+            guides=plan.guides,
         )
     return _report(folder, run, found, curves, plan, output)
 

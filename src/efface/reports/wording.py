@@ -13,6 +13,7 @@ from efface.evaluation.outcome import Outcome, OutcomeName
 from efface.evaluation.record import Evaluation, Measurement, Verdict
 from efface.evaluation.samples import GOING
 from efface.metrics.estimates import is_known, zero_hits_note
+from efface.reports.guides import guides
 from efface.reports.model_words import ROLES, ROLES_EXPLAINED, words_for
 
 __all__ = [
@@ -271,7 +272,8 @@ def headline(evaluation: Evaluation) -> str:
         return words.seen_once.format(what=what, before=before)
     after = f"{number(found.after.value, 'rate')} ({hits(found.after)})"
     left = _left(evaluation)
-    return f"{words.seen.format(what=what, before=before, after=after)}{left}."
+    steered = f"; drawn with {names}, so of both together" if (names := guides(evaluation)) else ""
+    return f"{words.seen.format(what=what, before=before, after=after)}{left}{steered}."
 
 
 def _left(evaluation: Evaluation) -> str:
@@ -355,6 +357,11 @@ def _limits(evaluation: Evaluation, tested: Collection[str]) -> Iterator[str]:
     if evaluation.model_kind != "generator":
         yield from _recogniser_limits(evaluation)
         return
+    if guides(evaluation):
+        yield (
+            "Pictures after the erasure were drawn with guides of sampling, which are not in the "
+            "weights: without them, or with other settings, numbers are others."
+        )
     if unmeasured := _unmeasured_errors(evaluation.judge):
         yield f"Nobody has measured how often the judge {evaluation.judge.name} {unmeasured}."
     yield from _leftovers(evaluation)

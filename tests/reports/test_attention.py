@@ -9,7 +9,7 @@ from efface import registry
 from efface.errors import BadRequest
 from efface.guiding.drawing import draw
 from efface.guiding.watching import watched
-from efface.reports.guides import attention_figure
+from efface.reports.attention import attention_figure
 from tests.conftest import shared
 
 PROMPT, WORDS = "a cat and a dog", ("cat", "dog")
