@@ -8,7 +8,7 @@ how often all of the things appear, paired with plain sampling at the same promp
 intervals widened by prompt; how well what the judge sees fits what was asked (shared nouns as a
 share of all named or seen); network evaluations, floating-point operations in shares of plain
 sampling's (forward and backward, counted on one picture), and seconds. ``--tune`` draws other
-prompts, which are never measured, with the settings of `GRID`, and writes what each gives. A thing
+prompts, which are never measured, with the settings of `grid`, and writes what each gives. A thing
 is there where the bundled judge of the model says so at its card's threshold. What has a row is not
 measured again; delete the row to measure anew.
 """
@@ -84,22 +84,29 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
     },
     "emoji-scenes": {"a_star": {}, "attend_and_excite": {}},
 }
-"""What guides are given on each model: the best of `GRID` on prompts that are not measured, if by
+"""What guides are given on each model: the best of `grid` on prompts that are not measured, if by
 no more than chance; of the model of scenes, their defaults."""
-GRID: dict[str, list[dict[str, Any]]] = {
-    "a_star": [
-        {"resolution": side, "step_size": size, **norms}
-        for side, size, norms in product(
-            (4, 8),
-            (5.0, 20.0),
-            ({}, {"segregation_norm": "sum", "retention_norm": "max"}),
-        )
-    ]
-    + [{"resolution": side, "normalised_step": 0.05} for side in (4, 8)],
-    "attend_and_excite": [
-        {"resolution": side, "step_size": size} for side, size in product((4, 8), (5.0, 20.0))
-    ],
-}
+SIZES = {"emoji": (4, 8), "emoji-scenes": (6, 12)}
+"""Sides of the maps that each model has."""
+
+
+def grid(model: str) -> list[Way]:
+    """Lists the settings that are tried on prompts that are not measured.
+
+    The default temperature is that of Stable Diffusion, whose words have shares of attention of a
+    few per cent. Here the first word of every prompt takes up to a third of it, and at 100 times
+    that no other word's map is above zero.
+    """
+    found = []
+    for side in SIZES[model]:
+        at: dict[str, Any] = {"resolution": side}
+        found += [
+            Way("a_star", "a_star", at),
+            Way("a_star", "a_star", at | {"temperature": 10.0}),
+            Way("a_star", "a_star", at | {"temperature": 10.0, "step_size": 60.0}),
+            Way("attend_and_excite", "attend_and_excite", at | {"temperature": 10.0}),
+        ]
+    return found
 
 
 def ways(model: str) -> list[Way]:
@@ -270,10 +277,9 @@ def measure(model: str, count: int, seeds: int, sheet: Path | None = None) -> No
 def tune(model: str, count: int, seeds: int) -> None:
     """Draws prompts that are not measured with every setting of the grid."""
     bench, command = Bench(model), f"{model} --prompts {count} --seeds {seeds} --tune"
-    every = [Way("plain"), *(Way(guide, guide, each) for guide in GRID for each in GRID[guide])]
     for kind, wanted in asked(model, count, tuning=True).items():
         plain: list[dict[str, float]] | None = None
-        for way in every:
+        for way in (Way("plain"), *grid(model)):
             row, found, _ = measured(bench, way, wanted, seeds, plain)
             plain = found if plain is None else plain
             _write(_head(model, kind, "tuning", way, (len(wanted), seeds)), row, command)
