@@ -5,6 +5,7 @@ python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training
                      [few_shot] [advunlearn] [advunlearn_tuning] [gate] [harden] [threads]
                      [leftover] [leftover_methods] [robustness] [forgetting]
                      [fashion] [forgetting_detector] [hardest_prompts] [hardest_pictures]
+                     [guide_cost] [guards]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -26,6 +27,7 @@ from benchmarks import (
     forgetting,
     forgetting_detector,
     gate,
+    guides,
     harden,
     hardest_pictures,
     hardest_prompts,
@@ -62,6 +64,8 @@ EXPERIMENTS = {
     "forgetting": forgetting.run,
     "forgetting_detector": forgetting_detector.run,
     "gate": gate.run,
+    "guide_cost": guides.costs,
+    "guards": guides.guards,
     "harden": harden.run,
     "hardest_prompts": hardest_prompts.run,
     "hardest_pictures": hardest_pictures.run,
