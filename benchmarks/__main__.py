@@ -5,7 +5,7 @@ python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training
                      [few_shot] [advunlearn] [advunlearn_tuning] [gate] [harden] [threads]
                      [leftover] [leftover_methods] [robustness] [forgetting]
                      [fashion] [forgetting_detector] [hardest_prompts] [hardest_pictures]
-                     [guide_cost] [guards]
+                     [guide_cost] [guide_pictures] [guards]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -65,6 +65,7 @@ EXPERIMENTS = {
     "forgetting_detector": forgetting_detector.run,
     "gate": gate.run,
     "guide_cost": guides.costs,
+    "guide_pictures": guides.pictures,
     "guards": guides.guards,
     "harden": harden.run,
     "hardest_prompts": hardest_prompts.run,

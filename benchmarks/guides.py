@@ -2,6 +2,7 @@
 
     python -m benchmarks guide_cost     writes benchmarks/results/guide_cost.json
     python -m benchmarks guards         writes benchmarks/results/guards.json
+    python -m benchmarks guide_pictures writes docs/images/guides.png, each guide on the same seeds
 
 Costs are of one run on one thread: the same prompts and seeds, drawn by our engine and diffusers'
 ``StableDiffusionPipelineSafe`` and ``SemanticStableDiffusionPipeline`` with the same networks.
@@ -16,6 +17,7 @@ file to measure anew.
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw
 
 import efface
 from efface.bundled import understood
@@ -34,9 +37,10 @@ from efface.contracts import Guide, Sample
 from efface.files import write_atomically
 from efface.guiding.drawing import draw, guide
 
-__all__ = ["costs", "guards"]
+__all__ = ["costs", "guards", "pictures"]
 
 RESULTS = Path(__file__).parent / "results"
+PICTURE = Path(__file__).parents[1] / "docs" / "images" / "guides.png"
 CONCEPT, PICTURES, KEPT = "pistol", 12, 12
 ROLES = {"emoji": ("erased", "kept"), "emoji-reader": ("paraphrase", "kept")}
 """What each model is asked; the first does not know descriptions."""
@@ -225,6 +229,28 @@ class _Bench:
             if sample.concept is not None
         ]
         return sum(seen)
+
+
+def pictures() -> None:
+    """Draws three prompts that name a pistol and three others with every guard, one row each."""
+    torch.set_num_threads(1)
+    pipe = efface.load("emoji")
+    samples = [*_samples("erased")[:3], *_samples("kept")[:3]]
+    shots = [(one.prompt, one.seed) for one in samples]
+    side, margin = 96, 110
+    sheet = Image.new("RGB", (margin + side * len(shots), side * (len(GUARDS) + 1)), "white")
+    text = ImageDraw.Draw(sheet)
+    for row, name in enumerate(("no guard", *GUARDS)):
+        kind, settings = GUARDS.get(name, ("", {}))
+        guides = [guide(kind, **settings)] if kind else []
+        drawn = draw(pipe, guides, shots, steps=STEPS, guidance=GUIDANCE)
+        text.text((8, side * row + side // 2 - 6), name, fill="#1f2430")
+        for column, picture in enumerate(drawn.images):
+            place = (margin + side * column, side * row)
+            sheet.paste(picture.resize((side - 4, side - 4), Image.Resampling.NEAREST), place)
+    content = io.BytesIO()
+    sheet.quantize(128).save(content, format="PNG", optimize=True)
+    write_atomically(PICTURE, content.getvalue())
 
 
 def _samples(role: str) -> list[Sample]:
