@@ -78,8 +78,7 @@ def evaluate(
         clip: for metrics that need texts and pictures in one space.
         limits: from where on a concept counts as erased, and others as lost.
         monitor: called with pictures done, pictures to draw, and figures, in each of the stages.
-        guides: steer sampling after the erasure; numbers are then of both together, and the record
-            and its pages say so.
+        guides: steer sampling after the erasure; numbers are of both together, as reports say.
 
     Returns:
         An evaluation with a verdict, whether the numbers can be read, and an outcome, what they say
@@ -96,10 +95,6 @@ def evaluate(
         MemoryRanOut: a picture does not fit into memory, or an instrument does not.
     """
     _check_known(judge, checked(suite.samples))
-    if guides and delta is None:
-        raise BadRequest(
-            "guides are measured on an erased model, against the unedited one; give a delta"
-        )
     job = _Job(
         pipe=pipe,
         delta=delta,
@@ -112,13 +107,24 @@ def evaluate(
     )
     hashes = fingerprints(pipe)
     base = Source.of(suite, model_id(pipe, hashes))
-    sources = (
-        (base,) if delta is None else (base, replace(base, delta=delta.id, guides=recorded(guides)))
-    )
+    sources = _sources(base, delta, guides)
     with locked(job.store.folder / sources[-1].key), torch.no_grad():
         foreign = [len(job.store.foreign(source, suite.samples)) for source in sources]
         changed = _draw(job, sources, hashes)
         return _measured(job, sources, changed, sum(foreign))
+
+
+def _sources(
+    base: Source, delta: Delta | None, guides: Sequence[Guide]
+) -> tuple[Source] | tuple[Source, Source]:
+    """Gives what draws before and after the erasure; before it nothing is steered."""
+    if delta is not None:
+        return base, replace(base, delta=delta.id, guides=recorded(guides))
+    if guides:
+        raise BadRequest(
+            "guides are measured on an erased model, against the unedited one; give a delta"
+        )
+    return (base,)
 
 
 def _check_known(judge: Judge, samples: Sequence[Sample]) -> None:
