@@ -10,10 +10,12 @@ from PIL import Image
 from efface import reports
 from efface.errors import BadRequest
 from efface.evaluation import Evaluation, evaluate
+from efface.evaluation.drawing import draw_guided
 from efface.evaluation.images import Source
 from efface.guiding.drawing import guide
 from efface.guiding.records import rebuilt, recorded
 from efface.reports.guides import guides
+from tests.conftest import shared
 
 from .conftest import STEPS, small_suite
 
@@ -74,6 +76,11 @@ def test_pictures_are_drawn_as_without_a_guide_that_is_off(pipe, delta, judge, t
 
 def pixels(path):
     return np.asarray(Image.open(path).convert("RGB"))
+
+
+def test_guidance_that_is_not_the_same_on_both_sides_is_refused():
+    with pytest.raises(BadRequest, match="guidance is what a distilled model is told"):
+        draw_guided(shared("tiny_flux"), small_suite().samples[:1], [SLD], steps=2, guidance=3.0)
 
 
 def test_guides_alone_are_no_erasure(pipe, judge, tmp_path):

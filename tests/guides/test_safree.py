@@ -47,6 +47,22 @@ def test_the_word_is_found_and_prompts_without_it_stay_as_they_are(emoji):
     assert places == [*range(first, last + 1), *range(end, changed.shape[1])]
 
 
+def test_rows_are_projected_out_of_the_concept_and_onto_the_rest_of_the_prompt(emoji):
+    """Projectors by pseudo-inverses: I (1 - C) r, for the word's rows and all from the end on."""
+    course, run = begun(PISTOL, emoji, ["an icon of a pistol"])
+    text, encode = run.denoiser.text, run.denoiser.host.encode
+    rows, concept, kept = (
+        encode([prompt]).rows[0].double()
+        for prompt in ("an icon of a pistol", "pistol", "an icon of a")
+    )
+    concept = concept[text.tokenised("pistol").begin : text.tokenised("pistol").end + 1]
+    c, i = (torch.linalg.pinv(each, rtol=1e-2) @ each for each in (concept, kept))
+    first, _ = text.span("an icon of a pistol", "pistol")
+    expected = (rows - rows @ c)[first:] @ i
+    assert torch.allclose(course.conditions.rows[0][first:].double(), expected, atol=1e-4)
+    assert torch.equal(course.conditions.rows[0][:first], run.conditions.rows[0][:first])
+
+
 def test_where_no_word_is_found_it_is_off(emoji):
     assert begun(PISTOL, emoji, ["a 3d emoji of a cat", "an icon of a crown"])[0] is None
 

@@ -13,6 +13,7 @@ from efface.errors import BadRequest
 from efface.guiding.course import Course
 from efface.guiding.engine import sampled
 from tests.conftest import shared
+from tests.deltas.test_gates import gated
 from tests.guiding.toys import drawn, erased
 
 NEGATIVE = registry.build("guides", "negative", text="a red house")
@@ -170,3 +171,29 @@ def test_noise_that_a_sampler_adds_comes_from_the_samples_own_generators():
     together = run([0, 1])
     assert torch.allclose(together[:1], run([0]), atol=1e-4)
     assert torch.allclose(together[1:], run([1]), atol=1e-4)
+
+
+def test_of_a_gated_delta_the_base_is_what_it_was_without_it():
+    """Its layers stand beside the weights, and its gates are shut while the base is asked."""
+    pipe = shared("tiny_sd1")
+    delta = gated(pipe)
+    assert delta.gate is not None
+    guide, asked = registry.build("guides", "sld", concepts=("pistol",), warm_up=0.0), []
+
+    def watched(course):
+        combine = course.combine
+        course.combine = lambda visit, answers: (
+            asked.append((visit.latents, visit.times, answers[0])) or combine(visit, answers)
+        )
+        return course
+
+    begin = type(guide).begin
+    object.__setattr__(guide, "begin", lambda run: watched(begin(guide, run)))
+    with delta.apply(pipe):
+        drawn(Denoiser(pipe), [guide])
+    denoiser = Denoiser(pipe)
+    for latents, times, answer in asked:
+        with denoiser.inference_mode():
+            base = denoiser.predict(latents, times, denoiser.conditions(["pistol", "pistol"]))
+        assert torch.allclose(base, answer, atol=1e-5)
+    assert len(asked) == 4

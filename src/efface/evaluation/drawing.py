@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from efface.contracts import Guide, Sample
-from efface.errors import BadModel, MeasurementFailed
+from efface.errors import BadModel, BadRequest, MeasurementFailed
 from efface.guiding import drawing as guiding
 
 if TYPE_CHECKING:
@@ -80,9 +81,16 @@ def draw_guided(
     """Draws one batch with guides, with the same seeds and scheduler as `draw`.
 
     Raises:
-        BadRequest: a guide cannot work on this model or with these prompts.
+        BadRequest: a guide cannot work on this model or with these prompts, or the pipeline's own
+            guidance is something else than that of guides.
         MeasurementFailed: a picture is not finite.
     """
+    if "true_cfg_scale" in inspect.signature(type(pipe).__call__).parameters:
+        raise BadRequest(
+            "this pipeline's guidance is what a distilled model is told, and that of guides leads "
+            "away from the empty prompt: pictures before and after would differ by that; draw with "
+            "efface.guided, or measure without guides"
+        )
     shots = [(sample.prompt, sample.seed) for sample in samples]
     try:
         drawn = guiding.draw(pipe, guides, shots, steps=steps, guidance=guidance)
