@@ -6,11 +6,11 @@
 writes benchmarks/results/composition.json: for each model, kind of prompts and way one row with
 how often all of the things appear, paired with plain sampling at the same prompts and seeds,
 intervals widened by prompt; how well what the judge sees fits what was asked (shared nouns as a
-share of all named or seen); network evaluations, floating-point operations in shares of plain
-sampling's (forward and backward, counted on one picture), and seconds. ``--tune`` draws other
-prompts, which are never measured, with the settings of `grid`, and writes what each gives. A thing
-is there where the bundled judge of the model says so at its card's threshold. What has a row is not
-measured again; delete the row to measure anew.
+share of all named or seen); network evaluations, operations in shares of plain sampling's
+(convolutions and products of matrices, forward and backward, counted on one picture), and seconds.
+``--tune`` draws other prompts, which are never measured, with the settings of `grid`, and writes
+what each gives. A thing is there where the bundled judge of the model says so at its card's
+threshold. What has a row is not measured again; delete the row to measure anew.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 import efface
 from efface import registry
@@ -190,9 +191,26 @@ class Bench:
 
     def operations(self, way: Way, wanted: Wanted) -> int:
         """Counts the floating-point operations of one picture, forward and backward."""
-        with FlopCounterMode(display=False) as counter:
+        with _Operations() as counter:
             self.drawn(way, [wanted], 1)
-        return int(counter.get_total_flops())
+        return counter.total
+
+
+class _Operations(TorchDispatchMode):
+    """Adds up torch's own counts of convolutions and products of matrices.
+
+    torch's counting mode tells modules apart by hooks that gradients by inputs alone do not allow.
+    """
+
+    total = 0
+
+    def __torch_dispatch__(self, func: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs an operation and counts it."""
+        found = func(*args, **(kwargs or {}))
+        count = flop_registry.get(func.overloadpacket)
+        if count is not None:
+            self.total += int(count(*args, **(kwargs or {}), out_val=found))
+        return found
 
 
 def outcomes(

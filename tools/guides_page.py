@@ -19,6 +19,7 @@ def page(path: Path, results: Path) -> str:
     """Gives docs/guides.md with its tables renewed."""
     text = between(path.read_text("utf-8"), "guards", _guards(results / "guards.json"))
     text = between(text, "guide cost", _costs(results / "guide_cost.json"))
+    text = between(text, "composition", _composition(results / "composition.json"))
     return between(text, "settings", _settings())
 
 
@@ -84,3 +85,40 @@ def _costs(file: Path) -> str:
 
 def _other(row: dict[str, Any] | None) -> list[str]:
     return ["-", "-"] if row is None else [f"{row['evaluations']:g}", f"{row['seconds']:.2f}"]
+
+
+KINDS = {
+    "pairs": "two, never together in training",
+    "seen": "two, together in training",
+    "triples": "three, never together in training",
+}
+
+
+def _composition(file: Path) -> str:
+    if not file.exists():
+        return "Not measured yet."
+    rows = json.loads(file.read_text("utf-8"))
+    cells = [
+        [
+            row["model"],
+            KINDS[row["prompts_of"]],
+            row["way"],
+            f"{row['all_present']['hits']} of {row['pictures']}",
+            _points(row.get("against_plain")),
+            f"{row['fit']['value']:.2f}",
+            f"{row['evaluations']:g}",
+            f"{row['operations_of_plain']:.2f}",
+            f"{row['seconds']:.2f}",
+        ]
+        for row in rows
+        if row["purpose"] == "measured"
+    ]
+    head = ["model", "things", "way", "all there ↑", "points against plain", "fit ↑"]
+    return table([*head, "evaluations", "operations", "seconds"], cells)
+
+
+def _points(change: dict[str, float] | None) -> str:
+    if change is None:
+        return "-"
+    value, low, high = (100 * change[key] for key in ("value", "low", "high"))
+    return f"{value:+.0f} ({low:+.0f} to {high:+.0f})"
