@@ -76,7 +76,7 @@ def subjects(
             "words and among are both given; take one"
             if named
             else "no word is named, so there is nothing to guide; name the things that must appear "
-            "as words, such as cat,apple"
+            "as words, such as cat and apple"
         )
     twice = sorted({word for word in named if named.count(word) > 1})
     if twice:
