@@ -7,8 +7,10 @@ from efface.diffusion.denoising import Denoiser
 from efface.diffusion.sampling import denoise
 from efface.errors import BadModel, BadRequest
 from efface.guides.a_star import AStar, overlap, retention_loss, segregation_loss
+from efface.guiding.attention_maps import AttentionMaps
 from efface.guiding.course import GuidedRun
 from efface.guiding.engine import begun, sampled
+from efface.memory import MemoryRanOut
 from tests.conftest import host, shared
 
 PROMPTS = ["a cat and a dog", "a red car and a tree and a dog"]
@@ -256,6 +258,29 @@ def test_other_u_nets_are_guided(family):
     found = drawn(denoiser, [AStar(among=WORDS)])
     assert found.isfinite().all()
     assert (found - drawn(denoiser, [])).abs().max() > 1e-4
+
+
+def test_where_memory_runs_out_gradients_are_taken_in_parts(monkeypatch):
+    denoiser, guide = Denoiser(shared("tiny_sd1")), AStar(among=WORDS)
+    whole = drawn(denoiser, [guide])
+    held, sizes = AttentionMaps.read, []
+
+    def narrow(self, latents, *rest):
+        sizes.append(len(latents))
+        if len(latents) > 1:
+            raise torch.OutOfMemoryError("no more")
+        return held(self, latents, *rest)
+
+    monkeypatch.setattr(AttentionMaps, "read", narrow)
+    assert torch.allclose(drawn(denoiser, [guide]), whole, atol=1e-4)
+    assert sizes == [2, *[1] * 8]
+
+    def never(*_):
+        raise torch.OutOfMemoryError("no more")
+
+    monkeypatch.setattr(AttentionMaps, "read", never)
+    with pytest.raises(MemoryRanOut, match="on the gradient of one sample; take a smaller"):
+        drawn(denoiser, [guide])
 
 
 def test_half_precision_stays_half_and_near_float32():

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, NamedTuple, TypeAlias
 
 import torch
@@ -19,6 +20,7 @@ from efface.errors import BadModel, BadRequest
 from efface.guiding.attention_maps import READABLE, AttentionMaps
 from efface.guiding.course import Course, GuidedRun
 from efface.guiding.words import Smoothing, WordMaps, subjects
+from efface.memory import MemoryRanOut, translating_out_of_memory
 
 __all__ = ["Attention", "AttentionGuide", "Reading", "WordCourse"]
 
@@ -227,6 +229,7 @@ class WordCourse(Course):
     def __init__(self, guide: AttentionGuide, run: GuidedRun) -> None:
         self._guide, self._run = guide, run
         self._refinements = guide.refinements(run.steps)
+        self._part = sys.maxsize
         height, width = run.denoiser.latent_shape[1:]
         self.attention = guide.attention(run.denoiser, run.prompts, (height, width))
 
@@ -242,10 +245,36 @@ class WordCourse(Course):
         if (height, width) != self.attention.source.latent_size:
             run = self._run
             self.attention = self._guide.attention(run.denoiser, run.prompts, (height, width))
+        parts = [
+            _visit_of(visit, some) for some in torch.arange(len(visit.latents)).split(self._part)
+        ]
+        return torch.cat([self._in_memory(part) for part in parts])
+
+    def _in_memory(self, visit: Visit) -> Float[Tensor, "n c h w"]:
+        """Moves samples together, or in halves from then on if memory runs out.
+
+        Raises:
+            MemoryRanOut: a single sample is too much.
+        """
+        count = len(visit.latents)
+        try:
+            with translating_out_of_memory(), torch.enable_grad():
+                return self._led_back(visit)
+        except MemoryRanOut as error:
+            if count == 1:
+                raise MemoryRanOut(
+                    f"{error} on the gradient of one sample; take a smaller resolution of maps or "
+                    "picture, or load the model on a device that has more"
+                ) from error
+        self._part = min(self._part, -(-count // 2))
+        halves = torch.arange(count).split(-(-count // 2))
+        return torch.cat([self._in_memory(_visit_of(visit, some)) for some in halves])
+
+    def _led_back(self, visit: Visit) -> Float[Tensor, "n c h w"]:
+        """Moves latents and puts them on the sampler's own scale again."""
         inputs = visit.scaled(visit.latents)
-        with torch.enable_grad():
-            moved = self.led(inputs, visit)
-        # On the sampler's own scale; what was not moved stays bit for bit what it was.
+        moved = self.led(inputs, visit)
+        # What was not moved stays bit for bit what it was.
         one = float(visit.scaled(torch.ones(1, dtype=torch.float64)))
         changed = (moved != inputs).flatten(1).any(dim=1)
         found = visit.latents.clone()
@@ -274,3 +303,13 @@ class WordCourse(Course):
         length = slope.flatten(1).square().mean(dim=1).sqrt().clamp(min=1e-30)
         noise = self.attention.noise(wide, visit.times[: len(wide)])
         return (wide - share * noise * slope / length[:, None, None, None]).to(inputs.dtype)
+
+
+def _visit_of(visit: Visit, some: Int[Tensor, " m"]) -> Visit:
+    """Selects samples of a visit before its pass."""
+    return replace(
+        visit,
+        samples=visit.samples[some],
+        latents=visit.latents[some],
+        conditions=visit.conditions[some],
+    )
