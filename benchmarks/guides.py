@@ -44,7 +44,8 @@ PICTURE = Path(__file__).parents[1] / "docs" / "images" / "guides.png"
 CONCEPT, PICTURES, KEPT = "pistol", 12, 12
 ROLES = {"emoji": ("erased", "kept"), "emoji-reader": ("paraphrase", "kept")}
 """What each model is asked; the first does not know descriptions."""
-METHODS = {"emoji": ("uce",), "emoji-reader": ("uce", "esd")}
+METHODS = {"emoji": ("uce", "uce at half"), "emoji-reader": ("uce", "esd")}
+"""What erased; at half its delta's scale, an erasure leaves something for guards to keep out."""
 GUARDS: dict[str, tuple[str, dict[str, Any]]] = {
     "negative": ("negative", {"text": CONCEPT}),
     "sld medium": ("sld", {"preset": "medium", "concepts": (CONCEPT,)}),
@@ -161,8 +162,9 @@ def guards() -> None:
             delta = None
             if method:
                 request = understood(efface.request(CONCEPT))
-                delta = efface.erase(pipe, request, method=method).delta
-            with nullcontext() if delta is None else delta.apply(pipe):
+                delta = efface.erase(pipe, request, method=method.partition(" ")[0]).delta
+            scale = 0.5 if method.endswith("at half") else 1.0
+            with nullcontext() if delta is None else delta.apply(pipe, scale=scale):
                 bench.plain = bench.drawn(pipe, [])
                 for name, branch in wanted:
                     row = {"model": model, "erased_by": method, "guard": name, "branch": branch}

@@ -12,7 +12,12 @@ from readme_tables import between, table
 
 __all__ = ["page"]
 
-MODELS = {"": "unedited", "uce": "erased by uce", "esd": "erased by esd"}
+MODELS = {
+    "": "unedited",
+    "uce": "erased by uce",
+    "uce at half": "erased by uce, scale 0.5",
+    "esd": "erased by esd",
+}
 
 
 def page(path: Path, results: Path) -> str:
@@ -44,6 +49,7 @@ def _guards(file: Path) -> str:
     if not file.exists():
         return "Not measured yet."
     rows = json.loads(file.read_text("utf-8"))["rows"]
+    rows.sort(key=lambda row: (row["model"], list(MODELS).index(row["erased_by"])))
     cells = [
         [
             row["model"],
