@@ -26,7 +26,6 @@ __all__ = [
     "BUNDLED_JUDGES",
     "EVALUATION",
     "Plan",
-    "detects",
     "judge_for",
     "judge_names",
     "limits_of",
@@ -73,11 +72,6 @@ def unmeasurable(recipe: runs.Recipe, test_data: str | None = None) -> str | Non
     return (
         f"not measured: the bundled judge does not know {', '.join(unknown)}" if unknown else None
     )
-
-
-def detects(model: str) -> bool:
-    """Says whether a model that reads pictures is a detector."""
-    return recognising.detects(model)
 
 
 def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:

@@ -215,7 +215,8 @@ class _Compared:
             self.base: _answers(self.model, self.before),
             self.edited: _answers(self.model, self.after),
         }
-        write_captioned(store, self.suite.pictures, self.suite.places, samples, _SHOWN, said)
+        pictures, places = self.suite.pictures, self.suite.places.tolist()
+        write_captioned(store, lambda n: pictures.read([places[n]])[0], samples, _SHOWN, said)
 
     def _cost(self, seen: Seen) -> Cost:
         count = len(seen.logits)

@@ -50,6 +50,7 @@ METRICS: dict[str, str] = {
     "recognised": "Recognised as what it is",
     "recognised_with_margin": "Recognised by more than the head's margin",
     "found": "Found in its place",
+    "ap50": "Average precision at half overlap",
     "probe": "Still read from its features by a linear classifier",
     "leftover": "Something of it left",
     "style_presence": "Style in the picture",
@@ -335,8 +336,8 @@ def _recogniser_limits(evaluation: Evaluation) -> Iterator[str]:
             "gone from the weights and the more is only not named."
         )
     yield (
-        f"{len(evaluation.samples)} held-out pictures were looked at, whose names are those of "
-        f"the data ({evaluation.judge.name}); names that are wrong there are wrong here. "
+        f"{len(evaluation.samples)} {words_for(evaluation).held_out} were looked at, whose names "
+        f"are those of the data ({evaluation.judge.name}); what is wrong there is wrong here. "
         "Intervals cover 95 %; p-values are not corrected for the number of rows."
     )
 
