@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from tests.cli.test_bad_input import refused
 
 
+@pytest.mark.slow
 def test_a_run_is_measured_on_held_out_scenes(efface, tmp_path):
     out = tmp_path / "run"
     flags = ("--steps", 1, "--batch", 2, "--replay", 0.01, "--out", out)

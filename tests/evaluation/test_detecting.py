@@ -6,9 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from efface.data.scenes import Annotated
+import efface
+from efface.bundled.icons import pictures
+from efface.data.scenes import Annotated, some_scenes
 from efface.errors import MissingInput
-from efface.evaluation.detecting import scene_suite
+from efface.evaluation.detecting import evaluate_detector, scene_suite
 from efface.evaluation.detecting_controls import detecting_controls
 from efface.evaluation.detecting_rows import Look, Things, measured, went
 from efface.evaluation.detection import (
@@ -18,6 +20,9 @@ from efface.evaluation.detection import (
     found_things,
     score_detections,
 )
+from efface.evaluation.record import Evaluation
+from efface.reports import write_report
+from tests.pictures import delta_of
 
 NAMES = ("cat", "moon", "tree")
 PLACES = torch.tensor([[0.25, 0.25, 0.2, 0.2], [0.75, 0.75, 0.2, 0.2]])
@@ -142,3 +147,24 @@ def test_held_out_scenes_must_show_what_goes_and_what_stays():
     Held.names = (*NAMES, "sun")
     with pytest.raises(MissingInput, match="show no sun"):
         scene_suite("held", Held(), erased=[3])
+
+
+def test_an_edit_of_the_bundled_detector_is_measured_and_reported(tmp_path):
+    model, scenes = efface.load("icons-detector"), pictures("icons-detector", "test")
+    number = model.labels.index("key")
+    suite = scene_suite("a few", some_scenes(scenes, range(16)), erased=[number])
+    key = "model/model.decoder.class_embed.1.bias"
+    change = torch.zeros(len(model.labels))
+    change[number] = -50.0
+    delta = delta_of(model, {key: change}, model.labels[number])
+    found = evaluate_detector(model, delta, suite, store=tmp_path / "pictures")
+    assert (found.verdict, found.outcome.name) == ("valid", "erased")
+    assert found.find("found", "erased").after.hits == 0 < found.find("found", "erased").before.hits
+    assert found.find("found", "kept").change.value >= 0
+    assert found.find("ap50", "erased").after.value == 0
+    assert len(found.samples) == sum(len(each.classes) for each in suite.scenes.things)
+    found.save(tmp_path)
+    write_report(tmp_path, Evaluation.load(tmp_path))
+    page = (tmp_path / "report.html").read_text()
+    assert "Average precision at half overlap" in page
+    assert "things in held-out scenes" in page
