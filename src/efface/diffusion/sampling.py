@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from efface.deltas.gates import pairs_first
 from efface.diffusion.denoising import Denoiser
 from efface.diffusion.noise import guided
 from efface.hosts.conditions import Conditions
@@ -139,7 +140,7 @@ def _predicted(denoiser: Denoiser, visit: Visit, guidance: float | None) -> Visi
         visit.conditions,
         *visit.further,
     ]
-    with visit.within:
+    with visit.within, pairs_first(count if led else 0):
         answers = denoiser.predict(
             visit.scaled(visit.latents).repeat(len(asked), 1, 1, 1),
             visit.times.repeat(len(asked)),

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface.contracts import Guide
+from efface.deltas.gates import pairs_first
 from efface.diffusion.denoising import Denoiser
 from efface.diffusion.noise import guided
 from efface.diffusion.sampling import Visit, denoise
@@ -133,11 +134,12 @@ class Steering:
         return guided(self._predicted(visit, [empty])[0], visit.conditional, self.run.guidance)
 
     def _predicted(self, visit: Visit, conditions: list[Conditions]) -> tuple[Tensor, ...]:
-        predictions: Tensor = self.run.denoiser.predict(
-            visit.scaled(visit.latents).repeat(len(conditions), 1, 1, 1),
-            visit.times.repeat(len(conditions)),
-            Conditions.joined(conditions),
-        )
+        with pairs_first(0):
+            predictions: Tensor = self.run.denoiser.predict(
+                visit.scaled(visit.latents).repeat(len(conditions), 1, 1, 1),
+                visit.times.repeat(len(conditions)),
+                Conditions.joined(conditions),
+            )
         return tuple(predictions.chunk(len(conditions)))
 
     def _note(self, name: str, course: Course, changed: Tensor, plain: Tensor) -> None:
