@@ -1,10 +1,12 @@
 """Verdict and outcome of forgetting in detectors, on answers that are made up."""
 
+import io
 import math
 from dataclasses import replace
 
 import pytest
 import torch
+from rich.console import Console
 
 import efface
 from efface.bundled.icons import pictures
@@ -22,6 +24,7 @@ from efface.evaluation.detection import (
 )
 from efface.evaluation.record import Evaluation
 from efface.reports import write_report
+from efface.reports.tables import console_summary
 from tests.pictures import delta_of
 
 NAMES = ("cat", "moon", "tree")
@@ -168,3 +171,6 @@ def test_an_edit_of_the_bundled_detector_is_measured_and_reported(tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "Average precision at half overlap" in page
     assert "things in held-out scenes" in page
+    console = Console(width=80, file=io.StringIO())
+    console.print(console_summary(found))
+    assert "found in its place" in console.file.getvalue()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,35 +12,30 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from efface.concepts import Concept
-from efface.content import content_hash
-from efface.contracts import JudgeCard, ModelKind, Monitor, Role, Sample, silent
+from efface.contracts import ModelKind, Monitor, Role, Sample, silent
 from efface.data.pictures import LabelledPictures
 from efface.deltas.application import unedited
 from efface.deltas.delta import Delta
-from efface.deltas.recording import peak_bytes
-from efface.errors import BadRequest, MissingInput
+from efface.errors import BadRequest
 from efface.evaluation.answers import Answers
 from efface.evaluation.captioned import write_captioned
-from efface.evaluation.controls import verdict_of
-from efface.evaluation.identity import TensorChange, changes, fingerprints
-from efface.evaluation.images import ImageStore, Source
+from efface.evaluation.images import ImageStore
 from efface.evaluation.limits import Limits
+from efface.evaluation.reading import Findings, Pair, class_roles, reading_cost, truth
 from efface.evaluation.recognition_controls import forgetting_controls
 from efface.evaluation.recognition_rows import Seen, measured, went
-from efface.evaluation.record import Cost, Evaluation
+from efface.evaluation.record import Evaluation
 from efface.hosts.classifier import Classifier
 from efface.hosts.recogniser import Recogniser
 from efface.hosts.vision import VisionModel
 from efface.hosts.vision_families import vision_host
-from efface.metrics.estimates import UNKNOWN
-from efface.randomness import environment
 
 __all__ = ["PictureSuite", "evaluate_recogniser", "picture_suite"]
 
-VERSION = 1
 _SHOWN = 8
 """Pictures of each role that are kept for the report."""
 _BATCH = 128
+_COUNTS = "A picture counts as recognised when the model gives it the name it has in the data."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,21 +79,11 @@ def picture_suite(
     Raises:
         MissingInput: there is no picture of a class that is erased, or none of any other.
     """
-    held = {int(number) for number in pictures.labels.unique()}
-    if lacking := [number for number in erased if number not in held]:
-        raise MissingInput(
-            f"the held-out pictures show no {pictures.names[lacking[0]]}, so whether it was "
-            "forgotten cannot be measured; give some with --test-data"
-        )
-    roles: dict[int, Role] = dict.fromkeys(held, "kept")
-    of_roles: tuple[tuple[Role, Sequence[int]], ...]
-    of_roles = (("missing", missing), ("earlier", earlier), ("erased", erased))
-    for role, numbers in of_roles:
-        roles.update(dict.fromkeys(numbers, role))
-    if "kept" not in roles.values():
-        raise MissingInput("the held-out pictures show nothing that is kept; give some of others")
-    there = {number: role for number, role in roles.items() if number in held}
-    return PictureSuite(name=name, pictures=pictures, roles=there, strangers=strangers)
+    shown = {int(number) for number in pictures.labels.unique()}
+    roles = class_roles(
+        pictures.names, shown, "pictures", erased=erased, earlier=earlier, missing=missing
+    )
+    return PictureSuite(name=name, pictures=pictures, roles=roles, strangers=strangers)
 
 
 def evaluate_recogniser(
@@ -133,99 +117,69 @@ def evaluate_recogniser(
     if not isinstance(host, Classifier):
         raise BadRequest(f"{host.title} do not give pictures one name each")
     with unedited(model):
-        hashes = fingerprints(model)
-        before = _seen(host, suite, monitor, 0)
         strangers = None if suite.strangers is None else _logits(host, suite.strangers)
-    with delta.apply(model):
-        changed = changes(model, hashes, fingerprints(model))
-        after = _seen(host, suite, monitor, 1)
-    base = Source(content_hash(hashes, model.labels, model.preprocessing), None, 0, 0.0)
-    both = (before, after)
-    found = _Compared(model, suite, base, replace(base, delta=delta.id), *both, changed, strangers)
-    return found.evaluation(host, delta, ImageStore(store), limits or Limits())
+    pair = Pair.of(model, delta, lambda turn: _seen(host, suite, monitor, turn))
+    images = ImageStore(store)
+    return pair.record(
+        delta,
+        _findings(model, suite, pair, strangers, images),
+        suite=suite.name,
+        judge=truth(f"names of {suite.name}", suite.pictures.identity, _COUNTS),
+        kind=_kind(host),
+        limits=limits or Limits(),
+        store=images,
+    )
 
 
-@dataclass(frozen=True)
-class _Compared:
-    """What both models say of the same pictures."""
+def _findings(
+    model: VisionModel,
+    suite: PictureSuite,
+    pair: Pair[Seen],
+    strangers: Float[Tensor, "n classes"] | None,
+    images: ImageStore,
+) -> Findings:
+    """Counts what both models say.
 
-    model: VisionModel
-    suite: PictureSuite
-    base: Source
-    edited: Source
-    before: Seen
-    after: Seen
-    changed: tuple[TensorChange, ...]
-    strangers: Float[Tensor, "n classes"] | None
-    """The unedited model's logits for pictures of classes that it never knew."""
-
-    def evaluation(
-        self, host: Classifier, delta: Delta, store: ImageStore, limits: Limits
-    ) -> Evaluation:
-        """Puts everything on record."""
-        suite, before, after = self.suite, self.before, self.after
-        labels = suite.pictures.labels[suite.places]
-        failures = [
-            f"the {name} model gives answers that are not finite"
-            for name, seen in (("unedited", before), ("edited", after))
-            if not seen.finite
-        ]
-        whole = not failures
-        controls = (
-            forgetting_controls(
-                Answers(before.logits, labels),
-                after.logits,
-                _roles(suite, labels),
-                names=self.model.labels,
-                strangers=self.strangers,
-            )
-            if before.finite
-            else ()
+    Args:
+        model: whose answers they are.
+        suite: the pictures.
+        pair: both models' answers.
+        strangers: the unedited model's logits for pictures of classes that it never knew.
+        images: where pictures for the report are kept.
+    """
+    before, after, labels = pair.before, pair.after, suite.pictures.labels[suite.places]
+    roles, samples = _roles(suite, labels), _samples(suite, labels)
+    failures = [
+        f"the {name} model gives answers that are not finite"
+        for name, seen in (("unedited", before), ("edited", after))
+        if not seen.finite
+    ]
+    controls = (
+        forgetting_controls(
+            Answers(before.logits, labels),
+            after.logits,
+            roles,
+            names=model.labels,
+            strangers=strangers,
         )
-        verdict, reasons = verdict_of(failures, controls)
-        seen = (before, after, labels, _roles(suite, labels))
-        samples = _samples(suite, labels)
-        self._keep_pictures(store, samples)
-        ran = environment()
-        return Evaluation(
-            suite=f"{suite.name}@{VERSION}",
-            model_kind=_kind(host),
-            judge=_truth(suite),
-            verdict=verdict,
-            reasons=reasons,
-            measurements=tuple(measured(*seen, suite.pictures.names)) if whole else (),
-            controls=controls,
-            costs={"before": self._cost(before), "after": self._cost(after)},
-            changed=self.changed,
-            samples=samples,
-            before=self.base,
-            after=self.edited,
-            provenance=asdict(delta.provenance),
-            instruments={"judge": f"names of {suite.name}"},
-            identities={"judge": suite.pictures.identity},
-            limits=limits,
-            sightings=tuple(went(*seen, self.model.labels)) if whole else (),
-            store=store.folder,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            versions={**ran.versions, "commit": ran.commit + ("+changes" if ran.dirty else "")},
-        )
-
-    def _keep_pictures(self, store: ImageStore, samples: Sequence[Sample]) -> None:
-        said = {
-            self.base: _answers(self.model, self.before),
-            self.edited: _answers(self.model, self.after),
-        }
-        pictures, places = self.suite.pictures, self.suite.places.tolist()
-        write_captioned(store, lambda n: pictures.read([places[n]])[0], samples, _SHOWN, said)
-
-    def _cost(self, seen: Seen) -> Cost:
-        count = len(seen.logits)
-        return Cost(
-            pictures=count,
-            seconds=seen.seconds,
-            network_evaluations=float(count),
-            peak_bytes=peak_bytes(self.model),
-        )
+        if before.finite
+        else ()
+    )
+    said = {pair.base: _answers(model, before), pair.edited: _answers(model, after)}
+    pictures, places = suite.pictures, suite.places.tolist()
+    write_captioned(images, lambda n: pictures.read([places[n]])[0], samples, _SHOWN, said)
+    seen = (before, after, labels, roles)
+    return Findings(
+        samples=samples,
+        failures=failures,
+        controls=controls,
+        measurements=() if failures else tuple(measured(*seen, suite.pictures.names)),
+        sightings=() if failures else tuple(went(*seen, model.labels)),
+        costs={
+            "before": reading_cost(model, len(before.logits), before.seconds),
+            "after": reading_cost(model, len(after.logits), after.seconds),
+        },
+    )
 
 
 def _kind(host: Classifier) -> ModelKind:
@@ -289,15 +243,3 @@ def _answers(model: VisionModel, seen: Seen) -> list[str]:
     chances, numbers = seen.logits.softmax(1).max(1)
     pairs = zip(chances.tolist(), numbers.tolist(), strict=True)
     return [f"{model.labels[number]} {chance:.0%}" for chance, number in pairs]
-
-
-def _truth(suite: PictureSuite) -> JudgeCard:
-    """The data's own names stand where generators have a judge."""
-    return JudgeCard(
-        name=f"names of {suite.name}",
-        version=suite.pictures.identity,
-        threshold=0.5,
-        true_positive_rate=UNKNOWN,
-        false_positive_rate=UNKNOWN,
-        notes="A picture counts as recognised when the model gives it the name it has in the data.",
-    )
