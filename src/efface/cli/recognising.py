@@ -115,7 +115,7 @@ def _picture_suite(model: Any, recipe: runs.Recipe, name: str, place: str) -> Pi
     from efface.data.pictures import numbered_as
     from efface.data.places import open_pictures
     from efface.evaluation.recognition import picture_suite
-    from efface.runs.forgetting_data import retained_classes
+    from efface.runs.forgetting_data import known_pictures, retained_classes
 
     taught = retained_classes(model, recipe.request, recipe.model)
     return picture_suite(
@@ -123,6 +123,7 @@ def _picture_suite(model: Any, recipe: runs.Recipe, name: str, place: str) -> Pi
         numbered_as(open_pictures(place), model.labels),
         **_roles(model, recipe, taught),
         strangers=_strangers(recipe.model),
+        trained=known_pictures(model, recipe.request, recipe.model),
     )
 
 

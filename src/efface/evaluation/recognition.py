@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +21,11 @@ from efface.evaluation.answers import Answers
 from efface.evaluation.captioned import write_captioned
 from efface.evaluation.images import ImageStore
 from efface.evaluation.limits import Limits
+from efface.evaluation.membership_rows import TrainedOn, membership_rows, trained_on
 from efface.evaluation.reading import Findings, Pair, class_roles, reading_cost, truth
 from efface.evaluation.recognition_controls import forgetting_controls
 from efface.evaluation.recognition_rows import Seen, measured, went
-from efface.evaluation.record import Evaluation
+from efface.evaluation.record import Evaluation, Measurement
 from efface.hosts.classifier import Classifier
 from efface.hosts.recogniser import Recogniser
 from efface.hosts.vision import VisionModel
@@ -48,6 +49,8 @@ class PictureSuite:
     """By class; classes without a role are left out."""
     strangers: LabelledPictures | None = None
     """Pictures of classes that the model never knew."""
+    trained: TrainedOn[LabelledPictures] | None = None
+    """Pictures that the model was trained on; without any, membership is not attacked."""
 
     @property
     def places(self) -> Int[Tensor, " n"]:
@@ -64,6 +67,7 @@ def picture_suite(
     earlier: Sequence[int] = (),
     missing: Sequence[int] = (),
     strangers: LabelledPictures | None = None,
+    trained: LabelledPictures | None = None,
 ) -> PictureSuite:
     """Says what the classes of held-out pictures stand for.
 
@@ -75,6 +79,7 @@ def picture_suite(
         missing: kept classes of which training saw no picture.
         strangers: pictures of classes that the model never knew; without any, kept pictures stand
             in for them.
+        trained: what the model was trained on, numbered as the head is, if that is known.
 
     Raises:
         MissingInput: there is no picture of a class that is erased, or none of any other.
@@ -83,7 +88,10 @@ def picture_suite(
     roles = class_roles(
         pictures.names, shown, "pictures", erased=erased, earlier=earlier, missing=missing
     )
-    return PictureSuite(name=name, pictures=pictures, roles=roles, strangers=strangers)
+    known = None if trained is None else trained_on(trained, tuple(erased), tuple(earlier))
+    return PictureSuite(
+        name=name, pictures=pictures, roles=roles, strangers=strangers, trained=known
+    )
 
 
 def evaluate_recogniser(
@@ -173,13 +181,32 @@ def _findings(
         samples=samples,
         failures=failures,
         controls=controls,
-        measurements=() if failures else tuple(measured(*seen, suite.pictures.names)),
+        measurements=() if failures else tuple(_measured(suite, *seen)),
         sightings=() if failures else tuple(went(*seen, model.labels)),
         costs={
             "before": reading_cost(model, len(before.logits), before.seconds),
             "after": reading_cost(model, len(after.logits), after.seconds),
         },
     )
+
+
+def _measured(
+    suite: PictureSuite, before: Seen, after: Seen, labels: Int[Tensor, " n"], roles: list[Role]
+) -> Iterator[Measurement]:
+    yield from measured(before, after, labels, roles, suite.pictures.names)
+    if suite.trained is None or before.trained is None or after.trained is None:
+        return
+    taught = TrainedOn(suite.trained.forgotten.labels, suite.trained.retained.labels)
+    among = {role: torch.tensor([one == role for one in roles]) for role in ("erased", "kept")}
+    if not among["kept"].any():
+        return
+    outside = [
+        TrainedOn(
+            *(Answers(seen.logits[which], labels[which]) for which in among.values()),
+        )
+        for seen in (before, after)
+    ]
+    yield from membership_rows(taught, (before.trained, after.trained), (outside[0], outside[1]))
 
 
 def _kind(host: Classifier) -> ModelKind:
@@ -203,11 +230,16 @@ def _seen(host: Classifier, suite: PictureSuite, monitor: Monitor, turn: int) ->
             monitor(done - 1, total, {})
     seconds = time.perf_counter() - began
     held = torch.cat(margin) if margin else None
+    trained = None
+    if suite.trained is not None:
+        asked = suite.trained
+        trained = TrainedOn(_logits(host, asked.forgotten), _logits(host, asked.retained))
     return Seen(
         logits=torch.cat(parts),
         features=torch.cat(features),
         within_margin=held,
         seconds=seconds,
+        trained=trained,
     )
 
 

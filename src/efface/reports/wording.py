@@ -52,6 +52,8 @@ METRICS: dict[str, str] = {
     "found": "Found in its place",
     "ap50": "Average precision at half overlap",
     "probe": "Still read from its features by a linear classifier",
+    "called_member": "Taken for a picture that it was trained on",
+    "membership": "Told from held-out pictures of its class (area; 0.5: not at all)",
     "leftover": "Something of it left",
     "style_presence": "Style in the picture",
     "clip_score": "Agreement with the prompt",
