@@ -5,6 +5,7 @@ python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training
                      [few_shot] [advunlearn] [advunlearn_tuning] [gate] [harden] [threads]
                      [leftover] [leftover_methods] [robustness] [forgetting]
                      [fashion] [forgetting_detector] [hardest_prompts] [hardest_pictures]
+                     [guide_cost] [guide_pictures] [guards] [composition]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -18,6 +19,7 @@ from benchmarks import (
     check,
     closed_form,
     collapse,
+    composition,
     cost,
     debias,
     erasure,
@@ -26,6 +28,7 @@ from benchmarks import (
     forgetting,
     forgetting_detector,
     gate,
+    guides,
     harden,
     hardest_pictures,
     hardest_prompts,
@@ -48,6 +51,7 @@ EXPERIMENTS = {
     "mass": mass.run,
     "closed_form": closed_form.run,
     "collapse": collapse.run,
+    "composition": composition.run,
     "debias": debias.run,
     "training": training.run,
     "together": together.run,
@@ -62,6 +66,9 @@ EXPERIMENTS = {
     "forgetting": forgetting.run,
     "forgetting_detector": forgetting_detector.run,
     "gate": gate.run,
+    "guide_cost": guides.costs,
+    "guide_pictures": guides.pictures,
+    "guards": guides.guards,
     "harden": harden.run,
     "hardest_prompts": hardest_prompts.run,
     "hardest_pictures": hardest_pictures.run,

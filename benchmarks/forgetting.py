@@ -4,7 +4,8 @@
 
 ``chains``: GS-LoRA and GS-LoRA++ on four requests of 8 classes of icons-vit and of 20 individuals
 of icons-identities, each on top of the ones before, with few pictures a class and with classes of
-which training saw none. ``baselines``: every other method on the first request of icons-vit, with
+which training saw none; these two also with held answers to retained pictures, or to mixtures of
+them (``distil``). ``baselines``: every other method on the first request of icons-vit, with
 the gap to retraining. ``revoked``: the chain without its second request. Accuracies are of held-out
 views. What has a row is not measured again; delete the file to measure anew.
 """
@@ -51,6 +52,13 @@ CHAINS: dict[str, tuple[str, dict[str, Any]]] = {
     "gs_lora_plus few": ("-plus", {"shots": 4}),
     "gs_lora missing": ("", {}),
     "gs_lora_plus missing": ("-plus", {}),
+    "gs_lora_plus missing, distilled": ("-plus", {"distil": 1.0}),
+    "gs_lora_plus missing, distilled mixtures": ("-plus", {"distil": 1.0, "distil_mixed": True}),
+    "gs_lora_plus few, distilled": ("-plus", {"shots": 4, "distil": 1.0}),
+    "gs_lora_plus few, distilled mixtures": (
+        "-plus",
+        {"shots": 4, "distil": 1.0, "distil_mixed": True},
+    ),
 }
 BASELINES = (
     "retrain",
@@ -150,7 +158,7 @@ def chained(bench: Bench, name: str) -> Iterator[dict[str, Any]]:
     ending, settings = CHAINS[name]
     preset = f"icons{ending}"
     settings = {**bench.settings.get("gs_lora", {}), **settings}
-    missing = name.endswith("missing")
+    missing = "missing" in name
     deltas: list[Delta] = []
     with ExitStack() as applied:
         for turn in range(REQUESTS):

@@ -1,4 +1,4 @@
-"""A package of somebody else's: a closed form, a method that trains, a judge and a metric.
+"""A package of somebody else's: a closed form, a method that trains, a guide, a judge, a metric.
 
 Each is one file, named by an entry point, and one case; nothing in efface knows of them. The two
 methods are efface's own under other names, so that their golden numbers are known.
@@ -69,12 +69,49 @@ class Contrast:
         return images.flatten(1).std(dim=1)
 '''
 
+GUIDE = '''"""Draws with less of what guidance adds."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from efface.contracts import Guide, Paper
+from efface.diffusion.noise import guided
+from efface.guiding.course import Course
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calm(Guide):
+    """Halves the scale of guidance, or whatever share is left."""
+
+    name: ClassVar[str] = "calm"
+    paper: ClassVar[Paper] = Paper("None", "none", 2026)
+    combines: ClassVar[bool] = True
+
+    share: float = 0.5
+    """Share of the scale that is left; 1: off."""
+
+    def begin(self, run):
+        """Changes the scale, unless nothing is taken from it."""
+        return None if self.share == 1 else Calming(self.share * run.scale(self.name))
+
+
+class Calming(Course):
+    """Combines with another scale."""
+
+    def __init__(self, scale):
+        self.scale = scale
+
+    def combine(self, visit, answers):
+        """Guides by it."""
+        return guided(*visit.predictions(), self.scale)
+'''
+
 CASES = '''"""One case each."""
 
 from dataclasses import replace
 
 from tests.cases import closed, trained
-from tests.cases.kinds import JudgeCase, MetricCase
+from tests.cases.kinds import GuideCase, JudgeCase, MetricCase
 
 
 def of(cases, method, name):
@@ -85,6 +122,7 @@ def of(cases, method, name):
 CASES = (
     of(closed.CASES, "uce", "blend"),
     of(trained.CASES, "esd", "nudge"),
+    GuideCase(guide="calm", off={"share": 1.0}, evaluations=8),
     JudgeCase(judge="reddish", settings=lambda _: {"channel": 0}, changed=({"channel": 2},)),
     MetricCase(
         metric="contrast", better=lambda images: images, worse=lambda images: 0.2 * images
@@ -95,6 +133,8 @@ CASES = (
 ENTRY_POINTS = """[efface.methods]
 blend = extras.blend
 nudge = extras.nudge
+[efface.guides]
+calm = extras.calm
 [efface.judges]
 reddish = extras.reddish
 [efface.metrics]
@@ -111,7 +151,8 @@ def installed(folder):
     facts.mkdir()
     (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: extras\nVersion: 1\n")
     (facts / "entry_points.txt").write_text(ENTRY_POINTS)
-    files = {"__init__": '"""Extras."""\n', "reddish": JUDGE, "contrast": METRIC, "cases": CASES}
+    files = {"__init__": '"""Extras."""\n', "calm": GUIDE, "reddish": JUDGE, "contrast": METRIC}
+    files["cases"] = CASES
     for name, (known, old, new) in METHODS.items():
         source = Path(efface.__file__).parent / "methods" / f"{known}.py"
         text = source.read_text().replace(f"class {old}(", f"class {new}(")

@@ -7,10 +7,10 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-ROOMS = ("deltas", "closed_form", "text", "diffusion", "training", "runs", "selection")
+ROOMS = ("deltas", "closed_form", "text", "diffusion", "training", "runs", "selection", "guiding")
 install_import_hook([f"efface.{room}" for room in ROOMS], "beartype.beartype")
 
-WATCHED = (*ROOMS, "data", "hosts", "methods", "searches", "conformance", "top")
+WATCHED = (*ROOMS, "data", "hosts", "methods", "guides", "searches", "conformance", "top")
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -6,7 +6,11 @@ from functools import cache
 import torch
 from torch.nn import functional
 
+from efface.concepts import Concept, described, request
 from efface.data.pictures import identity_of
+from efface.deltas.delta import Delta
+from efface.deltas.patches import DensePatch
+from efface.deltas.provenance import Provenance, base_sketch
 from efface.hosts.vision_families import VISION_HOSTS, vision_host
 from tests.scenes import SQUARES, finding, found_shares, squares
 
@@ -106,3 +110,21 @@ def accuracy(model, pictures, classes=None):
     if classes is None:
         return float(right.mean())
     return float(right[torch.isin(pictures.labels, torch.tensor(classes))].mean())
+
+
+def delta_of(model, changes, gone):
+    """Makes a delta that adds tensors to some weights, as if it had erased a class."""
+    patches = {key: DensePatch(value) for key, value in changes.items()}
+    provenance = Provenance(
+        method="gs_lora",
+        revision=1,
+        settings={},
+        request=described(request(Concept(name=gone, kind="class"))),
+        seed=0,
+        base_model="toy",
+        base_sketch=base_sketch(model, tuple(patches)),
+        versions={},
+        commit="",
+        dirty=False,
+    )
+    return Delta(patches=patches, provenance=provenance)

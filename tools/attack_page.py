@@ -5,7 +5,7 @@ from __future__ import annotations
 from efface import registry
 from efface.reports.wording import ACCESS
 
-__all__ = ["page"]
+__all__ = ["page", "section"]
 
 HEAD = """# Attacks
 
@@ -23,10 +23,11 @@ def page() -> str:
     needs = {name: ACCESS[attack.access] for name, attack in found.items()}
     rows = [f"| [`{e.name}`](#{e.name}) | {needs[e.name]} | {e.summary} |" for e in entries]
     table = "\n".join(["| attack | needs | what it does |", "| --- | --- | --- |", *rows])
-    return "\n".join([HEAD, table, "", *(_section(entry, found[entry.name]) for entry in entries)])
+    return "\n".join([HEAD, table, "", *(section(entry, found[entry.name]) for entry in entries)])
 
 
-def _section(entry: registry.Entry, attack: type) -> str:
+def section(entry: registry.Entry, attack: type) -> str:
+    """Gives one attack's part, or that of another kind with a paper and settings."""
     parts = [f"## {entry.name}", _prose(entry.doc)]
     paper = attack.paper
     if paper is not None:

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import attack_page
 import cli_page
 import debias_page
+import guides_page
 import method_pages
 import module_map
 import readme_tables
@@ -22,6 +23,7 @@ import streaming_tables
 import training_page
 
 ROOT = Path(__file__).parent.parent
+GUIDES = ROOT / "docs" / "guides.md"
 STREAMING = ROOT / "docs" / "streaming.md"
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -33,6 +35,7 @@ def generated() -> dict[Path, str]:
         ROOT / "docs" / "attacks.md": attack_page.page(),
         ROOT / "docs" / "cli.md": cli_page.page(),
         ROOT / "docs" / "debiasing.md": debias_page.page(RESULTS),
+        GUIDES: guides_page.page(GUIDES, RESULTS),
         ROOT / "docs" / "modules.md": module_map.page(ROOT),
         ROOT / "docs" / "results.md": readme_tables.results_page(RESULTS / "erasure"),
         ROOT / "docs" / "speed.md": speed_page.page(RESULTS),

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from efface.evaluation.runner import evaluate
     from efface.exchange.adapter import load_adapter
     from efface.exchange.imports import import_delta
+    from efface.guiding.drawing import guide, guided
     from efface.hosts.loading import load
     from efface.hosts.streaming import stream
     from efface.registry import list_methods
@@ -36,6 +37,8 @@ __all__ = [
     "edited_copy",
     "erase",
     "evaluate",
+    "guide",
+    "guided",
     "import_delta",
     "list_methods",
     "load",
@@ -57,6 +60,8 @@ _HOMES = {
     "edited_copy": "efface.deltas.edited_copy",
     "erase": "efface.runs.erasing",
     "evaluate": "efface.evaluation.runner",
+    "guide": "efface.guiding.drawing",
+    "guided": "efface.guiding.drawing",
     "import_delta": "efface.exchange.imports",
     "list_methods": "efface.registry",
     "load": "efface.hosts.loading",

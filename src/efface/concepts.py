@@ -198,7 +198,8 @@ def bare(name: str) -> str:
 
 def _trimmed(name: str) -> str:
     words = [word.strip(".,;:!?\"'()") for word in name.split()]
-    rest = words[1:] if words[0].lower() in ("a", "an", "the") and any(words[1:]) else words
+    article = bool(words) and words[0].lower() in ("a", "an", "the") and any(words[1:])
+    rest = words[1:] if article else words
     return " ".join(word for word in rest if word) or name
 
 

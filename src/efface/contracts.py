@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from efface.deltas.results import ErasureResult
+    from efface.guiding.course import Course, GuidedRun
     from efface.revival.attempts import Attempt
     from efface.revival.target import Target
     from efface.selection.forget_sets import ForgetSet
@@ -43,6 +44,7 @@ __all__ = [
     "Eraser",
     "Estimate",
     "ForgetSetSearch",
+    "Guide",
     "ImageMetric",
     "Instrument",
     "Judge",
@@ -215,6 +217,23 @@ class Attack(ABC):
         """
 
 
+class Guide(Method):
+    """Steers sampling and changes no weight; settings are fields."""
+
+    families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})
+    """Families of models whose sampling it steers."""
+    combines: ClassVar[bool] = False
+    """Whether it says what the scheduler steps along; of a run's guides at most one does."""
+
+    @abstractmethod
+    def begin(self, run: GuidedRun) -> Course | None:
+        """Gives the guide's part in one run; None where its settings turn it off.
+
+        Raises:
+            BadRequest: it cannot work here, such as for want of a word, or of guidance.
+        """
+
+
 @runtime_checkable
 class Candidates(Protocol):
     """What may be forgotten: pictures, classes or prompts, with the erasure that forgets them."""
@@ -245,24 +264,12 @@ class Candidates(Protocol):
         """Gives each candidate's loss under the model as it is now; low: it is still there."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ForgetSetSearch(ABC):
+class ForgetSetSearch(Method):
     """Finds the candidates that are hardest to forget; settings are fields.
 
     A search knows neither models nor data: candidates erase some of themselves by whatever method
     they were made with, and give the losses of all under the result.
     """
-
-    name: ClassVar[str] = ""
-    """What it is called in commands and records: the name of its file or entry point."""
-    paper: ClassVar[Paper | None] = None
-    revision: ClassVar[int] = 1
-    """Raised whenever the same settings and seed find another set."""
-
-    @classmethod
-    def presets(cls) -> Mapping[str, Self]:
-        """Gives the papers' numbers by name; a search without published numbers has none."""
-        return {}
 
     @abstractmethod
     def search(

@@ -54,11 +54,12 @@ VISION = {
 one is, ``pictures(name, split)`` gives what it was trained and is tested on."""
 
 
-Kind: TypeAlias = Literal["methods", "attacks", "searches", "judges", "metrics"]
+Kind: TypeAlias = Literal["methods", "attacks", "guides", "searches", "judges", "metrics"]
 
 _VERBS: dict[str, frozenset[str]] = {
     "methods": frozenset({"erase"}),
     "attacks": frozenset({"attempts"}),
+    "guides": frozenset({"begin"}),
     "searches": frozenset({"search"}),
     "judges": frozenset({"presence"}),
     "metrics": frozenset({"scores", "distance"}),

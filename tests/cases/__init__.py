@@ -1,10 +1,10 @@
 """THE entry of anything into the tests: one case or more for everything that the registry finds.
 
-A file for each kind: `closed` and `trained` (methods), `attacks`, `searches`, `judges`, `metrics`,
-`hosts`, `vision` (hosts that read pictures), `forgetting` (methods for those). The suites in
-tests/conformance find their cases here and fail where something has none. Another package whose
-methods, attacks, searches, judges, metrics or families are installed names the module with its
-cases by an entry point of the group ``efface.cases``; its ``CASES`` may be of any kind.
+A file for each kind: `closed` and `trained` (methods), `attacks`, `guides`, `searches`, `judges`,
+`metrics`, `hosts`, `vision` (hosts that read pictures), `forgetting` (methods for those). The
+suites in tests/conformance find their cases here and fail where something has none. Another package
+whose methods, attacks, guides, searches, judges, metrics or families are installed names the module
+with its cases by an entry point of the group ``efface.cases``; its ``CASES`` may be of any kind.
 """
 
 from importlib.metadata import entry_points
@@ -13,6 +13,7 @@ from tests.cases import (
     attacks,
     closed,
     forgetting,
+    guides,
     hosts,
     judges,
     metrics,
@@ -25,6 +26,7 @@ from tests.cases.kinds import (
     AttackCase,
     Case,
     ForgettingCase,
+    GuideCase,
     HostCase,
     JudgeCase,
     MetricCase,
@@ -37,6 +39,7 @@ __all__ = [
     "ATTACK_CASES",
     "CASES",
     "FORGETTING_CASES",
+    "GUIDE_CASES",
     "HOST_CASES",
     "JUDGE_CASES",
     "METRIC_CASES",
@@ -60,6 +63,7 @@ CASES = all_of(Case, closed.CASES, trained.CASES)
 FORGETTING_CASES = all_of(ForgettingCase, forgetting.CASES)
 """Of methods that make models which read pictures forget classes."""
 ATTACK_CASES = all_of(AttackCase, attacks.CASES)
+GUIDE_CASES = all_of(GuideCase, guides.CASES)
 SEARCH_CASES = all_of(SearchCase, searches.CASES)
 HOST_CASES = all_of(HostCase, hosts.CASES)
 JUDGE_CASES = all_of(JudgeCase, judges.CASES)

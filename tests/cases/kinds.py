@@ -67,6 +67,24 @@ class AttackCase:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GuideCase:
+    """A guide that changes every picture of a short run on a toy, and what it costs."""
+
+    guide: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """One of them may be ``negative_on``, which the suite sets."""
+    off: Mapping[str, Any] | None = None
+    """Settings that turn it off; None: no settings do."""
+    evaluations: int
+    """Of the network, for a picture of four steps with guidance, which is 8 without guides."""
+
+    @property
+    def name(self) -> str:
+        given = "-".join(str(value) for value in self.settings.values())
+        return "-".join(part for part in (self.guide, given) if part)
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchCase:
     """One short run of a search for a forget set among toy pictures."""
 

@@ -23,7 +23,7 @@ FLOORS = (
     {"diffusion"},
     {"training"},
     {"runs"},
-    {"metrics", "exchange", "revival", "selection"},
+    {"metrics", "exchange", "revival", "selection", "guiding"},
     {"methods", "attacks", "guides", "judges", "searches"},
     {"bundled"},
     {"evaluation"},

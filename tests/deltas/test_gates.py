@@ -10,6 +10,7 @@ from efface.deltas.adapters import LowRankLayer, attached, layer_behind
 from efface.deltas.composition import compose
 from efface.deltas.delta import Delta
 from efface.diffusion.denoising import Denoiser
+from efface.diffusion.sampling import denoise
 from efface.errors import BadDelta
 from efface.hosts.families import layout
 from tests.conftest import host
@@ -109,6 +110,42 @@ def test_a_batch_of_other_latents_is_not_taken_for_guidance(tiny_sd1):
             times, texts = torch.full((2,), 500.0), denoiser.conditions(["", "pistol"])
             found.append(denoiser.predict(latents, times, texts))
     assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("drawn_before", [None, 5.0, 1.0])
+def test_a_shared_gate_opens_for_pairs_and_for_nothing_beside_them(tiny_sd1, drawn_before):
+    """A batch is [without, without, pistol, cat] and two more, whatever was drawn before."""
+    own = gated(tiny_sd1)
+    if drawn_before:
+        drawn(tiny_sd1, guidance_scale=drawn_before)
+    else:
+        vars(tiny_sd1).pop("_guidance_scale", None)
+    denoiser, seen = Denoiser(tiny_sd1), []
+
+    def beside(visit):
+        return visit if visit.prediction is not None else replace(visit, further=(more,))
+
+    def record(_, given, named, found):
+        seen.append((given, named, found[0]))
+
+    more, prompts = denoiser.conditions(["pistol", "a dog"]), denoiser.conditions(["pistol", "cat"])
+    latents = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    handle = denoiser.network.register_forward_hook(record, with_kwargs=True)
+    try:
+        with shared(own).apply(tiny_sd1):
+            scheduler = denoiser.ready(1)
+            list(
+                denoise(denoiser, latents, prompts, scheduler=scheduler, guidance=5.0, steer=beside)
+            )
+    finally:
+        handle.remove()
+    ((given, named, found),) = seen
+    alone = own.gate.openings(named["encoder_hidden_states"])
+    assert len(alone) == 6
+    assert alone[2] > alone[0] + 1e-3
+    gates = alone[[2, 3, 2, 3, 4, 5]]
+    assert torch.allclose(by_hand(tiny_sd1, own, given, named, gates), found, atol=1e-5)
+    assert not torch.allclose(by_hand(tiny_sd1, own, given, named, alone), found, atol=1e-5)
 
 
 def test_a_pipeline_that_guides_in_two_passes_knows_no_pairs():

@@ -22,6 +22,7 @@ PAGES = {
         "debiasing",
         "robustness",
         "recognisers",
+        "guides",
     )
 }
 built = pytest.mark.skipif(
@@ -77,6 +78,16 @@ def test_the_python_of_the_exchange_page_runs_as_it_is(tmp_path, monkeypatch):
     assert names["image"].size == (64, 64)
 
 
+@built
+def test_the_python_of_the_guides_page_runs_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, *_ = blocks(PAGES["guides"], "python")
+    names = {}
+    exec(compile(first, "guides.md", "exec"), names)
+    assert names["drawn"].images[0].size == (64, 64)
+    assert names["drawn"].evaluations == 60
+
+
 @pytest.mark.parametrize("page", [README, *PAGES.values()], ids=["README", *PAGES])
 def test_every_command_line_parses(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -100,6 +111,7 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
     from efface.cli.debias import read_flags
     from efface.cli.erase import Erase
     from efface.cli.generate import Generate
+    from efface.cli.guiding import guides_of
     from efface.cli.list import List
     from efface.cli.plan import Plan
     from efface.cli.shell import parse
@@ -133,7 +145,7 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
         elif verb in kinds:
             choose(words[0], words[1:], kinds[verb])
         else:
-            parse(verbs[verb], words, prog=f"efface {verb}", description="")
+            parse(verbs[verb], guides_of(words)[0], prog=f"efface {verb}", description="")
 
 
 def test_every_make_target_exists():

@@ -5,45 +5,22 @@ import math
 import pytest
 import torch
 
-from efface.concepts import Concept, described, request
-from efface.deltas.delta import Delta
-from efface.deltas.patches import DensePatch
-from efface.deltas.provenance import Provenance, base_sketch
 from efface.errors import MissingInput
 from efface.evaluation.answers import Answers
 from efface.evaluation.recognition import evaluate_recogniser, picture_suite
 from efface.evaluation.recognition_controls import collapse_control
 from efface.evaluation.record import Evaluation
 from efface.reports import write_report
-from tests.pictures import CLASSES, knowing, stripes
+from tests.pictures import CLASSES, delta_of, knowing, stripes
 
 HEAD = "model/classifier.weight"
 GONE = 2
 
 
-def delta_of(model, **changes):
-    """Makes a delta that adds tensors to some weights."""
-    patches = {key: DensePatch(value) for key, value in changes.items()}
-    wanted = request(Concept(name=model.labels[GONE], kind="class"))
-    provenance = Provenance(
-        method="gs_lora",
-        revision=1,
-        settings={},
-        request=described(wanted),
-        seed=0,
-        base_model="toy",
-        base_sketch=base_sketch(model, tuple(patches)),
-        versions={},
-        commit="",
-        dirty=False,
-    )
-    return Delta(patches=patches, provenance=provenance)
-
-
 def head_change(model, make):
     """Changes the rows of the head."""
     weight = model.model.classifier.weight.detach()
-    return delta_of(model, **{HEAD: make(weight.clone()) - weight})
+    return delta_of(model, {HEAD: make(weight.clone()) - weight}, model.labels[GONE])
 
 
 def without_class(weight):
@@ -70,7 +47,7 @@ def zeroed_bias(model):
     """Moves a class out of reach by the head's bias."""
     change = torch.zeros(CLASSES)
     change[GONE] = -1e3
-    return delta_of(model, **{"model/classifier.bias": change})
+    return delta_of(model, {"model/classifier.bias": change}, model.labels[GONE])
 
 
 def test_a_class_that_is_gone_is_erased_and_reported(model, tmp_path):
@@ -100,7 +77,8 @@ def test_earlier_and_missing_classes_have_rows_of_their_own(model, tmp_path):
 
 
 def test_an_edit_that_changes_no_answer_is_not_erased(model, tmp_path):
-    idle = delta_of(model, **{"model/classifier.bias": torch.full((CLASSES,), 1e-3)})
+    change = {"model/classifier.bias": torch.full((CLASSES,), 1e-3)}
+    idle = delta_of(model, change, model.labels[GONE])
     found = evaluated(model, idle, tmp_path, strangers=False)
     assert found.outcome.name == "not erased"
     assert "NothingChanged" in found.outcome.reasons[0]

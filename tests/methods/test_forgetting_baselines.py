@@ -8,12 +8,15 @@ import torch
 
 from efface import registry
 from efface.concepts import Concept, request
+from efface.data.pictures import without_classes
 from efface.errors import BadRequest, NothingChanged
-from efface.methods.gs_lora import GsLora, group_norms, prototype_divergence, shrunk
+from efface.methods.gs_lora import GsLora, prototype_divergence
 from efface.methods.last_layers import LastLayers
 from efface.methods.random_labels import RandomLabels
 from efface.methods.scrub import Scrub
 from efface.runs.forgetting import ForgettingRun
+from efface.training.distilling import answers_apart
+from efface.training.group_sparsity import group_norms, shrunk
 from efface.training.solving import conjugate_gradients
 from tests.conformance.test_forgetting import asked, run
 from tests.pictures import knowing, stripes
@@ -76,6 +79,27 @@ class TestGroups:
 
 
 class TestPrototypes:
+    @pytest.mark.parametrize("of_mixtures", [False, True])
+    def test_held_answers_stay_nearer_to_what_they_were(self, of_mixtures):
+        """Also those of a class without a picture, whose share of the answers is held, too."""
+        model = knowing()
+        wanted, unseen = asked(model), 5
+        data = without_classes(wanted.retain_data, [unseen])
+        wanted = type(wanted)(erasures=wanted.erasures, retain_data=data)
+        pixels = model.prepared(data.read(range(len(data))))
+        with torch.no_grad():
+            before = model.model(pixel_values=pixels).logits
+        apart = {}
+        for weight in (0.0, 5.0):
+            method = GsLora(
+                epochs=6.0, batch=12, replay=1.0, distil=weight, distil_mixed=of_mixtures
+            )
+            made = run(method, model, wanted)
+            with made.delta.apply(model), torch.no_grad():
+                after = model.model(pixel_values=pixels).logits
+            apart[weight] = float(answers_apart(before, after))
+        assert 0 < apart[5.0] < 0.7 * apart[0.0]
+
     def test_a_feature_at_its_prototype_is_not_apart_and_has_no_slope(self):
         (prototype,) = drawn((4, 6))
         features = prototype.clone().requires_grad_()

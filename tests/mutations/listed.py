@@ -1,5 +1,6 @@
 """The mistakes, room by room."""
 
+from tests.mutations.guiding import GUIDING
 from tests.mutations.recognising import RECOGNISING
 from tests.mutations.running import Mutation
 
@@ -302,4 +303,4 @@ MEASURING = (
     ),
 )
 
-MUTATIONS = (*HOSTS_AND_DIFFUSION, *TRAINING, *METHODS, *EDITS, *MEASURING, *RECOGNISING)
+MUTATIONS = (*HOSTS_AND_DIFFUSION, *TRAINING, *METHODS, *EDITS, *MEASURING, *RECOGNISING, *GUIDING)

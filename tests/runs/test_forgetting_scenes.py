@@ -75,10 +75,13 @@ def test_what_detectors_have_no_use_for_is_refused(model):
     pictures = squares(model.labels)
     with pytest.raises(BadRequest, match="shots is 4, and scenes show things of several classes"):
         running(model, GsLora(shots=4), pictures)
-    method = GsLora(prototype_retain=0.5)
     wanted = asked(model.labels[GONE], pictures)
-    with pytest.raises(BadRequest, match="prototypes are means of pictures of one class"):
-        method.erase(model, wanted, generator=torch.Generator().manual_seed(0))
+    for method, said in (
+        (GsLora(prototype_retain=0.5), "prototypes are means of pictures of one class"),
+        (GsLora(distil=0.5), "distil holds the answers to pictures of one class"),
+    ):
+        with pytest.raises(BadRequest, match=said):
+            method.erase(model, wanted, generator=torch.Generator().manual_seed(0))
 
 
 def test_replay_is_a_share_of_all_scenes(model):

@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 
 from efface import registry
+from efface.bundled.vocabulary import canonical
 from efface.concepts import (
     Concept,
     Erasure,
     ErasureRequest,
+    bare,
     described,
     request,
     request_from,
@@ -133,3 +135,9 @@ def test_two_classes_in_one_file_are_ambiguous(tmp_path, monkeypatch):
     (tmp_path / "methods" / "both.py").write_text(body)
     with pytest.raises(BadRequest, match="defines One and Two"):
         registry.entries("methods")
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "\t\n"])
+def test_nothing_has_no_article(nothing):
+    assert bare(nothing) == nothing.casefold()
+    assert canonical(nothing) is None

@@ -10,11 +10,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface.contracts import Access, Attack, Paper
+from efface.diffusion.pictures import pixels_of
 from efface.diffusion.sampling import Visit
 from efface.diffusion.trajectories import drawn_latents
 from efface.errors import BadRequest, require_positive
 from efface.revival.attempts import Attempt
-from efface.revival.drawing import with_gradients
 from efface.revival.redrawing import continued
 from efface.revival.target import Look, Target
 
@@ -121,7 +121,7 @@ class _Lead:
             latents = visit.latents.detach().requires_grad_()
             prediction = denoiser.predict(latents, times, visit.conditions)
             clean = denoiser.process.clean(latents, prediction, times)
-            pixels = with_gradients(self.target.model, clean)
+            pixels = pixels_of(self.target.model, clean)
             seen = torch.nn.functional.logsigmoid(self.logits(pixels, self.target.concept))
             (gradient,) = torch.autograd.grad(seen.sum(), latents)
         return gradient

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from efface import registry
-from efface.cli import lineage, runs
-from efface.cli.generate import Drawing, draw_with
+from efface.cli import guiding, lineage, runs
+from efface.cli.generate import Drawing, Shown, draw_with
 from efface.cli.hosts import folder_of_model
 from efface.cli.shell import parse
 from efface.errors import BadRequest
@@ -38,11 +38,12 @@ class Apply(Drawing):
 def run(arguments: list[str], output: Output) -> int:
     """Draws every prompt with the same seed, or writes an edited copy of the model."""
     about = "Draws pictures with a run's delta, or writes a copy of the model that has it."
-    options = parse(Apply, arguments, prog="efface apply", description=about)
+    common, guides = guiding.guides_of(arguments)
+    options = parse(Apply, common, prog="efface apply", description=about)
     model = options.model or runs.recipe_of(options.source).model
     if options.in_place_copy is not None:
         return _copy(options, model, options.in_place_copy, output)
-    return draw_with(options, model, (options.source,), output, verb="apply")
+    return draw_with(options, Shown("apply", model, (options.source,), guides), output)
 
 
 def _copy(options: Apply, model: str, out: Path, output: Output) -> int:
@@ -54,8 +55,8 @@ def _copy(options: Apply, model: str, out: Path, output: Output) -> int:
     """
     from efface.deltas.edited_copy import edited_copy
 
-    if options.prompt or options.out is not None:
-        raise BadRequest("--in-place-copy draws nothing; leave out --prompt and --out")
+    if options.prompt or options.out is not None or options.guide:
+        raise BadRequest("--in-place-copy draws nothing; leave out --prompt, --out and --guide")
     if registry.reads_pictures(model):
         raise BadRequest(
             f"{model} reads pictures; an edited copy of its folder is written by: efface export "

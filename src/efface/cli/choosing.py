@@ -20,7 +20,7 @@ from efface.runs.words import flags_of
 if TYPE_CHECKING:
     from efface.cli.output import Output
 
-__all__ = ["Choice", "Choosing", "choose", "overview"]
+__all__ = ["Choice", "Choosing", "by_stage", "choose", "overview"]
 
 
 Options = TypeVar("Options", bound="Choosing")
@@ -151,7 +151,7 @@ def _several(
                 f"{source} has '{name}', and methods in turn take one table each: "
                 f"{', '.join(f'[{stage}]' for stage in stages)}"
             )
-    common, own = _by_stage(flags, stages)
+    common, own = by_stage(flags, stages)
     made = {}
     for method, stage in zip(methods, stages, strict=True):
         table, first = dict(tables.get(stage, {})), early
@@ -171,7 +171,7 @@ def _several(
     return options, Choice(names, built, early["preset"], given)
 
 
-def _by_stage(flags: list[str], stages: list[str]) -> tuple[list[str], dict[str, list[str]]]:
+def by_stage(flags: list[str], stages: list[str]) -> tuple[list[str], dict[str, list[str]]]:
     """Sorts flags such as ``--esd-2.steps 3`` to their stages; the rest are for all."""
     common: list[str] = []
     own: dict[str, list[str]] = {stage: [] for stage in stages}

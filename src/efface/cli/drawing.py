@@ -16,9 +16,19 @@ from efface.printable import is_text
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from efface.contracts import Monitor
+    from efface.contracts import Guide, Monitor
+    from efface.guiding.drawing import Guided
 
-__all__ = ["Sampling", "Shot", "check_drawing", "draw", "is_drawn", "sampling_for", "write_png"]
+__all__ = [
+    "Sampling",
+    "Shot",
+    "check_drawing",
+    "draw",
+    "draw_guided",
+    "is_drawn",
+    "sampling_for",
+    "write_png",
+]
 
 _BATCH = 4
 _MOST_STEPS = 1000
@@ -96,10 +106,7 @@ def draw(pipe: Any, shots: Sequence[Shot], sampling: Sampling, monitor: Monitor)
     from efface.contracts import Sample
     from efface.evaluation import drawing
 
-    check_drawing(shots, sampling)
-    trained = getattr(pipe.scheduler.config, "num_train_timesteps", None) or _MOST_STEPS
-    if sampling.steps > trained:
-        raise BadRequest(f"steps is {sampling.steps}; this model's schedule has {trained}")
+    _check_schedule(pipe, shots, sampling)
     samples = [Sample(shot.prompt, shot.seed, "general") for shot in shots]
     pictures: list[Image] = []
     for first in range(0, len(samples), _BATCH):
@@ -108,6 +115,34 @@ def draw(pipe: Any, shots: Sequence[Shot], sampling: Sampling, monitor: Monitor)
         pictures += [fromarray(pixels) for pixels in drawn.pixels]
         monitor(len(pictures) - 1, len(samples), {})
     return pictures
+
+
+def draw_guided(
+    pipe: Any,
+    shots: Sequence[Shot],
+    sampling: Sampling,
+    monitor: Monitor,
+    *,
+    guides: Sequence[Guide],
+) -> list[Guided]:
+    """Draws the shots with guides, as `draw` does; gives what each batch gave."""
+    from efface.guiding import drawing
+
+    _check_schedule(pipe, shots, sampling)
+    parts: list[Guided] = []
+    for first in range(0, len(shots), _BATCH):
+        batch = [(shot.prompt, shot.seed) for shot in shots[first : first + _BATCH]]
+        steps, guidance = sampling.steps, sampling.guidance
+        parts.append(drawing.draw(pipe, guides, batch, steps=steps, guidance=guidance))
+        monitor(first + len(batch) - 1, len(shots), {})
+    return parts
+
+
+def _check_schedule(pipe: Any, shots: Sequence[Shot], sampling: Sampling) -> None:
+    check_drawing(shots, sampling)
+    trained = getattr(pipe.scheduler.config, "num_train_timesteps", None) or _MOST_STEPS
+    if sampling.steps > trained:
+        raise BadRequest(f"steps is {sampling.steps}; this model's schedule has {trained}")
 
 
 def is_drawn(path: Path) -> bool:

@@ -195,8 +195,6 @@ def _next(options: Erase) -> str:
     """Says how a run that was not measured is looked at."""
     if is_bundled(options.model) or options.model in registry.VISION:
         return f"to measure it: efface evaluate {options.out}"
-    if registry.reads_pictures(options.model) and measuring.detects(options.model):
-        return f"to use it: efface.load({options.model!r}) and Delta.load({str(options.out)!r})"
     if registry.reads_pictures(options.model):
         return f"to measure it: efface evaluate {options.out} --test-data FOLDER"
     return (

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from efface.cli import debias, measuring, recognising, runs
+from efface.cli import debias, guiding, measuring, recognising, runs
 from efface.cli.folder import locked
 from efface.cli.hosts import load_host
 from efface.cli.shell import Repeated, Shared, parse
@@ -22,7 +22,7 @@ __all__ = ["Evaluate", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Limits, Shared):
+class Evaluate(Limits, guiding.Guiding, Shared):
     """Which run to measure, and with what."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -57,7 +57,8 @@ class Evaluate(Limits, Shared):
 
 def run(arguments: list[str], output: Output) -> int:
     """Measures a run; exit code 1 means an invalid verdict, or an erasure that failed."""
-    options = parse(Evaluate, arguments, prog="efface evaluate", description="Measures a run.")
+    common, guides = guiding.guides_of(arguments)
+    options = parse(Evaluate, common, prog="efface evaluate", description="Measures a run.")
     recipe = runs.recipe_of(options.source)
     if recipe.method == debias.METHOD:
         raise BadRequest(
@@ -78,6 +79,7 @@ def run(arguments: list[str], output: Output) -> int:
         details=options.details,
         test_data=options.test_data,
         overwrite=options.overwrite,
+        guides=tuple(guides),
     )
     output.after_interrupt = "drawn pictures are kept; run the same command again to go on"
     with locked(runs.folder_of(options.source)) as folder:

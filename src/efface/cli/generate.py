@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from efface.cli import drawing, lineage
+from efface.cli import drawing, guiding, lineage
 from efface.cli.hosts import BUNDLED, load_host, refuse_readers
 from efface.cli.shell import Repeated, Shared, parse
 from efface.errors import BadRequest
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
+    from efface.contracts import Guide
 
-__all__ = ["Drawing", "Generate", "draw_with", "run"]
+__all__ = ["Drawing", "Generate", "Shown", "draw_with", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing(Shared):
+class Drawing(guiding.Guiding, Shared):
     """What to draw and how."""
 
     prompt: Repeated = ()
@@ -49,24 +51,33 @@ class Generate(Drawing):
 
 def run(arguments: list[str], output: Output) -> int:
     """Draws every prompt with the same seed."""
+    common, guides = guiding.guides_of(arguments)
     options = parse(
-        Generate, arguments, prog="efface generate", description="Draws pictures from prompts."
+        Generate, common, prog="efface generate", description="Draws pictures from prompts."
     )
-    return draw_with(
-        options, options.model, tuple(map(Path, options.delta)), output, verb="generate"
-    )
+    shown = Shown("generate", options.model, tuple(map(Path, options.delta)), guides)
+    return draw_with(options, shown, output)
 
 
-def draw_with(
-    options: Drawing, model: str, deltas: tuple[Path, ...], output: Output, *, verb: str
-) -> int:
+@dataclass(frozen=True)
+class Shown:
+    """The model that draws, and what is put on it."""
+
+    verb: str
+    model: str
+    deltas: tuple[Path, ...]
+    guides: Sequence[Guide] = ()
+
+
+def draw_with(options: Drawing, shown: Shown, output: Output) -> int:
     """Loads, applies, draws and writes.
 
     Raises:
         BadRequest: no prompt, no file to draw to, or a model that draws nothing.
         BadDelta: a delta is broken, or was made for another base.
     """
-    refuse_readers(model, verb)
+    model = shown.model
+    refuse_readers(model, shown.verb)
     if not options.prompt:
         raise BadRequest("nothing to draw: give --prompt TEXT, once per picture")
     if options.out is None:
@@ -78,18 +89,24 @@ def draw_with(
     drawing.check_drawing(
         shots, drawing.sampling_for(model, steps=options.steps, guidance=options.guidance)
     )
-    every = [delta for path in deltas for delta in lineage.deltas_with_parents(path)]
+    every = [delta for path in shown.deltas for delta in lineage.deltas_with_parents(path)]
     changes = [*{delta.id: delta for delta in every}.values()]
     sampling = drawing.sampling_for(model, steps=options.steps, guidance=options.guidance)
     pipe = load_host(model, output)
     with ExitStack() as applied, output.progress("drawing") as monitor:
         for change in changes:
             applied.enter_context(change.apply(pipe, scale=options.scale))
-        pictures = drawing.draw(pipe, shots, sampling, monitor)
+        guided = []
+        if shown.guides:
+            guided = drawing.draw_guided(pipe, shots, sampling, monitor, guides=shown.guides)
+            pictures = [image for part in guided for image in part.images]
+        else:
+            pictures = drawing.draw(pipe, shots, sampling, monitor)
     for picture, path in zip(pictures, places, strict=True):
         drawing.write_png(picture, path)
-    output.say(*(f"wrote {path}" for path in places))
-    output.result({"images": [str(path) for path in places], "deltas": [c.id for c in changes]})
+    output.say(*(f"wrote {path}" for path in places), *guiding.told(guided))
+    result = {"images": [str(path) for path in places], "deltas": [c.id for c in changes]}
+    output.result({**result, **guiding.record(guided, shown.guides)})
     return 0
 
 

@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 __all__ = ["catalogue", "run"]
 
 What: TypeAlias = Literal[
-    "methods", "attacks", "searches", "judges", "metrics", "suites", "models", "concepts", "styles"
+    "methods",
+    "attacks",
+    "guides",
+    "searches",
+    "judges",
+    "metrics",
+    "suites",
+    "models",
+    "concepts",
+    "styles",
 ]
 Rows: TypeAlias = list[dict[str, Any]]
 

@@ -19,14 +19,13 @@ from efface.evaluation.limits import Limits
 if TYPE_CHECKING:
     from efface.cli.folder import RunFolder
     from efface.cli.output import Output
-    from efface.contracts import Judge, Suite
+    from efface.contracts import Guide, Judge, Suite
     from efface.evaluation.record import Evaluation
 
 __all__ = [
     "BUNDLED_JUDGES",
     "EVALUATION",
     "Plan",
-    "detects",
     "judge_for",
     "judge_names",
     "limits_of",
@@ -59,6 +58,8 @@ class Plan:
     """Whether to print the whole table."""
     overwrite: bool = False
     """Whether to replace a larger measurement by a smaller one."""
+    guides: tuple[Guide, ...] = ()
+    """What steers sampling after the erasure."""
 
 
 def unmeasurable(recipe: runs.Recipe, test_data: str | None = None) -> str | None:
@@ -71,11 +72,6 @@ def unmeasurable(recipe: runs.Recipe, test_data: str | None = None) -> str | Non
     return (
         f"not measured: the bundled judge does not know {', '.join(unknown)}" if unknown else None
     )
-
-
-def detects(model: str) -> bool:
-    """Says whether a model that reads pictures is a detector."""
-    return recognising.detects(model)
 
 
 def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
@@ -95,6 +91,8 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
     run = runs.open_run(folder.path)
     recipe = runs.recipe_of(folder.path)
     if registry.reads_pictures(recipe.model):
+        if plan.guides:
+            raise BadRequest(f"{recipe.model} draws nothing that --guide could steer; leave it out")
         found = recognising.measured(folder.path, pipe, plan, output)
         return _report(folder, run, found, curves, plan, output)
     suite = suite_of(plan, recipe)
@@ -114,6 +112,7 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
             store=store,
             limits=plan.limits,
             monitor=monitor,
+            guides=plan.guides,
         )
     return _report(folder, run, found, curves, plan, output)
 

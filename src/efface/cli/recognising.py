@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +14,14 @@ if TYPE_CHECKING:
     from efface.cli.measuring import Plan
     from efface.cli.output import Output
     from efface.data.pictures import LabelledPictures
+    from efface.evaluation.detecting import SceneSuite
+    from efface.evaluation.recognition import PictureSuite
     from efface.evaluation.record import Evaluation
 
 __all__ = ["check_flags", "check_held_out", "detects", "measured", "unmeasurable"]
 
 _OF_GENERATORS = ("anchor", "images", "keep", "smoke", "preview", "cache")
 _OF_READERS = ("forget_data", "retain_data", "test_data")
-_NO_DETECTORS = (
-    "a run of a detector has no report yet; score it with efface.evaluation.detection, as "
-    "benchmarks/forgetting_detector.py does"
-)
 _JUDGING = ("suite", "judge", "judge_folder", "judge_settings", "clip", "metrics")
 
 
@@ -49,16 +48,23 @@ def check_flags(model: str, options: Any) -> None:
             f"--size {options.size} says how many pictures are drawn, and {model} draws none; "
             "leave it out, and give fewer held-out pictures with --test-data"
         )
-    check_held_out(getattr(options, "test_data", None))
+    check_held_out(model, getattr(options, "test_data", None))
 
 
-def check_held_out(place: str | None) -> None:
-    """Refuses a place without held-out pictures before the work.
+def check_held_out(model: str, place: str | None) -> None:
+    """Refuses a place without held-out pictures, or scenes for detectors, before the work.
 
     Raises:
-        MissingInput, BadRequest: see `efface.data.places.open_pictures`.
+        MissingInput, BadRequest: see `efface.data.places.open_pictures` and
+            `efface.data.scene_places.open_scenes`.
     """
-    if place is not None:
+    if place is None:
+        return
+    if detects(model):
+        from efface.data.scene_places import open_scenes
+
+        open_scenes(place)
+    else:
         from efface.data.places import open_pictures
 
         open_pictures(place)
@@ -70,48 +76,84 @@ def unmeasurable(recipe: runs.Recipe, test_data: str | None) -> str | None:
     Raises:
         BadModel, MissingInput: the folder of the model cannot be read.
     """
-    if detects(recipe.model):
-        return f"not measured: {_NO_DETECTORS}"
     if test_data is not None or recipe.model in registry.VISION:
         return None
     return "not measured: that needs held-out pictures (--test-data FOLDER)"
 
 
 def measured(folder: Path, model: Any, plan: Plan, output: Output) -> Evaluation:
-    """Compares the edited model with the unedited one on held-out pictures.
+    """Compares the edited model with the unedited one on held-out pictures or scenes.
 
     Raises:
         MissingInput: there are none, or none of what was erased.
-        BadRequest, BadDelta: the model is a detector; or see
-            `efface.evaluation.recognition.evaluate_recogniser`.
+        BadRequest, BadDelta: see `efface.evaluation.recognition.evaluate_recogniser` and
+            `efface.evaluation.detecting.evaluate_detector`.
     """
-    from efface.evaluation.recognition import evaluate_recogniser, picture_suite
-    from efface.runs.forgetting_data import earlier_classes, erased_classes, retained_classes
-
     run = runs.open_run(folder)
     recipe = runs.recipe_of(folder)
-    if detects(recipe.model):
-        raise BadRequest(f"{recipe.model} is a detector: {_NO_DETECTORS}")
     *parents, _ = lineage.whole(run)
-    name, pictures = _held_out(model, recipe, plan.test_data)
+    store = plan.pictures or folder.absolute().parent / ".pictures"
+    name, place = _held_out(recipe, plan.test_data)
     with lineage.on_top_of(parents, model), output.progress("recognising") as monitor:
-        erased = erased_classes(model.labels, recipe.request)
-        earlier = earlier_classes(model)
-        taught = retained_classes(model, recipe.request, recipe.model)
-        known = {*erased, *earlier, *taught}
-        missing = [n for n in range(len(model.labels)) if taught and n not in known]
-        suite = picture_suite(
-            name,
-            pictures,
-            erased=erased,
-            earlier=earlier,
-            missing=missing,
-            strangers=_strangers(recipe.model),
-        )
-        store = plan.pictures or folder.absolute().parent / ".pictures"
+        if detects(recipe.model):
+            from efface.evaluation.detecting import evaluate_detector
+
+            scenes = _scene_suite(model, recipe, name, place)
+            return evaluate_detector(
+                model, run.delta, scenes, store=store, limits=plan.limits, monitor=monitor
+            )
+        from efface.evaluation.recognition import evaluate_recogniser
+
+        suite = _picture_suite(model, recipe, name, place)
         return evaluate_recogniser(
             model, run.delta, suite, store=store, limits=plan.limits, monitor=monitor
         )
+
+
+def _picture_suite(model: Any, recipe: runs.Recipe, name: str, place: str) -> PictureSuite:
+    """Says what the classes of held-out pictures stand for in a run."""
+    from efface.data.pictures import numbered_as
+    from efface.data.places import open_pictures
+    from efface.evaluation.recognition import picture_suite
+    from efface.runs.forgetting_data import known_pictures, retained_classes
+
+    taught = retained_classes(model, recipe.request, recipe.model)
+    return picture_suite(
+        name,
+        numbered_as(open_pictures(place), model.labels),
+        **_roles(model, recipe, taught),
+        strangers=_strangers(recipe.model),
+        trained=known_pictures(model, recipe.request, recipe.model),
+    )
+
+
+def _scene_suite(model: Any, recipe: runs.Recipe, name: str, place: str) -> SceneSuite:
+    """Says what the classes of held-out scenes stand for in a run."""
+    from efface.data.scene_places import open_scenes
+    from efface.data.scenes import scenes_numbered_as
+    from efface.evaluation.detecting import scene_suite
+    from efface.runs.forgetting_scenes import retained_things
+
+    taught = retained_things(model, recipe.request, recipe.model)
+    scenes = scenes_numbered_as(open_scenes(place), model.labels)
+    return scene_suite(name, scenes, **_roles(model, recipe, taught))
+
+
+def _roles(model: Any, recipe: runs.Recipe, taught: tuple[int, ...]) -> dict[str, Sequence[int]]:
+    """Lists the classes that are erased, were erased earlier, and that training saw nothing of.
+
+    Args:
+        model: with the deltas of earlier requests in force.
+        recipe: of the run.
+        taught: classes that training retained; none if that is not known.
+    """
+    from efface.runs.forgetting_data import earlier_classes, erased_classes
+
+    erased = erased_classes(model.labels, recipe.request)
+    earlier = earlier_classes(model)
+    known = {*erased, *earlier, *taught}
+    missing = [n for n in range(len(model.labels)) if taught and n not in known]
+    return {"erased": erased, "earlier": earlier, "missing": missing}
 
 
 def _strangers(model: str) -> LabelledPictures | None:
@@ -137,17 +179,20 @@ def detects(model: str) -> bool:
     return classes[0] in Detector.heads
 
 
-def _held_out(model: Any, recipe: runs.Recipe, place: str | None) -> tuple[str, LabelledPictures]:
-    """Opens the held-out pictures, numbered as the head is, and names them."""
-    from efface.data.pictures import numbered_as
-    from efface.data.places import open_pictures
-
+def _held_out(recipe: runs.Recipe, place: str | None) -> tuple[str, str]:
+    """Names the held-out pictures of a run, and says where they are."""
     if place is None:
         if recipe.model not in registry.VISION:
+            what = "scenes" if detects(recipe.model) else "pictures"
             raise MissingInput(
-                f"{recipe.model} is measured on pictures that it was not trained on: give "
-                "--test-data FOLDER with a folder of pictures for each class"
+                f"{recipe.model} is measured on {what} that it was not trained on: give "
+                "--test-data FOLDER "
+                + (
+                    "with pictures and one JSON file in COCO's layout"
+                    if what == "scenes"
+                    else "with a folder of pictures for each class"
+                )
             )
         place = f"{recipe.model}:test"
     name = place if place.partition(":")[0] in registry.VISION else Path(place).name
-    return name.replace(":", "-"), numbered_as(open_pictures(place), model.labels)
+    return name.replace(":", "-"), place

@@ -27,6 +27,7 @@ __all__ = [
     "attach_gated",
     "gates_are_shut",
     "gates_shut",
+    "pairs_first",
     "read_gate",
     "stacked",
 ]
@@ -274,6 +275,24 @@ def gates_are_shut() -> bool:
     return _shut.get()
 
 
+_pairs: ContextVar[int | None] = ContextVar("pairs", default=None)
+
+
+@contextmanager
+def pairs_first(count: int) -> Iterator[None]:
+    """Says what batches inside the body hold: so many samples twice, and then others.
+
+    The first of each two are without their prompt, the second with it. A gate that is shared opens
+    for both by the prompt, and for all others by their own text. Outside, the pipeline says
+    whether it guides.
+    """
+    token = _pairs.set(count)
+    try:
+        yield
+    finally:
+        _pairs.reset(token)
+
+
 def attach_gated(model: Any, patches: Mapping[str, Patch], gate: Gate, scale: float) -> list[Any]:
     """Adds gated low-rank layers to a model; removing the handles takes them off.
 
@@ -298,8 +317,10 @@ def attach_gated(model: Any, patches: Mapping[str, Patch], gate: Gate, scale: fl
     def read(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         rows = named["encoder_hidden_states"] if "encoder_hidden_states" in named else given[2]
         latents = given[0] if given else named["sample" if "sample" in named else "hidden_states"]
-        guided = _guided(model, latents)
-        opened = gate.openings(rows.detach().cpu(), guided=guided).to(rows.device)
+        texts, count = rows.detach().cpu(), 2 * _paired(model, latents)
+        parts = [(texts[:count], True), (texts[count:], False)]
+        openings = [gate.openings(some, guided=pairs) for some, pairs in parts if len(some)]
+        opened = torch.cat(openings).to(rows.device)
         now[0] = torch.zeros_like(opened) if _shut.get() else opened
 
     return [
@@ -308,12 +329,18 @@ def attach_gated(model: Any, patches: Mapping[str, Patch], gate: Gate, scale: fl
     ]
 
 
-def _guided(model: Any, latents: Tensor) -> bool:
-    """Says whether a batch holds every latent without its prompt first and then with it.
+def _paired(model: Any, latents: Tensor) -> int:
+    """Counts the samples of a batch that are there twice: without their prompts, then with them.
 
     The pipeline says that it guides, and then every latent is there twice. Where a pipeline runs
     the two one after the other, as FLUX's does, no batch holds both.
     """
+    said = _pairs.get()
+    if not hasattr(type(model), "do_classifier_free_guidance"):
+        return 0
+    if said is not None:
+        own = latents[: 2 * said]
+        return said if said and torch.equal(*own.chunk(2)) else 0
     if len(latents) % 2 or not getattr(model, "do_classifier_free_guidance", False):
-        return False
-    return torch.equal(*latents.chunk(2))
+        return 0
+    return len(latents) // 2 if torch.equal(*latents.chunk(2)) else 0

@@ -49,6 +49,8 @@ class Denoiser:
         self.process = NoiseProcess.of(self.scheduler())
         self.evaluations = 0
         """Samples that went through the network, with and without gradients."""
+        self.passing = slice(None)
+        """Which of a batch's samples are in the network now, where memory makes it parts."""
         self._part = sys.maxsize
         self._known: dict[str, Conditions] = {}
 
@@ -95,7 +97,15 @@ class Denoiser:
 
     def ready(self, steps: int) -> Any:
         """Makes a scheduler that is set to so many steps."""
-        scheduler, options = self.scheduler(), {}
+        return self._set(self.scheduler(), steps)
+
+    def ready_as_drawn(self, steps: int) -> Any:
+        """Makes a scheduler like the one that the pipeline draws with, set to so many steps."""
+        held = self._model.scheduler
+        return self._set(type(held).from_config(held.config), steps)
+
+    def _set(self, scheduler: Any, steps: int) -> Any:
+        options = {}
         if scheduler.config.get("use_dynamic_shifting"):
             options["mu"] = self._shift(scheduler.config)
         self.host.set_steps(scheduler, steps, **options)
@@ -148,12 +158,14 @@ class Denoiser:
         self.evaluations += len(latents)
         times = times.to(latents.device)
         if torch.is_grad_enabled():
+            self.passing = slice(None)
             return self.host.predict(latents, times, conditions)
-        found, self._part = in_parts(
-            lambda some: self.host.predict(latents[some], times[some], conditions[some]),
-            len(latents),
-            self._part,
-        )
+
+        def ask(some: slice) -> Tensor:
+            self.passing = some
+            return self.host.predict(latents[some], times[some], conditions[some])
+
+        found, self._part = in_parts(ask, len(latents), self._part)
         return found
 
     def answered(

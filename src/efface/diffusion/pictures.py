@@ -15,7 +15,7 @@ from efface.errors import BadModel
 from efface.hosts.components import unwrapped
 from efface.randomness import evaluating
 
-__all__ = ["Fit", "latents_of"]
+__all__ = ["Fit", "latents_of", "pixels_of"]
 
 Fit: TypeAlias = Literal["squash", "crop"]
 """How a picture that is not square becomes one: its sides are scaled apart, or its middle is cut
@@ -66,6 +66,14 @@ def latents_of(
             shift = float(getattr(vae.config, "shift_factor", None) or 0.0)
             found.append((sampled - shift) * float(vae.config.scaling_factor))
     return torch.cat(found)
+
+
+def pixels_of(model: Any, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 height width"]:
+    """Decodes clean latents to pixels of 0 to 1, differentiable by the latents."""
+    config = model.vae.config
+    shift = getattr(config, "shift_factor", None) or 0.0
+    images: Tensor = model.vae.decode(latents / config.scaling_factor + shift).sample
+    return (images.float() / 2 + 0.5).clamp(0, 1)
 
 
 def _sized(picture: Image.Image, size: tuple[int, int], fit: Fit) -> Image.Image:

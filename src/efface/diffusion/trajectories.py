@@ -20,7 +20,7 @@ from efface.diffusion.sampling import denoise
 from efface.hosts.conditions import Conditions
 from efface.progress import Report, unheard
 
-__all__ = ["Pool", "drawn_latents", "fresh_pool", "sampled_pool", "stopped"]
+__all__ = ["Pool", "drawn_latents", "first_noise", "fresh_pool", "sampled_pool", "stopped"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +71,15 @@ def drawn_latents(
 ) -> Float[Tensor, "count c h w"]:
     """Draws where trajectories start, in float32 on the CPU, then moved."""
     drawn = torch.randn((count, *denoiser.latent_shape), generator=generator)
+    return drawn.to(denoiser.device, denoiser.dtype)
+
+
+def first_noise(
+    denoiser: Denoiser, generators: Sequence[torch.Generator]
+) -> Float[Tensor, "n c h w"]:
+    """Draws where trajectories start as the pipelines do: one generator a picture."""
+    shape = (1, *denoiser.latent_shape)
+    drawn = torch.cat([torch.randn(shape, generator=generator) for generator in generators])
     return drawn.to(denoiser.device, denoiser.dtype)
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from efface.contracts import Sample
-from efface.data.pictures import LabelledPictures
 from efface.evaluation.images import ImageStore, Source
 from efface.files import write_atomically
 
@@ -21,8 +20,7 @@ _SIDE, _LINE = 128, 16
 
 def write_captioned(
     store: ImageStore,
-    pictures: LabelledPictures,
-    places: Int[Tensor, " n"],
+    read: Callable[[int], Float[Tensor, "3 h w"]],
     samples: Sequence[Sample],
     most: int,
     answers: Mapping[Source, Sequence[str]],
@@ -31,14 +29,13 @@ def write_captioned(
 
     Args:
         store: where they go, named as drawn pictures are.
-        pictures: the set.
-        places: which of them were looked at.
-        samples: one for each of these.
+        read: gives the picture of the sample of a number, 0 to 1.
+        samples: what was looked at.
         most: pictures a role.
         answers: what each was called, by who called it so.
     """
     for number in _chosen(samples, most):
-        (picture,) = pictures.read([int(places[number])])
+        picture = read(number)
         for source, said in answers.items():
             path = store.path(source, samples[number])
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -27,6 +27,8 @@ __all__ = [
     "DetectedBoxes",
     "DetectionScores",
     "TrueBoxes",
+    "compare_ap50",
+    "found_things",
     "score_detections",
 ]
 
@@ -135,12 +137,16 @@ class DetectionScores:
         count = sum(self.truths(one) for one in numbers)
         if generator is None:
             return Estimate(value, math.nan, math.nan, count)
-        drawn = [self._drawn(numbers, which, generator) for _ in range(_DRAWS)]
-        known = [one for one in drawn if not math.isnan(one)]
+        known = [one for one in self._draws(numbers, which, generator) if not math.isnan(one)]
         if not known:
             return Estimate(value, UNKNOWN.low, UNKNOWN.high, count)
         low, high = np.quantile(known, [0.025, 0.975])
         return Estimate(value, float(low), float(high), count)
+
+    def _draws(
+        self, numbers: Sequence[int], which: slice, generator: torch.Generator
+    ) -> list[float]:
+        return [self._drawn(numbers, which, generator) for _ in range(_DRAWS)]
 
     def _drawn(self, numbers: Sequence[int], which: slice, generator: torch.Generator) -> float:
         """Gives the mean over pictures drawn with replacement; classes not drawn are left out."""
@@ -166,6 +172,35 @@ class DetectionScores:
                 "of it or leave it out"
             )
         return curve
+
+
+def compare_ap50(
+    before: DetectionScores,
+    after: DetectionScores,
+    numbers: Sequence[int],
+    generator: torch.Generator,
+) -> Estimate:
+    """Estimates by how much the mean AP50 of some classes changed, on the same pictures.
+
+    The interval is by bootstrap, with the same pictures drawn for both.
+
+    Raises:
+        BadRequest: the scores are of different numbers of pictures.
+        MeasurementFailed: one of the classes is shown by no picture.
+    """
+    if before.pictures != after.pictures:
+        raise BadRequest(
+            f"{before.pictures} pictures were scored before and {after.pictures} after; score the "
+            "same ones"
+        )
+    state = generator.get_state()
+    first = before._draws(numbers, slice(0, 1), generator)
+    generator.set_state(state)
+    second = after._draws(numbers, slice(0, 1), generator)
+    apart = [b - a for a, b in zip(first, second, strict=True) if not math.isnan(b - a)]
+    value = after.mean_ap50(numbers).value - before.mean_ap50(numbers).value
+    low, high = np.quantile(apart, [0.025, 0.975]) if apart else (UNKNOWN.low, UNKNOWN.high)
+    return Estimate(value, float(low), float(high), before.mean_ap50(numbers).count)
 
 
 def score_detections(
@@ -222,12 +257,38 @@ def _matched(
     boxes = true.boxes[true.classes == number]
     table = overlaps(detected.boxes[mine].double(), boxes.double()).detach().cpu().numpy()
     scores = detected.scores[mine].detach().double().cpu().numpy()
-    return scores, np.stack([_greedy(table, least) for least in OVERLAPS])
+    return scores, np.stack([_greedy(table, least) >= 0 for least in OVERLAPS])
 
 
-def _greedy(table: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
-    """Lets every detection take the free box that it overlaps most; of equal ones the last."""
-    taken = np.zeros(len(table), dtype=np.bool_)
+def found_things(
+    detected: DetectedBoxes, true: TrueBoxes, *, least_score: float = 0.5
+) -> Bool[Tensor, " m"]:
+    """Says which things of a picture a box of their class covers, by at least half of their union.
+
+    Args:
+        detected: what was found in the picture.
+        true: what is there.
+        least_score: boxes of a lower score are left out.
+    """
+    found = torch.zeros(len(true.classes), dtype=torch.bool)
+    sure = detected.scores >= least_score
+    for number in true.classes.unique().tolist():
+        mine = (sure & (detected.classes == number)).nonzero().squeeze(1)
+        mine = mine[detected.scores[mine].argsort(descending=True, stable=True)]
+        places = (true.classes == number).nonzero().squeeze(1)
+        boxes = true.boxes[places].to(detected.boxes).double()
+        table = overlaps(detected.boxes[mine].double(), boxes).detach().cpu().numpy()
+        taken = _greedy(table, OVERLAPS[0])
+        found[places.cpu()[torch.from_numpy(taken[taken >= 0])]] = True
+    return found
+
+
+def _greedy(table: NDArray[np.float64], least: float) -> NDArray[np.intp]:
+    """Lets every detection take the free box that it overlaps most; of equal ones the last.
+
+    Gives the box of each, -1 where it takes none.
+    """
+    taken = np.full(len(table), -1, dtype=np.intp)
     if not table.size:
         return taken
     free = table.copy()
@@ -237,7 +298,7 @@ def _greedy(table: NDArray[np.float64], least: float) -> NDArray[np.bool_]:
         box = len(row) - 1 - int(row[::-1].argmax())
         if row[box] >= enough:
             free[:, box] = -1
-            taken[place] = True
+            taken[place] = box
     return taken
 
 

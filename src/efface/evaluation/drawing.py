@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from efface.contracts import Sample
-from efface.errors import MeasurementFailed
+from efface.contracts import Guide, Sample
+from efface.errors import BadModel, BadRequest, MeasurementFailed
+from efface.guiding import drawing as guiding
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
-__all__ = ["Drawn", "draw"]
+__all__ = ["Drawn", "draw", "draw_guided"]
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class Drawn:
     """Per picture."""
     evaluations: float
     """Network evaluations per picture; with guidance every step counts two."""
+    changes: tuple[Mapping[str, float | None], ...] = ()
+    """By picture and guide: the largest relative change at one step; None: none was meant."""
 
 
 def draw(pipe: Any, samples: Sequence[Sample], *, steps: int, guidance: float) -> Drawn:
@@ -63,6 +68,42 @@ def draw(pipe: Any, samples: Sequence[Sample], *, steps: int, guidance: float) -
     pixels = (images.clip(0, 1) * 255).round().astype(np.uint8)
     seconds = time.perf_counter() - started
     return Drawn(pixels, seconds / len(samples), evaluations[0] / len(samples))
+
+
+def draw_guided(
+    pipe: Any,
+    samples: Sequence[Sample],
+    guides: Sequence[Guide],
+    *,
+    steps: int,
+    guidance: float,
+) -> Drawn:
+    """Draws one batch with guides, with the same seeds and scheduler as `draw`.
+
+    Raises:
+        BadRequest: a guide cannot work on this model or with these prompts, or the pipeline's own
+            guidance is something else than that of guides.
+        MeasurementFailed: a picture is not finite.
+    """
+    if "true_cfg_scale" in inspect.signature(type(pipe).__call__).parameters:
+        raise BadRequest(
+            "this pipeline's guidance is what a distilled model is told, and that of guides leads "
+            "away from the empty prompt: pictures before and after would differ by that; draw with "
+            "efface.guided, or measure without guides"
+        )
+    shots = [(sample.prompt, sample.seed) for sample in samples]
+    try:
+        drawn = guiding.draw(pipe, guides, shots, steps=steps, guidance=guidance)
+    except BadModel as error:
+        raise MeasurementFailed(str(error)) from error
+    changes = tuple(
+        {
+            name: None if math.isnan(values[place]) else values[place]
+            for name, values in drawn.changes.items()
+        }
+        for place in range(len(samples))
+    )
+    return Drawn(drawn.pixels, drawn.seconds, drawn.evaluations, changes)
 
 
 def _denoiser(pipe: Any) -> nn.Module:

@@ -17,9 +17,11 @@ from torch import Tensor
 
 from efface.contracts import Monitor, Sample, Suite, silent
 from efface.errors import BadRequest, MeasurementFailed
-from efface.evaluation.drawing import Drawn, draw
+from efface.evaluation.drawing import Drawn, draw, draw_guided
 from efface.evaluation.pictures import NOTE, note_of, pixel_hash, read_picture
 from efface.files import write_atomically
+from efface.guiding.drawing import NOTHING
+from efface.guiding.records import rebuilt
 from efface.memory import MemoryRanOut, translating_out_of_memory
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ class Source:
     delta: str | None
     steps: int
     guidance: float
+    guides: str = ""
+    """What steers sampling, as `efface.guiding.records` writes it; empty: nothing."""
 
     @classmethod
     def of(cls, suite: Suite, model: str, delta: str | None = None) -> Source:
@@ -46,7 +50,8 @@ class Source:
     @property
     def key(self) -> str:
         """Sixteen hex digits that depend on every field; the folder's name."""
-        text = json.dumps([self.model, self.delta, self.steps, float(self.guidance)])
+        facts = [self.model, self.delta, self.steps, float(self.guidance)]
+        text = json.dumps([*facts, *([self.guides] if self.guides else [])])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -105,7 +110,7 @@ class ImageStore:
             batch = missing[done : done + size]
             try:
                 with translating_out_of_memory():
-                    drawn = draw(pipe, batch, steps=source.steps, guidance=source.guidance)
+                    drawn = _drawn(pipe, batch, source)
             except MemoryRanOut as error:
                 if len(batch) == 1:
                     raise MemoryRanOut(
@@ -147,6 +152,16 @@ class ImageStore:
         seconds = sum(float(note["seconds"]) for note in notes)
         return Spent(len(notes), seconds, sum(float(note["evaluations"]) for note in notes))
 
+    def unmoved(self, source: Source, samples: Iterable[Sample]) -> dict[str, int]:
+        """Counts, by guide, the pictures that it was to change and did not."""
+        changes = [note.get("changes", {}) for one in samples if (note := self._note(source, one))]
+        names = dict.fromkeys(name for each in changes for name in each)
+        still = {
+            name: sum(each.get(name) is not None and each[name] <= NOTHING for each in changes)
+            for name in names
+        }
+        return {name: count for name, count in still.items() if count}
+
     def _refuse_links(self, source: Source) -> None:
         folder = self.folder / source.key
         if folder.is_symlink():
@@ -167,6 +182,13 @@ class ImageStore:
         return torch.from_numpy(pixels.astype(np.float32)).permute(2, 0, 1) / 255
 
 
+def _drawn(pipe: Any, batch: Sequence[Sample], source: Source) -> Drawn:
+    ways: dict[str, Any] = {"steps": source.steps, "guidance": source.guidance}
+    if source.guides:
+        return draw_guided(pipe, batch, rebuilt(source.guides), **ways)
+    return draw(pipe, batch, **ways)
+
+
 def _is_there(path: Path) -> bool:
     return path.is_symlink() or path.exists()
 
@@ -174,6 +196,8 @@ def _is_there(path: Path) -> bool:
 def _facts(source: Source, sample: Sample) -> dict[str, Any]:
     """Gives what decides a picture, as its note has it."""
     drawn = asdict(source) | {"guidance": float(source.guidance)}
+    if not source.guides:
+        del drawn["guides"]  # as in pictures that were drawn before there were any
     return {**drawn, "sample": sample.id, "prompt": sample.prompt, "seed": sample.seed}
 
 
@@ -184,6 +208,7 @@ def _png(drawn: Drawn, place: int, source: Source, sample: Sample) -> bytes:
         "pixels": pixel_hash(pixels),
         "seconds": drawn.seconds,
         "evaluations": drawn.evaluations,
+        **({"changes": drawn.changes[place]} if drawn.changes else {}),
     }
     info = PngImagePlugin.PngInfo()
     info.add_text(NOTE, json.dumps(facts))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -13,35 +12,31 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from efface.concepts import Concept
-from efface.content import content_hash
-from efface.contracts import JudgeCard, ModelKind, Monitor, Role, Sample, silent
+from efface.contracts import ModelKind, Monitor, Role, Sample, silent
 from efface.data.pictures import LabelledPictures
 from efface.deltas.application import unedited
 from efface.deltas.delta import Delta
-from efface.deltas.recording import peak_bytes
-from efface.errors import BadRequest, MissingInput
+from efface.errors import BadRequest
 from efface.evaluation.answers import Answers
 from efface.evaluation.captioned import write_captioned
-from efface.evaluation.controls import verdict_of
-from efface.evaluation.identity import TensorChange, changes, fingerprints
-from efface.evaluation.images import ImageStore, Source
+from efface.evaluation.images import ImageStore
 from efface.evaluation.limits import Limits
+from efface.evaluation.membership_rows import TrainedOn, membership_rows, trained_on
+from efface.evaluation.reading import Findings, Pair, class_roles, reading_cost, truth
 from efface.evaluation.recognition_controls import forgetting_controls
 from efface.evaluation.recognition_rows import Seen, measured, went
-from efface.evaluation.record import Cost, Evaluation
+from efface.evaluation.record import Evaluation, Measurement
 from efface.hosts.classifier import Classifier
 from efface.hosts.recogniser import Recogniser
 from efface.hosts.vision import VisionModel
 from efface.hosts.vision_families import vision_host
-from efface.metrics.estimates import UNKNOWN
-from efface.randomness import environment
 
 __all__ = ["PictureSuite", "evaluate_recogniser", "picture_suite"]
 
-VERSION = 1
 _SHOWN = 8
 """Pictures of each role that are kept for the report."""
 _BATCH = 128
+_COUNTS = "A picture counts as recognised when the model gives it the name it has in the data."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +49,8 @@ class PictureSuite:
     """By class; classes without a role are left out."""
     strangers: LabelledPictures | None = None
     """Pictures of classes that the model never knew."""
+    trained: TrainedOn[LabelledPictures] | None = None
+    """Pictures that the model was trained on; without any, membership is not attacked."""
 
     @property
     def places(self) -> Int[Tensor, " n"]:
@@ -70,6 +67,7 @@ def picture_suite(
     earlier: Sequence[int] = (),
     missing: Sequence[int] = (),
     strangers: LabelledPictures | None = None,
+    trained: LabelledPictures | None = None,
 ) -> PictureSuite:
     """Says what the classes of held-out pictures stand for.
 
@@ -81,25 +79,19 @@ def picture_suite(
         missing: kept classes of which training saw no picture.
         strangers: pictures of classes that the model never knew; without any, kept pictures stand
             in for them.
+        trained: what the model was trained on, numbered as the head is, if that is known.
 
     Raises:
         MissingInput: there is no picture of a class that is erased, or none of any other.
     """
-    held = {int(number) for number in pictures.labels.unique()}
-    if lacking := [number for number in erased if number not in held]:
-        raise MissingInput(
-            f"the held-out pictures show no {pictures.names[lacking[0]]}, so whether it was "
-            "forgotten cannot be measured; give some with --test-data"
-        )
-    roles: dict[int, Role] = dict.fromkeys(held, "kept")
-    of_roles: tuple[tuple[Role, Sequence[int]], ...]
-    of_roles = (("missing", missing), ("earlier", earlier), ("erased", erased))
-    for role, numbers in of_roles:
-        roles.update(dict.fromkeys(numbers, role))
-    if "kept" not in roles.values():
-        raise MissingInput("the held-out pictures show nothing that is kept; give some of others")
-    there = {number: role for number, role in roles.items() if number in held}
-    return PictureSuite(name=name, pictures=pictures, roles=there, strangers=strangers)
+    shown = {int(number) for number in pictures.labels.unique()}
+    roles = class_roles(
+        pictures.names, shown, "pictures", erased=erased, earlier=earlier, missing=missing
+    )
+    known = None if trained is None else trained_on(trained, tuple(erased), tuple(earlier))
+    return PictureSuite(
+        name=name, pictures=pictures, roles=roles, strangers=strangers, trained=known
+    )
 
 
 def evaluate_recogniser(
@@ -133,98 +125,88 @@ def evaluate_recogniser(
     if not isinstance(host, Classifier):
         raise BadRequest(f"{host.title} do not give pictures one name each")
     with unedited(model):
-        hashes = fingerprints(model)
-        before = _seen(host, suite, monitor, 0)
         strangers = None if suite.strangers is None else _logits(host, suite.strangers)
-    with delta.apply(model):
-        changed = changes(model, hashes, fingerprints(model))
-        after = _seen(host, suite, monitor, 1)
-    base = Source(content_hash(hashes, model.labels, model.preprocessing), None, 0, 0.0)
-    both = (before, after)
-    found = _Compared(model, suite, base, replace(base, delta=delta.id), *both, changed, strangers)
-    return found.evaluation(host, delta, ImageStore(store), limits or Limits())
+    pair = Pair.of(model, delta, lambda turn: _seen(host, suite, monitor, turn))
+    images = ImageStore(store)
+    return pair.record(
+        delta,
+        _findings(model, suite, pair, strangers, images),
+        suite=suite.name,
+        judge=truth(f"names of {suite.name}", suite.pictures.identity, _COUNTS),
+        kind=_kind(host),
+        limits=limits or Limits(),
+        store=images,
+    )
 
 
-@dataclass(frozen=True)
-class _Compared:
-    """What both models say of the same pictures."""
+def _findings(
+    model: VisionModel,
+    suite: PictureSuite,
+    pair: Pair[Seen],
+    strangers: Float[Tensor, "n classes"] | None,
+    images: ImageStore,
+) -> Findings:
+    """Counts what both models say.
 
-    model: VisionModel
-    suite: PictureSuite
-    base: Source
-    edited: Source
-    before: Seen
-    after: Seen
-    changed: tuple[TensorChange, ...]
-    strangers: Float[Tensor, "n classes"] | None
-    """The unedited model's logits for pictures of classes that it never knew."""
-
-    def evaluation(
-        self, host: Classifier, delta: Delta, store: ImageStore, limits: Limits
-    ) -> Evaluation:
-        """Puts everything on record."""
-        suite, before, after = self.suite, self.before, self.after
-        labels = suite.pictures.labels[suite.places]
-        failures = [
-            f"the {name} model gives answers that are not finite"
-            for name, seen in (("unedited", before), ("edited", after))
-            if not seen.finite
-        ]
-        whole = not failures
-        controls = (
-            forgetting_controls(
-                Answers(before.logits, labels),
-                after.logits,
-                _roles(suite, labels),
-                names=self.model.labels,
-                strangers=self.strangers,
-            )
-            if before.finite
-            else ()
+    Args:
+        model: whose answers they are.
+        suite: the pictures.
+        pair: both models' answers.
+        strangers: the unedited model's logits for pictures of classes that it never knew.
+        images: where pictures for the report are kept.
+    """
+    before, after, labels = pair.before, pair.after, suite.pictures.labels[suite.places]
+    roles, samples = _roles(suite, labels), _samples(suite, labels)
+    failures = [
+        f"the {name} model gives answers that are not finite"
+        for name, seen in (("unedited", before), ("edited", after))
+        if not seen.finite
+    ]
+    controls = (
+        forgetting_controls(
+            Answers(before.logits, labels),
+            after.logits,
+            roles,
+            names=model.labels,
+            strangers=strangers,
         )
-        verdict, reasons = verdict_of(failures, controls)
-        seen = (before, after, labels, _roles(suite, labels))
-        samples = _samples(suite, labels)
-        self._keep_pictures(store, samples)
-        ran = environment()
-        return Evaluation(
-            suite=f"{suite.name}@{VERSION}",
-            model_kind=_kind(host),
-            judge=_truth(suite),
-            verdict=verdict,
-            reasons=reasons,
-            measurements=tuple(measured(*seen, suite.pictures.names)) if whole else (),
-            controls=controls,
-            costs={"before": self._cost(before), "after": self._cost(after)},
-            changed=self.changed,
-            samples=samples,
-            before=self.base,
-            after=self.edited,
-            provenance=asdict(delta.provenance),
-            instruments={"judge": f"names of {suite.name}"},
-            identities={"judge": suite.pictures.identity},
-            limits=limits,
-            sightings=tuple(went(*seen, self.model.labels)) if whole else (),
-            store=store.folder,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            versions={**ran.versions, "commit": ran.commit + ("+changes" if ran.dirty else "")},
-        )
+        if before.finite
+        else ()
+    )
+    said = {pair.base: _answers(model, before), pair.edited: _answers(model, after)}
+    pictures, places = suite.pictures, suite.places.tolist()
+    write_captioned(images, lambda n: pictures.read([places[n]])[0], samples, _SHOWN, said)
+    seen = (before, after, labels, roles)
+    return Findings(
+        samples=samples,
+        failures=failures,
+        controls=controls,
+        measurements=() if failures else tuple(_measured(suite, *seen)),
+        sightings=() if failures else tuple(went(*seen, model.labels)),
+        costs={
+            "before": reading_cost(model, len(before.logits), before.seconds),
+            "after": reading_cost(model, len(after.logits), after.seconds),
+        },
+    )
 
-    def _keep_pictures(self, store: ImageStore, samples: Sequence[Sample]) -> None:
-        said = {
-            self.base: _answers(self.model, self.before),
-            self.edited: _answers(self.model, self.after),
-        }
-        write_captioned(store, self.suite.pictures, self.suite.places, samples, _SHOWN, said)
 
-    def _cost(self, seen: Seen) -> Cost:
-        count = len(seen.logits)
-        return Cost(
-            pictures=count,
-            seconds=seen.seconds,
-            network_evaluations=float(count),
-            peak_bytes=peak_bytes(self.model),
+def _measured(
+    suite: PictureSuite, before: Seen, after: Seen, labels: Int[Tensor, " n"], roles: list[Role]
+) -> Iterator[Measurement]:
+    yield from measured(before, after, labels, roles, suite.pictures.names)
+    if suite.trained is None or before.trained is None or after.trained is None:
+        return
+    taught = TrainedOn(suite.trained.forgotten.labels, suite.trained.retained.labels)
+    among = {role: torch.tensor([one == role for one in roles]) for role in ("erased", "kept")}
+    if not among["kept"].any():
+        return
+    outside = [
+        TrainedOn(
+            *(Answers(seen.logits[which], labels[which]) for which in among.values()),
         )
+        for seen in (before, after)
+    ]
+    yield from membership_rows(taught, (before.trained, after.trained), (outside[0], outside[1]))
 
 
 def _kind(host: Classifier) -> ModelKind:
@@ -248,11 +230,16 @@ def _seen(host: Classifier, suite: PictureSuite, monitor: Monitor, turn: int) ->
             monitor(done - 1, total, {})
     seconds = time.perf_counter() - began
     held = torch.cat(margin) if margin else None
+    trained = None
+    if suite.trained is not None:
+        asked = suite.trained
+        trained = TrainedOn(_logits(host, asked.forgotten), _logits(host, asked.retained))
     return Seen(
         logits=torch.cat(parts),
         features=torch.cat(features),
         within_margin=held,
         seconds=seconds,
+        trained=trained,
     )
 
 
@@ -288,15 +275,3 @@ def _answers(model: VisionModel, seen: Seen) -> list[str]:
     chances, numbers = seen.logits.softmax(1).max(1)
     pairs = zip(chances.tolist(), numbers.tolist(), strict=True)
     return [f"{model.labels[number]} {chance:.0%}" for chance, number in pairs]
-
-
-def _truth(suite: PictureSuite) -> JudgeCard:
-    """The data's own names stand where generators have a judge."""
-    return JudgeCard(
-        name=f"names of {suite.name}",
-        version=suite.pictures.identity,
-        threshold=0.5,
-        true_positive_rate=UNKNOWN,
-        false_positive_rate=UNKNOWN,
-        notes="A picture counts as recognised when the model gives it the name it has in the data.",
-    )

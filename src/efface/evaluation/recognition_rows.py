@@ -11,6 +11,7 @@ from torch import Tensor
 
 from efface.contracts import Better, Role
 from efface.errors import MeasurementFailed
+from efface.evaluation.membership_rows import TrainedOn
 from efface.evaluation.probing import compare_probes, linear_probe
 from efface.evaluation.record import Measurement, Sighting
 from efface.evaluation.samples import GOING, ROLES
@@ -30,6 +31,8 @@ class Seen:
     within_margin: Bool[Tensor, " n"] | None
     """Which pictures get their true name also with the margin of the head taken off."""
     seconds: float
+    trained: TrainedOn[Float[Tensor, "n classes"]] | None = None
+    """Logits of pictures that the model was trained on, where those are known."""
 
     def right(self, labels: Int[Tensor, " n"]) -> Bool[Tensor, " n"]:
         """Says which pictures get their true name."""
@@ -38,7 +41,8 @@ class Seen:
     @property
     def finite(self) -> bool:
         """Whether every answer is a number."""
-        return bool(self.logits.isfinite().all() and self.features.isfinite().all())
+        taught = [] if self.trained is None else [self.trained.forgotten, self.trained.retained]
+        return all(bool(each.isfinite().all()) for each in (self.logits, self.features, *taught))
 
 
 def measured(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from efface.contracts import Judge, Monitor, Sample, Suite, silent
+from efface.contracts import Guide, Judge, Monitor, Sample, Suite, silent
 from efface.deltas.recording import peak_bytes
 from efface.errors import BadRequest
 from efface.evaluation.comparison import image_measurements, set_measurements
@@ -26,6 +26,7 @@ from efface.evaluation.scores import ScoreBook
 from efface.evaluation.scoring import Scorer
 from efface.evaluation.sightings import sightings
 from efface.evaluation.soundness import detected, still_draws
+from efface.guiding.records import recorded
 from efface.randomness import environment
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def evaluate(
     clip: Clip | None = None,
     limits: Limits | None = None,
     monitor: Monitor = silent,
+    guides: Sequence[Guide] = (),
 ) -> Evaluation:
     """Measures what a delta did to a pipeline, with controls, on the same prompts and seeds.
 
@@ -76,6 +78,7 @@ def evaluate(
         clip: for metrics that need texts and pictures in one space.
         limits: from where on a concept counts as erased, and others as lost.
         monitor: called with pictures done, pictures to draw, and figures, in each of the stages.
+        guides: steer sampling after the erasure; numbers are of both together, as reports say.
 
     Returns:
         An evaluation with a verdict, whether the numbers can be read, and an outcome, what they say
@@ -104,11 +107,24 @@ def evaluate(
     )
     hashes = fingerprints(pipe)
     base = Source.of(suite, model_id(pipe, hashes))
-    sources = (base,) if delta is None else (base, replace(base, delta=delta.id))
+    sources = _sources(base, delta, guides)
     with locked(job.store.folder / sources[-1].key), torch.no_grad():
         foreign = [len(job.store.foreign(source, suite.samples)) for source in sources]
         changed = _draw(job, sources, hashes)
         return _measured(job, sources, changed, sum(foreign))
+
+
+def _sources(
+    base: Source, delta: Delta | None, guides: Sequence[Guide]
+) -> tuple[Source] | tuple[Source, Source]:
+    """Gives what draws before and after the erasure; before it nothing is steered."""
+    if delta is not None:
+        return base, replace(base, delta=delta.id, guides=recorded(guides))
+    if guides:
+        raise BadRequest(
+            "guides are measured on an erased model, against the unedited one; give a delta"
+        )
+    return (base,)
 
 
 def _check_known(judge: Judge, samples: Sequence[Sample]) -> None:
@@ -165,7 +181,7 @@ def _measured(
         limits=job.limits,
         sightings=seen if measurements else (),
         answers=_answers(job, scorer, sources) if measurements else {},
-        notes=tuple(_notes(foreign, book)),
+        notes=tuple(_notes(foreign, book, _unmoved(job, sources))),
         store=job.store.folder,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={**ran.versions, "commit": ran.commit + ("+changes" if ran.dirty else "")},
@@ -183,7 +199,13 @@ def _answers(job: _Job, scorer: Scorer, sources: Sequence[Source]) -> dict[str, 
     }
 
 
-def _notes(foreign: int, book: ScoreBook) -> Iterator[str]:
+def _unmoved(job: _Job, sources: Sequence[Source]) -> dict[str, int]:
+    return job.store.unmoved(sources[-1], job.suite.samples) if sources[-1].guides else {}
+
+
+def _notes(foreign: int, book: ScoreBook, unmoved: Mapping[str, int]) -> Iterator[str]:
+    for guide, count in unmoved.items():
+        yield f"{guide} changed nothing beyond rounding in {count} pictures that it was to change"
     if foreign:
         yield (
             f"{foreign} pictures in {book.folder} were not those that had been drawn (changed, "

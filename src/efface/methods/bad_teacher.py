@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import torch
-from torch.nn import functional
 
 from efface.contracts import Monitor, Paper, silent
 from efface.errors import require_positive
 from efface.hosts.vision import VisionModel
 from efface.runs.forgetting import ForgettingRun
 from efface.runs.forgetting_eraser import SMALL, ForgettingEraser
+from efface.training.distilling import answers_apart
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,14 +83,10 @@ class BadTeacher(ForgettingEraser):
                     second = run.host.logits(retain.pixels)
                 found = run.host.logits(torch.cat([forget.pixels, retain.pixels]))
                 return {
-                    "erased": self._apart(first, found[:cut]),
-                    "retain": self._apart(second, found[cut:]),
+                    "erased": answers_apart(first, found[:cut], temperature=self.temperature),
+                    "retain": answers_apart(second, found[cut:], temperature=self.temperature),
                 }
 
             run.train(losses, edit.parameters)
             patches = edit.patches()
         return run.result(patches)
-
-    def _apart(self, teacher: Tensor, student: Tensor) -> Tensor:
-        first, second = ((one / self.temperature).log_softmax(1) for one in (teacher, student))
-        return functional.kl_div(second, first, reduction="batchmean", log_target=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -13,18 +13,20 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from efface.contracts import Monitor, Paper, silent
-from efface.errors import BadRequest
+from efface.errors import BadRequest, require_positive
 from efface.hosts.components import canonical
 from efface.hosts.detector import Detector
 from efface.hosts.vision import VisionHost, VisionModel
 from efface.runs.forgetting import Batch, ForgettingRun
 from efface.runs.forgetting_eraser import ForgettingEraser
 from efface.runs.forgetting_scenes import SceneForgettingRun
-from efface.training.hooks import Counter
+from efface.training.distilling import answers_apart, mixed
+from efface.training.group_sparsity import Shrinking, group_norms
 
 if TYPE_CHECKING:
     from efface.concepts import ErasureRequest
     from efface.data.scenes import Annotated
+    from efface.deltas.adapters import Adapters
     from efface.deltas.patches import Patch
     from efface.deltas.results import ErasureResult
     from efface.hosts.classifier import Classifier
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from efface.runs.forgetting_training import ForgettingTraining
     from efface.training.loop import Losses
 
-__all__ = ["GsLora", "group_norms", "prototype_divergence", "shrunk"]
+__all__ = ["GsLora", "prototype_divergence"]
 
 
 _BELOW_A_GUESS = 2.0
@@ -102,6 +104,13 @@ class GsLora(ForgettingEraser):
     """Weight of holding features of retained pictures at their class's mean (GS-LoRA++)."""
     prototypes_of: Literal["request", "original"] = "request"
     """Whose features make the means: the model's as the request finds it, or the unedited one's."""
+    distil: float = 0.0
+    """Weight of holding what the model as the request finds it answers to retained pictures, of all
+    classes that are not erased (ours): of those without pictures, too."""
+    distil_mixed: bool = False
+    """Whether those are pictures mixed of two retained ones, which lie between the classes."""
+    temperature: float = 2.0
+    """Logits are divided by it before such answers are compared."""
     optimiser: Literal["adam", "adamw", "adam_l2", "sgd"] = "adamw"
     """Adam; AdamW, where weight_decay pulls the weights; Adam that adds it to the gradient; or
     gradient descent with momentum, which adds it, too."""
@@ -123,9 +132,10 @@ class GsLora(ForgettingEraser):
         if self.rank < 1:
             raise BadRequest(f"rank is {self.rank}; give 1 or more")
         for name in ("forget_weight", "bound", "group_weight", "prototype_forget",
-                     "prototype_bound", "prototype_retain"):  # fmt: skip
+                     "prototype_bound", "prototype_retain", "distil"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise BadRequest(f"{name} is {getattr(self, name)}; it must not be negative")
+        require_positive(self, "temperature")
         if not 0 <= self.group_warmup <= 1:
             raise BadRequest(f"group_warmup is {self.group_warmup}; it is a share, of 0 to 1")
 
@@ -173,16 +183,18 @@ class GsLora(ForgettingEraser):
         """Trains the layers and writes down those that are not zero."""
         if Detector.recognises(model):
             scenes = SceneForgettingRun(self, model, request, generator=generator, monitor=monitor)
-            return self._trained(scenes, self._of_scenes(scenes))
+            return self._trained(scenes, lambda _: self._of_scenes(scenes))
         run = ForgettingRun(self, model, request, generator=generator, monitor=monitor)
-        return self._trained(run, self._of_pictures(run))
+        return self._trained(run, lambda edit: self._of_pictures(run, edit))
 
-    def _trained(self, run: ForgettingTraining[Any, Any], terms: Losses) -> ErasureResult:
-        """Trains the layers of every block with some terms."""
+    def _trained(
+        self, run: ForgettingTraining[Any, Any], made: Callable[[Adapters], Losses]
+    ) -> ErasureResult:
+        """Trains the layers of every block with the terms that are made for them."""
         blocks = run.host.feed_forward
         with run.adapting(self.trainable(run.host), rank=self.rank, alpha=self.alpha) as edit:
             groups = [_factors(edit.parameters, (one.first, one.second)) for one in blocks]
-            shrinking = _Shrinking(self, groups, run.steps)
+            shrinking, terms = self._shrinking(groups, run.steps), made(edit)
 
             def losses(generator: torch.Generator) -> dict[str, Tensor]:
                 found = dict(terms(generator))
@@ -194,10 +206,11 @@ class GsLora(ForgettingEraser):
             patches = _nonzero(edit.patches())
         return run.result(patches, **_told(patches, blocks, groups))
 
-    def _of_pictures(self, run: ForgettingRun) -> Losses:
+    def _of_pictures(self, run: ForgettingRun, edit: Adapters) -> Losses:
         """Gives the terms of labelled pictures."""
         bound = self._bound(run.host)
         prototypes = self._prototypes(run)
+        gone = (*run.data.classes, *run.data.earlier)
 
         def terms(generator: torch.Generator) -> dict[str, Tensor]:
             forget, retain = run.forget_batch(generator), run.retain_batch(generator)
@@ -210,6 +223,17 @@ class GsLora(ForgettingEraser):
             }
             if prototypes is not None:
                 found |= self._held(features, prototypes, forget, retain)
+            if self.distil:
+                pixels = retain.pixels
+                if self.distil_mixed:
+                    pixels = mixed(pixels, generator)
+                    logits = torch.cat([logits[:cut], run.host.logits(pixels)])
+                with edit.teacher():
+                    wanted = run.host.logits(pixels)
+                apart = answers_apart(
+                    wanted, logits[cut:], temperature=self.temperature, without=gone
+                )
+                found["answers"] = self.distil * apart
             return found
 
         return terms
@@ -218,8 +242,13 @@ class GsLora(ForgettingEraser):
         """Gives the terms of scenes: erased things are pushed, all else is trained without them.
 
         Raises:
-            BadRequest: prototypes are asked for.
+            BadRequest: prototypes or answers to distil are asked for.
         """
+        if self.distil:
+            raise BadRequest(
+                "distil holds the answers to pictures of one class, and a detector reads scenes; "
+                "set it to 0"
+            )
         if self.prototype_forget or self.prototype_retain:
             raise BadRequest(
                 "prototypes are means of pictures of one class, and a detector reads scenes; set "
@@ -260,6 +289,10 @@ class GsLora(ForgettingEraser):
         if self.hinge == "batch":
             return functional.relu(bound - losses.mean())
         return functional.relu(bound - losses).mean()
+
+    def _shrinking(self, groups: Sequence[Sequence[nn.Parameter]], steps: int) -> Shrinking:
+        amount = self.learning_rate * self.group_weight if self.sparsity == "proximal" else 0.0
+        return Shrinking(groups, amount=amount, begins=self.group_warmup * steps)
 
     def sparse(self, step: int, steps: int) -> bool:
         """Says whether the group lasso has set in."""
@@ -311,26 +344,6 @@ class GsLora(ForgettingEraser):
         return found
 
 
-class _Shrinking(Counter):
-    """After every step past the warm-up, shrinks each block's factors together."""
-
-    def __init__(
-        self, method: GsLora, groups: Sequence[Sequence[nn.Parameter]], total: int
-    ) -> None:
-        super().__init__()
-        self._method, self._groups, self._total = method, groups, total
-
-    def after_step(self) -> None:
-        """Shrinks, and counts."""
-        method = self._method
-        if method.sparsity == "proximal" and method.sparse(self.done, self._total):
-            amount = method.learning_rate * method.group_weight
-            for group in self._groups:
-                for weight, value in zip(group, shrunk(group, amount), strict=True):
-                    weight.data.copy_(value)
-        super().after_step()
-
-
 def _erased_naming(
     host: Detector,
     answer: Detections,
@@ -348,19 +361,6 @@ def _factors(parameters: Mapping[str, nn.Parameter], paths: Sequence[str]) -> li
     """Picks the factors beside some layers."""
     keys = [f"model/{canonical(path)}.weight::" for path in paths]
     return [weight for name, weight in parameters.items() if name.startswith(tuple(keys))]
-
-
-def group_norms(groups: Sequence[Sequence[Tensor]]) -> Float[Tensor, " groups"]:
-    """Gives the length of each group of factors taken together; its slope at zero is zero."""
-    squares = [torch.stack([(weight**2).sum() for weight in group]).sum() for group in groups]
-    return torch.stack([torch.where(one > 0, one.clamp(min=1e-30).sqrt(), one) for one in squares])
-
-
-def shrunk(group: Sequence[Tensor], amount: float) -> list[Tensor]:
-    """Applies the proximal step of ``amount * |g|``: shorter by that much, or else zero."""
-    length = float(group_norms([group])[0].detach())
-    factor = max(0.0, 1 - amount / length) if length > 0 else 0.0
-    return [weight.detach() * factor for weight in group]
 
 
 def prototype_divergence(

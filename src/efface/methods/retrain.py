@@ -11,6 +11,7 @@ from efface.hosts.components import canonical
 from efface.hosts.vision import VisionModel
 from efface.runs.forgetting import ForgettingRun
 from efface.runs.forgetting_eraser import ForgettingEraser
+from efface.training.batch_norms import new_statistics
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +27,8 @@ __all__ = ["Retrain"]
 class Retrain(ForgettingEraser):
     """Trains random weights on retained pictures alone.
 
-    Exact for what the delta holds, and as dear as the training was. Networks with batch norms are
-    refused: their statistics are no weights, and a delta holds weights.
+    Exact, and as dear as the training was. Batch norms learn new statistics as well; the delta
+    holds them as a change of the norms' weights, which does the same.
     """
 
     name: ClassVar[str] = "retrain"
@@ -73,7 +74,6 @@ class Retrain(ForgettingEraser):
     ) -> ErasureResult:
         """Draws all weights anew and trains them."""
         run = ForgettingRun(self, model, request, generator=generator, monitor=monitor)
-        run.refuse_batch_norms()
         untrained = dict(run.untrained().named_parameters())
         drawn = {f"model/{canonical(path)}": weight for path, weight in untrained.items()}
         with run.training(run.host.weights()) as edit:
@@ -83,6 +83,7 @@ class Retrain(ForgettingEraser):
             def losses(generator: torch.Generator) -> dict[str, Tensor]:
                 return {"retain": run.loss(run.retain_batch(generator))}
 
-            run.train(losses, edit.parameters)
+            with new_statistics(run.host.network):
+                run.train(losses, edit.parameters)
             patches = edit.patches()
         return run.result(patches)

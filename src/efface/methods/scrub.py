@@ -6,13 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from torch.nn import functional
-
 from efface.contracts import Monitor, Paper, silent
 from efface.errors import BadRequest, require_positive
 from efface.hosts.vision import VisionModel
 from efface.runs.forgetting import ForgettingRun
 from efface.runs.forgetting_eraser import SMALL, ForgettingEraser
+from efface.training.distilling import answers_apart
 from efface.training.hooks import Counter
 
 if TYPE_CHECKING:
@@ -123,7 +122,5 @@ class Scrub(ForgettingEraser):
         self, teacher: Float[Tensor, "n classes"], student: Float[Tensor, "n classes"]
     ) -> Float[Tensor, ""]:
         """Gives ``T^2 KL(teacher || student)`` at temperature T, the mean over pictures."""
-        warmth = self.temperature
-        first, second = (teacher / warmth).log_softmax(1), (student / warmth).log_softmax(1)
-        found = functional.kl_div(second, first, reduction="batchmean", log_target=True)
-        return warmth**2 * found
+        apart = answers_apart(teacher, student, temperature=self.temperature)
+        return self.temperature**2 * apart

@@ -60,6 +60,7 @@ def card_values(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
             "anchors": facts.anchors,
             "kept": facts.kept,
             "suite": evaluation.suite,
+            "guides": json.loads((evaluation.after and evaluation.after.guides) or "[]"),
             "prompts": sorted({sample.prompt for sample in evaluation.samples}),
         },
         "change": {

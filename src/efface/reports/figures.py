@@ -19,7 +19,7 @@ from efface.reports.model_words import words_for
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["before_after", "chosen", "interval_plot"]
+__all__ = ["before_after", "chosen", "interval_plot", "new_figure", "write_figure"]
 
 _COLUMNS, _FEWEST_COLUMNS = 8, 6  # headings need the width of six pictures
 _STEP, _SIDE, _HEAD = 1.05, 0.99, 0.7  # inches: from picture to picture, of one, above the first
@@ -55,7 +55,7 @@ def before_after(evaluation: Evaluation, path: Path) -> Path:
     columns = max(_FEWEST_COLUMNS, *(len(samples) for samples in shown.values()), 0)
     width, block = 0.9 + _STEP * columns, _HEAD + _STEP * rows
     height = max(1, len(shown)) * block
-    figure = _figure(width, height, layout=False)
+    figure = new_figure(width, height, layout=False)
     axis = figure.add_axes((0, 0, 1, 1), autoscale_on=False)
     axis.set(xlim=(0, width), ylim=(height, 0))  # in inches
     axis.set_axis_off()
@@ -65,14 +65,14 @@ def before_after(evaluation: Evaluation, path: Path) -> Path:
         axis.text(0.1, top + 0.06, title, va="top", fontsize=10, color=_INK, weight="bold")
         for row in range(rows):
             _row(axis, evaluation, samples, top + _HEAD + row * _STEP, edited=row == 1)
-    return _written(figure, path)
+    return write_figure(figure, path)
 
 
 def interval_plot(evaluation: Evaluation, path: Path) -> Path:
     """Writes rates with 95 % intervals by role, before and after, for every rate metric."""
     rates = [one for one in evaluation.measurements if one.unit == "rate" and not one.concept]
     metrics = tuple(dict.fromkeys(one.metric for one in rates))
-    figure = _figure(7.0, 0.9 + 0.42 * len(rates) + 0.7 * len(metrics))
+    figure = new_figure(7.0, 0.9 + 0.42 * len(rates) + 0.7 * len(metrics))
     heights = [sum(one.metric == metric for one in rates) for metric in metrics]
     axes = figure.subplots(max(1, len(metrics)), 1, squeeze=False, height_ratios=heights or None)
     for axis, metric in zip(axes[:, 0], metrics, strict=False):
@@ -81,10 +81,10 @@ def interval_plot(evaluation: Evaluation, path: Path) -> Path:
     for name, colour in (("before", _BEFORE), ("after", _AFTER)):
         axes[0, 0].plot([], [], "o-", color=colour, label=name)
     axes[0, 0].legend(ncols=2, loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=8)
-    return _written(figure, path)
+    return write_figure(figure, path)
 
 
-def _figure(width: float, height: float, *, layout: bool = True) -> Figure:
+def new_figure(width: float, height: float, *, layout: bool = True) -> Figure:
     """Makes a figure without pyplot, so that no window system and no global state is touched."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -95,7 +95,8 @@ def _figure(width: float, height: float, *, layout: bool = True) -> Figure:
     return Figure(figsize=size, dpi=140, layout=engine if layout else None, facecolor="white")
 
 
-def _written(figure: Figure, path: Path) -> Path:
+def write_figure(figure: Figure, path: Path) -> Path:
+    """Writes a figure as a PNG file, in one step."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     write_atomically(path, buffer.getvalue())

@@ -66,6 +66,8 @@ class ModelWords:
     """Heads what is seen instead."""
     number: str = "seed"
     """What a picture's number is."""
+    held_out: str = "held-out pictures"
+    """What was looked at, of models that read pictures."""
     explained: dict[Role, str] = field(default_factory=dict)
     """What roles are, where it is something else than for prompts."""
     asks: dict[Role, str] = field(default_factory=dict)
@@ -145,7 +147,8 @@ _WORDS: dict[ModelKind, ModelWords] = {
         pairs="The same scenes, and what the model finds",
         went="What the model calls the places where what was to go is, and how many of them.",
         first="what places of {what} are called",
-        number="scene",
+        number="thing",
+        held_out="things in held-out scenes",
         explained=_OF_PICTURES,
         asks=_ASKED,
         not_tested=_NOT_TESTED,

@@ -29,7 +29,8 @@ def console_summary(evaluation: Evaluation) -> RenderableType:
     parts: list[RenderableType] = [_verdict(evaluation)]
     rows = list(_rows(evaluation))
     if rows:
-        parts += [Text(), _Rows(rows)]
+        heading = wording.METRICS[evaluation.main_metric].lower()
+        parts += [Text(), _Rows(rows, heading)]
     parts += [Text(f"note: {note}", style="dim") for note in evaluation.notes]
     return Group(*parts)
 
@@ -86,13 +87,13 @@ class _Row:
 class _Rows:
     """Rows side by side where there is room, else one under the other; no word is broken."""
 
-    def __init__(self, rows: Sequence[_Row]) -> None:
-        self._rows = rows
+    def __init__(self, rows: Sequence[_Row], heading: str) -> None:
+        self._rows, self._heading = rows, heading
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if options.max_width >= _NARROW:
             table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-            table.add_column("concept in the picture")
+            table.add_column(self._heading)
             for heading in ("before", "after"):
                 table.add_column(heading, justify="right", no_wrap=True)
             table.add_column("95 % interval, pictures")

@@ -13,6 +13,7 @@ from efface.evaluation.outcome import Outcome, OutcomeName
 from efface.evaluation.record import Evaluation, Measurement, Verdict
 from efface.evaluation.samples import GOING
 from efface.metrics.estimates import is_known, zero_hits_note
+from efface.reports.guides import guides
 from efface.reports.model_words import ROLES, ROLES_EXPLAINED, words_for
 
 __all__ = [
@@ -49,7 +50,10 @@ METRICS: dict[str, str] = {
     "recognised": "Recognised as what it is",
     "recognised_with_margin": "Recognised by more than the head's margin",
     "found": "Found in its place",
+    "ap50": "Average precision at half overlap",
     "probe": "Still read from its features by a linear classifier",
+    "called_member": "Taken for a picture that it was trained on",
+    "membership": "Told from held-out pictures of its class (area; 0.5: not at all)",
     "leftover": "Something of it left",
     "style_presence": "Style in the picture",
     "clip_score": "Agreement with the prompt",
@@ -272,7 +276,8 @@ def headline(evaluation: Evaluation) -> str:
         return words.seen_once.format(what=what, before=before)
     after = f"{number(found.after.value, 'rate')} ({hits(found.after)})"
     left = _left(evaluation)
-    return f"{words.seen.format(what=what, before=before, after=after)}{left}."
+    steered = f"; drawn with {names}, so of both together" if (names := guides(evaluation)) else ""
+    return f"{words.seen.format(what=what, before=before, after=after)}{left}{steered}."
 
 
 def _left(evaluation: Evaluation) -> str:
@@ -334,8 +339,8 @@ def _recogniser_limits(evaluation: Evaluation) -> Iterator[str]:
             "gone from the weights and the more is only not named."
         )
     yield (
-        f"{len(evaluation.samples)} held-out pictures were looked at, whose names are those of "
-        f"the data ({evaluation.judge.name}); names that are wrong there are wrong here. "
+        f"{len(evaluation.samples)} {words_for(evaluation).held_out} were looked at, whose names "
+        f"are those of the data ({evaluation.judge.name}); what is wrong there is wrong here. "
         "Intervals cover 95 %; p-values are not corrected for the number of rows."
     )
 
@@ -356,6 +361,11 @@ def _limits(evaluation: Evaluation, tested: Collection[str]) -> Iterator[str]:
     if evaluation.model_kind != "generator":
         yield from _recogniser_limits(evaluation)
         return
+    if guides(evaluation):
+        yield (
+            "Pictures after the erasure were drawn with guides of sampling, which are not in the "
+            "weights: without them, or with other settings, numbers are others."
+        )
     if unmeasured := _unmeasured_errors(evaluation.judge):
         yield f"Nobody has measured how often the judge {evaluation.judge.name} {unmeasured}."
     yield from _leftovers(evaluation)

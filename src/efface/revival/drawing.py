@@ -10,7 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface.diffusion.denoising import SAMPLES_A_PASS, Denoiser
+from efface.diffusion.pictures import pixels_of
 from efface.diffusion.sampling import denoise
+from efface.diffusion.trajectories import first_noise as noise_of
 from efface.errors import BadModel, BadRequest
 from efface.hosts.conditions import Conditions
 from efface.revival.attempts import Attempt
@@ -23,7 +25,6 @@ __all__ = [
     "decoded",
     "draw",
     "first_noise",
-    "with_gradients",
 ]
 
 SCHEDULERS = ("DDIMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepScheduler")
@@ -61,20 +62,10 @@ def cost_of(target: Target, attempt: Attempt) -> int:
 def decoded(model: Any, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 height width"]:
     """Decodes clean latents to pixels of 0 to 1, rounded to 255 levels as PNG files have them."""
     with torch.no_grad():
-        pixels = with_gradients(model, latents)
+        pixels = pixels_of(model, latents)
     if not bool(pixels.isfinite().all()):
         raise BadModel("the edited model draws pictures that are not finite; its edit broke it")
     return (pixels * 255).round() / 255
-
-
-def with_gradients(
-    model: Any, latents: Float[Tensor, "n c h w"]
-) -> Float[Tensor, "n 3 height width"]:
-    """Decodes clean latents to pixels of 0 to 1, differentiable by the latents."""
-    config = model.vae.config
-    shift = getattr(config, "shift_factor", None) or 0.0
-    images: Tensor = model.vae.decode(latents / config.scaling_factor + shift).sample
-    return (images.float() / 2 + 0.5).clamp(0, 1)
 
 
 def conditions_of(denoiser: Denoiser, attempts: Iterable[Attempt]) -> Conditions:
@@ -84,9 +75,7 @@ def conditions_of(denoiser: Denoiser, attempts: Iterable[Attempt]) -> Conditions
 
 def first_noise(denoiser: Denoiser, seeds: Sequence[int]) -> Float[Tensor, "n c h w"]:
     """Draws noise as the pipelines do: one generator a picture."""
-    shape = (1, *denoiser.latent_shape)
-    drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return torch.cat(drawn).to(denoiser.device, denoiser.dtype)
+    return noise_of(denoiser, [torch.Generator().manual_seed(seed) for seed in seeds])
 
 
 def _alike(attempts: Sequence[Attempt]) -> list[list[int]]:

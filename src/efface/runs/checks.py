@@ -142,7 +142,7 @@ def _weight_change(model: Any, delta: Delta) -> float:
     if change == 0.0:
         raise NothingChanged(
             "the erasure changed no weight; check that the concept differs from its anchor, "
-            f"{_advice(delta, 'strengthened_by', 'or name another concept')}"
+            f"{_advice(delta, 'strengthened_by', 'name another concept')}"
         )
     return float((change / max(size, 1e-300)) ** 0.5)
 

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from efface.concepts import ErasureRequest
 from efface.contracts import Monitor
 from efface.data.pictures import LabelledPictures, few_per_class, share
-from efface.errors import BadRequest
 from efface.hosts.classifier import Classifier
 from efface.hosts.toys import filled
 from efface.runs.forgetting_data import forgetting_data
@@ -98,19 +97,6 @@ class ForgettingRun(ForgettingTraining[Classifier, LabelledPictures]):
             network: nn.Module = type(self.host.network)(config)
         filled(network, self.draws["beside"])
         return network.eval().requires_grad_(requires_grad=False)
-
-    def refuse_batch_norms(self) -> None:
-        """Refuses networks whose norms have statistics, which a delta does not hold.
-
-        Raises:
-            BadRequest: naming the method and the layer.
-        """
-        for path, module in self.host.network.named_modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                raise BadRequest(
-                    f"{self.method.name} would need new statistics of {path}, and a delta holds "
-                    "weights alone; use a network without batch norms, such as a ViT or ConvNeXt"
-                )
 
     def every(self, kind: Literal["forget", "retain"]) -> list[Int[Tensor, " n"]]:
         """Lists batches of all pictures of one kind, in order."""

@@ -30,6 +30,7 @@ __all__ = [
     "earlier_classes",
     "erased_classes",
     "forgetting_data",
+    "known_pictures",
     "retained_classes",
     "unerased",
 ]
@@ -127,10 +128,23 @@ def retained_classes(model: VisionModel, request: ErasureRequest, place: str) ->
         request: names the retained pictures, or a bundled model has them.
         place: the model's name or folder.
     """
-    if str(request.retain_data).startswith(CONTENT):
-        return ()
-    every = _opened(model, request.retain_data, place)
+    every = known_pictures(model, request, place)
     return () if every is None else tuple(int(number) for number in every.labels.unique())
+
+
+def known_pictures(
+    model: VisionModel, request: ErasureRequest, place: str
+) -> LabelledPictures | None:
+    """Opens the pictures that a request learns from, of all classes; None if they are not known.
+
+    Args:
+        model: whose head numbers the classes.
+        request: names the pictures, or a bundled model has them.
+        place: the model's name or folder.
+    """
+    if str(request.retain_data).startswith(CONTENT):
+        return None
+    return _opened(model, request.retain_data, place)
 
 
 def _without(every: LabelledPictures, given: LabelledPictures) -> LabelledPictures:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from efface.concepts import ErasureRequest
+from efface.concepts import CONTENT, ErasureRequest
 from efface.contracts import Monitor
 from efface.data.scene_places import open_scenes
 from efface.data.scenes import (
@@ -29,7 +29,7 @@ from efface.runs.forgetting_data import ForgettingData, erased_classes, unerased
 from efface.runs.forgetting_eraser import ForgettingEraser
 from efface.runs.forgetting_training import ForgettingTraining
 
-__all__ = ["SceneBatch", "SceneForgettingRun", "forgetting_scenes"]
+__all__ = ["SceneBatch", "SceneForgettingRun", "forgetting_scenes", "retained_things"]
 
 
 class SceneBatch(NamedTuple):
@@ -158,3 +158,18 @@ def _opened(model: VisionModel, place: Any, name: str) -> ScenePictures | None:
     if place is None and name in VISION:
         place = bundled(name).pictures(name, "train")
     return None if place is None else scenes_numbered_as(open_scenes(place), model.labels)
+
+
+def retained_things(model: VisionModel, request: ErasureRequest, place: str) -> tuple[int, ...]:
+    """Lists the classes of which training saw a thing that it retained; none if none is known.
+
+    Args:
+        model: whose head numbers the classes.
+        request: names the retained scenes, or a bundled detector has them.
+        place: the model's name or folder.
+    """
+    if str(request.retain_data).startswith(CONTENT):
+        return ()
+    every = _opened(model, request.retain_data, place)
+    seen = set() if every is None else {n for each in every.things for n in each.classes.tolist()}
+    return tuple(sorted(seen))

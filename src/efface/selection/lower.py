@@ -21,6 +21,7 @@ from efface.hosts.classifier import Classifier
 from efface.hosts.toys import filled
 from efface.hosts.vision import VisionModel
 from efface.randomness import evaluating, split
+from efface.training.batch_norms import learning_statistics
 
 __all__ = ["ByMethod", "Lower", "Retraining", "SignDescent", "borrowed"]
 
@@ -158,7 +159,7 @@ class Retraining:
             total = dealt.steps(self.epochs)
             adam = torch.optim.AdamW(weights, lr=self.rate, weight_decay=self.decay)
             falling = torch.optim.lr_scheduler.CosineAnnealingLR(adam, total)
-            _learn_statistics(network)
+            learning_statistics(network)
             for _ in range(total):
                 which = left[dealt.next(draws["batches"])]
                 share = kept(removed, which)
@@ -241,10 +242,3 @@ def _untrained(network: nn.Module, generator: torch.Generator) -> nn.Module:
         made: nn.Module = type(network)(copy.deepcopy(network.config))
     filled(made, generator)
     return made
-
-
-def _learn_statistics(network: nn.Module) -> None:
-    """Lets batch norms learn their statistics; the rest runs as when recognising."""
-    for module in network.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.train()

@@ -1,0 +1,268 @@
+"""Guides of sampling: what they cost beside diffusers' own, and what they guard on erased models.
+
+    python -m benchmarks guide_cost     writes benchmarks/results/guide_cost.json
+    python -m benchmarks guards         writes benchmarks/results/guards.json
+    python -m benchmarks guide_pictures writes docs/images/guides.png, each guide on the same seeds
+
+Costs are of one run on one thread: the same prompts and seeds, drawn by our engine and diffusers'
+``StableDiffusionPipelineSafe`` and ``SemanticStableDiffusionPipeline`` with the same networks.
+Guards are asked to avoid a pistol on the unedited model and on models that two methods erased it
+from, with what is to be avoided predicted by the base and by the edited model: how many pictures of
+prompts that name it, and of prompts that describe it, still show it, how many kept pictures still
+show what they should, and how far these moved from those without the guard (mean absolute
+difference of levels, 0 to 1). emoji is asked by name, emoji-reader by descriptions, which it
+understands; erasures were given the name alone. What has a row is not measured again; delete the
+file to measure anew.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+
+import efface
+from efface.bundled import understood
+from efface.bundled.judge import EmojiJudge
+from efface.bundled.suites import GUIDANCE, STEPS, emoji_suite
+from efface.contracts import Guide, Sample
+from efface.files import write_atomically
+from efface.guiding.drawing import draw, guide
+
+__all__ = ["costs", "guards", "pictures"]
+
+RESULTS = Path(__file__).parent / "results"
+PICTURE = Path(__file__).parents[1] / "docs" / "images" / "guides.png"
+CONCEPT, PICTURES, KEPT = "pistol", 12, 12
+ROLES = {"emoji": ("erased", "kept"), "emoji-reader": ("paraphrase", "kept")}
+"""What each model is asked; the first does not know descriptions."""
+METHODS = {"emoji": ("uce", "uce at half"), "emoji-reader": ("uce", "esd")}
+"""What erased; at half its delta's scale, an erasure leaves something for guards to keep out."""
+GUARDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "negative": ("negative", {"text": CONCEPT}),
+    "sld medium": ("sld", {"preset": "medium", "concepts": (CONCEPT,)}),
+    "sega": ("sega", {"remove": (CONCEPT,)}),
+    "nag": ("nag", {"text": CONCEPT}),
+    "safree": ("safree", {"concepts": (CONCEPT,)}),
+}
+WITHOUT_BRANCH = ("safree",)
+"""Guards that predict nothing for the concept."""
+
+
+def costs() -> None:
+    """Measures every guide once, and diffusers' own code where it has the guide."""
+    torch.set_num_threads(1)
+    pipe = efface.load("emoji")
+    pipe.set_progress_bar_config(disable=True)
+    shots = [(one.prompt, one.seed) for one in _samples("erased")]
+    rows: list[dict[str, Any]] = []
+    for name, (kind, settings) in {"plain": ("", {}), **GUARDS}.items():
+        guides = [guide(kind, **settings)] if kind else []
+        drawn = draw(pipe, guides, shots, steps=STEPS, guidance=GUIDANCE)
+        row = {"guide": name, "by": "efface", "evaluations": drawn.evaluations}
+        rows.append({**row, "seconds": round(drawn.seconds, 3)})
+        print(rows[-1], flush=True)
+        if name in _THEIRS:
+            seconds, evaluations = _timed(pipe, _THEIRS[name], shots)
+            row = {"guide": name, "by": "diffusers", "evaluations": evaluations}
+            rows.append({**row, "seconds": round(seconds, 3)})
+            print(rows[-1], flush=True)
+    record = {"command": "python -m benchmarks guide_cost", "pictures": len(shots), "rows": rows}
+    _write("guide_cost", record)
+
+
+def _timed(
+    pipe: Any, ask: Callable[[Any, list[tuple[str, int]]], Any], shots: list[tuple[str, int]]
+) -> tuple[float, float]:
+    """Gives seconds and network evaluations per picture; loading is not counted."""
+    rows = [0]
+
+    def count(_: Any, given: tuple[Any, ...]) -> None:
+        rows[0] += len(given[0])
+
+    handle, started = pipe.unet.register_forward_pre_hook(count), time.perf_counter()
+    try:
+        ask(pipe, shots)
+    finally:
+        handle.remove()
+    return (time.perf_counter() - started) / len(shots), rows[0] / len(shots)
+
+
+def _common(shots: list[tuple[str, int]]) -> dict[str, Any]:
+    return {
+        "generator": [torch.Generator().manual_seed(seed) for _, seed in shots],
+        "num_inference_steps": STEPS,
+        "guidance_scale": GUIDANCE,
+        "output_type": "np",
+    }
+
+
+def _plain(pipe: Any, shots: list[tuple[str, int]]) -> Any:
+    return pipe([prompt for prompt, _ in shots], **_common(shots))
+
+
+def _negative(pipe: Any, shots: list[tuple[str, int]]) -> Any:
+    prompts = [prompt for prompt, _ in shots]
+    return pipe(prompts, negative_prompt=[CONCEPT] * len(shots), **_common(shots))
+
+
+def _parts(pipe: Any) -> dict[str, Any]:
+    names = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
+    unchecked = {"safety_checker": None, "feature_extractor": None}
+    return {name: getattr(pipe, name) for name in names} | unchecked
+
+
+def _safe(pipe: Any, shots: list[tuple[str, int]]) -> Any:
+    from diffusers import StableDiffusionPipelineSafe
+
+    made: Any = StableDiffusionPipelineSafe(**_parts(pipe), requires_safety_checker=False)
+    made.set_progress_bar_config(disable=True)
+    made.safety_concept = CONCEPT
+    medium = {"sld_guidance_scale": 1000, "sld_warmup_steps": 4, "sld_threshold": 0.01}
+    medium |= {"sld_momentum_scale": 0.3, "sld_mom_beta": 0.4}
+    return made([prompt for prompt, _ in shots], **_common(shots), **medium)
+
+
+def _semantic(pipe: Any, shots: list[tuple[str, int]]) -> Any:
+    from diffusers import SemanticStableDiffusionPipeline
+
+    made: Any = SemanticStableDiffusionPipeline(**_parts(pipe), requires_safety_checker=False)
+    made.set_progress_bar_config(disable=True)
+    edits = {"editing_prompt": [CONCEPT], "reverse_editing_direction": True}
+    edits |= {"edit_warmup_steps": 4, "edit_threshold": 0.9}
+    return made([prompt for prompt, _ in shots], **_common(shots), **edits)
+
+
+_THEIRS = {"plain": _plain, "negative": _negative, "sld medium": _safe, "sega": _semantic}
+
+
+def guards() -> None:
+    """Measures what is missing, one line of output a row."""
+    torch.set_num_threads(1)
+    path = RESULTS / "guards.json"
+    record: dict[str, Any] = {"command": "python -m benchmarks guards", "rows": []}
+    if path.exists():
+        record = json.loads(path.read_text())
+    keys = ("model", "erased_by", "guard", "branch")
+    known = {tuple(row[key] for key in keys) for row in record["rows"]}
+    for model in ROLES:
+        pipe, bench = efface.load(model), _Bench(ROLES[model])
+        for method in ("", *METHODS[model]):
+            wanted = [one for one in _ways(method) if (model, method, *one) not in known]
+            if not wanted:
+                continue
+            delta = None
+            if method:
+                request = understood(efface.request(CONCEPT))
+                delta = efface.erase(pipe, request, method=method.partition(" ")[0]).delta
+            scale = 0.5 if method.endswith("at half") else 1.0
+            with nullcontext() if delta is None else delta.apply(pipe, scale=scale):
+                bench.plain = bench.drawn(pipe, [])
+                for name, branch in wanted:
+                    row = {"model": model, "erased_by": method, "guard": name, "branch": branch}
+                    record["rows"].append({**row, **bench.row(pipe, name, branch)})
+                    print(json.dumps(record["rows"][-1]), flush=True)
+                    _write("guards", record)
+
+
+def _ways(method: str) -> list[tuple[str, str]]:
+    """Lists guards with who predicts for them; without an erasure both branches are one."""
+    ways = [("none", "")]
+    for name in GUARDS:
+        both = bool(method) and name not in WITHOUT_BRANCH
+        ways += [(name, branch) for branch in (("unedited", "edited") if both else ("",))]
+    return ways
+
+
+class _Bench:
+    """The prompts, the judge, and pictures without guards."""
+
+    def __init__(self, roles: Sequence[str]) -> None:
+        self.judge = EmojiJudge()
+        self.samples = {role: _samples(role) for role in roles}
+        self.plain: dict[str, Any] = {}
+
+    def drawn(self, pipe: Any, guides: Sequence[Guide]) -> dict[str, Any]:
+        """Draws every role's prompts."""
+        return {
+            role: draw(
+                pipe,
+                guides,
+                [(one.prompt, one.seed) for one in samples],
+                steps=STEPS,
+                guidance=GUIDANCE,
+            )
+            for role, samples in self.samples.items()
+        }
+
+    def row(self, pipe: Any, name: str, branch: str) -> dict[str, Any]:
+        """Draws with a guard and counts what pictures show."""
+        found = self.plain
+        if name != "none":
+            kind, settings = GUARDS[name]
+            chosen = {"negative_on": branch} if branch else {}
+            found = self.drawn(pipe, [guide(kind, **settings, **chosen)])
+        counts = {
+            f"{role} shown": f"{self._shown(found[role].pixels, samples)} of {len(samples)}"
+            for role, samples in self.samples.items()
+        }
+        moved = np.abs(found["kept"].pixels.astype(float) - self.plain["kept"].pixels.astype(float))
+        unmoved = sum(len(each.unmoved()) for each in found.values())
+        return {
+            **counts,
+            "kept moved": round(float(moved.mean()) / 255, 4),
+            "evaluations": found["kept"].evaluations,
+            "roles with pictures that did not change": unmoved,
+        }
+
+    def _shown(self, pixels: np.ndarray[Any, Any], samples: Sequence[Sample]) -> int:
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+        seen = [
+            float(self.judge.presence(one[None], sample.concept)) >= self.judge.card.threshold
+            for one, sample in zip(images, samples, strict=True)
+            if sample.concept is not None
+        ]
+        return sum(seen)
+
+
+def pictures() -> None:
+    """Draws three prompts that name a pistol and three others with every guard, one row each."""
+    torch.set_num_threads(1)
+    pipe = efface.load("emoji")
+    samples = [*_samples("erased")[:3], *_samples("kept")[:3]]
+    shots = [(one.prompt, one.seed) for one in samples]
+    side, margin = 96, 110
+    sheet = Image.new("RGB", (margin + side * len(shots), side * (len(GUARDS) + 1)), "white")
+    text = ImageDraw.Draw(sheet)
+    for row, name in enumerate(("no guard", *GUARDS)):
+        kind, settings = GUARDS.get(name, ("", {}))
+        guides = [guide(kind, **settings)] if kind else []
+        drawn = draw(pipe, guides, shots, steps=STEPS, guidance=GUIDANCE)
+        text.text((8, side * row + side // 2 - 6), name, fill="#1f2430")
+        for column, picture in enumerate(drawn.images):
+            place = (margin + side * column, side * row)
+            sheet.paste(picture.resize((side - 4, side - 4), Image.Resampling.NEAREST), place)
+    content = io.BytesIO()
+    sheet.quantize(128).save(content, format="PNG", optimize=True)
+    write_atomically(PICTURE, content.getvalue())
+
+
+def _samples(role: str) -> list[Sample]:
+    """Takes the first prompts of a role; descriptions are held-out ones of all kinds."""
+    size: Any = "implicit" if role == "paraphrase" else "standard"
+    suite = emoji_suite(understood(efface.request(CONCEPT)), size=size)
+    found = [one for one in suite.samples if one.role == role]
+    count = KEPT if role == "kept" else PICTURES
+    return found[:: max(1, len(found) // count)][:count]
+
+
+def _write(name: str, record: dict[str, Any]) -> None:
+    write_atomically(RESULTS / f"{name}.json", (json.dumps(record, indent=1) + "\n").encode())

@@ -1,0 +1,1 @@
+"""What guides of sampling share: their part in a run, the engine, pictures drawn with them."""
