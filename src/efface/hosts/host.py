@@ -123,7 +123,9 @@ class Host(ABC):
     def latent_shape(self) -> tuple[int, int, int]:
         """Channels, height and width of one sample at the model's own size."""
         config: Any = self.network.config
-        return int(config.in_channels), int(config.sample_size), int(config.sample_size)
+        edges = config.sample_size
+        high, wide = (edges, edges) if isinstance(edges, int) else edges
+        return int(config.in_channels), int(high), int(wide)
 
     def encode(
         self,
