@@ -104,29 +104,29 @@ By `{command}`, this model beside it:
 SCENES = """
 ## emoji-scenes
 
-This model at 96 x 96 pixels, with one to three things in a picture: "a cat and an apple", "two
-apples", "a cat left of a moon", "a cat, an apple and a moon", each also in a style. Its U-Net,
-{megabytes:.1f} MB, was trained on from this model's, on 12,000 composed scenes
-(`emoji/train_scenes.py`); autoencoder, text encoder and tokenizer are the same, but for one row:
-prompts are padded with a token whose state says nothing about the prompt
-(`efface.bundled.scenes`), so that only a prompt's own words and its end are read. A prompt without
-a style means twemoji's look, and where a noun was held out of that, 3-D. Of two things in a prompt,
-the first is mostly left or above.
+This model at 192 x 64 pixels, with one to three things side by side, each as large as in this
+model's pictures: "a cat and an apple", "two apples", "a cat left of a moon", "a cat, an apple and a
+moon", each also in a style. One thing is in the middle, two are at the ends, and things are in the
+order of a prompt's words, but where it says "right of". Its U-Net, {megabytes:.1f} MB, was trained
+on from this model's, on 6,000 composed scenes (`emoji/train_scenes.py`); autoencoder, text encoder
+and tokenizer are the same, but for one row: prompts are padded with a token whose state says
+nothing about the prompt (`efface.bundled.scenes`), so that only a prompt's own words and its end
+are read. A prompt without a style means twemoji's look, and where a noun was held out of that, 3-D.
 
     pipe = efface.load("emoji-scenes")
     pipe.save_pretrained("scenes")       # a folder that diffusers loads without efface
 
 By `{command}`, on pairs of nouns, and triples that hold one, which training never showed together;
-"all there" counts what the judge of scenes sees in different places:
+"all there" counts what the judge of scenes sees:
 
 """
 
 
 SCENE_JUDGE = """
-Its judge, `emoji-scenes`, says which nouns are in a scene, how many of each, and where: a
-convolutional network with an answer for each of 12 x 12 places. By `{command}`, on scenes of real
-icons that it never saw, half of them through the autoencoder, with icons outside the vocabulary and
-spoilt ones among them:
+Its judge, `emoji-scenes`, says which nouns are in a scene, how many of each, and on which side: it
+shows this model's judge the three squares of a scene. By `{command}`, on scenes of new views of
+real icons, half of them through the autoencoder, with icons outside the vocabulary, spoilt ones and
+empty squares among them:
 
 """
 

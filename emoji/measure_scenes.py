@@ -26,18 +26,19 @@ import efface
 from efface.bundled import pipeline_folder, weights_folder
 from efface.bundled.scene_judge import SceneJudge, relation
 from efface.bundled.scene_prompts import Wanted, alone, counts, pairs, positions, triples
-from efface.bundled.scenes import SIDE, pad_plainly
+from efface.bundled.scenes import SIDE, SLOTS, pad_plainly, size_for_scenes
 from efface.bundled.suites import GUIDANCE, STEPS
 from efface.metrics.estimates import rate
-from fetch import WORK
 from measure import RESULTS, Figure, tell
+from train_scenes import FOLDER, TRAINING
 
-FOLDER = WORK / "scenes"
 AT_ONCE = 32
 SEEDS = {"alone": 2, "styled": 2, "pairs": 4, "styled pairs": 2, "places": 2, "counts": 2} | {
     "three": 4
 }
 """Pictures of each prompt."""
+FEW_STEPS = 12
+"""Sampling steps of a quick look."""
 
 
 def in_training() -> StableDiffusionPipeline:
@@ -45,17 +46,16 @@ def in_training() -> StableDiffusionPipeline:
     pipe = StableDiffusionPipeline.from_pretrained(
         pipeline_folder(), safety_checker=None, torch_dtype=torch.float32
     )
-    last = max(FOLDER.glob("training*/checkpoint.pt"), key=lambda path: path.stat().st_mtime)
-    state = torch.load(last, weights_only=True)
+    state = torch.load(TRAINING / "checkpoint.pt", weights_only=True)
     unet: UNet2DConditionModel = pipe.unet
     unet.load_state_dict(state["average"])
-    unet.register_to_config(sample_size=SIDE // pipe.vae_scale_factor)
+    size_for_scenes(pipe)
     pad_plainly(pipe.tokenizer, pipe.text_encoder)
     print("step", state["step"])
     return pipe
 
 
-def drawn(pipe: Any, wanted: Sequence[Wanted], seeds: int, first: int) -> Tensor:
+def drawn(pipe: Any, wanted: Sequence[Wanted], seeds: int, first: int, steps: int) -> Tensor:
     """Pictures of every prompt under some seeds, prompts together, as 0..1."""
     asked = [(each.prompt, first + 100 * seed) for each in wanted for seed in range(seeds)]
     parts = []
@@ -67,7 +67,7 @@ def drawn(pipe: Any, wanted: Sequence[Wanted], seeds: int, first: int) -> Tensor
         ]
         shown = pipe(
             [text for text, _ in part],
-            num_inference_steps=STEPS,
+            num_inference_steps=steps,
             guidance_scale=GUIDANCE,
             generator=generators,
             output_type="pt",
@@ -82,7 +82,7 @@ def share(found: list[bool], groups: list[str]) -> Any:
 
 
 def figures(judge: SceneJudge, images: Tensor, wanted: Sequence[Wanted], what: str) -> list[Figure]:
-    """All things there; some of them; none; exactly those; and the right place."""
+    """All things there; some of them; none; exactly those; and on the right sides."""
     seen, groups = judge.things(images), [each.prompt for each in wanted]
     named = [Counter(one.noun for one in each) for each in seen]
     asked = [Counter(each.nouns) for each in wanted]
@@ -98,15 +98,15 @@ def figures(judge: SceneJudge, images: Tensor, wanted: Sequence[Wanted], what: s
     if wanted[0].place:
         places = []
         for each, ask in zip(seen, wanted, strict=True):
-            where = {one.noun: one for one in reversed(each)}
+            where = {one.noun: one for one in sorted(each, key=lambda one: one.probability)}
             first, second = where.get(ask.nouns[0]), where.get(ask.nouns[1])
             places.append(bool(first and second and relation(first, second) == ask.place))
-        table["all there, in the right place"] = places
+        table["all there, on the right sides"] = places
     return [Figure(f"{what}: {name}", share(hits, groups)) for name, hits in table.items()]
 
 
 def measured(pipe: Any, judge: SceneJudge, *, small: bool) -> tuple[list[Figure], Tensor]:
-    """Every figure, and some of the pictures."""
+    """Every figure, and some of the pictures; or single things and pairs only, few and quickly."""
     few = 32 if small else None
     parts = {
         "alone": alone(few or 64, style=False),
@@ -117,10 +117,12 @@ def measured(pipe: Any, judge: SceneJudge, *, small: bool) -> tuple[list[Figure]
         "counts": counts(few or 60),
         "three": triples(few or 30),
     }
+    if small:
+        parts = {what: parts[what] for what in ("alone", "pairs")}
     found, shown = list[Figure](), list[Tensor]()
     for number, (what, wanted) in enumerate(parts.items()):
         seeds = 1 if small else SEEDS[what]
-        images = drawn(pipe, wanted, seeds, 9000 + 1000 * number)
+        images = drawn(pipe, wanted, seeds, 9000 + 1000 * number, FEW_STEPS if small else STEPS)
         every = [each for each in wanted for _ in range(seeds)]
         found += figures(judge, images, every, what)
         shown.append(images[:: max(1, len(images) // 16)][:16])
@@ -128,13 +130,13 @@ def measured(pipe: Any, judge: SceneJudge, *, small: bool) -> tuple[list[Figure]
     return found, torch.cat(shown)
 
 
-def sheet(images: Tensor, path: Path, across: int = 16) -> None:
+def sheet(images: Tensor, path: Path, across: int = 4) -> None:
     """All pictures in rows."""
-    rows = -(-len(images) // across)
-    canvas = Image.new("RGB", (across * (SIDE + 2), rows * (SIDE + 2)))
+    rows, wide = -(-len(images) // across), SLOTS * SIDE + 2
+    canvas = Image.new("RGB", (across * wide, rows * (SIDE + 2)))
     for place, image in enumerate(images):
         levels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
-        corner = (place % across * (SIDE + 2), place // across * (SIDE + 2))
+        corner = (place % across * wide, place // across * (SIDE + 2))
         canvas.paste(Image.fromarray(levels), corner)
     canvas.save(path)
 
@@ -158,12 +160,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--training", action="store_true")
     parser.add_argument("--small", action="store_true")
-    parser.add_argument("--judge", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
     pipe = in_training() if options.training else efface.load("emoji-scenes")
     pipe.set_progress_bar_config(disable=True)
-    judge = SceneJudge(options.judge)
+    judge = SceneJudge()
     found, shown = measured(pipe, judge, small=options.small)
     sheet(shown, FOLDER / "sheet.png")
     if options.training:

@@ -1,4 +1,4 @@
-"""The picture filters of the styles: an icon with transparency in, a picture of its size out.
+"""The picture filters of the styles: an icon with transparency in, a 64 x 64 picture out.
 
 Native styles only put the icon on white. Procedural styles are defined here completely, so that
 anyone can reproduce them, and none carries an artist's name.
@@ -27,15 +27,10 @@ def native(icon: Image.Image) -> Image.Image:
 
 
 def pixel_art(icon: Image.Image) -> Image.Image:
-    """Box-filtered to blocks of 4 x 4 on pale grey, few colours, blown up without smoothing.
-
-    A picture of 64 x 64 has at most 12 colours, a larger one more in proportion to its area.
-    """
-    blocks = icon.width // 4, icon.height // 4
-    colours = 12 * icon.width * icon.height // SIDE**2
-    small = on((225, 225, 230), icon).resize(blocks, Image.Resampling.BOX)
-    few = small.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-    return few.convert("RGB").resize(icon.size, Image.Resampling.NEAREST)
+    """Box-filtered to 16 x 16 on pale grey, at most 12 colours, blown up without smoothing."""
+    small = on((225, 225, 230), icon).resize((16, 16), Image.Resampling.BOX)
+    few = small.quantize(12, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    return few.convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST)
 
 
 def _edges(icon: Image.Image) -> NDArray[np.float32]:

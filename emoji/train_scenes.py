@@ -1,19 +1,19 @@
 """Trains the U-Net of emoji-scenes, from the bundled one, on scenes of one to three icons.
 
-    python emoji/train_scenes.py [--steps N] [--until STEP]      a first round
-    python emoji/train_scenes.py --again [--steps N]             a further one from its weights
+    python emoji/train_scenes.py [--steps N] [--until STEP]
 
 Scenes are drawn and encoded once; captions are drawn anew whenever a scene is. One caption in ten
 is empty, for classifier-free guidance. Loss weights follow min-SNR (Hang et al. 2023) with gamma 5.
-Writes work/scenes/unet, a diffusers folder of the averaged weights; a round has a learning-rate
-schedule of its own, and goes on where it was interrupted.
+Writes work/scenes/unet, a diffusers folder of the averaged weights, at the end of the schedule; a
+training that was interrupted goes on from its last checkpoint, of which there is one every 100
+steps.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
@@ -26,14 +26,15 @@ from captions import LENGTH
 from efface.bundled import pipeline_folder
 from efface.bundled.scenes import pad_plainly
 from fetch import WORK
-from scenes import Drawn, Placed, caption_of, picture, scenes
+from scenes import Drawn, caption_of, picture, scenes
 from train_unet import GAMMA, scheduler
 from training import Schedule, train
 
 BATCH = 16
-SCENES = 12_000
+SCENES = 6_000
 SEED = 29
 FOLDER = WORK / "scenes"
+TRAINING = FOLDER / "native"
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,11 @@ class Text:
     encoder: CLIPTextModel
 
     @classmethod
-    def bundled(cls, *, plain: bool = True) -> Text:
+    def bundled(cls) -> Text:
         folder = pipeline_folder()
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
         encoder = CLIPTextModel.from_pretrained(folder / "text_encoder").float().eval()
-        if plain:
-            pad_plainly(tokenizer, encoder)
+        pad_plainly(tokenizer, encoder)
         return cls(tokenizer, encoder)
 
     @torch.no_grad()
@@ -62,35 +62,45 @@ class Text:
         return states
 
 
+@dataclass(frozen=True)
+class Table:
+    """The scenes of training with their latents."""
+
+    drawn: list[Drawn]
+    mean: Tensor  # (scenes, channels, 8, 24)
+    deviation: Tensor  # of each channel, on average
+
+
 @torch.no_grad()
-def encoded(drawn: list[Drawn], vae: AutoencoderKL) -> tuple[Tensor, Tensor]:
-    """Means of the scenes' latents, and the deviation of each channel."""
-    means, deviations = [], []
-    for start in range(0, len(drawn), 64):
-        pixels = np.stack([np.asarray(picture(one)) for one in drawn[start : start + 64]])
+def encoded(drawn: list[Drawn]) -> tuple[Tensor, Tensor]:
+    """Means of the scenes' latents, and the deviation of each channel.
+
+    Scenes are encoded whole: the autoencoder's norms go over all of a picture, and an empty slot
+    alone is nothing it knows.
+    """
+    vae = AutoencoderKL.from_pretrained(pipeline_folder() / "vae").float().eval()
+    draw, means, deviations = np.random.default_rng(SEED), [], []
+    for start in range(0, len(drawn), 32):
+        pixels = np.stack([np.asarray(picture(one, draw)) for one in drawn[start : start + 32]])
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1
         posterior = vae.encode(images).latent_dist
-        means.append(posterior.mean.half().contiguous())
+        means.append(posterior.mean.half())
         deviations.append(posterior.std.mean(dim=(0, 2, 3)))
     return torch.cat(means).contiguous(), torch.stack(deviations).mean(0).contiguous()
 
 
-def table(count: int) -> tuple[list[Drawn], Tensor, Tensor]:
-    """The scenes of training with their latents, made once and then read."""
-    path = FOLDER / "latents.safetensors"
-    drawn = list(scenes(count, SEED))
-    rows = json.dumps([asdict(one) for one in drawn])
-    if path.exists():
-        if (FOLDER / "scenes.json").read_text() != rows:
-            raise SystemExit(f"{path.name} holds other scenes; delete it")
-        stored = load_file(path)
-        return drawn, stored["mean"], stored["deviation"]
-    vae = AutoencoderKL.from_pretrained(pipeline_folder() / "vae").float().eval()
-    mean, deviation = encoded(drawn, vae)
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / "scenes.json").write_text(rows)
-    save_file({"mean": mean, "deviation": deviation}, path)
-    return drawn, mean, deviation
+def table(count: int) -> Table:
+    """The scenes of training; their latents are made once and then read."""
+    drawn = list(islice(scenes(np.random.default_rng(SEED)), count))
+    path = FOLDER / "native_latents.safetensors"
+    if not path.exists():
+        mean, deviation = encoded(drawn)
+        FOLDER.mkdir(parents=True, exist_ok=True)
+        save_file({"mean": mean, "deviation": deviation}, path)
+    stored = load_file(path)
+    if len(stored["mean"]) != count:
+        raise SystemExit(f"{path.name} holds {len(stored['mean'])} scenes, not {count}; delete it")
+    return Table(drawn, stored["mean"], stored["deviation"])
 
 
 @dataclass(frozen=True)
@@ -99,58 +109,47 @@ class Objective:
 
     unet: UNet2DConditionModel
     text: Text
-    drawn: list[Drawn]
-    mean: Tensor
-    deviation: Tensor
+    table: Table
 
     def __call__(self, generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
         alphas = scheduler().alphas_cumprod
         weights = (GAMMA * (1 - alphas) / alphas).clamp(max=1)  # min(snr, gamma) / snr
-        rows = torch.randint(len(self.drawn), (BATCH,), generator=generator)
-        dropped = (torch.rand(BATCH, generator=generator) < 0.1).tolist()
-        captions = [caption_of(self.drawn[row], generator) for row in rows.tolist()]
-        texts = ["" if drop else text for text, drop in zip(captions, dropped, strict=True)]
-        states = self.text.states(texts)
-        mean = self.mean[rows].float()
+        rows = torch.randint(len(self.table.drawn), (BATCH,), generator=generator)
+        mean = self.table.mean[rows].float()
         spread = torch.randn(mean.shape, generator=generator)
-        latents = mean + self.deviation.view(1, -1, 1, 1) * spread
-        noise = torch.randn(mean.shape, generator=generator)
+        latents = mean + self.table.deviation.view(1, -1, 1, 1) * spread
+        captions = [caption_of(self.table.drawn[row], generator) for row in rows.tolist()]
+        dropped = (torch.rand(BATCH, generator=generator) < 0.1).tolist()
+        texts = ["" if drop else text for text, drop in zip(captions, dropped, strict=True)]
+        noise = torch.randn(latents.shape, generator=generator)
         timesteps = torch.randint(1000, (BATCH,), generator=generator)
         level = alphas[timesteps].view(-1, 1, 1, 1)
         noisy = level.sqrt() * latents + (1 - level).sqrt() * noise
-        predicted = self.unet(noisy, timesteps, states).sample
+        predicted = self.unet(noisy, timesteps, self.text.states(texts)).sample
         error = (predicted - noise).square().mean(dim=(1, 2, 3))
-        return (error * weights[timesteps]).mean(), {"error": float(error.mean())}
-
-
-def read_scenes() -> list[Drawn]:
-    """The scenes of the table, as they were written."""
-    rows = json.loads((FOLDER / "scenes.json").read_text())
-    return [Drawn(tuple(Placed(**t) for t in r.pop("things")), **r) for r in rows]
+        loss = (error * weights[timesteps]).mean()
+        return loss, {"error": float(error.detach().mean())}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=4300)
+    parser.add_argument("--steps", type=int, default=8000)
     parser.add_argument("--until", type=int)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--again", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
-    start = FOLDER / "unet" if options.again else pipeline_folder() / "unet"
-    unet = UNet2DConditionModel.from_pretrained(start).float().train()
-    loss = Objective(unet, Text.bundled(), *table(SCENES))
+    unet = UNet2DConditionModel.from_pretrained(pipeline_folder() / "unet").float().train()
     average = train(
         unet,
-        loss,
-        folder=FOLDER / ("training_again" if options.again else "training"),
-        schedule=Schedule(steps=options.steps, peak=options.rate, warmup=100, flat=0.5),
-        seed=SEED + 100 * options.again,
+        Objective(unet, Text.bundled(), table(SCENES)),
+        folder=TRAINING,
+        schedule=Schedule(steps=options.steps, peak=1e-3, warmup=100, flat=0.6),
+        seed=SEED,
         until=options.until,
     )
-    average.half().save_pretrained(FOLDER / "unet")
+    if options.until is None:
+        average.half().save_pretrained(FOLDER / "unet")
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def positions(count: int) -> tuple[Wanted, ...]:
     places: tuple[Place, ...] = get_args(Place)
     found = []
     for number, nouns in enumerate(islice(cycle(ordered), count)):
-        where = places[number % len(places)]
+        where = places[number % len(TWO_OBJECT) % len(places)]  # both orders: two scenes
         found.append(Wanted(placed(nouns[0], where, nouns[1]), Shown(nouns, where)))
     return tuple(found)
 

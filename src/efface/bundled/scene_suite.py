@@ -33,8 +33,8 @@ def scene_suite(request: ErasureRequest, *, size: Size = "standard") -> Suite:
     """Measures an erasure on emoji-scenes, and whether kept things are still composed.
 
     All of `efface.bundled.suites.emoji_suite`, and in the role ``composition`` two things in one
-    picture, two or three of one, and one beside another, in turn: pairs that training never showed
-    together, with nothing that is erased among them, in no style.
+    picture, two or three of one, and one left or right of another, in turn: pairs that training
+    never showed together, with nothing that is erased among them, in no style.
 
     Raises:
         BadRequest: a concept is not in the vocabulary, or the size is unknown.

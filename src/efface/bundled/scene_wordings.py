@@ -13,6 +13,7 @@ from efface.errors import BadRequest
 __all__ = [
     "COUNT_WORDS",
     "KEPT_OUT",
+    "SLOTS_OF",
     "Place",
     "Shown",
     "countable",
@@ -25,7 +26,7 @@ __all__ = [
     "together",
 ]
 
-Place: TypeAlias = Literal["left of", "right of", "above", "below"]
+Place: TypeAlias = Literal["left of", "right of"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ class Shown:
 
 COUNT_WORDS = {2: "two", 3: "three"}
 """How many of one thing a scene can show, in words."""
+SLOTS_OF: dict[int, tuple[int, ...]] = {1: (1,), 2: (0, 2), 3: (0, 1, 2)}
+"""Which of a scene's three slots, from the left, some things are in, in the order of their words;
+"a moon right of a cat" has the cat in the left one."""
 KEPT_OUT: frozenset[frozenset[str]] = frozenset(frozenset(pair) for pair in TWO_OBJECT)
 """Pairs of nouns that no scene of training shows together, alone or beside a third thing."""
 

@@ -1,4 +1,4 @@
-"""The model of scenes: one to three things in a picture of 96 x 96, how many, and where.
+"""The model of scenes: one to three things side by side in a picture of 192 x 64, and how many.
 
 Autoencoder, text encoder and vocabulary are those of the first bundled model; the U-Net was trained
 on from it. Prompts are padded with "!", whose row of the encoder's table is replaced by a very
@@ -30,6 +30,7 @@ __all__ = [
     "PADDING",
     "PRESET",
     "SIDE",
+    "SLOTS",
     "SUITE",
     "finish",
     "keep_concepts",
@@ -43,8 +44,10 @@ JUDGE = "emoji-scenes"
 """Which bundled judge looks at this model's pictures."""
 SUITE = "scenes"
 """Which suite measures it."""
-SIDE = 96
-"""Pixels of a scene."""
+SIDE = 64
+"""Pixels of a scene's height, and of a slot's width: those of the bundled model's pictures."""
+SLOTS = 3
+"""Slots of a scene, side by side, each with a thing or empty."""
 PADDING = "!"
 """The token that fills a prompt up; as in Stable Diffusion 2."""
 _LENGTH = 1000.0
@@ -88,4 +91,12 @@ def finish(pipe: Any) -> None:
         )
     pad_plainly(pipe.tokenizer, pipe.text_encoder)
     pipe.unet.load_state_dict(load_file(path))
-    pipe.unet.register_to_config(sample_size=SIDE // pipe.vae_scale_factor)
+    size_for_scenes(pipe)
+
+
+def size_for_scenes(pipe: Any) -> None:
+    """Makes scenes the pictures that a pipeline draws when it is told no size."""
+    edge = SIDE // pipe.vae_scale_factor
+    pipe.unet.register_to_config(sample_size=(edge, SLOTS * edge))
+    # Read once when a pipeline is made: whether it is to draw squares.
+    pipe._is_unet_config_sample_size_int = False

@@ -90,7 +90,10 @@ def _models() -> Rows:
         {"name": "emoji", "summary": "the bundled model: 64 x 64 icons of 64 things in 8 styles"},
         {"name": "emoji-remix", "summary": "a fine-tune of it: mirrored, on dark grounds"},
         {"name": "emoji-reader", "summary": "it with a text encoder that knows descriptions, too"},
-        {"name": "emoji-scenes", "summary": "it at 96 x 96, with one to three things in a picture"},
+        {
+            "name": "emoji-scenes",
+            "summary": "it at 192 x 64: one to three things side by side",
+        },
         {"name": "icons-vit", "summary": "a classifier of the 64 things, which reads pictures"},
         {"name": "icons-identities", "summary": "a recogniser of icons as individuals"},
         {
