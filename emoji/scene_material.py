@@ -1,4 +1,4 @@
-"""Pictures for the judge of scenes: known things in known places, among things that are none.
+"""Scenes that measure their judge: known things in known slots, among things that are none.
 
 What is none is an icon outside the vocabulary, or a spoilt one: two blended or joined half to
 half, smudged, or with its blocks shuffled. Half of the pictures went through the autoencoder.
@@ -16,44 +16,46 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 
 from efface.bundled import pipeline_folder
-from efface.bundled.scene_judge import CELLS, SIDE
+from efface.bundled.scene_wordings import SLOTS_OF
+from efface.bundled.scenes import SLOTS
 from efface.bundled.vocabulary import NOUNS, STYLES
 from icons import icon_set, render
-from render import shows_a_noun, strangers
-from scenes import art, centres
-from styles import FILTERS
-
-CELL = SIDE // CELLS
-STRANGERS_SEED = 5
-ROOM = 36
-"""Pixels between the centres of two things, down or across, where places are free."""
+from render import (
+    FURTHER_STRANGERS,
+    SEED,
+    STRANGERS,
+    VIEWS,
+    jitter,
+    shows_a_noun,
+    strangers,
+)
+from scenes import SCALE, art, row, view
 
 
 @dataclass(frozen=True)
 class Material:
-    """Pictures as uint8 (n, 3, 96, 96); centres as rows of picture, noun, down, across in cells."""
+    """Pictures as uint8 (n, 3, 64, 192); each slot's noun, or -1 where there is none; styles."""
 
     pixels: Tensor
-    things: Tensor
+    nouns: Tensor
     styles: Tensor
-
-    def heat(self, rows: Tensor) -> Tensor:
-        """What to see in each place: 1 at a centre, less beside it; (n, nouns, 12, 12)."""
-        heat = torch.zeros(len(rows), len(NOUNS), CELLS, CELLS)
-        cells = torch.arange(CELLS) + 0.5
-        for place, row in enumerate(rows.tolist()):
-            for _, noun, down, across in self.things[self.things[:, 0] == row].tolist():
-                d, a = (cells - int(down) - 0.5) ** 2, (cells - int(across) - 0.5) ** 2
-                bump = (-(d[:, None] + a[None]) / 1.0).exp()
-                heat[place, int(noun)] = torch.maximum(heat[place, int(noun)], bump)
-        return heat
 
 
 @cache
-def outsiders(*, unseen: bool) -> tuple[str, ...]:
-    """Icons outside the vocabulary for training, or other ones for measuring."""
-    every = [n for n in strangers(np.random.default_rng(STRANGERS_SEED)) if not shows_a_noun(n)]
-    return tuple(name for place, name in enumerate(every[:700]) if (place % 4 == 0) == unseen)
+def outsiders() -> tuple[str, ...]:
+    """Icons outside the vocabulary that the bundled judge was not trained on.
+
+    They are those that `train_judge.split_strangers` keeps for measuring, and those that
+    `render` did not draw; the order is render's own, whose draws before are drawn again.
+    """
+    draw, blank = np.random.default_rng(SEED), Image.new("RGBA", (1, 1))
+    for _ in range(len(NOUNS) * len(STYLES) * VIEWS):
+        jitter(blank, draw, scale=SCALE)
+    every = strangers(draw)
+    rendered = every[: STRANGERS + FURTHER_STRANGERS]
+    kept = sorted(name for name in rendered if not shows_a_noun(name))[::4]
+    others = [name for name in every[len(rendered) :] if not shows_a_noun(name)]
+    return (*kept, *others)
 
 
 @cache
@@ -85,51 +87,34 @@ def spoilt(style: str, draw: np.random.Generator) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(mixed.reshape(128, 128, 4)))
 
 
-def places(count: int, draw: np.random.Generator) -> list[tuple[int, int]]:
-    """Centres of some things: as in scenes of training, or wherever there is room."""
-    if count <= 4 and draw.random() < 0.6:
-        return centres(count, draw)
-    found: list[tuple[int, int]] = []
-    for _ in range(60):
-        x, y = (int(v) for v in draw.integers(21, SIDE - 20, 2))
-        if all(max(abs(x - a), abs(y - b)) >= ROOM for a, b in found):
-            found.append((x, y))
-        if len(found) == count:
-            break
-    return found
-
-
 def drawn(
-    draw: np.random.Generator, *, unseen: bool, nothing: float
-) -> tuple[Image.Image, list[tuple[int, int, int]], int]:
-    """A picture, the things in it as noun, down and across in pixels, and its style.
+    draw: np.random.Generator, *, nothing: float
+) -> tuple[list[Image.Image], list[int | None], str]:
+    """The slots of a scene, the noun in each or None, and its style.
 
-    A share is of pictures of nothing; there is a stranger or a spoilt icon in them.
+    In as many slots as scenes of training have, there is a thing, a stranger or a spoilt icon; a
+    share of scenes has nothing of the vocabulary. One in ten repeats one noun.
     """
     style, names = list(STYLES)[int(draw.integers(len(STYLES)))], list(NOUNS)
-    shares = np.array([0.28, 0.32, 0.24, 0.10]) / 0.94
-    count = int(draw.choice(5, p=[nothing, *(shares * (1 - nothing))]))
-    where = places(max(1, count), draw)
-    same = draw.random() < 0.12
-    repeated = int(draw.integers(len(names)))
-    canvas, things = Image.new("RGBA", (SIDE, SIDE), (0, 0, 0, 0)), []
-    for x, y in where:
-        noun = repeated if same else int(draw.integers(len(names)))
-        kind = draw.random()
-        if kind < 0.68 and count:
-            icon = art(names[noun], style)
-            things.append((noun, y, x))
-        elif kind < 0.86:
-            others = outsiders(unseen=unseen)
-            icon = stranger(others[int(draw.integers(len(others)))], style)
-        else:
-            icon = spoilt(style, draw)
-        side = int(draw.integers(38, 54)) if len(where) > 1 else int(draw.integers(40, 72))
-        layer = Image.new("RGBA", canvas.size, (0, 0, 0, 0))
-        small = icon.resize((side, side), Image.Resampling.LANCZOS)
-        layer.paste(small, (x - side // 2, y - side // 2))
-        canvas = Image.alpha_composite(canvas, layer)
-    return FILTERS[style](canvas), things, list(STYLES).index(style)
+    of_nothing = draw.random() < nothing
+    count = int(draw.choice((0, 1, 2, 3) if of_nothing else (1, 2, 3)))
+    same, repeated = draw.random() < 0.1, int(draw.integers(len(names)))
+    views, nouns = list[Image.Image](), list[int | None]()
+    for slot in range(SLOTS):
+        icon, noun = None, None
+        if slot in SLOTS_OF.get(count, ()):
+            kind = draw.random()
+            if kind < 0.75 and not of_nothing:
+                noun = repeated if same else int(draw.integers(len(names)))
+                icon = art(names[noun], style)
+            elif kind < 0.875:
+                others = outsiders()
+                icon = stranger(others[int(draw.integers(len(others)))], style)
+            else:
+                icon = spoilt(style, draw)
+        views.append(view(icon, style, draw))
+        nouns.append(noun)
+    return views, nouns, style
 
 
 @torch.no_grad()
@@ -143,16 +128,15 @@ def through(pixels: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def material(count: int, seed: int, *, unseen: bool = False, nothing: float = 0.06) -> Material:
-    """Pictures by a seed; those with even numbers went through the autoencoder."""
+def material(count: int, seed: int, *, nothing: float) -> Material:
+    """Scenes by a seed; those with even numbers went through the autoencoder."""
     draw = np.random.default_rng(seed)
-    pictures, things, styles = [], [], []
-    for number in range(count):
-        picture, seen, style = drawn(draw, unseen=unseen, nothing=nothing)
-        pictures.append(np.asarray(picture))
-        styles.append(style)
-        for noun, down, across in seen:
-            things.append([number, noun, down // CELL, across // CELL])
+    pictures, nouns, styles = [], [], []
+    for _ in range(count):
+        views, there, style = drawn(draw, nothing=nothing)
+        pictures.append(np.asarray(row(views)))
+        nouns.append([-1 if noun is None else noun for noun in there])
+        styles.append(list(STYLES).index(style))
     pixels = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
     pixels[::2] = through(pixels[::2])
-    return Material(pixels, torch.tensor(things), torch.tensor(styles))
+    return Material(pixels, torch.tensor(nouns), torch.tensor(styles))

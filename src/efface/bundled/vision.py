@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from efface.errors import BadModel
 
-__all__ = ["ConvNet", "ConvNetShape", "Residual", "load_network", "save_network"]
+__all__ = ["ConvNet", "ConvNetShape", "load_network", "save_network"]
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,7 @@ class ConvNetShape:
     outputs: int = 128
 
 
-class Residual(nn.Module):
-    """Two convolutions beside a short cut; the first may halve the side."""
-
+class _Residual(nn.Module):
     def __init__(self, inside: int, outside: int, stride: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(inside, outside, 3, stride, 1, bias=False)
@@ -47,7 +45,7 @@ class ConvNet(nn.Module):
         super().__init__()
         self.shape = shape
         pairs = zip((3, *shape.widths[:-1]), shape.widths, strict=True)
-        self.stages = nn.Sequential(*(Residual(a, b, 2) for a, b in pairs))
+        self.stages = nn.Sequential(*(_Residual(a, b, 2) for a, b in pairs))
         self.head = nn.Linear(2 * shape.widths[-1], shape.outputs)
 
     def features(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
