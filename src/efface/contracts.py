@@ -73,9 +73,8 @@ Role = Literal[
     "composition",
     "general",
 ]
-"""What a picture stands for. Composition is several kept things in one picture, how many of one, or
-where one is, which only models that can draw that are asked for. Of recognisers: earlier is what
-earlier requests erased, missing what is kept and had no picture in training."""
+"""What a picture stands for. Composition: several kept things at once, for models of scenes. Of
+recognisers: earlier is what earlier requests erased, missing what training had no picture of."""
 ModelKind = Literal["generator", "classifier", "recogniser", "detector"]
 """What a model does: draws pictures of prompts, names what is in a picture, tells individuals
 apart, or finds things and where they are."""
