@@ -112,7 +112,7 @@ def test_a_relation_goes_by_the_slots():
 
 def test_a_judge_without_its_card_says_how_it_is_made(monkeypatch, tmp_path):
     monkeypatch.setattr(scene_judge, "weights_folder", lambda: tmp_path)
-    with pytest.raises(MissingInput, match=r"scene_judge\.json is missing .* measure_scene_judge"):
+    with pytest.raises(MissingInput, match=r"scene_judge\.json is missing .*measure_scene_judge"):
         SceneJudge()
 
 
