@@ -82,8 +82,8 @@ TUNED: dict[str, dict[str, dict[str, Any]]] = {
 """What guides are given on each model. On that of single things, what fits best on prompts that are
 not measured, by no more than chance: `grid` moved no picture across the line there. Of scenes, no
 grid was drawn yet."""
-SIZES = {"emoji": (4, 8), "emoji-scenes": (6, 12)}
-"""Sides of the maps that each model has."""
+SIZES = {"emoji": (4, 8), "emoji-scenes": (4, 8)}
+"""Shorter sides of the maps that each model has."""
 
 
 def grid(model: str) -> list[Way]:
