@@ -101,10 +101,13 @@ QUESTIONS: dict[str, Question] = {
 }
 
 
-def figures(truth: Things, seen: Things, what: str) -> list[Figure]:
+def figures(
+    truth: Things, seen: Things, what: str, questions: Iterable[str] = QUESTIONS
+) -> list[Figure]:
     """Things seen, false ones, exact counts and sides."""
     found = []
-    for name, asks in QUESTIONS.items():
+    for name in questions:
+        asks = QUESTIONS[name]
         answers = [hit for t, s in zip(truth, seen, strict=True) for hit in asks(t, s)]
         found.append(Figure(f"{what}: {name}", rate(torch.tensor(answers, dtype=torch.float32))))
     return found
@@ -123,8 +126,8 @@ def all_figures(judge: SceneJudge, held_out: Material, bar: float) -> list[Figur
     found.append(Figure("scenes with a known thing: style", rate(right.float())))
     for number, style in enumerate(STYLES):
         some = [row for row, each in enumerate(held_out.styles.tolist()) if each == number]
-        part = figures([truth[row] for row in some], [seen[row] for row in some], style)
-        found.append(part[0])
+        parts = [truth[row] for row in some], [seen[row] for row in some]
+        found += figures(*parts, style, ["things that are seen"])
     return found
 
 

@@ -1,8 +1,9 @@
 """Measures emoji-scenes against its bars, on fixed seeds.
 
     python emoji/measure_scenes.py     writes benchmarks/results/emoji_scenes.json
-    python emoji/measure_scenes.py --training [--small]      asks the training's average so far
-        and writes nothing but a sheet of pictures beside it
+    python emoji/measure_scenes.py --training [--small]      asks the training's average so far,
+        single things and pairs in few steps where it is to be small, and writes but a sheet of
+        pictures beside it
 
 Pairs of nouns and triples that hold one of them were never shown together in training.
 """

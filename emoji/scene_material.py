@@ -103,11 +103,10 @@ def drawn(
     for slot in range(SLOTS):
         icon, noun = None, None
         if slot in SLOTS_OF.get(count, ()):
-            kind = draw.random()
-            if kind < 0.75 and not of_nothing:
+            if draw.random() < 0.75 and not of_nothing:
                 noun = repeated if same else int(draw.integers(len(names)))
                 icon = art(names[noun], style)
-            elif kind < 0.875:
+            elif draw.random() < 0.5:
                 others = outsiders()
                 icon = stranger(others[int(draw.integers(len(others)))], style)
             else:
