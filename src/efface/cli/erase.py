@@ -106,12 +106,13 @@ def run(arguments: list[str], output: Output) -> int:
             pipe = load_host(options.model, output)
             return measuring.measure(folder, pipe, plan, output)
     again = shlex.join(["efface", "erase", *(each for each in arguments if each != "--resume")])
+    hints = {"again": again, "onward": f"{again} --resume"}
     goal = _goal(options, recipe, reason)
     parents = [run.delta for run in lineage.beneath(recipe)]
     with making.open_new_run(options.out, recipe, overwrite=options.overwrite) as folder:
         pipe = _load(recipe, options, output)
         with lineage.on_top_of(parents, pipe):
-            fill(folder, recipe, pipe, _kept(options, goal), workspace, output, again=again)
+            fill(folder, recipe, pipe, _kept(options, goal), workspace, output, **hints)
         if reason is None:
             return measuring.measure(folder, pipe, plan, output)
     output.say(f"{reason}, so there is no report and no card; {_next(options)}")

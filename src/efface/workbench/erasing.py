@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from efface.errors import EffaceError, MeasurementFailed
+from efface.errors import BadRequest, EffaceError, MeasurementFailed
 from efface.runs.recipe import EraseRecipe, StagesRecipe
 from efface.workbench import making, measuring, previews, runs, smoke
 from efface.workbench.drawing import sampling_for
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from efface.workbench.folder import RunFolder
     from efface.workbench.telling import Telling
 
-__all__ = ["Keeping", "fill", "search_lines"]
+__all__ = ["Keeping", "fill", "search_lines", "write_scaled"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,7 @@ def fill(
     output: Telling,
     *,
     again: str,
+    onward: str,
 ) -> ErasureResult:
     """Erases and writes the run.
 
@@ -57,6 +58,7 @@ def fill(
         workspace: of the erasure.
         output: told how it goes.
         again: what to do after an interrupt, where nothing was written.
+        onward: what to do where a checkpoint is left.
 
     Raises:
         MeasurementFailed: no strength reached the goal; nothing is written then.
@@ -66,7 +68,7 @@ def fill(
 
     def advice() -> str:
         if any(place.rglob("*.safetensors")):
-            return f"what was trained is in {place}; go on with: {again} --resume"
+            return f"what was trained is in {place}; go on with: {onward}"
         return f"nothing was written; run again: {again}"
 
     output.after_interrupt = advice
@@ -106,6 +108,30 @@ def _write(
     output.after_interrupt = f"the delta is saved; go on with: efface evaluate {folder.path}"
     if trouble is not None:
         raise trouble
+
+
+def write_scaled(source: Path, out: Path, scale: float, pipe: Any, output: Telling) -> None:
+    """Writes a run's delta, scaled, as a run of its own that says how to repeat it.
+
+    Raises:
+        BadRequest: the run was not made by a method, stands on others, or the place is taken.
+        NothingChanged, ModelCollapsed: see `efface.runs.checks.inspect`.
+    """
+    from efface.deltas.results import ErasureResult
+    from efface.runs.checks import stamped
+    from efface.runs.erasing import scaled_run
+
+    recipe = runs.recipe_of(source)
+    if not isinstance(recipe, EraseRecipe | StagesRecipe) or recipe.after:
+        raise BadRequest(
+            f"{source.name} is a run of kind {recipe.kind}, or stands on another run; only what a "
+            "method made on the bare base is scaled into a run of its own"
+        )
+    whole = replace(recipe, delta_scale=recipe.delta_scale * scale)
+    with making.open_new_run(out, whole, overwrite=False, reads=[source]) as folder:
+        result = scaled_run(pipe, ErasureResult.load(source), replace(recipe, delta_scale=scale))
+        making.write_run(folder, stamped(result, whole))
+    output.say(f"wrote {out}")
 
 
 def search_lines(search: Search) -> list[str]:
