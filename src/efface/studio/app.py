@@ -35,8 +35,8 @@ def page(desk: Desk) -> gr.Blocks:
     """Builds the page with all its tabs."""
     with gr.Blocks(title="efface studio", analytics_enabled=False, fill_width=True) as blocks:
         gr.HTML(
-            f'<div class="told"><h1>efface studio</h1><p>{views.text_of(desk.model)}; runs in '
-            f"{views.text_of(desk.root)}</p></div>"
+            f'<div class="told"><h1>efface studio</h1><p>{views.text_of(Path(desk.model).name)}; '
+            f"folder {views.text_of(desk.root.name)}</p></div>"
         )
         blur = gr.Checkbox(desk.blur, label="Blur pictures until pointed at", elem_id="blur")
         choices: list[tuple[Any, bool]] = []
@@ -61,13 +61,18 @@ def page(desk: Desk) -> gr.Blocks:
             with gr.Tab("Recognisers"):
                 done.append(RecognisersTab(desk).done)
 
-        def renewed() -> list[Any]:
+        def renewed(*chosen: Any) -> list[Any]:
             drawn, every = desk.drawn_runs(), desk.run_names()
-            return [gr.update(choices=drawn if own else every) for _, own in choices]
+            return [
+                gr.update(choices=drawn, value=drawn[0] if drawn and value is None else value)
+                if own
+                else gr.update(choices=every)
+                for (_, own), value in zip(choices, chosen, strict=True)
+            ]
 
         shown = [choice for choice, _ in choices]
         for event in (blocks.load, *(each.then for each in done)):
-            event(renewed, None, shown, queue=False)
+            event(renewed, shown, shown, queue=False)
             listing = [browser.text, browser.outcome]
             event(browser.filtered, listing, browser.table, queue=False)
             if desk.draws:

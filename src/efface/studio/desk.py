@@ -54,7 +54,7 @@ class Desk:
         self.root = self.root.resolve()
         self.root.mkdir(parents=True, exist_ok=True)
         self._hosts: dict[str, Any] = {}
-        self.queue = Queue(self._see_to_it)
+        self.queue = Queue(self._see_to_it, root=str(self.root))
 
     def _see_to_it(self) -> None:
         """Forgets a model that a job did not leave as it was: it is read anew."""

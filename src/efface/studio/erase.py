@@ -37,9 +37,7 @@ def method_choices(model: str) -> list[tuple[str, str]]:
     known = {} if reads else json.loads(text)["methods"]
     found = []
     for entry in registry.entries("methods"):
-        families: frozenset[str] = getattr(
-            registry.load("methods", entry.name), "families", frozenset()
-        )
+        families: frozenset[str] = registry.load("methods", entry.name).families
         if bool(families & {"classifier", "recogniser", "detector"}) != reads:
             continue
         cost = known.get(entry.name)
@@ -115,7 +113,9 @@ def erase_work(
                 after = desk.picture(pipe, prompt, recipe.seed, told)
             told.job.result = (views.enlarged(before), views.enlarged(after))
         if size and measuring.unmeasurable(recipe) is None:
+            said = list(told.job.lines)
             measuring.measure(folder, pipe, measuring.Plan(size=size), told)
+            told.job.lines[:] = said  # the page shows the numbers themselves
         elif size:
             told.say(str(measuring.unmeasurable(recipe)))
 

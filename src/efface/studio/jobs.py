@@ -67,11 +67,18 @@ class Told:
     """A `Telling` that writes into a job, and ends the work at a step when that is asked for."""
 
     job: Job
+    root: str = ""
+    """Folder whose files are named without it."""
     after_interrupt: str | Callable[[], str] = "nothing was written"
 
     def say(self, *lines: Any) -> None:
         """Keeps lines of text; tables are shown from what they are made of."""
-        self.job.lines += [printable(line) for line in lines if isinstance(line, str) and line]
+        self.job.lines += [self.shown(line) for line in lines if isinstance(line, str) and line]
+
+    def shown(self, line: str) -> str:
+        """Writes a line as the page shows it."""
+        line = printable(" ".join(line.split()))
+        return line.replace(f"{self.root}/", "") if self.root else line
 
     def result(self, fields: Mapping[str, Any]) -> None:
         """Has nobody to tell: the studio reads the run."""
@@ -111,8 +118,8 @@ Work: TypeAlias = Callable[[Told], Any]
 class Queue:
     """Runs jobs in turn in a single thread, which alone touches the model."""
 
-    def __init__(self, after_each: Callable[[], None] = lambda: None) -> None:
-        self._after_each = after_each
+    def __init__(self, after_each: Callable[[], None] = lambda: None, *, root: str = "") -> None:
+        self._after_each, self._root = after_each, root
         self._waiting: deque[Job] = deque()
         self._changed = threading.Condition()
         self._running: Job | None = None
@@ -169,7 +176,7 @@ class Queue:
                 self._changed.notify_all()
 
     def _do(self, job: Job) -> None:
-        told, started = Told(job), time.perf_counter()
+        told, started = Told(job, self._root), time.perf_counter()
         job.state = "running"
         state: State = "done"
         try:
@@ -178,11 +185,11 @@ class Queue:
             job.result = job.result if found is None else found
         except KeyboardInterrupt:
             state, advice = "cancelled", told.after_interrupt
-            job.error = printable(advice if isinstance(advice, str) else advice())
+            job.error = told.shown(advice if isinstance(advice, str) else advice())
         except EffaceError as error:
-            state, job.error = "failed", printable(" ".join(str(error).split()))
+            state, job.error = "failed", told.shown(str(error))
         except OSError as error:
-            state, job.error = "failed", printable(str(error))
+            state, job.error = "failed", told.shown(str(error))
         except Exception as error:  # A bug ends its job, and is shown whole where it was started.
             traceback.print_exc(file=sys.stderr)
             state, job.error = "failed", f"this is a bug: {type(error).__name__}"

@@ -67,7 +67,9 @@ def forget_work(desk: Desk, recipe: EraseRecipe, name: str, test: str, told: Tol
             onward="efface erase ... --resume",
         )
         if (why := measuring.unmeasurable(made, held_out)) is None:
+            said = list(told.job.lines)
             measuring.measure(folder, host, measuring.Plan(test_data=held_out), told)
+            told.job.lines[:] = said  # the page shows the numbers themselves
         else:
             told.say(why)
 
@@ -114,7 +116,9 @@ class RecognisersTab:
                     allow_custom_value=True,
                     elem_id="classes",
                 )
-                self.method = gr.Dropdown(methods, value="gs_lora", label="Method")
+                self.method = gr.Dropdown(
+                    methods, value="gs_lora", label="Method", elem_id="forget-method"
+                )
                 self.name = gr.Textbox(label="Name of the run", elem_id="forget-name")
                 self.retain = gr.Textbox(label="Folder with a folder of pictures for each class")
                 self.test = gr.Textbox(label="The same, held out")
