@@ -48,6 +48,7 @@ OPTIONS: dict[str, str | dict[str, str]] = {
     "transfer": "Transfer",
     "revoke": "Revoke",
     "ledger": {name: kind.__name__ for name, (kind, _, _) in ledger.ACTIONS.items()},
+    "studio": "Studio",
     "list": "List",
 }
 """The class of a verb's flags, or one for each of its actions."""

@@ -15,6 +15,7 @@ import attack_page
 import cli_page
 import debias_page
 import guides_page
+import method_costs
 import method_pages
 import module_map
 import readme_tables
@@ -41,6 +42,7 @@ def generated() -> dict[Path, str]:
         ROOT / "docs" / "speed.md": speed_page.page(RESULTS),
         ROOT / "docs" / "streaming.md": streaming_tables.page(STREAMING, RESULTS),
         ROOT / "docs" / "training.md": training_page.page(RESULTS),
+        ROOT / "src" / "efface" / "studio" / "costs.json": method_costs.page(RESULTS),
         ROOT / "README.md": readme_tables.readme(ROOT / "README.md", RESULTS),
     }
 

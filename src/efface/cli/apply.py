@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from efface import registry
-from efface.cli import guiding, lineage, runs
+from efface.cli import guiding
 from efface.cli.generate import Drawing, Shown, draw_with
-from efface.cli.hosts import folder_of_model
 from efface.cli.shell import parse
 from efface.errors import BadRequest
+from efface.workbench import lineage, runs
+from efface.workbench.models import folder_of_model
 
 if TYPE_CHECKING:
     from efface.cli.output import Output

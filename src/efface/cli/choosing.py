@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from efface import registry
-from efface.cli.hosts import BUNDLED, Asking
+from efface.cli.asking import Asking
 from efface.cli.recipes import SUFFIX, read_recipe, read_toml
 from efface.cli.shell import Repeated, parse, settings_from
 from efface.concepts import ErasureRequest
 from efface.errors import BadRequest
 from efface.runs.recipe import EraseRecipe, StagesRecipe, usual_preset
 from efface.runs.words import flags_of
+from efface.workbench.models import BUNDLED
 
 if TYPE_CHECKING:
     from efface.cli.output import Output

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efface import registry
-from efface.cli import making, measuring, runs
-from efface.cli.hosts import BUNDLED, is_bundled, load_host, refuse_readers
 from efface.cli.shell import Repeated, Shared, parse
 from efface.concepts import ConceptKind, request
 from efface.errors import BadRequest
 from efface.runs.recipe import DebiasRecipe
+from efface.workbench import making, measuring, runs
+from efface.workbench.models import BUNDLED, is_bundled, load_host, refuse_readers
 
 if TYPE_CHECKING:
     from efface.cli.output import Output

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from efface.cli import debias, guiding, measuring, recognising, runs
-from efface.cli.folder import locked
-from efface.cli.hosts import load_host
+from efface.cli import debias, guiding
 from efface.cli.shell import Repeated, Shared, parse
 from efface.errors import BadRequest
 from efface.evaluation.limits import Limits
+from efface.workbench import measuring, recognising, runs
+from efface.workbench.folder import locked
+from efface.workbench.models import load_host
 
 if TYPE_CHECKING:
     from efface.cli.output import Output

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from efface.cli import drawing, guiding, lineage
-from efface.cli.hosts import BUNDLED, load_host, refuse_readers
+from efface.cli import guiding
 from efface.cli.shell import Repeated, Shared, parse
 from efface.errors import BadRequest
+from efface.workbench import drawing, lineage
+from efface.workbench.models import BUNDLED, load_host, refuse_readers
 
 if TYPE_CHECKING:
     from efface.cli.output import Output

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from efface import registry
-from efface.cli.hosts import BUNDLED, is_bundled, load_host
 from efface.cli.shell import Repeated, Shared, parse, settings_from
 from efface.errors import BadRequest
+from efface.workbench.models import BUNDLED, is_bundled, load_host
 
 if TYPE_CHECKING:
     from jaxtyping import Float

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from efface.cli import making
-from efface.cli.hosts import Asking, load_host, refuse_readers
+from efface.cli.asking import Asking
 from efface.cli.shell import parse
 from efface.errors import MissingInput
 from efface.runs.recipe import ImportRecipe
+from efface.workbench import making
+from efface.workbench.models import load_host, refuse_readers
 
 if TYPE_CHECKING:
     from efface.cli.output import Output

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from efface import registry
-from efface.cli import making, runs
-from efface.cli.hosts import BUNDLED, is_bundled, load_host, refuse_readers
 from efface.cli.shell import Repeated, Shared, parse
 from efface.concepts import Concept, ConceptKind, described, names
 from efface.errors import BadRequest, MissingInput
 from efface.files import check_place, replacing
 from efface.runs.words import Words, understood
+from efface.workbench import making, runs
+from efface.workbench.models import BUNDLED, is_bundled, load_host, refuse_readers
 
 if TYPE_CHECKING:
     from efface.cli.output import Output

@@ -27,6 +27,7 @@ VERBS = {
     "transfer": "let a run's delta act on a fine-tune of its base, as a run of its own",
     "revoke": "take one request out of several that were made on top of one another",
     "ledger": "add, list, revoke, merge and replay requests; erase all that are active at once",
+    "studio": "open the page in the browser: erase, scale, look, attack and compare runs",
     "list": "list methods, searches, judges, metrics, suites, models or concepts",
 }
 

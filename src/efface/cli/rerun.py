@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from efface.cli import lineage, making, runs
-from efface.cli.folder import folders_of
-from efface.cli.hosts import host_for
 from efface.cli.shell import Shared, parse
 from efface.errors import BadRequest, EffaceError
 from efface.runs.recipe import EraseRecipe, Recipe, StagesRecipe
+from efface.workbench import lineage, making, runs
+from efface.workbench.folder import folders_of
+from efface.workbench.models import host_for
 
 if TYPE_CHECKING:
     from efface.cli.output import Output

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from efface.cli import lineage, making, measuring, recognising, runs
-from efface.cli.hosts import load_host
 from efface.cli.shell import Shared, parse
 from efface.concepts import request_from
 from efface.errors import BadRequest
 from efface.evaluation.limits import Limits
 from efface.runs.recipe import RevokeRecipe
+from efface.workbench import lineage, making, measuring, recognising, runs
+from efface.workbench.models import load_host
 
 if TYPE_CHECKING:
     from efface.cli.output import Output

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from efface.cli import making, runs
-from efface.cli.hosts import load_host, refuse_readers
 from efface.cli.shell import Shared, parse
 from efface.runs.recipe import TransferRecipe
+from efface.workbench import making, runs
+from efface.workbench.models import load_host, refuse_readers
 
 if TYPE_CHECKING:
     from efface.cli.output import Output

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from efface.cli import lineage, runs, smoke
-from efface.cli.hosts import host_for
 from efface.cli.shell import Shared, parse
 from efface.errors import BadRequest, MissingInput
+from efface.workbench import lineage, runs, smoke
+from efface.workbench.models import host_for
 
 if TYPE_CHECKING:
     from efface.cli.output import Output

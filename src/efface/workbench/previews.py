@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from efface.cli.drawing import Shot, draw, sampling_for, write_png
-from efface.cli.runs import Recipe
 from efface.concepts import wordings
 from efface.reports.previews import BASE, FOLDER, stem_of
+from efface.workbench.drawing import Shot, draw, sampling_for, write_png
+from efface.workbench.runs import Recipe
 
 if TYPE_CHECKING:
     from efface.contracts import Monitor

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from efface.cli.hosts import is_bundled
 from efface.errors import BadRequest
 from efface.printable import is_text
+from efface.workbench.models import is_bundled
 
 if TYPE_CHECKING:
     from PIL.Image import Image

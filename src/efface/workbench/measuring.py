@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efface import registry
-from efface.cli import lineage, recognising, runs
-from efface.cli.folder import REPORT
-from efface.cli.hosts import is_bundled, quiet_loading, unknown_words
 from efface.errors import BadRequest, MissingInput
 from efface.evaluation.limits import Limits
+from efface.workbench import lineage, recognising, runs
+from efface.workbench.folder import REPORT
+from efface.workbench.models import is_bundled, quiet_loading, unknown_words
 
 if TYPE_CHECKING:
-    from efface.cli.folder import RunFolder
-    from efface.cli.output import Output
     from efface.contracts import Guide, Judge, Suite
     from efface.evaluation.record import Evaluation
+    from efface.workbench.folder import RunFolder
+    from efface.workbench.telling import Telling
 
 __all__ = [
     "BUNDLED_JUDGES",
@@ -74,7 +74,7 @@ def unmeasurable(recipe: runs.Recipe, test_data: str | None = None) -> str | Non
     )
 
 
-def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Output) -> int:
+def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Telling) -> int:
     """Draws what is missing, scores, writes the report and prints what matters.
 
     Gives exit code 1 when the verdict is invalid, or the erasure failed by the limits.
@@ -123,7 +123,7 @@ def _report(
     found: Evaluation,
     curves: Mapping[str, Any],
     plan: Plan,
-    output: Output,
+    output: Telling,
 ) -> int:
     """Writes the reports and prints what matters; gives the exit code."""
     from efface import reports
@@ -270,7 +270,7 @@ def _used(found: Evaluation, folder: Path) -> str:
     return f"; draw with it: efface apply {folder} --prompt '...'" if drawn else ""
 
 
-def _tell(folder: Path, found: Evaluation, plan: Plan, output: Output) -> None:
+def _tell(folder: Path, found: Evaluation, plan: Plan, output: Telling) -> None:
     from efface.reports import console_summary, console_table
 
     output.say(console_table(found) if plan.details else console_summary(found))

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efface import registry
-from efface.cli import lineage, runs
 from efface.errors import BadRequest, MissingInput
+from efface.workbench import lineage, runs
 
 if TYPE_CHECKING:
-    from efface.cli.measuring import Plan
-    from efface.cli.output import Output
     from efface.data.pictures import LabelledPictures
     from efface.evaluation.detecting import SceneSuite
     from efface.evaluation.recognition import PictureSuite
     from efface.evaluation.record import Evaluation
+    from efface.workbench.measuring import Plan
+    from efface.workbench.telling import Telling
 
 __all__ = ["check_flags", "check_held_out", "detects", "measured", "unmeasurable"]
 
@@ -81,7 +81,7 @@ def unmeasurable(recipe: runs.Recipe, test_data: str | None) -> str | None:
     return "not measured: that needs held-out pictures (--test-data FOLDER)"
 
 
-def measured(folder: Path, model: Any, plan: Plan, output: Output) -> Evaluation:
+def measured(folder: Path, model: Any, plan: Plan, output: Telling) -> Evaluation:
     """Compares the edited model with the unedited one on held-out pictures or scenes.
 
     Raises:

@@ -1,25 +1,21 @@
-"""Models and requests as the command line names them; the bundled model knows its own words."""
+"""Models by their names: the bundled one, folders and hub ids, loaded quietly."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efface import registry
-from efface.cli.shell import Repeated, Shared
-from efface.concepts import ConceptKind, ErasureRequest
+from efface.concepts import ErasureRequest
 from efface.errors import BadRequest
-from efface.runs.words import Words, understood
 
 if TYPE_CHECKING:
-    from efface.cli.output import Output
+    from efface.workbench.telling import Telling
 
 __all__ = [
     "BUNDLED",
-    "Asking",
     "folder_of_model",
     "host_for",
     "is_bundled",
@@ -33,58 +29,12 @@ BUNDLED = "emoji"
 """The model that commands take when none is named."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Asking(Shared):
-    """What is meant, and in which model."""
-
-    concept: Repeated = ()
-    """What to erase; repeat for several at once."""
-    model: str = BUNDLED
-    """The bundled model, a diffusers folder, or a hub id; or a model that reads pictures: icons-vit
-    or icons-identities, or a folder of transformers."""
-    kind: ConceptKind | None = None
-    """What the names are; by default an object, or what the bundled model knows the word as."""
-    synonyms: Repeated = ()
-    """Another name of the same thing, erased with it; repeat for several. Of several concepts,
-    write CONCEPT=NAME. The bundled model knows its own."""
-    keep: Repeated = ()
-    """What must stay; repeat for several. The bundled model has a default set."""
-    keep_kind: ConceptKind | None = None
-    """What the kept names are; by default the same kind."""
-
-    def words(self) -> Words:
-        """Takes what was typed about concepts."""
-        return Words(
-            concepts=self.concept,
-            kind=self.kind,
-            anchor=getattr(self, "anchor", None),
-            keep=self.keep,
-            keep_kind=self.keep_kind,
-            synonyms=self.synonyms,
-            images=getattr(self, "images", ()),
-            forget_data=_place(getattr(self, "forget_data", None)),
-            retain_data=_place(getattr(self, "retain_data", None)),
-        )
-
-    def request(self) -> ErasureRequest:
-        """Writes the request; the bundled model fills in synonyms, prompts and what to keep.
-
-        Raises:
-            BadRequest: no concept, an empty one, one that is its own anchor, or one that is kept.
-        """
-        return understood(self.words().request(), self.model)
-
-
-def _place(given: Path | None) -> str | None:
-    return None if given is None else str(given)
-
-
 def is_bundled(model: str) -> bool:
     """Says whether a model comes with the package."""
     return model in registry.BUNDLED
 
 
-def load_host(name: str, output: Output) -> Any:
+def load_host(name: str, output: Telling) -> Any:
     """Loads a model by its name on the command line, and silences its own progress bars.
 
     Raises:
@@ -103,7 +53,7 @@ def load_host(name: str, output: Output) -> Any:
     return pipe
 
 
-def host_for(name: str, method: str, output: Output, *, pictures: bool) -> Any:
+def host_for(name: str, method: str, output: Telling, *, pictures: bool) -> Any:
     """Gives what a method works on: a folder's text side alone, if that is enough.
 
     Args:

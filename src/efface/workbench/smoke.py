@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from efface.cli.drawing import Sampling, Shot, check_drawing, draw, write_png
 from efface.concepts import ErasureRequest, wordings
 from efface.errors import BadRequest, MeasurementFailed
 from efface.files import read_json_object
+from efface.workbench.drawing import Sampling, Shot, check_drawing, draw, write_png
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -7,8 +7,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from efface.cli import runs
 from efface.errors import BadDelta, BadRequest
+from efface.workbench import runs
 
 if TYPE_CHECKING:
     from efface.deltas.delta import Delta
@@ -81,7 +81,7 @@ def deltas_with_parents(source: Path) -> tuple[Delta, ...]:
     """Reads a run's delta after those beneath it; a delta's file alone comes alone.
 
     Raises:
-        BadRequest, BadDelta: see `whole` and `efface.cli.runs.read_delta`.
+        BadRequest, BadDelta: see `whole` and `efface.workbench.runs.read_delta`.
     """
     folder = source.parent if source.name in (runs.DELTA, runs.RECORD) else source
     if (folder / runs.RECORD).is_file() and (folder / runs.DELTA).is_file():

@@ -8,20 +8,20 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from efface.cli import measuring, runs
-from efface.cli.folder import RunFolder, claimed, folders_of
 from efface.errors import BadRequest
 from efface.runs import recipe as recipes
+from efface.workbench import measuring, runs
+from efface.workbench.folder import RunFolder, claimed, folders_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from efface.cli.output import Output
     from efface.contracts import Monitor
     from efface.deltas.delta import Delta
     from efface.deltas.results import ErasureResult
     from efface.runs.recipe import Recipe
     from efface.runs.workspace import Workspace
+    from efface.workbench.telling import Telling
 
 __all__ = ["open_new_run", "perform", "write_run"]
 
@@ -29,7 +29,7 @@ __all__ = ["open_new_run", "perform", "write_run"]
 def perform(
     recipe: Recipe,
     pipe: Any,
-    output: Output,
+    output: Telling,
     *,
     watch: Callable[[Monitor], Monitor] | None = None,
     workspace: Workspace | None = None,
@@ -133,10 +133,10 @@ def _transferred(recipe: recipes.TransferRecipe, pipe: Any) -> ErasureResult:
 
 
 def _revoked(recipe: recipes.RevokeRecipe, pipe: Any) -> ErasureResult:
-    from efface.cli import lineage
     from efface.deltas.composition import without
     from efface.deltas.recording import wrapped
     from efface.runs.checks import finish
+    from efface.workbench import lineage
 
     began = time.perf_counter()
     last = runs.open_run(Path(recipe.run))
@@ -153,9 +153,9 @@ def _revoked(recipe: recipes.RevokeRecipe, pipe: Any) -> ErasureResult:
 
 def _repeated(last: runs.Run, recipe: recipes.RevokeRecipe, pipe: Any) -> Delta:
     """Makes the requests after the revoked one again, in turn, and gives one delta of all."""
-    from efface.cli import lineage
     from efface.deltas.composition import compose
     from efface.runs import erasing
+    from efface.workbench import lineage
 
     order = (*lineage.beneath(runs.recipe_of(last.folder), beside=last.folder), last)
     place = [run.delta.id for run in order].index(recipe.revoked)
@@ -188,7 +188,7 @@ def open_new_run(
         reads: further folders that are read.
 
     Raises:
-        BadRequest: see `efface.cli.folder.check_free`; or another process writes there.
+        BadRequest: see `efface.workbench.folder.check_free`; or another process writes there.
     """
     protected = [*folders_of(recipe.model), *map(Path, recipe.reads()), *reads]
     with claimed(out, overwrite=overwrite, protected=protected) as folder:

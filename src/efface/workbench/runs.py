@@ -29,6 +29,7 @@ __all__ = [
     "other_reports",
     "read_delta",
     "recipe_of",
+    "record_of",
     "record_reports",
     "without_gate",
 ]
@@ -55,7 +56,7 @@ def without_gate(delta: Delta) -> str:
 
 def record_reports(folder: Path, names: Sequence[str]) -> None:
     """Writes the hashes of reports into run.json, so that others in their place are noticed."""
-    record = _read_record(folder)
+    record = record_of(folder)
     record[REPORTS] = {name: _sha256(folder / name) for name in names if (folder / name).is_file()}
     write_atomically(folder / RECORD, (json.dumps(record, indent=2, default=str) + "\n").encode())
 
@@ -117,7 +118,7 @@ def open_run(source: Path) -> Run:
     from efface.deltas.delta import Delta
 
     folder = folder_of(source)
-    record = _read_record(folder)
+    record = record_of(folder)
     delta = Delta.load(folder)
     hashes = record.get("sha256") or {DELTA: ""}
     expected = str(hashes.get(DELTA, "")) if isinstance(hashes, dict) else str(hashes)
@@ -151,7 +152,7 @@ def recipe_of(source: Path) -> Recipe:
     Raises:
         BadRequest: the file is missing, or does not hold a recipe.
     """
-    record = _read_record(folder_of(source))
+    record = record_of(folder_of(source))
     try:
         return recipe_from(record)
     except (AttributeError, KeyError, TypeError, ValueError, BadRequest) as error:
@@ -166,7 +167,12 @@ def folder_of(source: Path) -> Path:
     return source.parent if source.name == RECORD else source
 
 
-def _read_record(folder: Path) -> dict[str, Any]:
+def record_of(folder: Path) -> dict[str, Any]:
+    """Reads the run.json of a folder.
+
+    Raises:
+        BadRequest: there is none, or it is broken.
+    """
     path = folder / RECORD
     try:
         return read_json_object(path, advice="erase again")
