@@ -46,6 +46,10 @@ class Export(Shared):
     """How much of the delta goes in; 1 is all of it."""
     rank: int | None = None
     """Cut LoRA files to this rank; what is lost is told. Needed where a change is dense."""
+    author: str = ""
+    """Who made the edit, for the file's header; nobody is named unasked."""
+    license: str = ""
+    """Licence of the edit, for the file's header; by default what the base's card says."""
     overwrite: bool = False
     """Replace an older export there, if nothing in it was added or changed since."""
 
@@ -71,9 +75,20 @@ class Job:
     @property
     def facts(self) -> dict[str, str]:
         """What goes into a file's header."""
-        made = self.delta.provenance
+        from efface.exchange.describing import described_run
+
+        made, options = self.delta.provenance, self.options
         told = {"efface_delta": self.delta.id, "base_model": made.base_model}
-        return {**told, "efface_method": made.method}
+        described = described_run(
+            self.found.folder,
+            self.delta,
+            self.found.record,
+            name=options.out.stem,
+            model=self.model,
+            author=options.author,
+            licence=options.license,
+        )
+        return {**told, "efface_method": made.method, **described.fields()}
 
 
 def run(arguments: list[str], output: Output) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from efface.hosts.conditions import Conditions
 from efface.hosts.embedding import Embedder
-from efface.hosts.host import Host, WidthRead, class_names, width_read
+from efface.hosts.host import Host, ModelNames, WidthRead, class_names, width_read
 from efface.hosts.readers import TextReader, single_layer
 from efface.hosts.streams import Pooled
 from efface.hosts.toys import (
@@ -40,6 +40,7 @@ class Flux(Host):
 
     key: ClassVar[str] = "flux"
     title: ClassVar[str] = "FLUX.1"
+    names: ClassVar[ModelNames] = ModelNames("flux1", "flux-1-dev")
     part: ClassVar[str] = "transformer"
 
     @classmethod
@@ -54,6 +55,13 @@ class Flux(Host):
         """T5 gives the tokens, CLIP the pooled row."""
         yield width_read(TOKENS, tokens.get("text_encoder_2", 0))
         yield width_read(POOLED, pooled.get("text_encoder", 0))
+
+    @property
+    def file_names(self) -> ModelNames:
+        """FLUX.1 schnell is told by having no guidance embedding."""
+        config: Any = self.network.config
+        guided = bool(getattr(config, "guidance_embeds", False))
+        return self.names if guided else ModelNames(self.names.version, "flux-1-schnell")
 
     @cached_property
     def readers(self) -> tuple[TextReader, ...]:

@@ -16,7 +16,15 @@ from efface.hosts.conditions import Conditions, Encoding
 from efface.hosts.readers import TextReader
 from efface.randomness import derive, evaluating
 
-__all__ = ["PROBE_EDGE", "Host", "WidthRead", "class_names", "probe_noise", "width_read"]
+__all__ = [
+    "PROBE_EDGE",
+    "Host",
+    "ModelNames",
+    "WidthRead",
+    "class_names",
+    "probe_noise",
+    "width_read",
+]
 
 PROBE_EDGE = 16
 """Height and width at most of the latents that probe a denoiser."""
@@ -30,6 +38,15 @@ class WidthRead(NamedTuple):
     gives: int
     exactly: bool = True
     """Whether it must read just so many, or may read more."""
+
+
+class ModelNames(NamedTuple):
+    """What the headers of other tools' files call a model."""
+
+    version: str
+    """kohya's ``ss_base_model_version``, by which tools sort LoRA files."""
+    architecture: str
+    """ModelSpec's ``architecture``."""
 
 
 class Host(ABC):
@@ -54,6 +71,8 @@ class Host(ABC):
     """How many of a CLIP encoder's last layers the denoiser reads nothing of; where missing, 0."""
     original_names: ClassVar[bool] = False
     """Whether these files name the U-Net's layers as the original code does."""
+    names: ClassVar[ModelNames] = ModelNames("", "")
+    """What headers of files call a model of the family; left out, `key` does."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -112,6 +131,11 @@ class Host(ABC):
         with evaluating(self.network), torch.no_grad():
             noise = self._placed(probe_noise(channels, min(PROBE_EDGE, *edges)))
             return self.predict(noise, times.to(noise.device), self.encode([prompt]))
+
+    @property
+    def file_names(self) -> ModelNames:
+        """What headers of files call this very model."""
+        return self.names if self.names.version else ModelNames(self.key, self.key)
 
     @property
     def network(self) -> nn.Module:

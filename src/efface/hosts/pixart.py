@@ -16,7 +16,7 @@ from efface.errors import BadModel
 from efface.hosts.components import canonical
 from efface.hosts.conditions import PLAIN, Conditions, Encoding
 from efface.hosts.embedding import Embedder, TokenisedPrompt
-from efface.hosts.host import PROBE_EDGE, Host, WidthRead, class_names, probe_noise
+from efface.hosts.host import PROBE_EDGE, Host, ModelNames, WidthRead, class_names, probe_noise
 from efface.hosts.readers import TextReader, key_values
 from efface.hosts.toys import (
     T5_WIDTH,
@@ -40,6 +40,7 @@ class PixArt(Host):
 
     key: ClassVar[str] = "pixart"
     title: ClassVar[str] = "PixArt"
+    names: ClassVar[ModelNames] = ModelNames("pixart", "pixart")
     part: ClassVar[str] = "transformer"
     predicts: ClassVar[bool] = False
 

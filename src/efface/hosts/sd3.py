@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from efface.hosts.conditions import Conditions
 from efface.hosts.embedding import Embedder
-from efface.hosts.host import Host, WidthRead, class_names, width_read
+from efface.hosts.host import Host, ModelNames, WidthRead, class_names, width_read
 from efface.hosts.readers import TextReader, layer_weights, single_layer
 from efface.hosts.streams import Padded, Pooled, SideBySide
 from efface.hosts.toys import (
@@ -39,6 +39,7 @@ class StableDiffusion3(Host):
 
     key: ClassVar[str] = "sd3"
     title: ClassVar[str] = "Stable Diffusion 3 and 3.5"
+    names: ClassVar[ModelNames] = ModelNames("sd3", "stable-diffusion-3")
     part: ClassVar[str] = "transformer"
 
     @classmethod
