@@ -24,9 +24,17 @@ if TYPE_CHECKING:
 __all__ = ["Export", "Format", "Job", "run"]
 
 Format: TypeAlias = Literal[
-    "diffusers", "transformers", "component", "diffusers-lora", "peft", "kohya", "spm", "adapter"
+    "diffusers",
+    "transformers",
+    "component",
+    "diffusers-lora",
+    "peft",
+    "kohya",
+    "comfyui",
+    "spm",
+    "adapter",
 ]
-_FILES: tuple[Format, ...] = ("kohya", "spm", "adapter")
+_FILES: tuple[Format, ...] = ("kohya", "comfyui", "spm", "adapter")
 """Formats that are one file."""
 
 
@@ -39,13 +47,14 @@ class Export(Shared):
     as_: Annotated[Format, tyro.conf.arg(name="as")]
     """What to write; docs/exchange.md says who reads it and what is lost."""
     out: Path
-    """File (kohya, spm, adapter) or folder (the others) to write."""
+    """File (kohya, comfyui, spm, adapter) or folder (the others) to write."""
     model: str | None = None
     """Folder of the base model; by default the model that the run names."""
     scale: float = 1.0
     """How much of the delta goes in; 1 is all of it."""
     rank: int | None = None
-    """Cut LoRA files to this rank; what is lost is told. Needed where a change is dense."""
+    """Cut LoRA files to this rank; what is lost is told. Needed where a change is dense, except by
+    comfyui."""
     author: str = ""
     """Who made the edit, for the file's header; nobody is named unasked."""
     license: str = ""
@@ -233,6 +242,27 @@ def _lora(job: Job, *, writer: str) -> str:
     return f"{len(layers.by_module)} layers of rank {layers.rank}{full}, {lost}"
 
 
+def _comfyui(job: Job) -> str:
+    from efface.exchange.comfyui import write_comfyui
+    from efface.exchange.low_rank import every_network
+    from efface.hosts.components import TEXT_KEYS
+
+    text_only = job.delta.patches.keys() <= TEXT_KEYS.keys()
+    host = host_for(job.model, "uce", job.output, pictures=not text_only)
+    scale, rank = job.options.scale, job.options.rank
+    networks = every_network(job.delta, host, scale=scale, rank=rank)
+    write_comfyui(networks, job.place, job.facts)
+    told = [
+        f"{each.component}: {len(each.by_module)} layers of rank {each.rank}"
+        f" and {len(each.full)} parameters whole"
+        for each in networks
+    ]
+    lost = max(each.lost for each in networks)
+    return (
+        f"{'; '.join(told)}; {f'{lost:.2%} of the change is lost' if lost else 'nothing is lost'}"
+    )
+
+
 def _adapter(job: Job) -> str:
     from efface.exchange.adapter import write_adapter
 
@@ -285,6 +315,7 @@ _WRITERS: dict[Format, Callable[[Job], str]] = {
     "diffusers-lora": partial(_lora, writer="write_diffusers"),
     "peft": partial(_lora, writer="write_peft"),
     "kohya": partial(_lora, writer="write_kohya"),
+    "comfyui": _comfyui,
     "spm": partial(_lora, writer="write_spm"),
     "adapter": _adapter,
 }

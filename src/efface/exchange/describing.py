@@ -52,7 +52,7 @@ def described_run(
         name=name,
         date=str(record.get("made", "")),
         author=author,
-        licence=licence or base.licence_link or base.title or "that of the base model",
+        licence=licence or base.title or "that of the base model",
         description=_summary(cards.get("card.json")),
         tags=("concept-erasure", "efface", delta.provenance.method),
         merged_from=tuple(f"efface delta {part}" for part in parts),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from efface.hosts.components import TEXT_KEYS, unwrapped
 from efface.hosts.conditions import Conditions, Encoding
+from efface.hosts.original_names import OriginalNames
 from efface.hosts.readers import TextReader
 from efface.randomness import derive, evaluating
 
@@ -71,6 +72,10 @@ class Host(ABC):
     """How many of a CLIP encoder's last layers the denoiser reads nothing of; where missing, 0."""
     original_names: ClassVar[bool] = False
     """Whether these files name the U-Net's layers as the original code does."""
+    original_layers: ClassVar[OriginalNames | None] = None
+    """Where a transformer's parameters lie in the code that the family was published with."""
+    comfy_encoders: ClassVar[Mapping[str, str]] = {}
+    """What ComfyUI calls the text encoders."""
     names: ClassVar[ModelNames] = ModelNames("", "")
     """What headers of files call a model of the family; left out, `key` does."""
 

@@ -30,8 +30,9 @@ class BaseCard:
 
     @property
     def title(self) -> str:
-        """The licence's name for people; empty where it is not known."""
-        return self.licence_name or self.licence
+        """The licence for people, with its link; empty where it is not known."""
+        name = self.licence_name or self.licence
+        return f"{name} ({self.licence_link})" if self.licence_link else name
 
 
 def base_card(model: str) -> BaseCard:

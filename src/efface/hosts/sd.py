@@ -28,6 +28,7 @@ class StableDiffusion1(Host):
     key: ClassVar[str] = "sd1"
     title: ClassVar[str] = "Stable Diffusion 1.x"
     names: ClassVar[ModelNames] = ModelNames("sd_v1", "stable-diffusion-v1")
+    comfy_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "clip_l"}
     kohya_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "lora_te"}
     linear: ClassVar[bool] = False
     """Whether projections around attention blocks are linear layers."""
@@ -94,6 +95,7 @@ class StableDiffusion2(StableDiffusion1):
     key: ClassVar[str] = "sd2"
     title: ClassVar[str] = "Stable Diffusion 2.x"
     names: ClassVar[ModelNames] = ModelNames("sd_v2", "stable-diffusion-v2-512")
+    comfy_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "clip_h"}
     linear: ClassVar[bool] = True
 
 

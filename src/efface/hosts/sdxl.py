@@ -28,6 +28,10 @@ class StableDiffusionXL(Host):
     key: ClassVar[str] = "sdxl"
     title: ClassVar[str] = "Stable Diffusion XL"
     names: ClassVar[ModelNames] = ModelNames("sdxl_base_v1-0", "stable-diffusion-xl-v1-base")
+    comfy_encoders: ClassVar[Mapping[str, str]] = {
+        "text_encoder": "clip_l",
+        "text_encoder_2": "clip_g",
+    }
     kohya_encoders: ClassVar[Mapping[str, str]] = {
         "text_encoder": "lora_te1",
         "text_encoder_2": "lora_te2",
