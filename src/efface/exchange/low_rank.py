@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -140,12 +140,23 @@ def layers_of(
     full = _full(patches, paths, scale, tables if dense and rank is None else None)
     if full and not (biases or dense):
         raise full_refused(tuple(full), model)
+    rest = {key: patch for key, patch in patches.items() if paths[key][0] not in full}
+    found, lost = _matrices(rest, paths, rank, model)
+    scaled = {path: replace(layer, up=layer.up * scale) for path, layer in found.items()}
+    return Layers(parts[0], scaled, lost, model, full)
+
+
+def _matrices(
+    patches: Mapping[str, Patch],
+    paths: Mapping[str, tuple[str, Tensor]],
+    rank: int | None,
+    model: Any,
+) -> tuple[dict[str, Layer], float]:
+    """Gives the low-rank layers by module, and the share of the change that the rank leaves out."""
     found: dict[str, Layer] = {}
     whole = left = 0.0
     for key, patch in patches.items():
         path, weight = paths[key]
-        if path in full:
-            continue
         if (
             weight.ndim not in (2, 4)
             or not isinstance(patch, DensePatch | LowRankPatch)
@@ -161,9 +172,8 @@ def layers_of(
         kept = (layer.up.double() @ layer.down.double()).reshape(weight.shape)
         left += float((change - kept).square().sum())
         module = path.removesuffix(".weight")
-        found[module] = Layer(layer.up * scale, layer.down, tuple(weight.shape[2:]))
-    lost = (left / whole) ** 0.5 if rank is not None and whole else 0.0
-    return Layers(parts[0], found, lost, model, full)
+        found[module] = Layer(layer.up, layer.down, tuple(weight.shape[2:]))
+    return found, (left / whole) ** 0.5 if rank is not None and whole else 0.0
 
 
 def every_network(
