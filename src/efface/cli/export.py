@@ -34,6 +34,7 @@ Format: TypeAlias = Literal[
     "spm",
     "adapter",
 ]
+_WHOLE = "\nbase_model_relation: finetune\n"
 _FILES: tuple[Format, ...] = ("kohya", "comfyui", "spm", "adapter")
 """Formats that are one file."""
 
@@ -275,7 +276,9 @@ def _card(job: Job) -> str | None:
     from efface.exchange.cards import cards_of
 
     own = cards_of(job.found.folder, job.found.delta.id)[0]
-    return next((card.read_text("utf-8") for card in own if card.name == "card.md"), None)
+    text = next((card.read_text("utf-8") for card in own if card.name == "card.md"), None)
+    # A folder with the edit in its weights is a model of its own, and no adapter.
+    return text and text.replace("\nbase_model_relation: adapter\n", _WHOLE, 1)
 
 
 def _transformers(job: Job) -> str:

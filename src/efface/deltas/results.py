@@ -39,6 +39,8 @@ class ErasureResult:
     """Conditioning of the solve and what the no-op and collapse detectors measured."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """What repeats it, as plain values; see `efface.runs.recipe`."""
+    command: str = ""
+    """What is typed to repeat it; empty where nothing says how it came about."""
     made: str = field(default_factory=_now)
     """When, ISO 8601 in UTC; empty in records of before, which did not say it."""
 
@@ -72,6 +74,8 @@ class ErasureResult:
             "diagnostics": dict(self.diagnostics),
         }
         run |= asdict(self.delta.provenance) | {"sha256": {FILE_NAME: sha256}}
+        if self.command:
+            run["command"] = self.command
         if self.recipe:
             run["recipe"] = dict(self.recipe)
         return json.dumps(run, indent=2, default=str) + "\n"
@@ -97,6 +101,7 @@ class ErasureResult:
             curves=read_curves(folder),
             **figures,
             recipe=run.get("recipe", {}),
+            command=str(run.get("command", "")),
             made=str(run.get("made", "")),
         )
 
