@@ -40,13 +40,7 @@ def card_values(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
         "outcome_limits": evaluation.limits,
         "reasons": evaluation.reasons,
         "summary": wording.headline(evaluation),
-        "identity": {
-            "base_model": facts.base_model,
-            "base": evaluation.before.model,
-            "delta": evaluation.after.delta if evaluation.after else None,
-            "parents": facts.parents,
-            "tensors": evaluation.changed,
-        },
+        "identity": _identity(evaluation, facts),
         "scope": {
             "erased": facts.erased or [{"name": name} for name in evaluation.erased],
             "anchors": facts.anchors,
@@ -87,6 +81,16 @@ def card_values(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
     }
     plain: dict[str, Any] = encoded(values)
     return plain
+
+
+def _identity(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
+    return {
+        "base_model": facts.base_model,
+        "base": evaluation.before.model,
+        "delta": evaluation.after.delta if evaluation.after else None,
+        "parents": facts.parents,
+        "tensors": evaluation.changed,
+    }
 
 
 def _reproduce(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
