@@ -130,8 +130,8 @@ def _uses(evaluation: Evaluation, facts: RunFacts) -> dict[str, list[str]]:
     base = facts.base_model or "the base model"
     return {
         "intended": [
-            f"What {base} is used for, where {what} is not wanted, beside the filters that its "
-            "licence asks for.",
+            f"Whatever {base} is used for, where {what} is not wanted, beside the filters that "
+            "its licence asks for.",
             "Study of concept erasure: the edit can be taken off, measured and made again.",
         ],
         "out_of_scope": [
