@@ -60,6 +60,15 @@ def test_a_changed_folder_and_another_key_are_told(efface, signed, tmp_path, cha
     assert "the signature does not hold" in outcome.out + outcome.err
 
 
+def test_a_signed_folder_is_named_as_one_likes(efface, signed, monkeypatch):
+    run, _, public = signed
+    monkeypatch.chdir(run.parent)
+    check = ("--signature", f"{run.name}/model.sig", "--key", public)
+    assert efface("verify", run.name, *check).code == 0
+    monkeypatch.chdir(run)
+    assert efface("verify", ".", "--signature", "model.sig", "--key", public).code == 0
+
+
 def test_a_signed_folder_that_is_no_run(efface, signed, tmp_path):
     folder = tmp_path / "export"
     folder.mkdir()

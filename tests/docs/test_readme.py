@@ -23,6 +23,7 @@ PAGES = {
         "robustness",
         "recognisers",
         "guides",
+        "publishing",
     )
 }
 built = pytest.mark.skipif(
@@ -97,6 +98,7 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
     from efface.cli import (
         apply,
         attack,
+        card,
         evaluate,
         export,
         importing,
@@ -104,6 +106,7 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
         matrix,
         rerun,
         revoke,
+        sign,
         transfer,
         verify,
     )
@@ -126,6 +129,8 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
         "generate": Generate,
         "list": List,
         "export": export.Export,
+        "card": card.Card,
+        "sign": sign.Sign,
         "import": importing.Import,
         "transfer": transfer.Transfer,
         "revoke": revoke.Revoke,

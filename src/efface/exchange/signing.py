@@ -32,7 +32,7 @@ def sign(folder: Path, signature: Path, *, key: Path) -> None:
     _check(folder, key)
     config = signing.Config().set_hashing_config(_hashing(hashing, folder, signature))
     try:
-        config.use_elliptic_key_signer(private_key=key).sign(folder, signature)
+        config.use_elliptic_key_signer(private_key=key).sign(folder.absolute(), signature)
     except (ValueError, TypeError) as error:
         raise BadRequest(
             f"{key} cannot sign ({_line(error)}); give an elliptic-curve private key as PEM "
@@ -55,7 +55,7 @@ def signature_trouble(folder: Path, signature: Path, *, key: Path) -> str:
     _check(folder, key, signature)
     config = verifying.Config().set_hashing_config(_hashing(hashing, folder, signature))
     try:
-        config.use_elliptic_key_verifier(public_key=key).verify(folder, signature)
+        config.use_elliptic_key_verifier(public_key=key).verify(folder.absolute(), signature)
     except Exception as error:  # every failure of a check is a failed check
         return _line(error) or type(error).__name__
     return ""
@@ -73,8 +73,7 @@ def _library(name: str) -> ModuleType:
 
 
 def _hashing(hashing: ModuleType, folder: Path, signature: Path) -> object:
-    aside = [path for path in (signature, folder / _LOCK) if path.resolve().exists()]
-    aside += [signature] if signature not in aside else []
+    aside = [signature.absolute(), (folder / _LOCK).absolute()]
     config: object = hashing.Config().set_ignored_paths(paths=aside)
     return config
 
