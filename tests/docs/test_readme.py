@@ -32,6 +32,9 @@ built = pytest.mark.skipif(
 )
 
 
+USUAL_RECIPE = '[[stage]]\nmethod = "uce"\n'
+
+
 def blocks(page, language):
     text = page.read_text("utf-8")
     every = re.findall(r"^```(\w*)\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
@@ -93,8 +96,7 @@ def test_the_python_of_the_guides_page_runs_as_it_is(tmp_path, monkeypatch):
 def test_every_command_line_parses(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rece.toml").write_text("ridge = 0.5\n")
-    recipes = [*blocks(page, "toml"), '[[stage]]\nmethod = "uce"\n']
-    (tmp_path / "recipe.toml").write_text(recipes[0])
+    (tmp_path / "recipe.toml").write_text([*blocks(page, "toml"), USUAL_RECIPE][0])
     from efface.cli import (
         apply,
         attack,
