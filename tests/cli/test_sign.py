@@ -44,13 +44,15 @@ def test_a_signed_run_is_verified(efface, signed, model):
     assert "every file, by that key" in outcome.out + outcome.err
 
 
-@pytest.mark.parametrize("change", ["card", "added", "gone", "key"])
+@pytest.mark.parametrize("change", ["card", "added", "gone", "key", "signature"])
 def test_a_changed_folder_and_another_key_are_told(efface, signed, tmp_path, change):
     run, signature, public = signed
     if change == "card":
         (run / "card.json").write_text("{}")
     elif change == "added":
         (run / "extra.txt").write_text("x")
+    elif change == "signature":
+        signature.write_text("{}")
     elif change == "gone":
         (run / "curves.jsonl").unlink()
     else:

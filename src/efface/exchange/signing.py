@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import ModuleType
+from typing import Any
 
 from efface.errors import BadRequest, MissingInput
 
@@ -28,9 +28,9 @@ def sign(folder: Path, signature: Path, *, key: Path) -> None:
         MissingInput: the extra is not installed, or there is no folder or key.
         BadRequest: the key is none, or has a password.
     """
-    signing, hashing = _library("signing"), _library("hashing")
+    library = _library()
     _check(folder, key)
-    config = signing.Config().set_hashing_config(_hashing(hashing, folder, signature))
+    config = library.signing.Config().set_hashing_config(_hashing(library, folder, signature))
     try:
         config.use_elliptic_key_signer(private_key=key).sign(folder.absolute(), signature)
     except (ValueError, TypeError) as error:
@@ -51,31 +51,32 @@ def signature_trouble(folder: Path, signature: Path, *, key: Path) -> str:
     Raises:
         MissingInput: the extra is not installed, or there is no folder, signature or key.
     """
-    verifying, hashing = _library("verifying"), _library("hashing")
+    library = _library()
+    from cryptography.exceptions import InvalidSignature
+
     _check(folder, key, signature)
-    config = verifying.Config().set_hashing_config(_hashing(hashing, folder, signature))
+    config = library.verifying.Config().set_hashing_config(_hashing(library, folder, signature))
     try:
         config.use_elliptic_key_verifier(public_key=key).verify(folder.absolute(), signature)
-    except Exception as error:  # every failure of a check is a failed check
+    except (InvalidSignature, ValueError, LookupError, TypeError, OSError) as error:
         return _line(error) or type(error).__name__
     return ""
 
 
-def _library(name: str) -> ModuleType:
-    from importlib import import_module
-
+def _library() -> Any:
     try:
-        return import_module(f"model_signing.{name}")
+        import model_signing.signing
+        import model_signing.verifying
     except ModuleNotFoundError as error:
         raise MissingInput(
             f'signatures need model-signing ({error.name} is missing); pip install "efface[sign]"'
         ) from error
+    return model_signing
 
 
-def _hashing(hashing: ModuleType, folder: Path, signature: Path) -> object:
+def _hashing(library: Any, folder: Path, signature: Path) -> Any:
     aside = [signature.absolute(), (folder / _LOCK).absolute()]
-    config: object = hashing.Config().set_ignored_paths(paths=aside)
-    return config
+    return library.hashing.Config().set_ignored_paths(paths=aside)
 
 
 def _check(folder: Path, *files: Path) -> None:
