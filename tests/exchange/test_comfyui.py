@@ -24,7 +24,7 @@ from efface.exchange.low_rank import every_network
 from efface.hosts.components import canonical, components, parameters
 from efface.hosts.families import host_of
 from tests.conftest import shared
-from tests.exchange.conftest import REQUEST, erased
+from tests.exchange.conftest import REQUEST, erased, trained_membrane
 
 CLOSE = {"atol": 1e-5, "rtol": 1e-4}
 ENCODERS = {
@@ -226,6 +226,35 @@ def test_what_was_written_is_imported_again(tmp_path, family):
     delta = everything(pipe, {"transformer", "unet", "text_encoder"} & components(pipe).keys())
     path = write_comfyui(every_network(delta, pipe), tmp_path / "a.safetensors", {})
     same(pipe, delta, import_delta(path, pipe, REQUEST).delta)
+
+
+def test_what_a_gate_does_not_open_goes_along(tmp_path):
+    pipe = shared("tiny_sd1")
+    key = "text_encoder/final_layer_norm.bias"
+    both = everything(pipe, {"text_encoder"})
+    gated = trained_membrane("tiny_sd1")
+    sketch = {**gated.provenance.base_sketch, **both.provenance.base_sketch}
+    delta = replace(
+        gated,
+        ungated={key: both.patches[key]},
+        provenance=replace(gated.provenance, base_sketch=sketch, base_prints={}),
+    )
+    tensors = load_file(write_comfyui(every_network(delta, pipe), tmp_path / "a.safetensors", {}))
+    name = "text_encoders.clip_l.transformer.text_model.final_layer_norm.diff_b"
+    assert torch.equal(tensors[name], both.patches[key].difference)
+    assert any(each.startswith("lora_unet_") for each in tensors)
+
+
+def test_a_rank_cuts_what_is_dense(tmp_path):
+    pipe = shared("tiny_sd1")
+    key = "unet/mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
+    weight = dict(parameters(pipe))[key]
+    dense = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    (layers,) = every_network(changed(pipe, {key: DensePatch(dense)}), pipe, rank=2)
+    assert (layers.rank, len(layers.full)) == (2, 0)
+    assert 0 < layers.lost < 1
+    (whole,) = every_network(changed(pipe, {key: DensePatch(dense)}), pipe)
+    assert (whole.rank, len(whole.full), whole.lost) == (0, 1, 0)
 
 
 def test_the_vae_is_refused(tmp_path):

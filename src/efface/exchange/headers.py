@@ -71,9 +71,10 @@ def model_fields(layers: Layers, *, implementation: str = DIFFUSERS) -> dict[str
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.implementation": implementation,
         "ss_network_module": "networks.lora",
-        "ss_network_dim": str(layers.rank),
-        "ss_network_alpha": str(float(layers.rank)),
     }
+    if layers.rank:  # a file may hold dense changes alone
+        ranks = {"dim": str(layers.rank), "alpha": str(float(layers.rank))}
+        fields |= {f"ss_network_{name}": text for name, text in ranks.items()}
     if isinstance(layers.model, VisionModel):
         network = type(component(layers.model, layers.component)).__name__
         return fields | {"modelspec.architecture": f"{network}/lora"}

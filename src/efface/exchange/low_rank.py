@@ -94,7 +94,8 @@ def full_refused(keys: Sequence[str], model: Any = None) -> BadRequest:
         )
     return BadRequest(
         f"the delta changes {len(keys)} biases or norms ({keys[0]} ...), which this layout cannot "
-        "hold; export it with --as kohya, whose file ComfyUI reads whole, or the edited folder: "
+        "hold; export it with --as comfyui or --as kohya, whose files ComfyUI reads whole, or the "
+        "edited folder: "
         "--as diffusers"
     )
 
@@ -187,9 +188,9 @@ def every_network(
         BadDelta, BadRequest: see `layers_of`.
     """
     check_exportable(delta, scale=scale, rank=rank)
-    references(delta, model)
+    written = expanded(delta, model)  # with what is ungated, which may be of other networks
     how: dict[str, Any] = {"scale": scale, "rank": rank, "dense": True}
-    return tuple(layers_of(delta, model, part=part, **how) for part in _changed(delta))
+    return tuple(layers_of(written, model, part=part, **how) for part in _changed(written))
 
 
 def _changed(delta: Delta) -> list[str]:
@@ -230,6 +231,11 @@ def _tables(model: Any, part: str) -> frozenset[str]:
     return frozenset(f"{path}.weight" for path, each in modules if isinstance(each, nn.Embedding))
 
 
+def _whole_of(model: Any) -> str:
+    """Names the formats that hold a dense change as it is."""
+    return "transformers" if isinstance(model, VisionModel) else "comfyui or --as diffusers"
+
+
 def _folder_of(model: Any) -> str:
     """Names the format of an edited folder."""
     return "transformers" if isinstance(model, VisionModel) else "diffusers"
@@ -243,8 +249,7 @@ def _layer(key: str, patch: DensePatch | LowRankPatch, rank: int | None, model: 
     elif rank is None:
         raise BadRequest(
             f"the change of {key} is dense and a LoRA file holds low rank; say how much with "
-            "--rank N (what is lost is reported), or export the edited folder: "
-            f"--as {_folder_of(model)}"
+            f"--rank N (what is lost is reported), or export it whole: --as {_whole_of(model)}"
         )
     else:
         dense = patch.difference.double().flatten(1)
