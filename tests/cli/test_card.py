@@ -63,6 +63,24 @@ def test_a_repository_is_made_of_card_json_alone(efface, measured, tmp_path):
     assert "run.json" not in held, "it names places of a machine"
 
 
+def test_an_edited_folder_holds_card_and_results(efface, measured, model, tmp_path):
+    out = tmp_path / "edited"
+    export = ("export", measured, "--as", "diffusers", "--model", model, "--out", out)
+    assert efface(*export).code == 0
+    assert json.loads((out / "card.json").read_text())["format"] == 2
+    assert yaml.safe_load((out / ".eval_results" / "efface.yaml").read_text())
+    assert ModelCard.load(out / "README.md").data.eval_results
+
+
+def test_a_folder_of_weights_is_a_finetune_of_its_base(efface, measured, model, tmp_path):
+    named = efface("card", measured, "--base-model", "someone/some-model").out
+    (measured / "card.md").write_text(named)
+    out = tmp_path / "edited"
+    assert efface("export", measured, "--as", "diffusers", "--model", model, "--out", out).code == 0
+    assert ModelCard(named).data.base_model_relation == "adapter"
+    assert ModelCard.load(out / "README.md").data.base_model_relation == "finetune"
+
+
 def test_without_a_place_the_card_is_printed(efface, measured):
     outcome = efface("card", measured)
     assert outcome.code == 0

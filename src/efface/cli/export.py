@@ -201,12 +201,27 @@ def _is_card(file: Path) -> bool:
 
 
 def _with_cards(place: Path, found: runs.Run, options: Export) -> Path:
+    """Puts the cards into a folder; where ``card.md`` is its README, with results for hubs."""
     from efface.exchange.cards import cards_of
 
-    if options.as_ not in ("diffusers", "transformers"):
-        for card in cards_of(found.folder, found.delta.id)[0]:
+    whole = options.as_ in ("diffusers", "transformers")
+    for card in cards_of(found.folder, found.delta.id)[0]:
+        if card.suffix == ".json" or not whole:
             write_atomically(place / card.name, card.read_bytes())
+        if card.suffix == ".json" and whole:
+            _write_results(place, card)
     return place
+
+
+def _write_results(place: Path, card: Path) -> None:
+    """Writes the results of a card; those of before format 2 have none for hubs."""
+    from efface.reports.card_text import eval_results
+    from efface.reports.publishing import RESULTS
+
+    values = parse_json(card.read_bytes(), str(card))
+    text = eval_results(values) if "shown" in values else ""
+    if text:
+        write_atomically(place / RESULTS, text.encode())
 
 
 def _left_out(found: runs.Run) -> str:

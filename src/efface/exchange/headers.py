@@ -70,6 +70,7 @@ def model_fields(layers: Layers, *, implementation: str = DIFFUSERS) -> dict[str
     fields = {
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.implementation": implementation,
+        "modelspec.usage_hint": "Give strength 1: the scale of the export is in the file.",
         "ss_network_module": "networks.lora",
     }
     if layers.rank:  # a file may hold dense changes alone
