@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 JOBS ?= 2
 DEMO ?= runs/demo
 
-.PHONY: demo demo-vision test test-slow lint format docs picture emoji bench clean
+.PHONY: demo demo-vision test test-slow test-minimum lint format docs picture emoji bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/efface erase rece --concept pistol --size short --out $(DEMO) --overwrite
@@ -21,6 +21,10 @@ test: $(VENV)/.ready-dev
 
 test-slow: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -m "not gpu" -q
+
+# Reads what is exported with the oldest diffusers and peft that are allowed.
+test-minimum: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -q tests/exchange/test_minimum.py -m "slow or not slow"
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .

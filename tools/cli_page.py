@@ -44,6 +44,8 @@ OPTIONS: dict[str, str | dict[str, str]] = {
     "verify": "Verify",
     "rerun": "Rerun",
     "export": "Export",
+    "card": "Card",
+    "sign": "Sign",
     "import": "Import",
     "transfer": "Transfer",
     "revoke": "Revoke",
@@ -84,8 +86,9 @@ def _row(field: Any, docs: dict[str, str]) -> str:
     if "Positional" in str(field.type) or field.type == "Place":
         flag = "RUN" if field.name == "source" else field.name.upper()
     elif field.default is True:
-        flag = f"{flag}`, `--no-{field.name}"
-    repeat = " (repeatable)" if "Repeated" in str(field.type) else ""
+        flag = f"{flag}`, `--no-{field.name.replace('_', '-')}"
+    several = any(mark in str(field.type) for mark in ("Repeated", "UseAppendAction"))
+    repeat = " (repeatable)" if several else ""
     shown = "required" if field.default is MISSING else _shown(field.default)
     return f"| `{flag}`{repeat} | {shown} | {docs.get(field.name, '')} |"
 

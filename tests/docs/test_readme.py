@@ -23,12 +23,16 @@ PAGES = {
         "robustness",
         "recognisers",
         "guides",
+        "publishing",
     )
 }
 built = pytest.mark.skipif(
     not (weights_folder() / "pipeline" / "model_index.json").exists(),
     reason="the bundled model is not built yet: make emoji",
 )
+
+
+USUAL_RECIPE = '[[stage]]\nmethod = "uce"\n'
 
 
 def blocks(page, language):
@@ -92,11 +96,11 @@ def test_the_python_of_the_guides_page_runs_as_it_is(tmp_path, monkeypatch):
 def test_every_command_line_parses(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rece.toml").write_text("ridge = 0.5\n")
-    recipes = [*blocks(page, "toml"), '[[stage]]\nmethod = "uce"\n']
-    (tmp_path / "recipe.toml").write_text(recipes[0])
+    (tmp_path / "recipe.toml").write_text([*blocks(page, "toml"), USUAL_RECIPE][0])
     from efface.cli import (
         apply,
         attack,
+        card,
         evaluate,
         export,
         importing,
@@ -104,6 +108,7 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
         matrix,
         rerun,
         revoke,
+        sign,
         transfer,
         verify,
     )
@@ -126,6 +131,8 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
         "generate": Generate,
         "list": List,
         "export": export.Export,
+        "card": card.Card,
+        "sign": sign.Sign,
         "import": importing.Import,
         "transfer": transfer.Transfer,
         "revoke": revoke.Revoke,

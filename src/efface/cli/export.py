@@ -26,13 +26,18 @@ class Export(Shared):
     as_: Annotated[Format, tyro.conf.arg(name="as")]
     """What to write; docs/exchange.md says who reads it and what is lost."""
     out: Path
-    """File (kohya, spm, adapter) or folder (the others) to write."""
+    """File (kohya, comfyui, spm, adapter) or folder (the others) to write."""
     model: str | None = None
     """Folder of the base model; by default the model that the run names."""
     scale: float = 1.0
     """How much of the delta goes in; 1 is all of it."""
     rank: int | None = None
-    """Cut LoRA files to this rank; what is lost is told. Needed where a change is dense."""
+    """Cut LoRA files to this rank; what is lost is told. Needed where a change is dense, except by
+    comfyui."""
+    author: str = ""
+    """Who made the edit, for the file's header; nobody is named unasked."""
+    license: str = ""
+    """Licence of the edit, for the file's header; by default what the base's card says."""
     overwrite: bool = False
     """Replace an older export there, if nothing in it was added or changed since."""
 

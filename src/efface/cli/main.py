@@ -23,6 +23,8 @@ VERBS = {
     "verify": "re-hash a run and its reports, check its base, redraw its smoke set; say how far",
     "rerun": "erase again from a run.json; say equal or how far",
     "export": "write a run as a model folder, a LoRA, an adapter: what other tools read",
+    "card": "write a measured run's card for a hub, and send it there when told to",
+    "sign": "sign every file of a run or of what was exported, with a key of one's own",
     "import": "read another tool's edit as a run that can be measured, verified and exported",
     "transfer": "let a run's delta act on a fine-tune of its base, as a run of its own",
     "revoke": "take one request out of several that were made on top of one another",

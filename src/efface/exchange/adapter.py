@@ -8,12 +8,12 @@ from pathlib import Path
 
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from efface.deltas.delta import Delta
 from efface.deltas.patches import TextMapPatch
 from efface.errors import BadDelta, BadRequest
+from efface.exchange.headers import saved
 from efface.exchange.low_rank import check_exportable
 from efface.files import write_atomically
 from efface.hosts.components import KEY_VALUE
@@ -69,7 +69,7 @@ def write_adapter(
             "export it with --as diffusers-lora or --as diffusers"
         )
     tensors = {"left": (patch.left * scale).contiguous(), "right": patch.right.contiguous()}
-    write_atomically(path, save(tensors, metadata={"format": FORMAT, **facts}))
+    write_atomically(path, saved(tensors, {**facts, "format": FORMAT}))
     return path
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from efface.contracts import ModelKind, Role
 from efface.evaluation.record import Evaluation
 
-__all__ = ["ROLES", "ROLES_EXPLAINED", "ModelWords", "words_for"]
+__all__ = ["ROLES", "ROLES_EXPLAINED", "ModelWords", "words_for", "words_of_kind"]
 
 ROLES: dict[Role, str] = {
     "erased": "Erased",
@@ -153,6 +153,11 @@ _WORDS: dict[ModelKind, ModelWords] = {
     ),
 }
 _WORDS["recogniser"] = _WORDS["classifier"]
+
+
+def words_of_kind(kind: ModelKind) -> ModelWords:
+    """Gives the phrases for a kind of model."""
+    return _WORDS[kind]
 
 
 def words_for(evaluation: Evaluation) -> ModelWords:

@@ -121,7 +121,7 @@ def stamped(result: ErasureResult, recipe: Recipe) -> ErasureResult:
     """Writes down how a result came about."""
     provenance = replace(result.delta.provenance, recipe=recipe.noted())
     delta = replace(result.delta, provenance=provenance)
-    return replace(result, delta=delta, recipe=recipe.written())
+    return replace(result, delta=delta, recipe=recipe.written(), command=recipe.command())
 
 
 def _weight_change(model: Any, delta: Delta) -> float:

@@ -21,12 +21,22 @@ if TYPE_CHECKING:
 __all__ = ["READERS", "Format", "Job", "Wanted", "export"]
 
 Format: TypeAlias = Literal[
-    "diffusers", "transformers", "component", "diffusers-lora", "peft", "kohya", "spm", "adapter"
+    "diffusers",
+    "transformers",
+    "component",
+    "diffusers-lora",
+    "peft",
+    "kohya",
+    "comfyui",
+    "spm",
+    "adapter",
 ]
-_FILES: tuple[Format, ...] = ("kohya", "spm", "adapter")
+_WHOLE = "\nbase_model_relation: finetune\n"
+_FILES: tuple[Format, ...] = ("kohya", "comfyui", "spm", "adapter")
 """Formats that are one file."""
 READERS: dict[Format, str] = {
     "kohya": "ComfyUI, Forge, AUTOMATIC1111 (LoRA file)",
+    "comfyui": "ComfyUI (dense changes too)",
     "diffusers": "diffusers (edited model folder)",
     "diffusers-lora": "diffusers (load_lora_weights)",
     "component": "diffusers (edited part of a folder)",
@@ -46,11 +56,15 @@ class Wanted:
     """Run folder."""
     as_: Format
     out: Path
-    """File (kohya, spm, adapter) or folder (the others) to write."""
+    """File (kohya, comfyui, spm, adapter) or folder (the others) to write."""
     model: str | None = None
     """Folder of the base model; None: the model that the run names."""
     scale: float = 1.0
     rank: int | None = None
+    author: str = ""
+    """Who made the edit, for the file's header."""
+    license: str = ""
+    """Licence of the edit, for the file's header; "": what the base's card says."""
     overwrite: bool = False
 
 
@@ -75,9 +89,20 @@ class Job:
     @property
     def facts(self) -> dict[str, str]:
         """What goes into a file's header."""
-        made = self.delta.provenance
+        from efface.exchange.describing import described_run
+
+        made, options = self.delta.provenance, self.options
         told = {"efface_delta": self.delta.id, "base_model": made.base_model}
-        return {**told, "efface_method": made.method}
+        described = described_run(
+            self.found.folder,
+            self.delta,
+            self.found.record,
+            name=options.out.stem,
+            model=self.model,
+            author=options.author,
+            licence=options.license,
+        )
+        return {**told, "efface_method": made.method, **described.fields()}
 
 
 def export(options: Wanted, output: Telling) -> None:
@@ -177,12 +202,27 @@ def _is_card(file: Path) -> bool:
 
 
 def _with_cards(place: Path, found: runs.Run, options: Wanted) -> Path:
+    """Puts the cards into a folder; where ``card.md`` is its README, with results for hubs."""
     from efface.exchange.cards import cards_of
 
-    if options.as_ not in ("diffusers", "transformers"):
-        for card in cards_of(found.folder, found.delta.id)[0]:
+    whole = options.as_ in ("diffusers", "transformers")
+    for card in cards_of(found.folder, found.delta.id)[0]:
+        if card.suffix == ".json" or not whole:
             write_atomically(place / card.name, card.read_bytes())
+        if card.suffix == ".json" and whole:
+            _write_results(place, card)
     return place
+
+
+def _write_results(place: Path, card: Path) -> None:
+    """Writes the results of a card; those of before format 2 have none for hubs."""
+    from efface.reports.card_text import eval_results
+    from efface.reports.publishing import RESULTS
+
+    values = parse_json(card.read_bytes(), str(card))
+    text = eval_results(values) if "shown" in values else ""
+    if text:
+        write_atomically(place / RESULTS, text.encode())
 
 
 def _left_out(found: runs.Run) -> str:
@@ -219,6 +259,27 @@ def _lora(job: Job, *, writer: str) -> str:
     return f"{len(layers.by_module)} layers of rank {layers.rank}{full}, {lost}"
 
 
+def _comfyui(job: Job) -> str:
+    from efface.exchange.comfyui import write_comfyui
+    from efface.exchange.low_rank import every_network
+    from efface.hosts.components import TEXT_KEYS
+
+    text_only = job.delta.patches.keys() <= TEXT_KEYS.keys()
+    host = host_for(job.model, "uce", job.output, pictures=not text_only)
+    scale, rank = job.options.scale, job.options.rank
+    networks = every_network(job.delta, host, scale=scale, rank=rank)
+    write_comfyui(networks, job.place, job.facts)
+    told = [
+        f"{each.component}: {len(each.by_module)} layers of rank {each.rank}"
+        f" and {len(each.full)} parameters whole"
+        for each in networks
+    ]
+    lost = max(each.lost for each in networks)
+    return (
+        f"{'; '.join(told)}; {f'{lost:.2%} of the change is lost' if lost else 'nothing is lost'}"
+    )
+
+
 def _adapter(job: Job) -> str:
     from efface.exchange.adapter import write_adapter
 
@@ -231,7 +292,9 @@ def _card(job: Job) -> str | None:
     from efface.exchange.cards import cards_of
 
     own = cards_of(job.found.folder, job.found.delta.id)[0]
-    return next((card.read_text("utf-8") for card in own if card.name == "card.md"), None)
+    text = next((card.read_text("utf-8") for card in own if card.name == "card.md"), None)
+    # A folder with the edit in its weights is a model of its own, and no adapter.
+    return text and text.replace("\nbase_model_relation: adapter\n", _WHOLE, 1)
 
 
 def _transformers(job: Job) -> str:
@@ -271,6 +334,7 @@ _WRITERS: dict[Format, Callable[[Job], str]] = {
     "diffusers-lora": partial(_lora, writer="write_diffusers"),
     "peft": partial(_lora, writer="write_peft"),
     "kohya": partial(_lora, writer="write_kohya"),
+    "comfyui": _comfyui,
     "spm": partial(_lora, writer="write_spm"),
     "adapter": _adapter,
 }

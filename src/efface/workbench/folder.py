@@ -19,6 +19,7 @@ REPORT = (
     "evaluation.json",
     "report.html",
     "before_after.png",
+    "thumbnail.jpg",
     "intervals.png",
     "card.md",
     "card.json",
