@@ -5,7 +5,7 @@ python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training
                      [few_shot] [advunlearn] [advunlearn_tuning] [gate] [harden] [threads]
                      [leftover] [leftover_methods] [robustness] [forgetting]
                      [fashion] [forgetting_detector] [hardest_prompts] [hardest_pictures]
-                     [guide_cost] [guide_pictures] [guards] [composition]
+                     [guide_cost] [guide_pictures] [guards] [composition] [scheduling]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -37,6 +37,7 @@ from benchmarks import (
     mass,
     presets,
     robustness,
+    scheduling,
     threads,
     together,
     tradeoff,
@@ -75,6 +76,7 @@ EXPERIMENTS = {
     "leftover": leftover.run,
     "leftover_methods": leftover.methods,
     "robustness": robustness.run,
+    "scheduling": scheduling.run,
     "advunlearn": advunlearn.run,
     "advunlearn_tuning": advunlearn.tune,
     "threads": threads.run,
