@@ -2,9 +2,9 @@
 
     python -m benchmarks scheduling     writes results/scheduling.json
 
-Jobs do nothing but write one small file, as those of a sweep do in the end; what comes on top is the
-executor's. A fourth run, on Ray, has a worker killed after a quarter of the jobs and its driver
-after half; a second driver then does the rest. What has a row is not run again.
+Jobs do nothing but write one small file, as those of a sweep do in the end; what comes on top is
+the executor's. A fourth run, on Ray, has a worker killed after a quarter of the jobs and its
+driver after half; a second driver then does the rest. What has a row is not run again.
 """
 
 from __future__ import annotations
