@@ -132,6 +132,17 @@ def test_a_store_keeps_what_is_written_whole(tmp_path):
     assert store.names("rows") == ()
 
 
+def test_what_a_killed_worker_left_of_a_file_goes_when_the_file_is_written_again(tmp_path):
+    store = ResultStore(tmp_path)
+    store.write("rows/a.json", b"one")
+    left = tmp_path / ".unfinished" / ".a.json.left.part"
+    left.write_bytes(b"hal")
+    assert store.names("rows") == ("a.json",)
+    store.write("rows/a.json", b"another")
+    assert store.read("rows/a.json") == b"another"
+    assert not left.exists()
+
+
 def test_workers_find_a_store_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     store = ResultStore("results")

@@ -13,6 +13,9 @@ from efface.files import parse_json, write_atomically
 
 __all__ = ["ResultStore", "store_at"]
 
+_UNFINISHED = ".unfinished"
+"""Folder of files that are being written."""
+
 
 class ResultStore:
     """A folder of small files that several workers write and read.
@@ -71,7 +74,7 @@ class ResultStore:
         """Writes a file, whole."""
         path = self._path(name)
         if self._local:
-            write_atomically(Path(path), content)
+            write_atomically(Path(path), content, aside=Path(self._root) / _UNFINISHED)
             return
         # Object stores show a file when it is complete; others show it under its name at the end.
         partial = f"{path}.{uuid.uuid4().hex}"
