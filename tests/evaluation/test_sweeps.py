@@ -8,7 +8,9 @@ import pytest
 
 from efface.errors import BadRequest
 from efface.evaluation import sweep_jobs
+from efface.evaluation.encoding import decoded
 from efface.evaluation.executors import Workers
+from efface.evaluation.record import Evaluation
 from efface.evaluation.stores import ResultStore
 from efface.evaluation.sweep_jobs import Measuring, SweepJob, base_print
 from efface.evaluation.sweeps import Sweep, Variant, costs, run_sweep
@@ -142,6 +144,8 @@ def test_a_measured_job_leaves_its_numbers_and_a_sheet_but_no_pictures(
     assert cost.state == "done"
     assert cost.seconds == store.read_json(jobs[0].result)["seconds_in_all"]
     assert "4 → 0/4" in sweep_markdown([row])
+    held = decoded(Evaluation, store.read_json(jobs[0].result)["evaluation"])
+    assert held.find("presence", "erased").after.hits == 0
 
 
 def test_failures_stay_until_they_are_tried_again(folder, tmp_path, monkeypatch):
