@@ -6,6 +6,7 @@ python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training
                      [leftover] [leftover_methods] [robustness] [forgetting]
                      [fashion] [forgetting_detector] [hardest_prompts] [hardest_pictures]
                      [guide_cost] [guide_pictures] [guards] [composition] [scheduling]
+                     [ray_workers]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -36,6 +37,7 @@ from benchmarks import (
     leftover,
     mass,
     presets,
+    ray_workers,
     robustness,
     scheduling,
     threads,
@@ -75,6 +77,7 @@ EXPERIMENTS = {
     "hardest_pictures": hardest_pictures.run,
     "leftover": leftover.run,
     "leftover_methods": leftover.methods,
+    "ray_workers": ray_workers.run,
     "robustness": robustness.run,
     "scheduling": scheduling.run,
     "advunlearn": advunlearn.run,
