@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,9 @@ def run() -> None:
     known = {row["run"] for row in record["rows"]}
     for name in (*EXECUTORS, KILLED):
         if name in known:
+            continue
+        if name.startswith("ray") and find_spec("ray") is None:
+            print(f"{name}: not measured, ray is not installed; pip install 'efface[ray]'")
             continue
         place = STORES / name.replace(", ", "_")
         shutil.rmtree(place, ignore_errors=True)

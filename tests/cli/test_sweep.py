@@ -1,6 +1,11 @@
 """`efface sweep`: what it refuses, lists, does and leaves."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -118,3 +123,28 @@ def test_the_place_is_named_after_the_file_unless_it_is_given(efface, tmp_path, 
     assert efface("sweep", "small.toml", "--executor", "local").code == 0
     assert (tmp_path / "runs" / "small" / "rows.jsonl").is_file()
     assert "--out is empty" in efface("sweep", "small.toml", "--out", "").err
+
+
+@pytest.mark.slow
+def test_ctrl_c_ends_processes_at_once_and_keeps_what_is_done(tmp_path):
+    file, out = tmp_path / "sweep.toml", tmp_path / "out"
+    file.write_text("methods = ['uce']\nconcepts = ['pistol', 'cat', 'frog']\nsize = 'smoke'\n")
+    words = [sys.executable, "-m", "efface", "sweep", str(file), "--out", str(out)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([*words, "--workers", "1"], start_new_session=True, **pipes) as child:
+        while child.poll() is None and not list((out / "rows").glob("*.json")):
+            time.sleep(0.2)
+        began = time.perf_counter()
+        os.killpg(child.pid, signal.SIGINT)
+        _, told = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert time.perf_counter() - began < 20
+    assert told.splitlines()[-1].endswith("run the same command again to go on")
+    assert "Traceback" not in told
+    with pytest.raises(ProcessLookupError):
+        os.killpg(child.pid, 0)
+    rows = [json.loads(path.read_text()) for path in (out / "rows").glob("*.json")]
+    assert len(rows) == 1
+    listed = subprocess.run([*words, "--dry-run", "--json"], capture_output=True, check=True)
+    states = [job["state"] for job in json.loads(listed.stdout)["jobs"]]
+    assert sorted(states) == ["done", "not done", "not done"]
