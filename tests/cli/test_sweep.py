@@ -125,6 +125,13 @@ def test_the_place_is_named_after_the_file_unless_it_is_given(efface, tmp_path, 
     assert "--out is empty" in efface("sweep", "small.toml", "--out", "").err
 
 
+def living(group):
+    """Lists processes of a group that have not ended."""
+    listed = subprocess.run(["ps", "-eo", "pgid=,stat=,args="], capture_output=True, text=True)
+    rows = [line.split(maxsplit=2) for line in listed.stdout.splitlines()]
+    return [row for row in rows if row[0] == str(group) and not row[1].startswith("Z")]
+
+
 @pytest.mark.slow
 def test_ctrl_c_ends_processes_at_once_and_keeps_what_is_done(tmp_path):
     file, out = tmp_path / "sweep.toml", tmp_path / "out"
@@ -139,10 +146,12 @@ def test_ctrl_c_ends_processes_at_once_and_keeps_what_is_done(tmp_path):
         _, told = child.communicate(timeout=60)
     assert child.returncode == 130
     assert time.perf_counter() - began < 20
-    assert told.splitlines()[-1].endswith("run the same command again to go on")
+    # Python itself may say after it that a killed process left semaphores, and cleans them up.
+    assert "results so far are kept; run the same command again to go on" in told
     assert "Traceback" not in told
-    with pytest.raises(ProcessLookupError):
-        os.killpg(child.pid, 0)
+    while (left := living(child.pid)) and time.perf_counter() - began < 30:
+        time.sleep(0.2)
+    assert left == []
     rows = [json.loads(path.read_text()) for path in (out / "rows").glob("*.json")]
     assert len(rows) == 1
     listed = subprocess.run([*words, "--dry-run", "--json"], capture_output=True, check=True)
