@@ -5,7 +5,8 @@ python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training
                      [few_shot] [advunlearn] [advunlearn_tuning] [gate] [harden] [threads]
                      [leftover] [leftover_methods] [robustness] [forgetting]
                      [fashion] [forgetting_detector] [hardest_prompts] [hardest_pictures]
-                     [guide_cost] [guide_pictures] [guards] [composition]
+                     [guide_cost] [guide_pictures] [guards] [composition] [scheduling]
+                     [ray_workers]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -36,7 +37,9 @@ from benchmarks import (
     leftover,
     mass,
     presets,
+    ray_workers,
     robustness,
+    scheduling,
     threads,
     together,
     tradeoff,
@@ -74,7 +77,9 @@ EXPERIMENTS = {
     "hardest_pictures": hardest_pictures.run,
     "leftover": leftover.run,
     "leftover_methods": leftover.methods,
+    "ray_workers": ray_workers.run,
     "robustness": robustness.run,
+    "scheduling": scheduling.run,
     "advunlearn": advunlearn.run,
     "advunlearn_tuning": advunlearn.tune,
     "threads": threads.run,

@@ -40,6 +40,7 @@ OPTIONS: dict[str, str | dict[str, str]] = {
     "evaluate": "Evaluate",
     "attack": "AttackOptions",
     "matrix": "MatrixOptions",
+    "sweep": "SweepOptions",
     "hardest": "HardestOptions",
     "verify": "Verify",
     "rerun": "Rerun",

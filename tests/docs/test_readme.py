@@ -1,5 +1,6 @@
 """What the README and the guide tell a newcomer to type must work."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -24,6 +25,7 @@ PAGES = {
         "recognisers",
         "guides",
         "publishing",
+        "sweeps",
     )
 }
 built = pytest.mark.skipif(
@@ -109,6 +111,7 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
         rerun,
         revoke,
         sign,
+        sweep,
         transfer,
         verify,
     )
@@ -125,6 +128,7 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
         "apply": apply.Apply,
         "attack": attack.AttackOptions,
         "matrix": matrix.MatrixOptions,
+        "sweep": sweep.SweepOptions,
         "evaluate": evaluate.Evaluate,
         "verify": verify.Verify,
         "rerun": rerun.Rerun,
@@ -153,6 +157,34 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
             choose(words[0], words[1:], kinds[verb])
         else:
             parse(verbs[verb], guides_of(words)[0], prog=f"efface {verb}", description="")
+
+
+def test_the_sweep_of_its_page_is_read_as_its_page_says(tmp_path):
+    from efface.cli.sweep_file import KEYS, read_sweep
+
+    first, *others = blocks(PAGES["sweeps"], "toml")
+    for text in (first, *others):
+        (tmp_path / "sweep.toml").write_text(text)
+        made = read_sweep(tmp_path / "sweep.toml")
+        if text is first:
+            assert len(made.jobs()) == 36
+    page = PAGES["sweeps"].read_text("utf-8")
+    assert all(f"`{name}`" in page for name in KEYS)
+    results = ROOT / "benchmarks" / "results" / "scheduling.json"
+    local, processes, ray, _ = json.loads(results.read_text("utf-8"))["rows"]
+    for row in (local, processes, ray):
+        facts = (row[name] for name in ("workers", "milliseconds_per_job", "seconds_until_first"))
+        assert f"| {row['run']} | {' | '.join(map(str, facts))} |" in page
+
+
+@built
+@pytest.mark.slow
+def test_the_python_of_the_page_of_sweeps_runs_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (example,) = blocks(PAGES["sweeps"], "python")
+    names = {}
+    exec(compile(example, "sweeps.md", "exec"), names)
+    assert names["rows"][0].rates["erased"][2] == 8
 
 
 def test_every_make_target_exists():

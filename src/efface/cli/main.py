@@ -19,6 +19,7 @@ VERBS = {
     "evaluate": "measure a run: erased? what else changed? with intervals and controls",
     "attack": "try to bring a run's erased concept back; say how hard that was",
     "matrix": "attack many methods by many attacks; say which access and what budget undoes each",
+    "sweep": "erase and measure by methods, settings, concepts and seeds of a file, as jobs",
     "hardest": "find the pictures, classes or prompts that are hardest to forget; show why",
     "verify": "re-hash a run and its reports, check its base, redraw its smoke set; say how far",
     "rerun": "erase again from a run.json; say equal or how far",
