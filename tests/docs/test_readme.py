@@ -94,11 +94,8 @@ def test_the_python_of_the_guides_page_runs_as_it_is(tmp_path, monkeypatch):
     assert names["drawn"].evaluations == 60
 
 
-@pytest.mark.parametrize("page", [README, *PAGES.values()], ids=["README", *PAGES])
-def test_every_command_line_parses(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "rece.toml").write_text("ridge = 0.5\n")
-    (tmp_path / "recipe.toml").write_text([*blocks(page, "toml"), USUAL_RECIPE][0])
+def classes_of_verbs():
+    """What holds the flags of each verb that has a class of them."""
     from efface.cli import (
         apply,
         attack,
@@ -106,7 +103,6 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
         evaluate,
         export,
         importing,
-        ledger,
         matrix,
         rerun,
         revoke,
@@ -115,16 +111,10 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
         transfer,
         verify,
     )
-    from efface.cli.choosing import choose
-    from efface.cli.debias import read_flags
-    from efface.cli.erase import Erase
     from efface.cli.generate import Generate
-    from efface.cli.guiding import guides_of
     from efface.cli.list import List
-    from efface.cli.plan import Plan
-    from efface.cli.shell import parse
 
-    verbs = {
+    return {
         "apply": apply.Apply,
         "attack": attack.AttackOptions,
         "matrix": matrix.MatrixOptions,
@@ -141,7 +131,21 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
         "transfer": transfer.Transfer,
         "revoke": revoke.Revoke,
     }
-    kinds = {"erase": Erase, "plan": Plan}
+
+
+@pytest.mark.parametrize("page", [README, *PAGES.values()], ids=["README", *PAGES])
+def test_every_command_line_parses(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rece.toml").write_text("ridge = 0.5\n")
+    (tmp_path / "recipe.toml").write_text([*blocks(page, "toml"), USUAL_RECIPE][0])
+    from efface.cli.choosing import choose
+    from efface.cli.debias import read_flags
+    from efface.cli.erase import Erase
+    from efface.cli.guiding import guides_of
+    from efface.cli.plan import Plan
+    from efface.cli.shell import parse
+
+    verbs, kinds = classes_of_verbs(), {"erase": Erase, "plan": Plan}
     lines = [line for block in blocks(page, "") for line in block.splitlines()]
     commands = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("efface")]
     assert len(commands) >= 3
