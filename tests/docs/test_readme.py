@@ -138,6 +138,7 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rece.toml").write_text("ridge = 0.5\n")
     (tmp_path / "recipe.toml").write_text([*blocks(page, "toml"), USUAL_RECIPE][0])
+    from efface.cli import ledger
     from efface.cli.choosing import choose
     from efface.cli.debias import read_flags
     from efface.cli.erase import Erase
