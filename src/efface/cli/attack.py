@@ -14,8 +14,8 @@ import tyro
 from efface import registry
 from efface.cli import lineage, measuring, runs
 from efface.cli.folder import REPORT, locked
-from efface.cli.hosts import is_bundled, load_host, quiet_loading, refuse_readers
-from efface.cli.shell import Repeated, Shared, parse
+from efface.cli.hosts import Placed, is_bundled, load_host, quiet_loading, refuse_readers
+from efface.cli.shell import Repeated, parse
 from efface.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ EVERYTHING = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackOptions(Shared):
+class AttackOptions(Placed):
     """Which run to attack, with what, and what each trial may spend."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -74,7 +74,7 @@ def run(arguments: list[str], output: Output) -> int:
     with locked(runs.folder_of(options.source)) as folder:
         recipe = runs.recipe_of(options.source)
         refuse_readers(options.model or recipe.model, "attack")
-        pipe = load_host(options.model or recipe.model, output)
+        pipe = load_host(options.model or recipe.model, output, options)
         *parents, _ = lineage.whole(runs.open_run(options.source))
         with lineage.on_top_of(parents, pipe):
             records = [

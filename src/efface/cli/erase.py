@@ -14,7 +14,7 @@ from efface.cli import lineage, making, measuring, previews, recognising, runs, 
 from efface.cli.choosing import Choosing, choose, overview
 from efface.cli.drawing import sampling_for
 from efface.cli.folder import RunFolder, locked
-from efface.cli.hosts import host_for, is_bundled, load_host
+from efface.cli.hosts import Placed, host_for, is_bundled, load_host
 from efface.errors import BadRequest, EffaceError
 from efface.evaluation.limits import Limits
 from efface.runs.recipe import EraseRecipe, StagesRecipe
@@ -28,7 +28,7 @@ __all__ = ["Erase", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Erase(Limits, Choosing):
+class Erase(Limits, Placed, Choosing):
     """What to erase, from which model, and where to put the result."""
 
     out: Path
@@ -95,7 +95,7 @@ def run(arguments: list[str], output: Output) -> int:
     if reason is None and not options.overwrite and _lacks_evaluation(options.out, recipe):
         output.say(f"{options.out} holds this very run, not measured yet; going on with that")
         with locked(options.out) as folder:
-            pipe = load_host(options.model, output)
+            pipe = load_host(options.model, output, options)
             return measuring.measure(folder, pipe, plan, output)
     again = shlex.join(["efface", "erase", *(each for each in arguments if each != "--resume")])
     parents = [run.delta for run in lineage.beneath(recipe)]
@@ -145,7 +145,7 @@ def _draws(options: Erase) -> bool:
 def _load(recipe: EraseRecipe | StagesRecipe, options: Erase, output: Output) -> Any:
     """Loads as much of the model as is needed; earlier requests take the whole."""
     whole = _draws(options) or bool(recipe.after)
-    return host_for(options.model, recipe.method, output, pictures=whole)
+    return host_for(options.model, recipe.method, output, options, pictures=whole)
 
 
 def _fill(

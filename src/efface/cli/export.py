@@ -12,8 +12,8 @@ import tyro
 
 from efface import registry
 from efface.cli import lineage, runs
-from efface.cli.hosts import folder_of_model, host_for, quiet_loading
-from efface.cli.shell import Shared, parse
+from efface.cli.hosts import Placed, folder_of_model, host_for, quiet_loading
+from efface.cli.shell import parse
 from efface.errors import BadRequest
 from efface.files import check_place, parse_json, replacing, seal, write_atomically
 
@@ -31,7 +31,7 @@ _FILES: tuple[Format, ...] = ("kohya", "spm", "adapter")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export(Shared):
+class Export(Placed):
     """What to export, as what, and to where."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -200,7 +200,7 @@ def _lora(job: Job, *, writer: str) -> str:
     from efface.hosts.components import TEXT_KEYS
 
     text_only = job.delta.patches.keys() <= TEXT_KEYS.keys()
-    host = host_for(job.model, "uce", job.output, pictures=not text_only)
+    host = host_for(job.model, "uce", job.output, job.options, pictures=not text_only)
     scale, rank = job.options.scale, job.options.rank
     layers = layers_of(job.delta, host, scale=scale, rank=rank, biases=writer == "write_kohya")
     if writer == "write_spm":

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from efface.cli import lineage, runs, smoke
-from efface.cli.hosts import host_for
-from efface.cli.shell import Shared, parse
+from efface.cli.hosts import Placed, host_for
+from efface.cli.shell import parse
 from efface.errors import BadRequest, MissingInput
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ __all__ = ["Verify", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verify(Shared):
+class Verify(Placed):
     """Which run to check."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -43,7 +43,7 @@ def run(arguments: list[str], output: Output) -> int:
     drawn = smoke.has_smoke(found.folder)
     *parents, _ = lineage.whole(found)
     loads = drawn or bool(parents)
-    pipe = host_for(options.model or recipe.model, recipe.method, output, pictures=loads)
+    pipe = host_for(options.model or recipe.model, recipe.method, output, options, pictures=loads)
     with lineage.on_top_of(parents, pipe):
         return _compared(found, pipe, output, apart, drawn=drawn)
 
