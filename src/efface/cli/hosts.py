@@ -45,6 +45,9 @@ class Placed(Shared):
     the CPU."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """What its networks compute in; auto: float32. Methods that train need float32."""
+    config: Path | None = None
+    """For a model in a single .safetensors file: a diffusers folder of the same kind of model,
+    whose configs and tokenizers are taken; its weights are not read."""
 
     @property
     def whole(self) -> bool:
@@ -116,7 +119,7 @@ def load_host(name: str, output: Output, placed: Placed) -> Any:
 
     device, dtype = _device(placed.device), _dtype(placed.dtype)
     with output.progress(f"loading {name}"), quiet_loading():
-        model = efface.load(name, dtype=dtype, device=device)
+        model = efface.load(name, dtype=dtype, device=device, config=placed.config)
         if not registry.reads_pictures(name):
             model = text_to_image(model)
             model.set_progress_bar_config(disable=True)
