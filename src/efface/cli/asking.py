@@ -8,9 +8,14 @@ from pathlib import Path
 from efface.cli.shell import Repeated, Shared
 from efface.concepts import ConceptKind, ErasureRequest
 from efface.runs.words import Words, understood
-from efface.workbench.models import BUNDLED
+from efface.workbench.models import BUNDLED, Place
 
-__all__ = ["Asking"]
+__all__ = ["Asking", "Placed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed(Place, Shared):
+    """Where a model is put, and in what it computes."""
 
 
 @dataclass(frozen=True, kw_only=True)

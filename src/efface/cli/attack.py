@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from efface import registry
-from efface.cli.shell import Repeated, Shared, parse
+from efface.cli.asking import Placed
+from efface.cli.shell import Repeated, parse
 from efface.errors import BadRequest
 from efface.workbench import lineage, runs
 from efface.workbench.attacking import Aim, assaults, attacked_with, renew_reports
@@ -27,7 +28,7 @@ EVERYTHING = "all"
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackOptions(Shared):
+class AttackOptions(Placed):
     """Which run to attack, with what, and what each trial may spend."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -70,7 +71,7 @@ def run(arguments: list[str], output: Output) -> int:
     with locked(runs.folder_of(options.source)) as folder:
         recipe = runs.recipe_of(options.source)
         refuse_readers(options.model or recipe.model, "attack")
-        pipe = load_host(options.model or recipe.model, output)
+        pipe = load_host(options.model or recipe.model, output, options)
         *parents, _ = lineage.whole(runs.open_run(options.source))
         with lineage.on_top_of(parents, pipe):
             records = [

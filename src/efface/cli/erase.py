@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efface import registry
+from efface.cli.asking import Placed
 from efface.cli.choosing import Choosing, choose, overview
 from efface.errors import BadRequest, EffaceError
 from efface.evaluation.limits import Limits
@@ -28,7 +29,7 @@ __all__ = ["Erase", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Erase(Limits, Choosing):
+class Erase(Limits, Placed, Choosing):
     """What to erase, from which model, and where to put the result."""
 
     out: Path
@@ -103,7 +104,7 @@ def run(arguments: list[str], output: Output) -> int:
     if reason is None and not options.overwrite and _lacks_evaluation(options.out, recipe):
         output.say(f"{options.out} holds this very run, not measured yet; going on with that")
         with locked(options.out) as folder:
-            pipe = load_host(options.model, output)
+            pipe = load_host(options.model, output, options)
             return measuring.measure(folder, pipe, plan, output)
     again = shlex.join(["efface", "erase", *(each for each in arguments if each != "--resume")])
     hints = {"again": again, "onward": f"{again} --resume"}
@@ -155,7 +156,7 @@ def _draws(options: Erase) -> bool:
 def _load(recipe: EraseRecipe | StagesRecipe, options: Erase, output: Output) -> Any:
     """Loads as much of the model as is needed; earlier requests take the whole."""
     whole = _draws(options) or bool(recipe.after)
-    return host_for(options.model, recipe.method, output, pictures=whole)
+    return host_for(options.model, recipe.method, output, options, pictures=whole)
 
 
 def _with_goal(flags: list[str]) -> list[str]:

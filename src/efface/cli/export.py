@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from efface.cli.shell import Shared, parse
+from efface.cli.asking import Placed
+from efface.cli.shell import parse
 from efface.workbench.exporting import Format, Wanted, export
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ __all__ = ["Export", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Export(Shared):
+class Export(Placed):
     """What to export, as what, and to where."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -50,6 +51,7 @@ def run(arguments: list[str], output: Output) -> int:
     """
     about = "Writes a run's delta in the files that other tools read."
     options = parse(Export, arguments, prog="efface export", description=about)
-    names = [each.name for each in fields(Wanted)]
-    export(Wanted(**{name: getattr(options, name) for name in names}), output)
+    names = [each.name for each in fields(Wanted) if each.name != "placed"]
+    given = {name: getattr(options, name) for name in names}
+    export(Wanted(**given, placed=options), output)
     return 0

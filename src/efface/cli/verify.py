@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from efface.cli.shell import Shared, parse
+from efface.cli.asking import Placed
+from efface.cli.shell import parse
 from efface.errors import BadRequest, MissingInput
 from efface.workbench import lineage, runs, smoke
 from efface.workbench.models import host_for
@@ -20,7 +21,7 @@ __all__ = ["Verify", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verify(Shared):
+class Verify(Placed):
     """Which run to check."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -51,7 +52,7 @@ def run(arguments: list[str], output: Output) -> int:
     drawn = smoke.has_smoke(found.folder)
     *parents, _ = lineage.whole(found)
     loads = drawn or bool(parents)
-    pipe = host_for(options.model or recipe.model, recipe.method, output, pictures=loads)
+    pipe = host_for(options.model or recipe.model, recipe.method, output, options, pictures=loads)
     with lineage.on_top_of(parents, pipe):
         return _compared(found, pipe, output, apart, drawn=drawn)
 

@@ -112,6 +112,8 @@ def _held(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Lists what a network's file would hold: parameters and buffers, those that are tied once."""
     seen: set[int] = set()
     for path, tensor in network.state_dict().items():
+        if not isinstance(tensor, Tensor):  # a packed layer lists its settings, too
+            continue
         if tensor.is_meta or tensor.data_ptr() not in seen:
             seen.add(tensor.data_ptr())
             yield canonical(path), tensor

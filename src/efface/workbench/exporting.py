@@ -12,7 +12,7 @@ from efface import registry
 from efface.errors import BadRequest
 from efface.files import check_place, parse_json, replacing, seal, write_atomically
 from efface.workbench import lineage, runs
-from efface.workbench.models import folder_of_model, host_for, quiet_loading
+from efface.workbench.models import ANYWHERE, Place, folder_of_model, host_for, quiet_loading
 
 if TYPE_CHECKING:
     from efface.deltas.delta import Delta
@@ -61,6 +61,8 @@ class Wanted:
     """Folder of the base model; None: the model that the run names."""
     scale: float = 1.0
     rank: int | None = None
+    placed: Place = ANYWHERE
+    """Where the model is put, if it is loaded."""
     author: str = ""
     """Who made the edit, for the file's header."""
     license: str = ""
@@ -241,7 +243,7 @@ def _lora(job: Job, *, writer: str) -> str:
     from efface.hosts.components import TEXT_KEYS
 
     text_only = job.delta.patches.keys() <= TEXT_KEYS.keys()
-    host = host_for(job.model, "uce", job.output, pictures=not text_only)
+    host = host_for(job.model, "uce", job.output, job.options.placed, pictures=not text_only)
     scale, rank = job.options.scale, job.options.rank
     layers = layers_of(job.delta, host, scale=scale, rank=rank, biases=writer == "write_kohya")
     if writer == "write_spm":
@@ -265,7 +267,7 @@ def _comfyui(job: Job) -> str:
     from efface.hosts.components import TEXT_KEYS
 
     text_only = job.delta.patches.keys() <= TEXT_KEYS.keys()
-    host = host_for(job.model, "uce", job.output, pictures=not text_only)
+    host = host_for(job.model, "uce", job.output, job.options.placed, pictures=not text_only)
     scale, rank = job.options.scale, job.options.rank
     networks = every_network(job.delta, host, scale=scale, rank=rank)
     write_comfyui(networks, job.place, job.facts)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from efface import registry
 from efface.concepts import ErasureRequest
 from efface.errors import BadRequest
 
 if TYPE_CHECKING:
+    import torch
+
     from efface.workbench.telling import Telling
 
 __all__ = [
+    "ANYWHERE",
     "BUNDLED",
+    "Place",
     "folder_of_model",
     "host_for",
     "is_bundled",
@@ -29,37 +34,96 @@ BUNDLED = "emoji"
 """The model that commands take when none is named."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a model is put, and in what it computes."""
+
+    device: str = "auto"
+    """Where the model runs, such as cpu, cuda, cuda:1 or mps; auto: CUDA where there is one, else
+    the CPU."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """What its networks compute in; auto: float32. Methods that train need float32."""
+    config: Path | None = None
+    """For a model in a single .safetensors file: a diffusers folder of the same kind of model,
+    whose configs and tokenizers are taken; its weights are not read."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether something was asked that a model which is read from its files cannot do."""
+        return (self.device, self.dtype) != ("auto", "auto")
+
+
+ANYWHERE = Place()
+"""The best device that there is, in float32."""
+
+
 def is_bundled(model: str) -> bool:
     """Says whether a model comes with the package."""
     return model in registry.BUNDLED
 
 
-def load_host(name: str, output: Telling) -> Any:
+def load_host(name: str, output: Telling, placed: Place = ANYWHERE) -> Any:
     """Loads a model by its name on the command line, and silences its own progress bars.
 
     Raises:
+        BadRequest: there is no such device here.
         BadModel: no such model, its files are missing, cut short or of the wrong shape, or it draws
             from pictures.
     """
     import efface
     from efface.hosts.pipelines import text_to_image
 
-    if registry.reads_pictures(name):
-        with output.progress(f"loading {name}"), quiet_loading():
-            return efface.load(name)
+    device, dtype = _device(placed.device), _dtype(placed.dtype)
     with output.progress(f"loading {name}"), quiet_loading():
-        pipe = text_to_image(efface.load(name))
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
+        model = efface.load(name, dtype=dtype, device=device, config=placed.config)
+        if not registry.reads_pictures(name):
+            model = text_to_image(model)
+            model.set_progress_bar_config(disable=True)
+    if placed.whole or device.type != "cpu":
+        output.say(f"{name} runs on {device} in {str(dtype).removeprefix('torch.')}")
+    return model
 
 
-def host_for(name: str, method: str, output: Telling, *, pictures: bool) -> Any:
+def _device(name: str) -> torch.device:
+    """Finds a device by its name on the command line.
+
+    Raises:
+        BadRequest: there is no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
+        raise BadRequest(
+            f"--device is {name}, which is not there ({reason}); give cpu, or leave it out"
+        ) from error
+    if device.type == "meta":
+        raise BadRequest("--device is meta, which holds no values; give cpu, or leave it out")
+    return device
+
+
+def _dtype(name: str) -> torch.dtype:
+    import torch
+
+    found: torch.dtype = torch.float32 if name == "auto" else getattr(torch, name)
+    return found
+
+
+def host_for(
+    name: str, method: str, output: Telling, placed: Place = ANYWHERE, *, pictures: bool
+) -> Any:
     """Gives what a method works on: a folder's text side alone, if that is enough.
 
     Args:
         name: the model, as on the command line.
         method: the name of an eraser.
         output: where progress is shown.
+        placed: where the whole model is put, if it is loaded; asking for a place loads it.
         pictures: whether pictures will be drawn, which needs the whole pipeline.
 
     Raises:
@@ -71,8 +135,8 @@ def host_for(name: str, method: str, output: Telling, *, pictures: bool) -> Any:
         stage in known and getattr(registry.load("methods", stage), "streams", False)
         for stage in method.split("+")
     )
-    if pictures or not folder or not streams or registry.reads_pictures(name):
-        return load_host(name, output)
+    if pictures or placed.whole or not folder or not streams or registry.reads_pictures(name):
+        return load_host(name, output, placed)
     from transformers.utils import logging
 
     from efface.hosts.streaming import stream
