@@ -155,8 +155,8 @@ def look(shown):
 def collateral(shown):
     shown.tab("Collateral")
     shown.page.click("#collateral-renew")
-    shown.wait("#collateral-map td", "100")
-    shown.page.locator("#collateral-map td", has_text="100").first.click()
+    shown.wait("#collateral-map [role=gridcell]", "(")
+    shown.page.locator("#collateral-map [role=gridcell]", has_text="(").first.click()
     shown.wait("#collateral-pictures img")
 
 
@@ -169,7 +169,7 @@ def attack(shown):
 
 def runs(shown, first, second):
     shown.tab("Runs")
-    shown.wait("#runs td", first)
+    shown.wait("#runs [role=gridcell]", first)
     shown.choose("#run", first)
     shown.page.click("#card")
     shown.wait("#shown pre", "pistol")

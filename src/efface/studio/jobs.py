@@ -87,7 +87,7 @@ class Told:
     def progress(self, title: str) -> Iterator[Told]:
         """Shows another stretch of the work."""
         self.job.check()
-        self.job.what, self.job.step, self.job.total = printable(title), 0, 0
+        self.job.what, self.job.step, self.job.total = self.shown(title), 0, 0
         yield self
         self.job.check()
 
@@ -109,7 +109,7 @@ class Told:
             Cancelled: the job is to end.
         """
         self.job.check()
-        self.job.what, self.job.step, self.job.total = printable(what), done, total
+        self.job.what, self.job.step, self.job.total = self.shown(what), done, total
 
 
 Work: TypeAlias = Callable[[Told], Any]
