@@ -23,6 +23,7 @@ PAGES = {
         "robustness",
         "recognisers",
         "guides",
+        "studio",
     )
 }
 built = pytest.mark.skipif(
@@ -116,7 +117,10 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
     from efface.cli.plan import Plan
     from efface.cli.shell import parse
 
+    from efface.cli.studio import Studio
+
     verbs = {
+        "studio": Studio,
         "apply": apply.Apply,
         "attack": attack.AttackOptions,
         "matrix": matrix.MatrixOptions,

@@ -92,6 +92,10 @@ class Screen:
         self.page.keyboard.press("Escape")
         self.page.click("h1")
 
+    def unfold(self, name):
+        self.page.locator(f"button:has-text('{name}')").first.click()
+        self.page.wait_for_timeout(800)
+
     def wait(self, place, text=None):
         self.page.wait_for_function(
             "([place, text]) => [...document.querySelectorAll(place)]"
@@ -175,11 +179,11 @@ def runs(shown, first, second):
     shown.wait("#shown pre", "pistol")
     shown.page.click("#report")
     shown.wait("#shown iframe")
-    shown.page.click("text=Compare with another run")
+    shown.unfold("Compare with another run")
     shown.choose("#other", second)
     shown.page.click("#compare")
     shown.wait("#difference td", "erased")
-    shown.page.click("text=Export for")
+    shown.unfold("Export for")
     shown.page.click("button:has-text('prompt embeddings')")
     shown.wait("#export-status", ": done")
 
