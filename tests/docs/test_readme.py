@@ -116,7 +116,6 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
     from efface.cli.list import List
     from efface.cli.plan import Plan
     from efface.cli.shell import parse
-
     from efface.cli.studio import Studio
 
     verbs = {

@@ -98,6 +98,18 @@ def test_a_closed_page_ends_its_jobs_and_no_others(pipe, whole):
     assert whole()
 
 
+def test_a_job_that_nobody_follows_any_more_is_cancelled(pipe, whole):
+    queue = Queue()
+
+    def stop_following(job):
+        course = queue.follow(job, pause=0.01)
+        next(course)
+        course.close()
+
+    assert cancelled_by(stop_following, pipe, queue).state == "cancelled"
+    assert whole()
+
+
 def test_an_error_is_told_in_one_line_and_leaves_the_model_bit_for_bit(pipe, whole):
     queue = Queue()
     job = ended(queue, queue.submit("train", training(pipe, fails=True)))

@@ -62,7 +62,9 @@ def test_every_tab_does_its_work(tmp_path):
     with tour.studio(tmp_path / "runs") as (address, _), tour.screen(address) as shown:
         shown.open(address)
         assert tour.erase(shown) < 60
+        shown.open(address)
         tour.erase(shown, concept="sword")
+        shown.open(address)
         tour.strength(shown)
         tour.look(shown)
         tour.collateral(shown)
@@ -70,6 +72,26 @@ def test_every_tab_does_its_work(tmp_path):
         tour.runs(shown, "pistol-uce", "sword-uce")
         tour.recognisers(shown)
         assert (shown.complaints, shown.foreign) == ([], [])
+
+
+@pytest.mark.slow
+@needs
+def test_a_closed_page_ends_its_training_and_leaves_its_checkpoint(pair, tmp_path):
+    """The next page's job starts at once, on the model as it was, and the training goes on."""
+    with tour.studio(pair) as (address, _):
+        with tour.screen(address) as shown:
+            shown.open(address)
+            shown.choose("#concepts", "pistol")
+            shown.choose("#method", "esd")
+            shown.page.click("#erase")
+            shown.wait("#erase-status figure")
+        with tour.screen(address) as shown:
+            shown.open(address)
+            shown.tab("Strength")
+            shown.page.click("#strength-draw")
+            shown.wait("#strength-slider img")
+        assert (pair / "pistol-esd.checkpoint").is_dir()
+        assert not (pair / "pistol-esd" / "run.json").exists()
 
 
 @pytest.mark.slow

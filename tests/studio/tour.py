@@ -202,6 +202,11 @@ def picture(shown, path):
 
     from PIL import Image
 
+    shown.page.evaluate(
+        "document.querySelectorAll('#collateral-map *').forEach(each => { each.scrollLeft = 0; })"
+    )
+    shown.page.mouse.move(5, 5)
+    shown.page.wait_for_timeout(2000)  # pictures fade in
     with Image.open(io.BytesIO(shown.page.screenshot())) as found:
         found.convert("RGB").save(path, quality=80, optimize=True)
 
@@ -214,6 +219,7 @@ def main(out):
             shown.open(address)
             erase(shown)
             picture(shown, out / "studio_erase.jpg")
+            shown.open(address)
             erase(shown, concept="sword", method="rece")
             shown.open(address)
             strength(shown)

@@ -157,12 +157,19 @@ class Queue:
                 self.cancel(job)
 
     def follow(self, job: Job, *, pause: float = 0.4) -> Iterator[Job]:
-        """Yields a job whenever it may have changed, and once when it has ended."""
-        while not job.ended:
+        """Yields a job whenever it may have changed, and once when it has ended.
+
+        A job that is no longer followed is cancelled: its page was closed.
+        """
+        try:
+            while not job.ended:
+                yield job
+                with self._changed:
+                    self._changed.wait(pause)
             yield job
-            with self._changed:
-                self._changed.wait(pause)
-        yield job
+        finally:
+            if not job.ended:
+                self.cancel(job)
 
     def _serve(self) -> None:
         while True:

@@ -169,11 +169,10 @@ def _points(cell: Cell) -> str:
 def _colour(cell: Cell | None) -> str:
     if cell is None:
         return ""
-    share = min(1.0, max(0.0, cell.lost))
+    share = 0.75 * min(1.0, max(0.0, cell.lost))  # light enough for black numbers
     hue = (38, 120, 178) if cell.going else (200, 60, 40)
     mixed = [round(255 + (one - 255) * share) for one in hue]
-    ink = "white" if share > 0.55 else "black"
-    return f"background-color: rgb({mixed[0]},{mixed[1]},{mixed[2]}); color: {ink}"
+    return f"background-color: rgb({mixed[0]},{mixed[1]},{mixed[2]}); color: black"
 
 
 def enlarged(picture: Image.Image) -> Image.Image:
