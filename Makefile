@@ -6,15 +6,20 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 JOBS ?= 2
 DEMO ?= runs/demo
 
-.PHONY: demo demo-vision test test-slow test-minimum lint format docs picture emoji bench clean
+.PHONY: demo demo-vision studio test test-slow test-minimum lint format docs picture emoji bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/efface erase rece --concept pistol --size short --out $(DEMO) --overwrite
 	$(BIN)/efface attack $(DEMO) --with soft_prompt --trials 4 --budget 400
+	@echo "To see it in the browser, and to try more: make studio"
 
 # Makes the bundled classifier forget two classes, and measures it on held-out pictures.
 demo-vision: $(VENV)/.ready
 	$(BIN)/efface erase gs_lora --model icons-vit --concept cat --concept frog --out runs/demo-vision --overwrite
+
+# Opens the page in the browser, on this machine alone.
+studio: $(VENV)/.ready-studio
+	$(BIN)/efface studio
 
 test: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
@@ -64,6 +69,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing efface into $(VENV) (PyTorch included: this takes a few minutes the first time)"
 	$(INSTALL) -e .
 	@touch $@
+
+$(VENV)/.ready-studio: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing efface and its studio into $(VENV)"
+	@grep -vi '^pillow==' constraints.txt > $(VENV)/studio.txt  # Gradio wants an older Pillow
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/studio.txt -e ".[studio]"
+	@touch $@ $(VENV)/.ready
 
 $(VENV)/.ready-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing efface and its development tools into $(VENV)"

@@ -26,6 +26,7 @@ PAGES = {
         "guides",
         "publishing",
         "sweeps",
+        "studio",
     )
 }
 built = pytest.mark.skipif(
@@ -115,6 +116,12 @@ def classes_of_verbs():
     from efface.cli.list import List
 
     return {
+    from efface.cli.plan import Plan
+    from efface.cli.shell import parse
+    from efface.cli.studio import Studio
+
+    verbs = {
+        "studio": Studio,
         "apply": apply.Apply,
         "attack": attack.AttackOptions,
         "matrix": matrix.MatrixOptions,

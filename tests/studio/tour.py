@@ -92,6 +92,10 @@ class Screen:
         self.page.keyboard.press("Escape")
         self.page.click("h1")
 
+    def unfold(self, name):
+        self.page.locator(f"button:has-text('{name}')").first.click()
+        self.page.wait_for_timeout(800)
+
     def wait(self, place, text=None):
         self.page.wait_for_function(
             "([place, text]) => [...document.querySelectorAll(place)]"
@@ -155,8 +159,8 @@ def look(shown):
 def collateral(shown):
     shown.tab("Collateral")
     shown.page.click("#collateral-renew")
-    shown.wait("#collateral-map td", "100")
-    shown.page.locator("#collateral-map td", has_text="100").first.click()
+    shown.wait("#collateral-map [role=gridcell]", "(")
+    shown.page.locator("#collateral-map [role=gridcell]", has_text="(").first.click()
     shown.wait("#collateral-pictures img")
 
 
@@ -169,17 +173,17 @@ def attack(shown):
 
 def runs(shown, first, second):
     shown.tab("Runs")
-    shown.wait("#runs td", first)
+    shown.wait("#runs [role=gridcell]", first)
     shown.choose("#run", first)
     shown.page.click("#card")
     shown.wait("#shown pre", "pistol")
     shown.page.click("#report")
     shown.wait("#shown iframe")
-    shown.page.click("text=Compare with another run")
+    shown.unfold("Compare with another run")
     shown.choose("#other", second)
     shown.page.click("#compare")
     shown.wait("#difference td", "erased")
-    shown.page.click("text=Export for")
+    shown.unfold("Export for")
     shown.page.click("button:has-text('prompt embeddings')")
     shown.wait("#export-status", ": done")
 
@@ -198,6 +202,11 @@ def picture(shown, path):
 
     from PIL import Image
 
+    shown.page.evaluate(
+        "document.querySelectorAll('#collateral-map *').forEach(each => { each.scrollLeft = 0; })"
+    )
+    shown.page.mouse.move(5, 5)
+    shown.page.wait_for_timeout(2000)  # pictures fade in
     with Image.open(io.BytesIO(shown.page.screenshot())) as found:
         found.convert("RGB").save(path, quality=80, optimize=True)
 
@@ -210,6 +219,7 @@ def main(out):
             shown.open(address)
             erase(shown)
             picture(shown, out / "studio_erase.jpg")
+            shown.open(address)
             erase(shown, concept="sword", method="rece")
             shown.open(address)
             strength(shown)

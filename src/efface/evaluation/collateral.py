@@ -41,18 +41,21 @@ class CollateralMap:
 def collateral(evaluations: Mapping[str, Evaluation]) -> CollateralMap:
     """Reads the map from what every picture scored, by what each row is called.
 
-    Columns are what is erased in any row first, then what is lost most.
+    Of what was to go, its own prompts count; of the rest, all pictures of it. Columns are what
+    is erased in any row first, then what is lost most.
     """
     cells: dict[tuple[str, str], Cell] = {}
     for name, one in evaluations.items():
         before, after = (_hits(one, time) for time in ("before", "after"))
         for concept in dict.fromkeys(each.concept.name for each in one.samples if each.concept):
-            places = [place for place in before.get(concept, {}) if place in after.get(concept, {})]
+            going = concept in one.erased
+            both = before.get(concept, {}).keys() & after.get(concept, {}).keys()
+            places = [p for p in sorted(both) if not going or one.samples[p].role == "erased"]
             if places:
                 first, second = ([hits[concept][p] for p in places] for hits in (before, after))
                 prompts = [one.samples[place].prompt for place in places]
                 rates = rate(first, prompts), rate(second, prompts)
-                cells[name, concept] = Cell(*rates, concept in one.erased)
+                cells[name, concept] = Cell(*rates, going)
     worst: dict[str, tuple[bool, float]] = {}
     for (_, concept), cell in cells.items():
         worst[concept] = max(worst.get(concept, (False, -1.0)), (cell.going, cell.lost))

@@ -37,8 +37,9 @@ class CollateralTab:
         self.desk = desk
         gr.HTML(
             views.message(
-                "Points by which each concept is seen less often after an erasure: blue was to go, "
-                "red was to stay. Choose a number to see the pictures behind it."
+                "Points by which each concept is seen less often after an erasure (of so many "
+                "pictures): blue was to go, red was to stay. Choose a number to see "
+                "the pictures behind it."
             )
         )
         self.renew = gr.Button("Read again", size="sm", elem_id="collateral-renew")

@@ -87,7 +87,7 @@ class Told:
     def progress(self, title: str) -> Iterator[Told]:
         """Shows another stretch of the work."""
         self.job.check()
-        self.job.what, self.job.step, self.job.total = printable(title), 0, 0
+        self.job.what, self.job.step, self.job.total = self.shown(title), 0, 0
         yield self
         self.job.check()
 
@@ -109,7 +109,7 @@ class Told:
             Cancelled: the job is to end.
         """
         self.job.check()
-        self.job.what, self.job.step, self.job.total = printable(what), done, total
+        self.job.what, self.job.step, self.job.total = self.shown(what), done, total
 
 
 Work: TypeAlias = Callable[[Told], Any]
@@ -157,12 +157,19 @@ class Queue:
                 self.cancel(job)
 
     def follow(self, job: Job, *, pause: float = 0.4) -> Iterator[Job]:
-        """Yields a job whenever it may have changed, and once when it has ended."""
-        while not job.ended:
+        """Yields a job whenever it may have changed, and once when it has ended.
+
+        A job that is no longer followed is cancelled: its page was closed.
+        """
+        try:
+            while not job.ended:
+                yield job
+                with self._changed:
+                    self._changed.wait(pause)
             yield job
-            with self._changed:
-                self._changed.wait(pause)
-        yield job
+        finally:
+            if not job.ended:
+                self.cancel(job)
 
     def _serve(self) -> None:
         while True:

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup, escape
 from PIL import Image
 
-from efface.evaluation.collateral import CollateralMap
+from efface.evaluation.collateral import Cell, CollateralMap
 from efface.printable import printable
 from efface.reports.charts import curves
 from efface.studio.jobs import Job, Queue
@@ -36,7 +36,9 @@ CSS = """
 .told { overflow-wrap: anywhere; }
 .told table { border-collapse: collapse; width: 100%; }
 .told th, .told td { padding: .25rem .6rem; text-align: left;
-  border-bottom: 1px solid var(--border-color-primary); overflow-wrap: normal; }
+  border: none !important; border-bottom: 1px solid var(--border-color-primary) !important;
+  overflow-wrap: normal; }
+.told .curves { margin-top: .8rem; }
 .scroll { overflow-x: auto; }
 .told .bar { height: .5rem; border-radius: .25rem; background: var(--border-color-primary); }
 .told .bar > div { height: 100%; border-radius: .25rem; background: var(--color-accent); }
@@ -140,7 +142,7 @@ def heat_map(found: CollateralMap) -> Any:
 
     rows = [
         [
-            None if (cell := found.cells.get((row, column))) is None else 100 * cell.lost
+            None if (cell := found.cells.get((row, column))) is None else _points(cell)
             for column in found.columns
         ]
         for row in found.rows
@@ -148,31 +150,29 @@ def heat_map(found: CollateralMap) -> Any:
     frame = pandas.DataFrame(rows, index=list(found.rows), columns=list(found.columns))
     frame = frame.rename_axis("run").reset_index()
     frame["run"] = [printable(name) for name in frame["run"]]
-    going = {key for key, cell in found.cells.items() if cell.going}
 
     def colours(row: Any) -> list[str]:
         name = found.rows[row.name]
         return [
-            "" if column == "run" else _colour(row[column], (name, column) in going)
+            "" if column == "run" else _colour(found.cells.get((name, column)))
             for column in frame.columns
         ]
 
-    style = frame.style.apply(colours, axis=1)
-    return style.format({name: _points for name in found.columns})
+    return frame.style.apply(colours, axis=1)
 
 
-def _points(value: float) -> str:
-    return "\N{EN DASH}" if value != value else f"{value:.0f}"
+def _points(cell: Cell) -> str:
+    """Writes what was lost in points, and of how many pictures."""
+    return f"{100 * cell.lost:.0f} ({cell.after.count})"
 
 
-def _colour(value: Any, going: bool) -> str:  # noqa: FBT001
-    if value is None or value != value:
+def _colour(cell: Cell | None) -> str:
+    if cell is None:
         return ""
-    share = min(1.0, max(0.0, float(value) / 100))
-    hue = (38, 120, 178) if going else (200, 60, 40)
+    share = 0.75 * min(1.0, max(0.0, cell.lost))  # light enough for black numbers
+    hue = (38, 120, 178) if cell.going else (200, 60, 40)
     mixed = [round(255 + (one - 255) * share) for one in hue]
-    ink = "white" if share > 0.55 else "black"
-    return f"background-color: rgb({mixed[0]},{mixed[1]},{mixed[2]}); color: {ink}"
+    return f"background-color: rgb({mixed[0]},{mixed[1]},{mixed[2]}); color: black"
 
 
 def enlarged(picture: Image.Image) -> Image.Image:
