@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from tests.judges.toys import saved_clip
+
 BASE = """
 methods = ["uce", "rece"]
 concepts = ["pistol"]
@@ -123,6 +125,19 @@ def test_the_place_is_named_after_the_file_unless_it_is_given(efface, tmp_path, 
     assert efface("sweep", "small.toml", "--executor", "local").code == 0
     assert (tmp_path / "runs" / "small" / "rows.jsonl").is_file()
     assert "--out is empty" in efface("sweep", "small.toml", "--out", "").err
+
+
+@pytest.mark.slow
+def test_a_folder_is_measured_by_the_judge_that_is_named(sweep, tmp_path):
+    clip = saved_clip(tmp_path / "clip")
+    text = f"judge = 'zero_shot'\njudge_folder = '{clip}'\nsize = 'smoke'\n"
+    text += "methods = ['uce']\nconcepts = ['pistol']\nkeep = ['cat']\n"
+    done = sweep(text, "--json", measure=True)
+    assert done.code == 0, done
+    (row,) = done.json["rows"]
+    assert row["verdict"] in ("valid", "inconclusive")
+    assert row["rates"]["erased"][2] == 6
+    assert list((tmp_path / "out" / "sheets").iterdir())
 
 
 def living(group):

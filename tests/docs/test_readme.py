@@ -114,13 +114,9 @@ def classes_of_verbs():
     )
     from efface.cli.generate import Generate
     from efface.cli.list import List
-
-    return {
-    from efface.cli.plan import Plan
-    from efface.cli.shell import parse
     from efface.cli.studio import Studio
 
-    verbs = {
+    return {
         "studio": Studio,
         "apply": apply.Apply,
         "attack": attack.AttackOptions,

@@ -87,7 +87,7 @@ class SweepJob:
         makes no other job, and a preset that has changed does.
         """
         suite = self.suite()
-        built = [(one.name, one.revision, one) for one in self._methods()]
+        built = [(one.name, one.revision, one) for one in self.methods()]
         own = {name: value for name, value in asdict(self).items() if name not in _ELSEWHERE}
         version = f"{suite.name}@{suite.version}" if suite else ""
         return content_hash("sweep", json.dumps(own, sort_keys=True), built, version)
@@ -104,7 +104,7 @@ class SweepJob:
         tables = self.settings if len(stages) > 1 else {self.method: self.settings}
         told = []
         for stage, table in tables.items():
-            usual = usual_preset(self.model, stage.partition("-")[0])
+            usual = _usual(self.model, stage.partition("-")[0])
             prefix = f"{stage}." if len(stages) > 1 else ""
             shown = {n: v for n, v in table.items() if (n, v) != ("preset", usual)}
             told += [f"{prefix}{name}={value}" for name, value in shown.items()]
@@ -135,14 +135,22 @@ class SweepJob:
         preset = given.pop("preset", None)
         return EraseRecipe(**both, method=self.method, preset=preset, settings=given)
 
+    def methods(self) -> list[Eraser[Any]]:
+        """Builds its methods, those in turn in their order.
+
+        Raises:
+            BadRequest: an unknown method, preset or setting, or a value out of range.
+        """
+        names = self.method.split("+")
+        tables = [self.settings]
+        if len(names) > 1:
+            tables = [self.settings.get(stage, {}) for stage in registry.stage_names(names)]
+        each = zip(names, tables, strict=True)
+        return [_built(name, json.dumps(dict(table), sort_keys=True)) for name, table in each]
+
     def steps(self) -> int:
         """Counts the training steps of its methods."""
-        return sum(int(getattr(method, "steps", 0)) for method in self._methods())
-
-    def _methods(self) -> list[Eraser[Any]]:
-        recipe = self.recipe()
-        parts = [*recipe.parts.values()] if isinstance(recipe, StagesRecipe) else [recipe]
-        return [part.build() for part in parts]
+        return sum(int(getattr(method, "steps", 0)) for method in self.methods())
 
     def perform(self, store: ResultStore) -> None:
         """Erases and measures; writes the delta, a sheet of pictures, and then the row."""
@@ -184,8 +192,8 @@ class SweepJob:
         return found
 
 
-_ELSEWHERE = ("model", "method", "settings", "delta")
-"""Fields that an id has by their content, or that do not change the numbers."""
+_ELSEWHERE = ("model", "method", "settings")
+"""Fields that an id has by their content."""
 
 
 @lru_cache(maxsize=64)
@@ -220,6 +228,27 @@ def _pieces(path: Path) -> Iterator[bytes]:
         for place in range(_BLOCKS):
             file.seek(place * max(size - _BLOCK, 0) // (_BLOCKS - 1))
             yield file.read(_BLOCK)
+
+
+@lru_cache(maxsize=1024)
+def _built(method: str, settings: str) -> Eraser[Any]:
+    """Builds a method once for all concepts and seeds.
+
+    Args:
+        method: its name.
+        settings: as JSON, with the preset.
+
+    Raises:
+        BadRequest: see `efface.registry.build`; or it does not change weights.
+    """
+    made = registry.build("methods", method, **json.loads(settings))
+    if not isinstance(made, Eraser):
+        raise BadRequest(f"{method} does not erase by changing weights; choose an eraser")
+    return made
+
+
+_usual = lru_cache(maxsize=1024)(usual_preset)
+"""Usual presets, by model and method."""
 
 
 def _check_judge(model: str, judge: str | None) -> None:

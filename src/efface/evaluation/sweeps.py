@@ -101,7 +101,7 @@ def _check(job: SweepJob) -> None:
         BadRequest: naming the job.
     """
     try:
-        check(job.recipe(), Workspace())
+        check(job.recipe(), Workspace(), methods=job.methods())
         job.suite()
     except EffaceError as error:
         raise BadRequest(f"{job.title}: {error}") from None

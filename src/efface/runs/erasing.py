@@ -102,15 +102,25 @@ def perform(
     return _run(recipe, methods, model, workspace or Workspace(), monitor)
 
 
-def check(recipe: EraseRecipe | StagesRecipe, workspace: Workspace) -> None:
+def check(
+    recipe: EraseRecipe | StagesRecipe,
+    workspace: Workspace,
+    *,
+    methods: Sequence[Eraser[Any]] = (),
+) -> None:
     """Refuses what can be seen to fail before a model is loaded.
+
+    Args:
+        recipe: what is wanted.
+        workspace: folders that are given.
+        methods: the recipe's, if they are built already.
 
     Raises:
         BadRequest, MissingInput: a setting is out of range, the request lacks what a method needs,
             or there is nothing to resume.
     """
     _check_scale(recipe.delta_scale)
-    methods = [part.build() for part in _parts(recipe)]
+    methods = methods or [part.build() for part in _parts(recipe)]
     check_readers(recipe, methods)
     for method in methods:
         if isinstance(method, GradientEraser):
