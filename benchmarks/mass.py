@@ -14,22 +14,19 @@ Candidates with a ``"keep set"``, which is no setting of a method, keep it in al
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import asdict, replace
-from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import efface
 from benchmarks.erasure import PICTURES
+from benchmarks.mass_suites import suite
 from benchmarks.presets import WITHOUT
 from efface.bundled import understood
 from efface.bundled.judge import EmojiJudge
-from efface.bundled.suites import emoji_suite
-from efface.bundled.vocabulary import HELD_OUT, NOUNS, STYLES, concept, prompt
-from efface.bundled.wordings import EDIT_PLAIN, EDIT_STYLED, EVALUATION_STYLED
-from efface.concepts import Concept, ErasureRequest
-from efface.contracts import Sample, Suite
+from efface.bundled.vocabulary import NOUNS, STYLES, prompt
+from efface.bundled.wordings import EDIT_PLAIN, EDIT_STYLED
+from efface.concepts import Concept
 from efface.errors import MeasurementFailed
 from efface.evaluation.images import ImageStore
 from efface.files import write_atomically
@@ -39,8 +36,6 @@ RESULTS = Path(__file__).parent / "results" / "mass.json"
 FIGURE = RESULTS.with_suffix(".png")
 COUNTS = (1, 5, 10, 25, 50)
 SWEPT = 25
-PICTURES_A_SIDE = 128
-"""Pictures of erased nouns, and as many of remaining ones, at every point."""
 ORDER = [list(NOUNS)[(17 * place) % len(NOUNS)] for place in range(len(NOUNS))]
 """The nouns in an order that mixes the categories; 17 and 64 have no common divisor."""
 
@@ -105,35 +100,6 @@ def in_every_wording(keep: tuple[Concept, ...]) -> tuple[Concept, ...]:
             ),
         )
         for one in keep
-    )
-
-
-def pictures_of(nouns: list[str], role: str, first_seed: int) -> Iterator[Sample]:
-    """Endless samples of some nouns, turning through nouns, then styles, templates and seeds."""
-    styles = {noun: [s for s in STYLES if (noun, s) not in HELD_OUT] for noun in nouns}
-    for turn, noun in enumerate(cycle(nouns)):
-        round_ = turn // len(nouns)
-        style = styles[noun][(round_ + turn) % len(styles[noun])]
-        template = EVALUATION_STYLED[round_ % len(EVALUATION_STYLED)]
-        text = prompt(template, noun, style=STYLES[style].wording)
-        yield Sample(text, first_seed + round_, role, concept(noun), concept(style))  # type: ignore[arg-type]
-
-
-def suite(request: ErasureRequest, first_seed: int) -> Suite:
-    """As many pictures of erased as of remaining nouns, each noun as often as the others."""
-    gone = [erasure.concept.name for erasure in request.erasures]
-    left = [noun for noun in NOUNS if noun not in gone]
-    samples = [
-        *islice(pictures_of(gone, "erased", first_seed), PICTURES_A_SIDE),
-        *islice(pictures_of(left, "kept", first_seed), PICTURES_A_SIDE),
-    ]
-    base = emoji_suite(request, size="smoke")
-    return replace(
-        base,
-        name="emoji-mass",
-        samples=tuple(dict.fromkeys(samples)),
-        image_metrics=("presence", "style_presence"),
-        set_metrics=(),
     )
 
 

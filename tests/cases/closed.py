@@ -20,7 +20,25 @@ def large(method, family, *, anchor="lamp", change, slow=True, **settings):
     )
 
 
+def mapped(family, *, anchor="lamp", response, slow=True):
+    """Makes the case of a map of rows, whose golden number is how far rows move."""
+    return Case(
+        method="kernel_map",
+        host=f"tiny_{family}",
+        request=request(PISTOL, anchor=anchor, keep=["cat"]),
+        golden={"erased_response": response},
+        seconds=20.0,
+        slow=slow,
+    )
+
+
 CASES = (
+    mapped("sd1", anchor=None, response=1.0, slow=False),
+    mapped("sd2", response=1.0),
+    mapped("sdxl", response=1.0),
+    mapped("sd3", response=1.0),
+    mapped("flux", response=1.0),
+    mapped("pixart", response=1.0),
     Case(
         method="uce",
         request=request(PISTOL, keep=["cat"]),

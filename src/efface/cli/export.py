@@ -24,7 +24,15 @@ if TYPE_CHECKING:
 __all__ = ["Export", "Format", "Job", "run"]
 
 Format: TypeAlias = Literal[
-    "diffusers", "transformers", "component", "diffusers-lora", "peft", "kohya", "spm", "adapter"
+    "diffusers",
+    "transformers",
+    "component",
+    "diffusers-lora",
+    "peft",
+    "kohya",
+    "spm",
+    "adapter",
+    "module",
 ]
 _FILES: tuple[Format, ...] = ("kohya", "spm", "adapter")
 """Formats that are one file."""
@@ -64,7 +72,7 @@ class Job:
     @cached_property
     def delta(self) -> Delta:
         """What is exported, with the requests beneath it where the format can hold several."""
-        if self.options.as_ in ("spm", "adapter"):
+        if self.options.as_ in ("spm", "adapter", "module"):
             return self.found.delta
         return lineage.composed(self.found.folder)
 
@@ -226,6 +234,13 @@ def _adapter(job: Job) -> str:
     return f"{size:.2f} MB for prompt embeddings, of every checkpoint with this text encoder"
 
 
+def _module(job: Job) -> str:
+    from efface.exchange.adapter import write_module
+
+    write_module(job.delta, job.place, job.facts, scale=job.options.scale)
+    return "a module of diffusers with the file that defines it; whoever has it can leave it out"
+
+
 def _card(job: Job) -> str | None:
     from efface.exchange.cards import cards_of
 
@@ -272,4 +287,5 @@ _WRITERS: dict[Format, Callable[[Job], str]] = {
     "kohya": partial(_lora, writer="write_kohya"),
     "spm": partial(_lora, writer="write_spm"),
     "adapter": _adapter,
+    "module": _module,
 }
