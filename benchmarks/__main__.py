@@ -3,7 +3,7 @@
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
                      [transfer] [implicit] [cost] [alone] [true_size] [tradeoff] [collapse]
                      [few_shot] [advunlearn] [advunlearn_tuning] [gate] [harden] [threads]
-                     [leftover] [leftover_methods] [robustness] [forgetting]
+                     [leftover] [leftover_methods] [robustness] [row_map] [forgetting]
                      [fashion] [forgetting_detector] [hardest_prompts] [hardest_pictures]
                      [guide_cost] [guide_pictures] [guards] [composition]
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
@@ -37,6 +37,7 @@ from benchmarks import (
     mass,
     presets,
     robustness,
+    row_map,
     threads,
     together,
     tradeoff,
@@ -75,6 +76,7 @@ EXPERIMENTS = {
     "leftover": leftover.run,
     "leftover_methods": leftover.methods,
     "robustness": robustness.run,
+    "row_map": row_map.run,
     "advunlearn": advunlearn.run,
     "advunlearn_tuning": advunlearn.tune,
     "threads": threads.run,

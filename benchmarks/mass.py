@@ -7,6 +7,10 @@ of what is left of the erased nouns and what the others lose, in shares of pictu
 uses it for every number of nouns. Sweep and curve draw other pictures (other seeds). Results of
 candidates are kept, and curves of the settings that are chosen; delete the file to measure anew.
 
+Then more is asked of 25 and 50 nouns, and of one: synonyms, and a kept noun beside an erased one
+in one picture, by ``kernel_map`` and by the setting of uce that was chosen. Every number has its
+paired change: the same prompts and seeds before and after.
+
 The bundled model keeps every noun plain and once in every style, in one of three templates.
 Candidates with a ``"keep set"``, which is no setting of a method, keep it in all three.
 """
@@ -14,19 +18,21 @@ Candidates with a ``"keep set"``, which is no setting of a method, keep it in al
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import efface
 from benchmarks.erasure import PICTURES
-from benchmarks.mass_suites import suite
+from benchmarks.mass_suites import suite, wider_suite
 from benchmarks.presets import WITHOUT
 from efface.bundled import understood
 from efface.bundled.judge import EmojiJudge
 from efface.bundled.vocabulary import NOUNS, STYLES, prompt
 from efface.bundled.wordings import EDIT_PLAIN, EDIT_STYLED
-from efface.concepts import Concept
+from efface.concepts import Concept, ErasureRequest
+from efface.contracts import Suite
 from efface.errors import MeasurementFailed
 from efface.evaluation.images import ImageStore
 from efface.files import write_atomically
@@ -34,6 +40,7 @@ from efface.registry import build
 
 RESULTS = Path(__file__).parent / "results" / "mass.json"
 FIGURE = RESULTS.with_suffix(".png")
+WIDER = (25, 50, 1)
 COUNTS = (1, 5, 10, 25, 50)
 SWEPT = 25
 ORDER = [list(NOUNS)[(17 * place) % len(NOUNS)] for place in range(len(NOUNS))]
@@ -103,6 +110,18 @@ def in_every_wording(keep: tuple[Concept, ...]) -> tuple[Concept, ...]:
     )
 
 
+SIDES = (
+    ("erased", "presence", "erased"),
+    ("remaining", "presence", "kept"),
+    ("remaining styles", "style_presence", "kept"),
+)
+MORE_SIDES = (
+    ("synonyms", "presence", "synonym"),
+    ("kept partners", "presence", "general"),
+    ("erased beside them", "presence", "paraphrase"),
+)
+
+
 class Bench:
     """The model, the judge and the store of pictures that all points share."""
 
@@ -112,7 +131,12 @@ class Bench:
         self.store = ImageStore(PICTURES, batch_size=64)
 
     def point(
-        self, method: str, settings: dict[str, Any], count: int, first_seed: int
+        self,
+        method: str,
+        settings: dict[str, Any],
+        count: int,
+        first_seed: int,
+        asked: Callable[[ErasureRequest, int], Suite] = suite,
     ) -> dict[str, Any]:
         """Erases the first ``count`` nouns and measures both sides."""
         request = understood(efface.request(ORDER[:count]))
@@ -125,17 +149,15 @@ class Bench:
         except MeasurementFailed as error:
             return row | {"failed": str(error)}
         found = efface.evaluate(
-            self.pipe, result.delta, suite(request, first_seed), self.judge, store=self.store
+            self.pipe, result.delta, asked(request, first_seed), self.judge, store=self.store
         )
         row |= {"seconds": result.seconds, "verdict": found.verdict}
-        for name, metric, role in (
-            ("erased", "presence", "erased"),
-            ("remaining", "presence", "kept"),
-            ("remaining styles", "style_presence", "kept"),
-        ):
+        for name, metric, role in SIDES if asked is suite else (*SIDES, *MORE_SIDES):
             one = found.find(metric, role)  # type: ignore[arg-type]
             if one is not None and one.before is not None and one.after is not None:
                 row[name] = {"before": asdict(one.before), "after": asdict(one.after)}
+                if asked is not suite and one.change is not None:
+                    row[name] |= {"change": asdict(one.change), "p_value": one.p_value}
         print(f"{method:6} {count:2} nouns  {told(row)}  {settings}", flush=True)
         return row
 
@@ -179,7 +201,20 @@ def run() -> None:
         if [row["settings"] for row in record["curve"].get(method, [])] != [best] * len(COUNTS):
             record["curve"][method] = [bench.point(method, best, n, 900) for n in COUNTS]
             save(record)
+    wider(bench, record)
     draw(record)
+
+
+def wider(bench: Bench, record: dict[str, Any]) -> None:
+    """Measures what is asked beyond the curve, where the record does not hold it yet."""
+    for count in WIDER:
+        for method in ("kernel_map", "uce"):
+            settings = record["sweep"][method]["chosen"] if method == "uce" else {}
+            rows = record.setdefault("wider", {}).setdefault(method, [])
+            known = [(row["settings"], row["erased_nouns"]) for row in rows]
+            if (settings, count) not in known:
+                rows.append(bench.point(method, settings, count, 300, wider_suite))
+                save(record)
 
 
 def save(record: dict[str, Any]) -> None:

@@ -16,8 +16,8 @@ __all__ = ["described_suite", "suite", "wider_suite"]
 
 PICTURES_A_SIDE = 128
 """Pictures of erased nouns, and as many of remaining ones, at every point."""
-FEWER = 64
-"""Pictures of synonyms, of kept partners and of erased nouns beside them."""
+WIDER, FEWER = 64, 40
+"""Pictures a side where more is asked, and of synonyms, kept partners and erased ones beside."""
 COMPANY = TEMPLATES["two_objects"][1]
 """The template of two objects that is like no template of a keep set."""
 
@@ -63,12 +63,12 @@ def sides(request: ErasureRequest) -> tuple[list[str], list[str]]:
     return gone, [noun for noun in NOUNS if noun not in gone]
 
 
-def suite(request: ErasureRequest, first_seed: int) -> Suite:
+def suite(request: ErasureRequest, first_seed: int, count: int = PICTURES_A_SIDE) -> Suite:
     """As many pictures of erased as of remaining nouns, each noun as often as the others."""
     gone, left = sides(request)
     samples = [
-        *islice(pictures_of(gone, "erased", first_seed), PICTURES_A_SIDE),
-        *islice(pictures_of(left, "kept", first_seed), PICTURES_A_SIDE),
+        *islice(pictures_of(gone, "erased", first_seed), count),
+        *islice(pictures_of(left, "kept", first_seed), count),
     ]
     return _of(request, samples)
 
@@ -80,7 +80,7 @@ def wider_suite(request: ErasureRequest, first_seed: int) -> Suite:
         *islice(pictures_of(gone, "synonym", first_seed, "synonyms"), FEWER),
         *islice(in_company(gone, left, first_seed), 2 * FEWER),
     ]
-    known = suite(request, first_seed)
+    known = suite(request, first_seed, WIDER)
     return replace(known, samples=tuple(dict.fromkeys([*known.samples, *more])))
 
 

@@ -33,12 +33,12 @@ def mapped(family, *, anchor="lamp", response, slow=True):
 
 
 CASES = (
-    mapped("sd1", anchor=None, response=1.0, slow=False),
-    mapped("sd2", response=1.0),
-    mapped("sdxl", response=1.0),
-    mapped("sd3", response=1.0),
-    mapped("flux", response=1.0),
-    mapped("pixart", response=1.0),
+    mapped("sd1", anchor=None, response=0.6195332967, slow=False),
+    mapped("sd2", response=0.2335807222),
+    mapped("sdxl", response=0.2983416647),
+    mapped("sd3", response=0.683604459),
+    mapped("flux", response=0.4425625152),
+    mapped("pixart", response=0.6408680661),
     Case(
         method="uce",
         request=request(PISTOL, keep=["cat"]),

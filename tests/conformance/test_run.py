@@ -72,7 +72,7 @@ def test_the_monitor_is_called_once_per_step_and_curves_have_that_length(ran):
 
 
 def test_the_golden_numbers_hold(ran):
-    """Total relative change of all that reads text, of all weights that were trained, or of rows."""
+    """Total relative change of all that reads text, of trained weights, or of what rows give."""
     if "erased_response" in ran.case.golden:
         seen = inspect(ran.pipe, ran.result.delta, ran.case.request)
         wanted = ran.case.golden["erased_response"]

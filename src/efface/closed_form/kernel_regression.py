@@ -93,7 +93,7 @@ class RowRegression:
         system.add_(self._moved).add_(self._held, alpha=keep_scale)
         system.diagonal().add_(JITTER * system.diagonal().mean())
         factor = factored(system, ridge)
-        found = torch.cholesky_solve(self._cross, factor)
+        found = torch.cholesky_solve(self._cross, factor).contiguous()
         error = (system @ found - self._cross).norm() / self._cross.norm().clamp(min=1e-300)
         spread = float(factor.diagonal().max() / factor.diagonal().min())
         told = Conditioning(condition=spread**2, backward_error=float(error))

@@ -108,6 +108,7 @@ def write_adapter(
     if delta.row_maps:
         rows_of(delta)
         held = row_map_tensors(delta.scaled(scale).row_maps)
+        held = {name: tensor.contiguous() for name, tensor in held.items()}
         write_atomically(path, save(held, metadata={"format": ROW_FORMAT, **facts}))
         return path
     patch = delta.patches.get(KEY_VALUE)

@@ -34,6 +34,11 @@ COLLAPSE = 0.75
 bundled model stay below 0.25, and zeroed keys and values give 1.0 (benchmarks/collapse.py)."""
 EMPTIED = 0.01
 """Share of a layer's weights, by norm, below which nothing is left of it."""
+BESIDE = (
+    "the erasure is a map of text rows beside the weights, which are those of the base: whoever "
+    "runs the pipeline can leave it out, and then the concept is back"
+)
+"""What cards say of maps of rows."""
 PROBES = 8
 """Prompts per side at most."""
 OUTPUTS = 32
@@ -116,6 +121,8 @@ def finish(model: Any, result: ErasureResult, recipe: Recipe, **facts: Any) -> E
     """
     request = request_from(result.delta.provenance.request)
     diagnostics = {**result.diagnostics, **inspect(model, result.delta, request), **facts}
+    if result.delta.row_maps:
+        diagnostics["notes"] = (*diagnostics.get("notes", ()), BESIDE)
     return stamped(replace(result, diagnostics=diagnostics), recipe)
 
 
