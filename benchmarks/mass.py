@@ -20,6 +20,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -207,14 +208,12 @@ def run() -> None:
 
 def wider(bench: Bench, record: dict[str, Any]) -> None:
     """Measures what is asked beyond the curve, where the record does not hold it yet."""
-    for count in WIDER:
-        for method in ("kernel_map", "uce"):
-            settings = record["sweep"][method]["chosen"] if method == "uce" else {}
-            rows = record.setdefault("wider", {}).setdefault(method, [])
-            known = [(row["settings"], row["erased_nouns"]) for row in rows]
-            if (settings, count) not in known:
-                rows.append(bench.point(method, settings, count, 300, wider_suite))
-                save(record)
+    for method, count in product(("kernel_map", "uce"), WIDER):
+        settings = record["sweep"][method]["chosen"] if method == "uce" else {}
+        rows = record.setdefault("wider", {}).setdefault(method, [])
+        if all((row["settings"], row["erased_nouns"]) != (settings, count) for row in rows):
+            rows.append(bench.point(method, settings, count, 300, wider_suite))
+            save(record)
 
 
 def save(record: dict[str, Any]) -> None:

@@ -36,8 +36,8 @@ class KernelMap(Eraser[TextToImage]):
     pictures, no gradients.
 
     Differs from the paper:
-        There is none; the idea is ours. One linear map of the rows, which UCE, RECE and others
-        solve for, cannot erase dozens of concepts and hold all others, since they compete for the
+        Rows and targets are UCE's; that the map is not linear is ours. One linear map of the rows,
+        which UCE, RECE and others solve for, cannot erase dozens of concepts and hold all others, since they compete for the
         same directions. ETC (arXiv 2604.16481 [recalled]) trains a module on the rows for that;
         this is a regression in closed form (Nystroem's approximation of a Gaussian process).
         The map is no change of weights: it stands between text and denoiser as a module that
@@ -47,7 +47,9 @@ class KernelMap(Eraser[TextToImage]):
     name: ClassVar[str] = "kernel_map"
     weakened_by = ("raise ridge", "raise keep_scale", "lower length_scale")
     strengthened_by = ("lower ridge", "raise centers", "lower keep_scale")
-    paper: ClassVar[Paper] = Paper("Kernel map of text rows (ours)", "", 2026)
+    paper: ClassVar[Paper] = Paper(
+        "Unified Concept Editing in Diffusion Models", "2308.14761", 2024
+    )
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
     families: ClassVar[frozenset[str]] = frozenset(FAMILIES)
     streams: ClassVar[bool] = True
