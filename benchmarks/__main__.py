@@ -3,7 +3,7 @@
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
                      [transfer] [implicit] [cost] [alone] [true_size] [tradeoff] [collapse]
                      [few_shot] [advunlearn] [advunlearn_tuning] [gate] [harden] [threads]
-                     [leftover] [leftover_methods] [robustness] [forgetting]
+                     [leftover] [leftover_methods] [robustness] [row_map] [forgetting]
                      [fashion] [forgetting_detector] [hardest_prompts] [hardest_pictures]
                      [guide_cost] [guide_pictures] [guards] [composition] [scheduling]
                      [ray_workers]
@@ -39,6 +39,7 @@ from benchmarks import (
     presets,
     ray_workers,
     robustness,
+    row_map,
     scheduling,
     threads,
     together,
@@ -80,6 +81,7 @@ EXPERIMENTS = {
     "ray_workers": ray_workers.run,
     "robustness": robustness.run,
     "scheduling": scheduling.run,
+    "row_map": row_map.run,
     "advunlearn": advunlearn.run,
     "advunlearn_tuning": advunlearn.tune,
     "threads": threads.run,

@@ -7,6 +7,10 @@ of what is left of the erased nouns and what the others lose, in shares of pictu
 uses it for every number of nouns. Sweep and curve draw other pictures (other seeds). Results of
 candidates are kept, and curves of the settings that are chosen; delete the file to measure anew.
 
+Then more is asked of 25 and 50 nouns, and of one: synonyms, and a kept noun beside an erased one
+in one picture, by ``kernel_map`` and by the setting of uce that was chosen. Every number has its
+paired change: the same prompts and seeds before and after.
+
 The bundled model keeps every noun plain and once in every style, in one of three templates.
 Candidates with a ``"keep set"``, which is no setting of a method, keep it in all three.
 """
@@ -14,22 +18,22 @@ Candidates with a ``"keep set"``, which is no setting of a method, keep it in al
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
-from itertools import cycle, islice
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import efface
 from benchmarks.erasure import PICTURES
+from benchmarks.mass_suites import suite, wider_suite
 from benchmarks.presets import WITHOUT
 from efface.bundled import understood
 from efface.bundled.judge import EmojiJudge
-from efface.bundled.suites import emoji_suite
-from efface.bundled.vocabulary import HELD_OUT, NOUNS, STYLES, concept, prompt
-from efface.bundled.wordings import EDIT_PLAIN, EDIT_STYLED, EVALUATION_STYLED
+from efface.bundled.vocabulary import NOUNS, STYLES, prompt
+from efface.bundled.wordings import EDIT_PLAIN, EDIT_STYLED
 from efface.concepts import Concept, ErasureRequest
-from efface.contracts import Sample, Suite
+from efface.contracts import Suite
 from efface.errors import MeasurementFailed
 from efface.evaluation.images import ImageStore
 from efface.files import write_atomically
@@ -37,10 +41,9 @@ from efface.registry import build
 
 RESULTS = Path(__file__).parent / "results" / "mass.json"
 FIGURE = RESULTS.with_suffix(".png")
+WIDER = (25, 50, 1)
 COUNTS = (1, 5, 10, 25, 50)
 SWEPT = 25
-PICTURES_A_SIDE = 128
-"""Pictures of erased nouns, and as many of remaining ones, at every point."""
 ORDER = [list(NOUNS)[(17 * place) % len(NOUNS)] for place in range(len(NOUNS))]
 """The nouns in an order that mixes the categories; 17 and 64 have no common divisor."""
 
@@ -108,33 +111,16 @@ def in_every_wording(keep: tuple[Concept, ...]) -> tuple[Concept, ...]:
     )
 
 
-def pictures_of(nouns: list[str], role: str, first_seed: int) -> Iterator[Sample]:
-    """Endless samples of some nouns, turning through nouns, then styles, templates and seeds."""
-    styles = {noun: [s for s in STYLES if (noun, s) not in HELD_OUT] for noun in nouns}
-    for turn, noun in enumerate(cycle(nouns)):
-        round_ = turn // len(nouns)
-        style = styles[noun][(round_ + turn) % len(styles[noun])]
-        template = EVALUATION_STYLED[round_ % len(EVALUATION_STYLED)]
-        text = prompt(template, noun, style=STYLES[style].wording)
-        yield Sample(text, first_seed + round_, role, concept(noun), concept(style))  # type: ignore[arg-type]
-
-
-def suite(request: ErasureRequest, first_seed: int) -> Suite:
-    """As many pictures of erased as of remaining nouns, each noun as often as the others."""
-    gone = [erasure.concept.name for erasure in request.erasures]
-    left = [noun for noun in NOUNS if noun not in gone]
-    samples = [
-        *islice(pictures_of(gone, "erased", first_seed), PICTURES_A_SIDE),
-        *islice(pictures_of(left, "kept", first_seed), PICTURES_A_SIDE),
-    ]
-    base = emoji_suite(request, size="smoke")
-    return replace(
-        base,
-        name="emoji-mass",
-        samples=tuple(dict.fromkeys(samples)),
-        image_metrics=("presence", "style_presence"),
-        set_metrics=(),
-    )
+SIDES = (
+    ("erased", "presence", "erased"),
+    ("remaining", "presence", "kept"),
+    ("remaining styles", "style_presence", "kept"),
+)
+MORE_SIDES = (
+    ("synonyms", "presence", "synonym"),
+    ("kept partners", "presence", "general"),
+    ("erased beside them", "presence", "paraphrase"),
+)
 
 
 class Bench:
@@ -146,7 +132,12 @@ class Bench:
         self.store = ImageStore(PICTURES, batch_size=64)
 
     def point(
-        self, method: str, settings: dict[str, Any], count: int, first_seed: int
+        self,
+        method: str,
+        settings: dict[str, Any],
+        count: int,
+        first_seed: int,
+        asked: Callable[[ErasureRequest, int], Suite] = suite,
     ) -> dict[str, Any]:
         """Erases the first ``count`` nouns and measures both sides."""
         request = understood(efface.request(ORDER[:count]))
@@ -159,17 +150,15 @@ class Bench:
         except MeasurementFailed as error:
             return row | {"failed": str(error)}
         found = efface.evaluate(
-            self.pipe, result.delta, suite(request, first_seed), self.judge, store=self.store
+            self.pipe, result.delta, asked(request, first_seed), self.judge, store=self.store
         )
         row |= {"seconds": result.seconds, "verdict": found.verdict}
-        for name, metric, role in (
-            ("erased", "presence", "erased"),
-            ("remaining", "presence", "kept"),
-            ("remaining styles", "style_presence", "kept"),
-        ):
+        for name, metric, role in SIDES if asked is suite else (*SIDES, *MORE_SIDES):
             one = found.find(metric, role)  # type: ignore[arg-type]
             if one is not None and one.before is not None and one.after is not None:
                 row[name] = {"before": asdict(one.before), "after": asdict(one.after)}
+                if asked is not suite and one.change is not None:
+                    row[name] |= {"change": asdict(one.change), "p_value": one.p_value}
         print(f"{method:6} {count:2} nouns  {told(row)}  {settings}", flush=True)
         return row
 
@@ -213,7 +202,18 @@ def run() -> None:
         if [row["settings"] for row in record["curve"].get(method, [])] != [best] * len(COUNTS):
             record["curve"][method] = [bench.point(method, best, n, 900) for n in COUNTS]
             save(record)
+    wider(bench, record)
     draw(record)
+
+
+def wider(bench: Bench, record: dict[str, Any]) -> None:
+    """Measures what is asked beyond the curve, where the record does not hold it yet."""
+    for method, count in product(("kernel_map", "uce"), WIDER):
+        settings = record["sweep"][method]["chosen"] if method == "uce" else {}
+        rows = record.setdefault("wider", {}).setdefault(method, [])
+        if all((row["settings"], row["erased_nouns"]) != (settings, count) for row in rows):
+            rows.append(bench.point(method, settings, count, 300, wider_suite))
+            save(record)
 
 
 def save(record: dict[str, Any]) -> None:

@@ -160,7 +160,7 @@ class Weighted:
     pooled = False
 
     def __init__(self, inner: TextStream, factor: float) -> None:
-        self.inner, self._factor = inner, factor
+        self.inner, self.factor = inner, factor
         self.tokenised, self.span = inner.tokenised, inner.span
         self.vocabulary = inner.vocabulary
 
@@ -176,19 +176,19 @@ class Weighted:
 
     def identity(self, prompts: Sequence[str]) -> Any:
         """Tells the inner stream and the factor."""
-        return ["weighted", self._factor.hex(), self.inner.identity(prompts)]
+        return ["weighted", self.factor.hex(), self.inner.identity(prompts)]
 
     def embedded(
         self, prompts: Sequence[str], *, afresh: bool = False
     ) -> Float[Tensor, "batch tokens dim"]:
         """Scales the inner stream's rows."""
-        return self.inner.embedded(prompts, afresh=afresh) * self._factor
+        return self.inner.embedded(prompts, afresh=afresh) * self.factor
 
     def encoded(
         self, prompts: Sequence[str], encoding: Encoding = PLAIN
     ) -> Float[Tensor, "batch tokens dim"]:
         """Scales what the inner stream gives now."""
-        return self.inner.encoded(prompts, encoding) * self._factor
+        return self.inner.encoded(prompts, encoding) * self.factor
 
 
 class Pooled:

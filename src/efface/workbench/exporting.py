@@ -30,6 +30,7 @@ Format: TypeAlias = Literal[
     "comfyui",
     "spm",
     "adapter",
+    "module",
 ]
 _WHOLE = "\nbase_model_relation: finetune\n"
 _FILES: tuple[Format, ...] = ("kohya", "comfyui", "spm", "adapter")
@@ -44,6 +45,7 @@ READERS: dict[Format, str] = {
     "spm": "SPM",
     "adapter": "prompt embeddings of any checkpoint",
     "transformers": "transformers (edited model folder)",
+    "module": "diffusers, with its own module (a map of text rows)",
 }
 """The tool that each format is for."""
 
@@ -84,7 +86,7 @@ class Job:
     @cached_property
     def delta(self) -> Delta:
         """What is exported, with the requests beneath it where the format can hold several."""
-        if self.options.as_ in ("spm", "adapter"):
+        if self.options.as_ in ("spm", "adapter", "module"):
             return self.found.delta
         return lineage.composed(self.found.folder)
 
@@ -290,6 +292,13 @@ def _adapter(job: Job) -> str:
     return f"{size:.2f} MB for prompt embeddings, of every checkpoint with this text encoder"
 
 
+def _module(job: Job) -> str:
+    from efface.exchange.adapter import write_module
+
+    write_module(job.delta, job.place, job.facts, scale=job.options.scale)
+    return "a module of diffusers with the file that defines it; whoever has it can leave it out"
+
+
 def _card(job: Job) -> str | None:
     from efface.exchange.cards import cards_of
 
@@ -339,4 +348,5 @@ _WRITERS: dict[Format, Callable[[Job], str]] = {
     "comfyui": _comfyui,
     "spm": partial(_lora, writer="write_spm"),
     "adapter": _adapter,
+    "module": _module,
 }
