@@ -64,5 +64,6 @@ CASES = (
         branches=("transformer/text_tokens",),
         encoded=rows_alone_of_a_transformer,
         sized=True,
+        slow=True,
     ),
 )
