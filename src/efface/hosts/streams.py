@@ -14,7 +14,7 @@ from efface.errors import BadModel
 from efface.hosts.conditions import PLAIN, Encoding
 from efface.hosts.embedding import Embedder, TokenisedPrompt
 
-__all__ = ["Padded", "Pooled", "SideBySide", "TextStream", "Weighted"]
+__all__ = ["Emptied", "Padded", "Pooled", "SideBySide", "TextStream", "Weighted"]
 
 
 @runtime_checkable
@@ -149,6 +149,49 @@ class Padded:
 
     def _filled(self, rows: Tensor) -> Tensor:
         return functional.pad(rows, (0, self.width - rows.shape[-1]))
+
+
+class Emptied:
+    """Rows of an encoder with zeros in place of hidden padding, as AuraFlow reads T5."""
+
+    pooled = False
+
+    def __init__(self, inner: Embedder) -> None:
+        self._inner = inner
+        self.tokenised, self.span = inner.tokenised, inner.span
+        self.vocabulary = inner.vocabulary
+
+    @property
+    def width(self) -> int:
+        """The inner stream's width."""
+        return self._inner.width
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The inner stream's blocks."""
+        return self._inner.blocks
+
+    def identity(self, prompts: Sequence[str]) -> Any:
+        """Tells the inner stream."""
+        return ["emptied", self._inner.identity(prompts)]
+
+    def embedded(
+        self, prompts: Sequence[str], *, afresh: bool = False
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Empties the inner stream's padding."""
+        return self._emptied(self._inner.embedded(prompts, afresh=afresh), prompts)
+
+    def encoded(
+        self, prompts: Sequence[str], encoding: Encoding = PLAIN
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Empties the padding of what the encoder gives now; a prefix is read, too."""
+        before = max((len(rows) for rows in encoding.prefix.values()), default=0)
+        return self._emptied(self._inner.encoded(prompts, encoding), prompts, before)
+
+    def _emptied(self, rows: Tensor, prompts: Sequence[str], before: int = 0) -> Tensor:
+        ends = torch.tensor([self.tokenised(prompt).read + before for prompt in prompts])
+        read = torch.arange(rows.shape[1]) < ends[:, None]
+        return rows * read[:, :, None].to(rows)
 
 
 class Weighted:

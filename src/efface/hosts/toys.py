@@ -22,6 +22,7 @@ __all__ = [
     "t5_encoder",
     "tiny_t5_tokenizer",
     "tiny_tokenizer",
+    "umt5_encoder",
     "with_drawn_biases",
 ]
 
@@ -150,6 +151,25 @@ def t5_encoder(tokenizer: Any) -> nn.Module:
             num_layers=2,
             num_heads=4,
             feed_forward_proj="gated-gelu",
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+    )
+    return made
+
+
+def umt5_encoder(tokenizer: Any) -> nn.Module:
+    """Builds a UMT5 encoder of two layers."""
+    from transformers import UMT5Config, UMT5EncoderModel
+
+    made: nn.Module = UMT5EncoderModel(
+        UMT5Config(
+            vocab_size=len(tokenizer),
+            d_model=T5_WIDTH,
+            d_kv=8,
+            d_ff=64,
+            num_layers=2,
+            num_heads=4,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
         )

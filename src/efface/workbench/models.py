@@ -174,9 +174,12 @@ def quiet_loading() -> Iterator[None]:
     from diffusers.utils import logging as diffusers
 
     diffusers.disable_progress_bar()
+    warned = diffusers.get_verbosity()
+    diffusers.set_verbosity_error()
     try:
         yield
     finally:
+        diffusers.set_verbosity(warned)
         diffusers.enable_progress_bar()
         transformers.enable_progress_bar()
         transformers.set_verbosity(level)
