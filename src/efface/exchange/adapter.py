@@ -109,7 +109,7 @@ def write_adapter(
         rows_of(delta)
         held = row_map_tensors(delta.scaled(scale).row_maps)
         held = {name: tensor.contiguous() for name, tensor in held.items()}
-        write_atomically(path, save(held, metadata={"format": ROW_FORMAT, **facts}))
+        write_atomically(path, saved(held, {**facts, "format": ROW_FORMAT}))
         return path
     patch = delta.patches.get(KEY_VALUE)
     if not isinstance(patch, TextMapPatch) or len(delta.patches) > 1:
