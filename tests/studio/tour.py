@@ -220,7 +220,7 @@ def main(out, root=None):
     with tempfile.TemporaryDirectory() as folder:
         root = Path(root or Path(folder) / "runs")
         with studio(root) as (address, _), screen(address) as shown:
-            for concept in ("pistol", "sword"):
+            for concept in ("pistol", "knife"):
                 if not (root / f"{concept}-rece" / "report.html").exists():
                     shown.open(address)
                     erase(shown, concept=concept, method="rece")
@@ -234,7 +234,7 @@ def main(out, root=None):
             picture(shown, out / "studio_collateral.jpg")
             attack(shown)
             picture(shown, out / "studio_attack.jpg")
-            runs(shown, "pistol-rece", "sword-rece")
+            runs(shown, "pistol-rece", "knife-rece")
             picture(shown, out / "studio_runs.jpg")
             shown.page.set_viewport_size(
                 dict(zip(("width", "height"), SIZES["narrow"], strict=True))

@@ -142,7 +142,7 @@ def heat_map(found: CollateralMap) -> Any:
 
     rows = [
         [
-            None if (cell := found.cells.get((row, column))) is None else _points(cell)
+            "" if (cell := found.cells.get((row, column))) is None else _points(cell)
             for column in found.columns
         ]
         for row in found.rows
