@@ -182,7 +182,7 @@ def runs(shown, first, second):
     shown.unfold("Compare with another run")
     shown.choose("#other", second)
     shown.page.click("#compare")
-    shown.wait("#difference td", "erased")
+    shown.wait("#difference td", "kept")
     shown.unfold("Export for")
     shown.page.click("button:has-text('prompt embeddings')")
     shown.wait("#export-status", ": done")
