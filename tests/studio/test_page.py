@@ -63,13 +63,13 @@ def test_every_tab_does_its_work(tmp_path):
         shown.open(address)
         assert tour.erase(shown) < 60
         shown.open(address)
-        tour.erase(shown, concept="sword")
+        tour.erase(shown, concept="knife")
         shown.open(address)
         tour.strength(shown)
         tour.look(shown)
         tour.collateral(shown)
         tour.attack(shown)
-        tour.runs(shown, "pistol-uce", "sword-uce")
+        tour.runs(shown, "pistol-uce", "knife-uce")
         tour.recognisers(shown)
         assert (shown.complaints, shown.foreign) == ([], [])
 

@@ -1,6 +1,6 @@
 """Drives the studio in Debian's Chromium as somebody at the screen would, for tests and docs.
 
-python -m tests.studio.tour docs/images
+python -m tests.studio.tour docs/images [RUNS]
 """
 
 import os
@@ -19,7 +19,7 @@ from pathlib import Path
 CHROMIUM = next((each for each in ("chromium", "chromium-browser") if shutil.which(each)), None)
 EVIL = "<img src=x onerror=document.title='run'>"
 SIZES = {"wide": (1280, 900), "narrow": (390, 844)}
-PATIENCE = 150_000
+PATIENCE = 400_000
 
 
 def missing():
@@ -182,7 +182,7 @@ def runs(shown, first, second):
     shown.unfold("Compare with another run")
     shown.choose("#other", second)
     shown.page.click("#compare")
-    shown.wait("#difference td", "erased")
+    shown.wait("#difference td", "kept")
     shown.unfold("Export for")
     shown.page.click("button:has-text('prompt embeddings')")
     shown.wait("#export-status", ": done")
@@ -211,16 +211,20 @@ def picture(shown, path):
         found.convert("RGB").save(path, quality=80, optimize=True)
 
 
-def main(out):
-    """Walks through all tabs and writes the pictures of the docs."""
+def main(out, root=None):
+    """Walks through all tabs and writes the pictures of the docs.
+
+    Runs that a folder holds already are not made again, so that a walk that was ended goes on.
+    """
     out = Path(out)
-    with tempfile.TemporaryDirectory() as folder, studio(Path(folder) / "runs") as (address, _):
-        with screen(address) as shown:
-            shown.open(address)
-            erase(shown)
-            picture(shown, out / "studio_erase.jpg")
-            shown.open(address)
-            erase(shown, concept="sword", method="rece")
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(root or Path(folder) / "runs")
+        with studio(root) as (address, _), screen(address) as shown:
+            for concept in ("pistol", "knife"):
+                if not (root / f"{concept}-rece" / "report.html").exists():
+                    shown.open(address)
+                    erase(shown, concept=concept, method="rece")
+                    picture(shown, out / "studio_erase.jpg")
             shown.open(address)
             strength(shown)
             picture(shown, out / "studio_strength.jpg")
@@ -230,13 +234,13 @@ def main(out):
             picture(shown, out / "studio_collateral.jpg")
             attack(shown)
             picture(shown, out / "studio_attack.jpg")
-            runs(shown, "pistol-uce", "sword-rece")
+            runs(shown, "pistol-rece", "knife-rece")
             picture(shown, out / "studio_runs.jpg")
-        with screen(address, "narrow") as shown:
+            shown.page.set_viewport_size(
+                dict(zip(("width", "height"), SIZES["narrow"], strict=True))
+            )
             shown.open(address, dark=True)
-            shown.tab("Strength")
-            shown.page.click("#strength-draw")
-            shown.wait("#strength-slider img")
+            strength(shown)
             picture(shown, out / "studio_narrow.jpg")
 
 

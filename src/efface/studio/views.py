@@ -34,7 +34,7 @@ CSS = """
 .pictures.blurred img { filter: blur(14px); }
 .pictures.blurred:hover img, .pictures.blurred:focus-within img { filter: none; }
 .told { overflow-wrap: anywhere; }
-.told table { border-collapse: collapse; width: 100%; }
+.told table { border-collapse: collapse; width: 100%; border: none !important; }
 .told th, .told td { padding: .25rem .6rem; text-align: left;
   border: none !important; border-bottom: 1px solid var(--border-color-primary) !important;
   overflow-wrap: normal; }
@@ -142,7 +142,7 @@ def heat_map(found: CollateralMap) -> Any:
 
     rows = [
         [
-            None if (cell := found.cells.get((row, column))) is None else _points(cell)
+            "" if (cell := found.cells.get((row, column))) is None else _points(cell)
             for column in found.columns
         ]
         for row in found.rows
