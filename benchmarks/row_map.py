@@ -89,7 +89,8 @@ def run() -> None:
     for count in CONCEPTS:
         if all(row["concepts"] != count for row in record["rows"]):
             record["rows"].append(took("benchmarks.row_map", str(count), threads=THREADS))
-            print(record["rows"][-1], flush=True)
+            record["rows"].sort(key=lambda row: int(row["concepts"]))
+            print(f"{count} concepts done", flush=True)
             write_atomically(RESULTS, (json.dumps(record, indent=1) + "\n").encode())
 
 
