@@ -40,7 +40,7 @@ def test_only_declared_components_change(ran):
 
 
 def test_every_declared_component_that_the_model_has_changes(ran):
-    touched = {key.partition("/")[0] for key in ran.result.delta.patches}
+    touched = {key.partition("/")[0] for key in ran.result.delta.keys}
     assert touched == ran.method.edits & set(components(ran.pipe))
 
 

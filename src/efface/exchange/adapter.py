@@ -161,14 +161,13 @@ def write_module(
         )
     maps = rows_of(delta.scaled(scale))
     counts = tuple(len(each.centers) for each in maps)
-    module = row_module.TextRowMap(width=maps[0].centers.shape[1], centers=counts)
+    module = row_module.TextRowMap(maps[0].centers.shape[1], counts, dict(facts))
     held = {
         f"{name}.{place}": getattr(each, name).float()
         for place, each in enumerate(maps)
         for name in ("centers", "coefficients", "length_scale")
     }
     module.load_state_dict(held)
-    module.register_to_config(efface=dict(facts))
     module.save_pretrained(folder)
     source = Path(row_module.__file__).read_text("utf-8")
     write_atomically(folder / "row_module.py", source.encode())

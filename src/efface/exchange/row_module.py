@@ -26,15 +26,21 @@ class TextRowMap(ModelMixin, ConfigMixin):
 
     Args:
         width: values per row.
-        centers: how many each map has.
+        counts: how many centers each map has.
+        efface: where it comes from.
     """
 
     @register_to_config  # type: ignore[untyped-decorator, unused-ignore]
-    def __init__(self, width: int = 768, centers: tuple[int, ...] = (1,)) -> None:
+    def __init__(
+        self,
+        width: int = 768,
+        counts: tuple[int, ...] = (1,),
+        efface: dict[str, str] | None = None,  # noqa: ARG002
+    ) -> None:
         super().__init__()
-        self.centers = _held(torch.zeros(count, width) for count in centers)
-        self.coefficients = _held(torch.zeros(count, width) for count in centers)
-        self.length_scale = _held(torch.ones(()) for _ in centers)
+        self.centers = _held(torch.zeros(count, width) for count in counts)
+        self.coefficients = _held(torch.zeros(count, width) for count in counts)
+        self.length_scale = _held(torch.ones(()) for _ in counts)
 
     def forward(self, prompt_embeds: Tensor) -> Tensor:
         """Maps embeddings of prompts; negative ones go through it as well."""
