@@ -127,7 +127,7 @@ def write_model_card(path: Path, evaluation: Evaluation, facts: RunFacts) -> Pat
         facts=facts,
         title=wording.title(evaluation, facts.base_model),
         outcome=evaluation.outcome,
-        outcome_meaning=wording.OUTCOMES[evaluation.outcome.name] if evaluation.outcome else "",
+        outcome_meaning=wording.meaning(evaluation),
         subject=wording.subject(evaluation),
         words=words,
         code=Markup(words.code(_fenced(htmlsafe_json_dumps(facts.base_model or "BASE MODEL")))),
