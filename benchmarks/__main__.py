@@ -6,6 +6,7 @@ python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training
                      [leftover] [leftover_methods] [robustness] [forgetting]
                      [fashion] [forgetting_detector] [hardest_prompts] [hardest_pictures]
                      [guide_cost] [guide_pictures] [guards] [composition]
+python -m benchmarks submit FILE|METHOD        measures it for docs/leaderboard.md
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -37,6 +38,7 @@ from benchmarks import (
     mass,
     presets,
     robustness,
+    submit,
     threads,
     together,
     tradeoff,
@@ -86,6 +88,9 @@ def main() -> None:
     wanted = sys.argv[1:] or list(EXPERIMENTS)
     if wanted[0] == "--check":
         raise SystemExit(check.run(wanted[1:]))
+    if wanted[0] == "submit":
+        submit.run(wanted[1:])
+        return
     if wanted[0] == "presets" and wanted[1:] and not set(wanted[1:]) & set(EXPERIMENTS):
         presets.run(wanted[1:])
         return
