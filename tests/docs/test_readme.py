@@ -23,6 +23,10 @@ PAGES = {
         "robustness",
         "recognisers",
         "guides",
+        "training",
+        "start",
+        "many",
+        "own_model",
     )
 }
 built = pytest.mark.skipif(
