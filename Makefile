@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 JOBS ?= 2
 DEMO ?= runs/demo
 
-.PHONY: demo demo-vision studio test test-slow test-minimum lint format docs picture emoji bench clean
+.PHONY: demo demo-vision studio test test-slow test-minimum lint format docs site picture emoji bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/efface erase rece --concept pistol --size short --out $(DEMO) --overwrite
@@ -44,6 +44,11 @@ format: $(VENV)/.ready-dev
 # Writes the generated pages: docs/methods, docs/cli.md and the results table of README.md.
 docs: $(VENV)/.ready-dev
 	$(BIN)/python tools/write_docs.py
+
+# Builds the documentation into build/site; warnings fail.
+site: $(VENV)/.ready-dev
+	$(INSTALL) -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Renews the picture at the top of README.md.
 picture: demo

@@ -7,6 +7,7 @@ python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training
                      [fashion] [forgetting_detector] [hardest_prompts] [hardest_pictures]
                      [guide_cost] [guide_pictures] [guards] [composition] [scheduling]
                      [ray_workers]
+python -m benchmarks submit FILE|METHOD        measures it for docs/leaderboard.md
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -41,6 +42,7 @@ from benchmarks import (
     robustness,
     row_map,
     scheduling,
+    submit,
     threads,
     together,
     tradeoff,
@@ -93,6 +95,9 @@ def main() -> None:
     wanted = sys.argv[1:] or list(EXPERIMENTS)
     if wanted[0] == "--check":
         raise SystemExit(check.run(wanted[1:]))
+    if wanted[0] == "submit":
+        submit.run(wanted[1:])
+        return
     if wanted[0] == "presets" and wanted[1:] and not set(wanted[1:]) & set(EXPERIMENTS):
         presets.run(wanted[1:])
         return

@@ -35,6 +35,8 @@ nearest kept concepts as anchors, going past them, and rounds that give more wei
 prompts that are left near what they were and to kept ones that moved most (`--unanchored nearest`,
 `--reach`, `--reweightings`). The bundled model has a preset of them, as its sweep chose:
 
+<!-- needs: minutes of computing -->
+
 ```
 efface erase uce --concept cat --concept frog --concept owl --preset emoji-many
 ```

@@ -27,6 +27,10 @@ PAGES = {
         "publishing",
         "sweeps",
         "studio",
+        "training",
+        "start",
+        "many",
+        "own_model",
     )
 }
 built = pytest.mark.skipif(

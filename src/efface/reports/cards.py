@@ -177,7 +177,7 @@ def _shown(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
         "title": wording.title(evaluation, facts.base_model),
         "subject": wording.subject(evaluation),
         "meaning": wording.VERDICTS[evaluation.verdict],
-        "outcome_meaning": wording.OUTCOMES[outcome.name] if outcome else "",
+        "outcome_meaning": wording.meaning(evaluation) if outcome else "",
         "rows": [_cells(row) for row in evaluation.measurements if row.concept is None],
         "attacks": attack_lines(facts.attacks),
         "results": _results(evaluation) if evaluation.verdict == "valid" else [],
