@@ -38,7 +38,8 @@ class KernelMap(Eraser[TextToImage]):
     Differs from the paper:
         Rows and targets are UCE's; that the map is not linear is ours. One linear map of the rows,
         which UCE, RECE and others solve for, cannot erase dozens of concepts and hold all others,
-        since they compete for the same directions. ETC (arXiv 2604.16481 [recalled]) trains a module on the rows for that;
+        since they compete for the same directions. ETC (arXiv 2604.16481
+        [recalled]) trains a module on the rows for that;
         this is a regression in closed form (Nystroem's approximation of a Gaussian process).
         The map is no change of weights: it stands between text and denoiser as a module that
         whoever runs the pipeline can leave out, as the gates of SPM.
