@@ -49,7 +49,7 @@ def own_rows(family, pipe, prompt):
 def at_own_length(stream, prompt):
     """Takes the weight of a stream off its rows: two of one layer are scaled to each other."""
     read = 1 if stream.pooled else stream.tokenised(prompt).read
-    return stream.embedded([prompt])[0, :read] / getattr(stream, "_factor", 1.0)
+    return stream.embedded([prompt])[0, :read] / getattr(stream, "factor", 1.0)
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)

@@ -68,7 +68,7 @@ def test_a_kept_thing_stays_beside_an_erased_one_on_either_side(stream):
 
 
 def test_each_different_row_comes_once_whatever_the_batches(stream):
-    many = [f"a cat {'x' * n}" for n in range(1, BATCH + 5)]
+    many = [f"a cat {' x' * (n % 12)} {'dog' * (n // 12)}" for n in range(1, BATCH + 5)]
     _, held = collected(RegressedRows(stream, [], many))
     rows = torch.cat(held)
     every = stream.embedded(many).flatten(0, 1)
