@@ -148,7 +148,7 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
     from efface.cli import ledger
     from efface.cli.choosing import choose
     from efface.cli.debias import read_flags
-    from efface.cli.erase import Erase
+    from efface.cli.erase import Erase, with_goal
     from efface.cli.guiding import guides_of
     from efface.cli.plan import Plan
     from efface.cli.shell import parse
@@ -166,7 +166,7 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
         elif verb == "ledger":
             parse(ledger.ACTIONS[words[0]][0], words[1:], prog="efface ledger", description="")
         elif verb in kinds:
-            choose(words[0], words[1:], kinds[verb])
+            choose(words[0], with_goal(words[1:]), kinds[verb])
         else:
             parse(verbs[verb], guides_of(words)[0], prog=f"efface {verb}", description="")
 

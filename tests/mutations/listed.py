@@ -311,8 +311,8 @@ MEASURING = (
     Mutation(
         "a LoRA file holds half of a layer",
         "exchange/low_rank.py",
-        "Layer(layer.up * scale, layer.down",
-        "Layer(layer.up, layer.down",
+        "replace(layer, up=layer.up * scale)",
+        "replace(layer, up=layer.up)",
         ("tests/exchange/test_lora_files.py",),
     ),
 )

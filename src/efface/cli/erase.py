@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from efface.cli.output import Output
     from efface.evaluation.strength import Goal
 
-__all__ = ["Erase", "run"]
+__all__ = ["Erase", "run", "with_goal"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +79,7 @@ def run(arguments: list[str], output: Output) -> int:
     if not arguments or arguments[0].startswith("-"):
         return overview("erase", arguments, output)
     method, *flags = arguments
-    options, choice = choose(method, _with_goal(flags), Erase)
+    options, choice = choose(method, with_goal(flags), Erase)
     recognising.check_flags(options.model, options)
     recipe = choice.recipe(options.model, options.request(), options.seed, after=options.after)
     recipe = replace(_with_pictures(recipe, options.images_hash), delta_scale=options.delta_scale)
@@ -159,7 +159,7 @@ def _load(recipe: EraseRecipe | StagesRecipe, options: Erase, output: Output) ->
     return host_for(options.model, recipe.method, output, options, pictures=whole)
 
 
-def _with_goal(flags: list[str]) -> list[str]:
+def with_goal(flags: list[str]) -> list[str]:
     """Reads a number after ``--target`` as the goal; methods' own targets are words."""
     found = [word.replace("--target=", "--goal=", 1) if _numbered(word) else word for word in flags]
     for place, (word, value) in enumerate(pairwise(flags)):
