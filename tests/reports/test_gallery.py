@@ -102,6 +102,7 @@ def test_names_of_styles_never_reach_the_rules(tmp_path):
     assert "x&lt;/style&gt;" in source
 
 
+@pytest.mark.slow
 def test_heavy_pictures_are_made_smaller_and_fewer(tmp_path, monkeypatch):
     found = made(tmp_path)
     noise = Image.effect_noise((600, 600), 80)
