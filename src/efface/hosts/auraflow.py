@@ -14,7 +14,7 @@ from efface.hosts.embedding import Embedder
 from efface.hosts.host import Host, WidthRead, class_names, width_read
 from efface.hosts.readers import TextReader, single_layer
 from efface.hosts.streams import Emptied
-from efface.hosts.toys import T5_WIDTH, autoencoder, built, tiny_t5_tokenizer, umt5_encoder
+from efface.hosts.toys import T5_WIDTH, autoencoder, built, t5_encoder, tiny_t5_tokenizer
 
 __all__ = ["AuraFlow"]
 
@@ -88,7 +88,7 @@ def _pipeline() -> Any:
     )
     return AuraFlowPipeline(
         tokenizer=tokenizer,
-        text_encoder=umt5_encoder(tokenizer),
+        text_encoder=t5_encoder(tokenizer, kind="UMT5"),
         vae=autoencoder(),
         transformer=denoiser,
         scheduler=FlowMatchEulerDiscreteScheduler(),

@@ -88,7 +88,7 @@ class KernelMap(Eraser[TextToImage]):
 
     @classmethod
     def presets(cls) -> Mapping[str, KernelMap]:
-        """Gives the settings measured for the bundled model."""
+        """Gives the settings for the bundled model, measured on 25 nouns at once alone."""
         return {"emoji": cls(), "emoji-many": cls()}
 
     def erase(
