@@ -103,6 +103,7 @@ def carried(tmp_path_factory):
     return first, second
 
 
+@pytest.mark.slow
 def test_the_verb_writes_a_run_of_the_fine_tune(carried, capsys):
     first, second = carried
     recipe = runs.recipe_of(second)
