@@ -134,6 +134,11 @@ MORE_SIDES = (
     ("kept partners", "presence", "general"),
     ("erased beside them", "presence", "paraphrase"),
 )
+SIDES_OF = {
+    suite: SIDES,
+    wider_suite: (*SIDES, *MORE_SIDES),
+    described_suite: (("erased", "presence", "paraphrase"), *SIDES[1:]),
+}
 
 
 class Bench:
@@ -166,7 +171,7 @@ class Bench:
             self.pipe, result.delta, asked(request, first_seed), self.judge, store=self.store
         )
         row |= {"seconds": result.seconds, "verdict": found.verdict}
-        for name, metric, role in SIDES if asked is suite else (*SIDES, *MORE_SIDES):
+        for name, metric, role in SIDES_OF[asked]:
             one = found.find(metric, role)  # type: ignore[arg-type]
             if one is not None and one.before is not None and one.after is not None:
                 row[name] = {"before": asdict(one.before), "after": asdict(one.after)}
