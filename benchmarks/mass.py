@@ -134,7 +134,7 @@ MORE_SIDES = (
     ("kept partners", "presence", "general"),
     ("erased beside them", "presence", "paraphrase"),
 )
-SIDES_OF = {
+SIDES_OF: dict[Callable[[ErasureRequest, int], Suite], tuple[tuple[str, str, str], ...]] = {
     suite: SIDES,
     wider_suite: (*SIDES, *MORE_SIDES),
     described_suite: (("erased", "presence", "paraphrase"), *SIDES[1:]),
