@@ -6,21 +6,30 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 JOBS ?= 2
 DEMO ?= runs/demo
 
-.PHONY: demo demo-vision test test-slow lint format docs picture emoji bench clean
+.PHONY: demo demo-vision studio test test-slow test-minimum lint format docs site picture emoji bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/efface erase rece --concept pistol --size short --out $(DEMO) --overwrite
 	$(BIN)/efface attack $(DEMO) --with soft_prompt --trials 4 --budget 400
+	@echo "To see it in the browser, and to try more: make studio"
 
 # Makes the bundled classifier forget two classes, and measures it on held-out pictures.
 demo-vision: $(VENV)/.ready
 	$(BIN)/efface erase gs_lora --model icons-vit --concept cat --concept frog --out runs/demo-vision --overwrite
+
+# Opens the page in the browser, on this machine alone.
+studio: $(VENV)/.ready-studio
+	$(BIN)/efface studio
 
 test: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
 
 test-slow: $(VENV)/.ready-dev
 	$(BIN)/python -m pytest -m "not gpu" -q
+
+# Reads what is exported with the oldest diffusers and peft that are allowed.
+test-minimum: $(VENV)/.ready-dev
+	$(BIN)/python -m pytest -q tests/exchange/test_minimum.py -m "slow or not slow"
 
 lint: $(VENV)/.ready-dev
 	$(BIN)/ruff format --check .
@@ -35,6 +44,11 @@ format: $(VENV)/.ready-dev
 # Writes the generated pages: docs/methods, docs/cli.md and the results table of README.md.
 docs: $(VENV)/.ready-dev
 	$(BIN)/python tools/write_docs.py
+
+# Builds the documentation into build/site; warnings fail.
+site: $(VENV)/.ready-dev
+	$(INSTALL) -e ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Renews the picture at the top of README.md.
 picture: demo
@@ -60,6 +74,12 @@ $(VENV)/.ready: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing efface into $(VENV) (PyTorch included: this takes a few minutes the first time)"
 	$(INSTALL) -e .
 	@touch $@
+
+$(VENV)/.ready-studio: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing efface and its studio into $(VENV)"
+	@grep -vi '^pillow==' constraints.txt > $(VENV)/studio.txt  # Gradio wants an older Pillow
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(VENV)/studio.txt -e ".[studio]"
+	@touch $@ $(VENV)/.ready
 
 $(VENV)/.ready-dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "Installing efface and its development tools into $(VENV)"

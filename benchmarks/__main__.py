@@ -3,9 +3,11 @@
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
                      [transfer] [implicit] [cost] [alone] [true_size] [tradeoff] [collapse]
                      [few_shot] [advunlearn] [advunlearn_tuning] [gate] [harden] [threads]
-                     [leftover] [leftover_methods] [robustness] [forgetting]
+                     [leftover] [leftover_methods] [robustness] [row_map] [forgetting]
                      [fashion] [forgetting_detector] [hardest_prompts] [hardest_pictures]
-                     [guide_cost] [guide_pictures] [guards] [composition]
+                     [guide_cost] [guide_pictures] [guards] [composition] [scheduling]
+                     [ray_workers]
+python -m benchmarks submit FILE|METHOD        measures it for docs/leaderboard.md
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
 
@@ -36,7 +38,11 @@ from benchmarks import (
     leftover,
     mass,
     presets,
+    ray_workers,
     robustness,
+    row_map,
+    scheduling,
+    submit,
     threads,
     together,
     tradeoff,
@@ -74,7 +80,10 @@ EXPERIMENTS = {
     "hardest_pictures": hardest_pictures.run,
     "leftover": leftover.run,
     "leftover_methods": leftover.methods,
+    "ray_workers": ray_workers.run,
     "robustness": robustness.run,
+    "scheduling": scheduling.run,
+    "row_map": row_map.run,
     "advunlearn": advunlearn.run,
     "advunlearn_tuning": advunlearn.tune,
     "threads": threads.run,
@@ -86,6 +95,9 @@ def main() -> None:
     wanted = sys.argv[1:] or list(EXPERIMENTS)
     if wanted[0] == "--check":
         raise SystemExit(check.run(wanted[1:]))
+    if wanted[0] == "submit":
+        submit.run(wanted[1:])
+        return
     if wanted[0] == "presets" and wanted[1:] and not set(wanted[1:]) & set(EXPERIMENTS):
         presets.run(wanted[1:])
         return

@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import efface
-from benchmarks.concepts import MEASURED_NOUNS, MEASURED_STYLES, STYLE_ANCHOR
+from benchmarks.concepts import MEASURED_NOUNS, MEASURED_STYLES
 from benchmarks.methods import CLOSED_FORMS
-from efface.bundled import understood
+from benchmarks.sweeping import jobs, swept
 from efface.bundled.clip import EmojiClip
 from efface.bundled.judge import EmojiJudge
-from efface.bundled.suites import emoji_suite
 from efface.contracts import Suite
 from efface.deltas.delta import Delta
-from efface.evaluation.encoding import encoded
+from efface.evaluation.encoding import decoded, encoded
 from efface.evaluation.images import ImageStore
 from efface.evaluation.record import Evaluation
 from efface.files import write_atomically
@@ -61,16 +60,11 @@ class Bench:
 
 def run() -> None:
     """Measures what is missing, one line of output a result."""
-    bench = Bench()
-    for method, concept, path in unmeasured(
-        RESULTS, CLOSED_FORMS, (*MEASURED_NOUNS, *MEASURED_STYLES)
-    ):
-        anchor = STYLE_ANCHOR if concept in MEASURED_STYLES else None
-        request = understood(efface.request(concept, anchor=anchor))
-        result = efface.erase(bench.pipe, request, method=method)
-        found = bench.measured(result.delta, emoji_suite(request, size="benchmark"))
-        write(path, found, {"erase_seconds": result.seconds, "diagnostics": result.diagnostics})
-        print(f"{method:6} {concept:16} {found.verdict:12} {summary(found)}", flush=True)
+    wanted = jobs(CLOSED_FORMS, (*MEASURED_NOUNS, *MEASURED_STYLES))
+    for job, path, row in swept(RESULTS, wanted):
+        found = decoded(Evaluation, row["evaluation"])
+        write(path, found, {"erase_seconds": row["seconds"], "diagnostics": row["diagnostics"]})
+        print(f"{job.method:6} {job.concept:16} {found.verdict:12} {summary(found)}", flush=True)
 
 
 def write(path: Path, found: Evaluation, more: dict[str, Any]) -> None:

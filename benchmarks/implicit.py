@@ -13,14 +13,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import torch
-
-import efface
 from benchmarks import training
 from benchmarks.concepts import TRAINED_NOUNS
-from benchmarks.erasure import Bench, summary, unmeasured, write
-from efface.bundled import understood
-from efface.bundled.suites import emoji_suite
+from benchmarks.erasure import summary, write
+from benchmarks.sweeping import jobs, swept
+from efface.evaluation.encoding import decoded
+from efface.evaluation.record import Evaluation
 
 RESULTS = Path(__file__).parent / "results" / "implicit"
 METHODS = (*training.METHODS, "trce", "trce_vision", "realera")
@@ -28,15 +26,11 @@ METHODS = (*training.METHODS, "trce", "trce_vision", "realera")
 
 def run(methods: tuple[str, ...] = METHODS) -> None:
     """Measures what is missing, one line of output a result."""
-    torch.set_num_threads(1)
-    bench = Bench("emoji-reader")
-    for method, concept, path in unmeasured(RESULTS, methods, TRAINED_NOUNS):
-        request = understood(efface.request(concept))
-        result = efface.erase(bench.pipe, request, method=method)
-        found = bench.measured(result.delta, emoji_suite(request, size="implicit"))
-        more = training.told(result) | {"command": "python -m benchmarks implicit"}
-        write(path, found, more)
-        print(f"{method:22} {concept:12} {summary(found)}", flush=True)
+    wanted = jobs(methods, TRAINED_NOUNS, model="emoji-reader", size="implicit")
+    for job, path, row in swept(RESULTS, wanted):
+        found = decoded(Evaluation, row["evaluation"])
+        write(path, found, training.told(row) | {"command": "python -m benchmarks implicit"})
+        print(f"{job.method:22} {job.concept:12} {summary(found)}", flush=True)
 
 
 if __name__ == "__main__":

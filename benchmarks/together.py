@@ -86,7 +86,7 @@ def run() -> None:
     for method, seed, path in missing():
         result = efface.erase(bench.pipe, request, method=method, seed=seed, **METHODS[method])
         found = bench.measured(result.delta, suite)
-        write(path, found, told(result) | {"command": "python -m benchmarks together"})
+        write(path, found, told(vars(result)) | {"command": "python -m benchmarks together"})
         print(f"{method:22} {seed} {found.verdict:12} {summary(found)}", flush=True)
 
 

@@ -1,5 +1,6 @@
 """Toy hosts, shape checks in the rooms of numerics, and a watch on the global random state."""
 
+import gc
 from functools import cache
 
 import numpy as np
@@ -19,6 +20,12 @@ def pytest_xdist_make_scheduler(config, log):
     from xdist.scheduler import WorkStealingScheduling
 
     return WorkStealingScheduling(config, log)
+
+
+def pytest_collection_finish():
+    """Leaves what was imported out of every later collection of garbage."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -40,14 +40,18 @@ OPTIONS: dict[str, str | dict[str, str]] = {
     "evaluate": "Evaluate",
     "attack": "AttackOptions",
     "matrix": "MatrixOptions",
+    "sweep": "SweepOptions",
     "hardest": "HardestOptions",
     "verify": "Verify",
     "rerun": "Rerun",
     "export": "Export",
+    "card": "Card",
+    "sign": "Sign",
     "import": "Import",
     "transfer": "Transfer",
     "revoke": "Revoke",
     "ledger": {name: kind.__name__ for name, (kind, _, _) in ledger.ACTIONS.items()},
+    "studio": "Studio",
     "list": "List",
 }
 """The class of a verb's flags, or one for each of its actions."""
@@ -83,8 +87,9 @@ def _row(field: Any, docs: dict[str, str]) -> str:
     if "Positional" in str(field.type) or field.type == "Place":
         flag = "RUN" if field.name == "source" else field.name.upper()
     elif field.default is True:
-        flag = f"{flag}`, `--no-{field.name}"
-    repeat = " (repeatable)" if "Repeated" in str(field.type) else ""
+        flag = f"{flag}`, `--no-{field.name.replace('_', '-')}"
+    several = any(mark in str(field.type) for mark in ("Repeated", "UseAppendAction"))
+    repeat = " (repeatable)" if several else ""
     shown = "required" if field.default is MISSING else _shown(field.default)
     return f"| `{flag}`{repeat} | {shown} | {docs.get(field.name, '')} |"
 

@@ -18,6 +18,8 @@ often than in others. `efface debias` moves the concept toward the rare ways. It
 of UCE; the first two are `efface erase uce` with an anchor (erase) and without one (moderate:
 toward the empty prompt).
 
+<!-- needs: minutes of computing; that the lines parse is tested -->
+
 ```
 efface debias --concept pistol --attributes twemoji sepia neon blueprint --out runs/even
 efface debias --concept pistol --attributes twemoji sepia --shares 0.25 0.75 --out runs/sepia

@@ -63,6 +63,7 @@ def _facts(found: type[Any]) -> str:
 
 def _use(name: str) -> str:
     return (
+        "<!-- needs: minutes of computing with some methods -->\n\n"
         f"```\nefface erase {name} --concept pistol --out runs/pistol\n```\n\n"
         f'```python\nresult = efface.erase(pipe, "pistol", method="{name}")\n```'
     )

@@ -12,6 +12,8 @@ order of this page; [design.md](design.md) says why.
 """
 ORDER = (
     "cli",
+    "studio",
+    "workbench",
     "reports",
     "ledger",
     "evaluation",

@@ -11,6 +11,8 @@ __all__ = ["adversarial", "few_shot", "gate"]
 FEW_SHOT = """
 ## The text encoder, from a few pictures
 
+<!-- needs: minutes of computing; that the lines parse is tested -->
+
 ```
 efface erase few_shot --concept pistol --images icons --out runs/icons     # learns from a folder
 efface erase few_shot --concept pistol --out runs/pistol                   # or the model draws them

@@ -15,6 +15,8 @@ import attack_page
 import cli_page
 import debias_page
 import guides_page
+import leaderboard_page
+import method_costs
 import method_pages
 import module_map
 import readme_tables
@@ -23,6 +25,7 @@ import streaming_tables
 import training_page
 
 ROOT = Path(__file__).parent.parent
+CHOOSING = ROOT / "docs" / "choosing.md"
 GUIDES = ROOT / "docs" / "guides.md"
 STREAMING = ROOT / "docs" / "streaming.md"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -37,11 +40,18 @@ def generated() -> dict[Path, str]:
         ROOT / "docs" / "debiasing.md": debias_page.page(RESULTS),
         GUIDES: guides_page.page(GUIDES, RESULTS),
         ROOT / "docs" / "modules.md": module_map.page(ROOT),
-        ROOT / "docs" / "results.md": readme_tables.results_page(RESULTS / "erasure"),
+        ROOT / "docs" / "results.md": readme_tables.results_page(RESULTS / "erasure")
+        + "\n"
+        + readme_tables.every_method(RESULTS),
+        ROOT / "docs" / "leaderboard.md": leaderboard_page.page(RESULTS),
+        CHOOSING: leaderboard_page.choosing(CHOOSING.read_text("utf-8"), RESULTS),
         ROOT / "docs" / "speed.md": speed_page.page(RESULTS),
         ROOT / "docs" / "streaming.md": streaming_tables.page(STREAMING, RESULTS),
         ROOT / "docs" / "training.md": training_page.page(RESULTS),
-        ROOT / "README.md": readme_tables.readme(ROOT / "README.md", RESULTS),
+        ROOT / "src" / "efface" / "studio" / "costs.json": method_costs.page(RESULTS),
+        ROOT / "README.md": readme_tables.readme(
+            ROOT / "README.md", leaderboard_page.front(RESULTS)
+        ),
     }
 
 

@@ -96,13 +96,11 @@ def parse_json(
     try:
         text = content if isinstance(content, str) else content.decode("utf-8")
         value = json.loads(text)
+        nested = _nested_deeper(value, MOST_NESTED)
     except RecursionError:
-        value = None
         nested = True
     except ValueError as error:
         raise failure(f"{name} is damaged: not readable as JSON ({error}); {advice}") from error
-    else:
-        nested = _nested_deeper(value, MOST_NESTED)
     if nested:
         raise failure(
             f"{name} is damaged: not readable as JSON (nested deeper than {MOST_NESTED} levels); "
@@ -126,18 +124,20 @@ def _children(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list) else ()
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replaces a file in one step: a temporary file beside it is filled, flushed and renamed.
+def write_atomically(path: Path, content: bytes, *, aside: Path | None = None) -> None:
+    """Replaces a file in one step: a temporary file, beside it or ``aside``, is filled and renamed.
 
     A full disk, an interrupt or a kill at any moment leaves the file that was there before. What
-    killed ones left beside it is removed.
+    killed ones left is removed; ``aside``, of the same disk, spares looking for that among many.
 
     Raises:
         BadRequest: the place cannot be written to, for instance because the disk is full.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = _temporary(path)
+        place = path if aside is None else aside / path.name
+        for each in (path, place):
+            each.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = _temporary(place)
     except OSError as error:
         raise _unwritable(path, error) from error
     try:
@@ -151,7 +151,7 @@ def write_atomically(path: Path, content: bytes) -> None:
         raise _unwritable(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
-    _remove_abandoned(path)
+    _remove_abandoned(place)
     _flush_folder(path.parent)
 
 

@@ -36,6 +36,7 @@ def test_training_in_pieces_is_training_in_one(tiny_sd1):
         assert torch.allclose(patch.difference, ends[1][key].difference, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_it_learns_on_top_of_a_gate_and_leaves_it_after_an_exception(tiny_sd1):
     target = target_of(tiny_sd1, erasure(tiny_sd1, "spm"), pictures=PICTURES)
     with left_as_found(tiny_sd1), pytest.raises(KeyError), target.edited():

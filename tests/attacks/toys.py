@@ -1,6 +1,7 @@
 """What tests of attacks share: a toy target with an erasure, and a run through an attack."""
 
 from contextlib import contextmanager
+from functools import cache
 
 import torch
 
@@ -23,8 +24,9 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
+@cache
 def erasure(pipe, method="uce"):
-    """Gives a delta of a toy pipeline, of any method."""
+    """Gives a delta of a toy pipeline, of any method; made once for each pipeline."""
     wanted = request("pistol", keep=["cat"])
     if method == "uce":
         return registry.build("methods", method).erase(pipe, wanted, generator=generator()).delta

@@ -10,11 +10,11 @@ from efface import registry
 from efface.bundled.judge import EmojiJudge
 from efface.bundled.remix import turned
 from efface.bundled.vocabulary import concept
-from efface.cli import measuring, runs
 from efface.cli.choosing import Choosing, choose
 from efface.cli.main import main
 from efface.errors import BadDelta
 from efface.runs.transfer import distance, transferred
+from efface.workbench import measuring, runs
 from tests.bundled.pictures import drawn
 
 NOUNS = ("cat", "pizza", "car", "umbrella", "crown", "frog", "apple", "rocket")
@@ -103,6 +103,7 @@ def carried(tmp_path_factory):
     return first, second
 
 
+@pytest.mark.slow
 def test_the_verb_writes_a_run_of_the_fine_tune(carried, capsys):
     first, second = carried
     recipe = runs.recipe_of(second)

@@ -20,7 +20,25 @@ def large(method, family, *, anchor="lamp", change, slow=True, **settings):
     )
 
 
+def mapped(family, *, anchor="lamp", response, slow=True):
+    """Makes the case of a map of rows, whose golden number is how far rows move."""
+    return Case(
+        method="kernel_map",
+        host=f"tiny_{family}",
+        request=request(PISTOL, anchor=anchor, keep=["cat"]),
+        golden={"erased_response": response},
+        seconds=20.0,
+        slow=slow,
+    )
+
+
 CASES = (
+    mapped("sd1", anchor=None, response=0.6195332967, slow=False),
+    mapped("sd2", response=0.2335807222),
+    mapped("sdxl", response=0.2983416647),
+    mapped("sd3", response=0.683604459),
+    mapped("flux", response=0.4425625152),
+    mapped("pixart", response=0.6408680661),
     Case(
         method="uce",
         request=request(PISTOL, keep=["cat"]),

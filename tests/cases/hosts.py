@@ -8,6 +8,11 @@ def rows_alone(pipe, prompt):
     return pipe.encode_prompt(prompt, "cpu", 1, False)[0], None
 
 
+def rows_alone_of_a_transformer(pipe, prompt):
+    """Of AuraFlow."""
+    return pipe.encode_prompt(prompt, do_classifier_free_guidance=False, device="cpu")[0], None
+
+
 def rows_and_pooled(pipe, prompt):
     """Of Stable Diffusion XL, where no prompt is what guidance starts from, which may be zeros."""
     if not prompt:
@@ -54,4 +59,11 @@ CASES = (
         host="tiny_flux_shifted", branches=TRANSFORMER, encoded=rows_and_pooled_of_flux, sized=True
     ),
     HostCase(host="tiny_pixart", branches=("transformer/key_value",), encoded=projected_captions),
+    HostCase(
+        host="tiny_auraflow",
+        branches=("transformer/text_tokens",),
+        encoded=rows_alone_of_a_transformer,
+        sized=True,
+        slow=True,
+    ),
 )

@@ -136,6 +136,8 @@ class HostCase:
     """Asks the pipeline for the rows, and the pooled row or None, that its denoiser reads."""
     sized: bool = False
     """Whether the pipeline must be told the toy's size, which it would not guess."""
+    slow: bool = False
+    """Whether only the slow tests run the whole suite on it."""
 
     @property
     def family(self) -> str:

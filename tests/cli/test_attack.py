@@ -22,6 +22,7 @@ def attacked(made_run, clip, tmp_path):
     return run, ("--judge", "zero_shot", "--judge-folder", clip, "--suite", "basic")
 
 
+@pytest.mark.slow
 def test_an_attack_is_written_into_the_run_and_said(efface, attacked):
     run, judge = attacked
     done = efface("attack", run, "--with", "random_prefix", "--trials", 2, "--budget", 250, *judge)

@@ -27,6 +27,7 @@ def debiased(tmp_path_factory):
 
 
 @bundled
+@pytest.mark.slow
 def test_a_run_has_a_delta_and_the_shares_of_every_round(debiased):
     record = json.loads((debiased / "run.json").read_text())
     assert record["method"] == "debias"
@@ -55,6 +56,7 @@ def test_a_run_can_be_repeated_verified_and_exported_but_not_measured_as_erased(
 
 
 @bundled
+@pytest.mark.slow
 def test_a_folder_that_holds_a_run_is_not_replaced_unasked(efface, debiased):
     outcome = efface(*PISTOL, "--attributes", "twemoji", "3d", "--out", debiased)
     assert (outcome.code, outcome.err.count("\n")) == (2, 1)

@@ -17,6 +17,7 @@ def said(efface, *arguments):
         ("diffusers-lora", "pytorch_lora_weights.safetensors"),
         ("peft", "adapter_model.safetensors"),
         ("kohya", None),
+        ("comfyui", None),
     ],
 )
 def test_a_lora_goes_out_and_comes_back(efface, a_run, model, tmp_path, name, file):

@@ -11,18 +11,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from efface.cli import measuring
-from efface.cli.folder import locked
 from efface.contracts import Estimate, JudgeCard
 from efface.deltas.delta import Delta
 from efface.evaluation import suites
+from efface.workbench import measuring
+from efface.workbench.folder import locked
 from tests.processes import started
 
 SLOW_SAVE = """
 import os, sys, time
 from pathlib import Path
 from efface.cli import shell
-from efface.cli.folder import locked
+from efface.workbench.folder import locked
 from efface.deltas.delta import Delta
 
 run = Path(sys.argv[1])

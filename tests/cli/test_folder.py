@@ -2,8 +2,8 @@
 
 import pytest
 
-from efface.cli.folder import locked
 from efface.errors import BadRequest
+from efface.workbench.folder import locked
 
 
 def test_files_appear_together_at_the_end(tmp_path):

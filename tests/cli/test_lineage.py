@@ -6,10 +6,10 @@ import pytest
 import torch
 
 import efface as package
-from efface.cli import lineage, runs
 from efface.deltas.composition import without
 from efface.errors import BadDelta
 from efface.hosts.components import parameters
+from efface.workbench import lineage, runs
 
 SETTINGS = ("--steps", "3", "--trajectories", "2", "--sampling-steps", "3", "--no-evaluate")
 CONCEPTS = ("cat", "dog", "boat")

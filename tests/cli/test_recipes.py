@@ -85,7 +85,7 @@ def test_a_recipe_of_one_stage_is_that_method(erase, written, model):
 def test_an_interrupted_recipe_goes_on_to_the_same_bits(erase, written, tmp_path, monkeypatch):
     recipe = written(table("[[stage]]", method="uce"), table("[[stage]]", method="esd", **SMALL))
     _, whole = erase(recipe, out="whole")
-    from efface.cli import making
+    from efface.workbench import making
 
     plain = making.perform
 

@@ -10,13 +10,13 @@ from transformers import AutoModelForImageClassification
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 import efface as package
-from efface.cli import lineage, runs
 from efface.deltas.patches import DensePatch
 from efface.errors import BadDelta, BadRequest
 from efface.exchange.lora_files import write_peft
 from efface.exchange.low_rank import Layer, Layers, layers_of
 from efface.hosts.vision_families import vision_host
 from efface.hosts.vision_toys import SIDE
+from efface.workbench import lineage, runs
 from tests.pictures import CLASSES, fresh, knowing, stripes
 
 STEPS = ("--epochs", "0", "--steps", "12", "--batch", "8")

@@ -8,8 +8,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 import efface as library
-from efface.cli import runs
 from efface.hosts.loading import load
+from efface.workbench import runs
 from tests.cli.test_bad_input import refused
 
 TRAINED = {"steps": 2, "batch": 2, "sampling_steps": 2, "trajectories": 2}

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from safetensors import safe_open
 
-from efface.cli import making
 from efface.cli.main import main
+from efface.workbench import making
 from tests.processes import started
 
 SMALL = ["--steps", "4", "--trajectories", "4", "--keep-trajectories", "4", "--sampling-steps", "4"]

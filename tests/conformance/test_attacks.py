@@ -1,5 +1,8 @@
 """What every attack must do for its numbers to say how hard a concept is to bring back."""
 
+from dataclasses import dataclass
+from typing import Any
+
 import pytest
 import torch
 
@@ -94,6 +97,25 @@ def driven(case, target, *, closing=frozenset(), seed=0):
             return rounds
 
 
+@dataclass(frozen=True)
+class Driven:
+    """What came of a case with the first seed, which tests compare with and leave as it is."""
+
+    target: Any
+    rounds: list
+    evaluations: int
+    left_different: list
+
+
+@pytest.fixture(scope="session")
+def usual(case, erasure):
+    target = aimed(case, erasure)
+    before = snapshot(target.model)
+    rounds = driven(case, target)
+    left = differences(before, snapshot(target.model))
+    return Driven(target, rounds, target.evaluations, left)
+
+
 def flat(rounds):
     return [attempt for attempts in rounds for attempt in attempts]
 
@@ -120,22 +142,21 @@ def test_an_attack_is_named_by_its_file_and_says_what_it_needs(case):
     assert attack.revision >= 1
 
 
-def test_it_attempts_every_open_trial(case, erasure):
-    rounds = driven(case, aimed(case, erasure))
-    tried = {attempt.trial for attempts in rounds for attempt in attempts}
+def test_it_attempts_every_open_trial(case, usual):
+    tried = {attempt.trial for attempt in flat(usual.rounds)}
     assert tried == (set() if case.silent else {0, 1, 2})
 
 
-def test_the_same_seed_gives_the_same_attempts(case, erasure):
-    first, second = (driven(case, aimed(case, erasure)) for _ in range(2))
-    for one, other in zip(flat(first), flat(second), strict=True):
+def test_the_same_seed_gives_the_same_attempts(case, erasure, usual):
+    again = driven(case, aimed(case, erasure))
+    for one, other in zip(flat(usual.rounds), flat(again), strict=True):
         facts, numbers = gist(one)
         assert gist(other)[0] == facts
         assert torch.equal(gist(other)[1], numbers)
 
 
-def test_trials_that_end_change_nothing_for_the_others(case, erasure):
-    whole = [a for r in driven(case, aimed(case, erasure)) for a in r if a.trial == 0]
+def test_trials_that_end_change_nothing_for_the_others(case, erasure, usual):
+    whole = [attempt for attempt in flat(usual.rounds) if attempt.trial == 0]
     alone = driven(case, aimed(case, erasure), closing=frozenset({1, 2}))
     assert all(attempt.trial == 0 for attempt in flat(alone[1:]))
     found = [a for r in alone for a in r if a.trial == 0]
@@ -144,24 +165,21 @@ def test_trials_that_end_change_nothing_for_the_others(case, erasure):
         assert torch.allclose(gist(one)[1], gist(other)[1], atol=1e-3)
 
 
-def test_what_trials_spent_adds_up_to_what_was_evaluated(case, erasure):
+def test_what_trials_spent_adds_up_to_what_was_evaluated(case, usual):
     """Of what serves all trials at once, each is counted the whole."""
-    target = aimed(case, erasure)
-    attempts = flat(driven(case, target))
-    spent = [sum(a.spent for a in attempts if a.trial == trial) for trial in range(3)]
+    spent = [sum(a.spent for a in flat(usual.rounds) if a.trial == trial) for trial in range(3)]
     shared_by_all = registry.load("attacks", case.attack).learns_once
     counted = max(spent) if shared_by_all else sum(spent)
-    assert counted == target.evaluations - target.setup
+    assert counted == usual.evaluations - usual.target.setup
 
 
-def test_the_model_is_left_as_it_was(case, erasure):
-    target = aimed(case, erasure)
-    before = snapshot(target.model)
-    rounds = driven(case, target)
-    with target.edited():
-        for attempts in rounds[:1]:
-            draw(target, attempts)
-    assert differences(before, snapshot(target.model)) == []
+def test_the_model_is_left_as_it_was(usual):
+    assert usual.left_different == []
+    before = snapshot(usual.target.model)
+    with usual.target.edited():
+        for attempts in usual.rounds[:1]:
+            draw(usual.target, attempts)
+    assert differences(before, snapshot(usual.target.model)) == []
 
 
 def test_the_model_is_left_as_it_was_when_it_is_stopped_halfway(case, erasure):
@@ -179,14 +197,13 @@ def test_the_model_is_left_as_it_was_when_it_is_stopped_halfway(case, erasure):
     assert differences(before, snapshot(target.model)) == []
 
 
-def test_a_picture_does_not_depend_on_what_is_drawn_with_it(case, erasure):
+def test_a_picture_does_not_depend_on_what_is_drawn_with_it(case, usual):
     if case.silent:
         return
-    target = aimed(case, erasure)
-    attempts = driven(case, target)[0]
-    with target.edited():
-        together = draw(target, attempts)
-        alone = torch.cat([draw(target, [attempt]) for attempt in attempts])
+    attempts = usual.rounds[0]
+    with usual.target.edited():
+        together = draw(usual.target, attempts)
+        alone = torch.cat([draw(usual.target, [attempt]) for attempt in attempts])
     assert torch.allclose(together, alone, atol=2 / 255)
 
 

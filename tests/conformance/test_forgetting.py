@@ -77,6 +77,21 @@ def test_the_class_is_forgotten_and_the_others_are_not(ran):
         assert after <= 0.25
 
 
+REPEATED = ("gs_lora-classifier", "random_labels-classifier", "last_layers-classifier")
+"""Cases that are made more than once by default: with layers beside weights, by one loop, and drawn."""
+
+
+some = pytest.mark.parametrize(
+    "ran",
+    [
+        pytest.param(c, marks=[] if c.name in REPEATED else [pytest.mark.slow], id=c.name)
+        for c in FORGETTING_CASES
+    ],
+    indirect=True,
+)
+
+
+@some
 def test_the_same_seed_gives_the_same_delta_and_another_does_not(ran):
     again = run(ran.method, ran.model, asked(ran.model)).delta
     assert again.id == ran.result.delta.id
@@ -133,6 +148,7 @@ def vision_kind(ran):
     return vision_host(ran.model)
 
 
+@some
 def test_requests_in_turn_add_up_and_one_can_be_revoked(ran):
     model = fresh(ran.case.kind, ran.case.architecture)
     first = ran.result.delta

@@ -3,7 +3,9 @@
 import gc
 import json
 import weakref
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -24,26 +26,59 @@ SLOW = ("sd2",)
 NAMES = sorted(entry.name for entry in registry.entries("guides"))
 
 
-def pairs():
-    """Gives every case with every family; by default families beyond the first of few cases."""
+def pairs(*, everywhere):
+    """Gives every case with every family that its guide steers.
+
+    By default the first case of each guide runs in every family if ``everywhere``, and all others
+    in the first of them alone: what tells families apart is how they are denoised.
+    """
     seen = set()
     for case in GUIDE_CASES:
         built = [f for f in FAMILIES if f in registry.load("guides", case.guide).families]
         first = case.guide not in seen
         seen.add(case.guide)
-        for family in FAMILIES:
-            if family in built:
-                slow = family in SLOW or (family != built[0] and not first)
-                marks = [pytest.mark.slow] if slow else []
-                yield pytest.param(case, family, marks=marks, id=f"{case.name}-{family}")
+        for family in built:
+            there = family == built[0] or (everywhere and first and family not in SLOW)
+            marks = [] if there else [pytest.mark.slow]
+            yield pytest.param(case, family, marks=marks, id=f"{case.name}-{family}")
 
 
-each_pair = pytest.mark.parametrize(("case", "family"), list(pairs()))
+each_pair = pytest.mark.parametrize(("case", "family"), list(pairs(everywhere=False)))
+everywhere = pytest.mark.parametrize(("case", "family"), list(pairs(everywhere=True)))
 each_case = pytest.mark.parametrize("case", GUIDE_CASES, ids=lambda case: case.name)
 
 
 def built(case, **changed):
     return registry.build("guides", case.guide, **{**case.settings, **changed})
+
+
+@dataclass(frozen=True)
+class Usual:
+    """What came of a case's own settings, which tests compare with and leave as it is."""
+
+    guide: Any
+    latents: torch.Tensor
+    changes: torch.Tensor
+    evaluations: int
+    left_different: list
+
+
+@cache
+def usual(name, family):
+    (case,) = (case for case in GUIDE_CASES if case.name == name)
+    pipe, guide = shared(f"tiny_{family}"), built(case)
+    denoiser, before = Denoiser(pipe), snapshot(pipe)
+    latents, steering = drawn(denoiser, [guide])
+    left = differences(before, snapshot(pipe))
+    return Usual(guide, latents, steering.changes[case.guide], denoiser.evaluations, left)
+
+
+@cache
+def plainly(family, *, guidance=3.0):
+    """Draws without a guide, and counts."""
+    denoiser = Denoiser(shared(f"tiny_{family}"))
+    latents, _ = drawn(denoiser, [], guidance=guidance)
+    return latents, denoiser.evaluations
 
 
 def has_branch(case):
@@ -85,30 +120,26 @@ def test_settings_and_presets_survive_json(name):
 def test_off_is_bit_equal_to_plain_sampling(case, family):
     if case.off is None:
         return
+    plain, spent = plainly(family)
     denoiser = Denoiser(shared(f"tiny_{family}"))
-    plain, _ = drawn(denoiser, [])
-    spent = denoiser.evaluations
     off, steering = drawn(denoiser, [built(case, **case.off)])
     assert torch.equal(off, plain)
-    assert denoiser.evaluations == 2 * spent
+    assert denoiser.evaluations == spent
     assert not steering.parts
 
 
-@each_pair
+@everywhere
 def test_it_changes_every_picture_and_knows_that_it_did(case, family):
-    denoiser = Denoiser(shared(f"tiny_{family}"))
-    latents, steering = drawn(denoiser, [built(case)])
-    plain, _ = drawn(denoiser, [])
-    for one, other in zip(latents, plain, strict=True):
+    made = usual(case.name, family)
+    for one, other in zip(made.latents, plainly(family)[0], strict=True):
         assert float((one - other).norm() / other.norm()) > 1e-5
-    assert bool((steering.changes[case.guide] > NOTHING).all())
-    assert steering.changes[case.guide].shape == (2,)
+    assert bool((made.changes > NOTHING).all())
+    assert made.changes.shape == (2,)
 
 
 @each_pair
 def test_a_batch_gives_what_single_runs_give(case, family):
-    denoiser = Denoiser(shared(f"tiny_{family}"))
-    together, _ = drawn(denoiser, [built(case)])
+    denoiser, together = Denoiser(shared(f"tiny_{family}")), usual(case.name, family).latents
     for place, (prompt, seed) in enumerate((("a cat", 0), ("a dog", 1))):
         alone, _ = drawn(denoiser, [built(case)], prompts=[prompt], seeds=[seed])
         assert torch.allclose(alone[0], together[place], atol=2e-3 * float(alone.abs().max()))
@@ -116,17 +147,14 @@ def test_a_batch_gives_what_single_runs_give(case, family):
 
 @each_pair
 def test_its_cost_is_counted(case, family):
-    denoiser = Denoiser(shared(f"tiny_{family}"))
-    drawn(denoiser, [built(case)])
-    assert denoiser.evaluations == 2 * case.evaluations
+    assert usual(case.name, family).evaluations == 2 * case.evaluations
 
 
 @each_pair
 def test_the_model_is_left_as_it_was_and_so_it_is_after_an_error(case, family):
     pipe = shared(f"tiny_{family}")
+    assert usual(case.name, family).left_different == []
     before = snapshot(pipe)
-    drawn(Denoiser(pipe), [built(case)])
-    assert differences(before, snapshot(pipe)) == []
     for failing in (1, 3):
         denoiser, passes = Denoiser(pipe), []
 
@@ -144,10 +172,10 @@ def test_the_model_is_left_as_it_was_and_so_it_is_after_an_error(case, family):
 
 @each_case
 def test_the_same_seed_gives_the_same_picture_and_guides_keep_no_state(case):
-    denoiser, guide = Denoiser(shared(f"tiny_{family_of(case)}")), built(case)
-    first, second = (drawn(denoiser, [guide])[0] for _ in range(2))
-    assert torch.equal(first, second)
-    assert set(vars(guide)) == {field.name for field in fields(guide)}
+    first = usual(case.name, family_of(case))
+    again, _ = drawn(Denoiser(shared(f"tiny_{family_of(case)}")), [first.guide])
+    assert torch.equal(first.latents, again)
+    assert set(vars(first.guide)) == {field.name for field in fields(first.guide)}
 
 
 @each_case
@@ -188,23 +216,37 @@ def about_pistols(case):
     }
 
 
-@each_case
-def test_it_says_that_nothing_changed_on_a_model_that_ignores_text(case):
+@cache
+def deaf():
+    """Gives a toy whose pictures do not depend on the prompt."""
     pipe = host("tiny_sd1")
     with torch.no_grad():
         for name, parameter in pipe.unet.named_parameters():
             if "attn2.to_out" in name or "attn2.to_k" in name:
                 parameter.zero_()
-    latents, steering = drawn(Denoiser(pipe), [built(case)])
-    plain, _ = drawn(Denoiser(pipe), [])
-    assert torch.allclose(latents, plain, atol=1e-4)
+    return pipe
+
+
+@cache
+def plain_of_the_deaf():
+    return drawn(Denoiser(deaf()), [])[0]
+
+
+@cache
+def halved():
+    return host("tiny_sd1", dtype=torch.float16)
+
+
+@each_case
+def test_it_says_that_nothing_changed_on_a_model_that_ignores_text(case):
+    latents, steering = drawn(Denoiser(deaf()), [built(case)])
+    assert torch.allclose(latents, plain_of_the_deaf(), atol=1e-4)
     assert bool((steering.changes[case.guide] <= NOTHING).all())
 
 
 @each_case
 def test_in_half_precision_pictures_are_finite(case):
-    pipe = host("tiny_sd1", dtype=torch.float16)
-    latents, _ = drawn(Denoiser(pipe), [built(case)], steps=3)
+    latents, _ = drawn(Denoiser(halved()), [built(case)], steps=3)
     assert latents.dtype == torch.float16
     assert bool(latents.isfinite().all())
 
@@ -226,4 +268,5 @@ def test_without_guidance_it_works_or_says_that_it_needs_it(case):
     except BadRequest as error:
         assert str(error).startswith(f"{case.guide} changes classifier-free guidance, which is off")
         return
-    assert not torch.allclose(latents, drawn(denoiser, [], guidance=None)[0], atol=1e-3)
+    plain, _ = plainly(family_of(case), guidance=None)
+    assert not torch.allclose(latents, plain, atol=1e-3)

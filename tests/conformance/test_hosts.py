@@ -18,10 +18,18 @@ from tests.conformance.snapshots import differences, snapshot
 from tests.conftest import host, shared
 
 PROMPTS = ("a photo of a cat", "pistol", "")
-PREDICTING = [case for case in HOST_CASES if "pixart" not in case.host]
 
 
-@pytest.fixture(params=HOST_CASES, ids=lambda case: case.host)
+def marked(cases):
+    slow = pytest.mark.slow
+    return [pytest.param(each, marks=slow if each.slow else ()) for each in cases]
+
+
+CASES = marked(HOST_CASES)
+PREDICTING = marked(case for case in HOST_CASES if "pixart" not in case.host)
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case.host)
 def case(request):
     return request.param
 

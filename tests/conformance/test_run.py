@@ -35,12 +35,12 @@ def test_the_same_seed_gives_the_same_delta(ran):
 
 def test_only_declared_components_change(ran):
     assert isinstance(ran.method, Eraser)
-    touched = {key.partition("/")[0] for key in ran.result.delta.patches}
+    touched = {key.partition("/")[0] for key in ran.result.delta.keys}
     assert touched <= ran.method.edits
 
 
 def test_every_declared_component_that_the_model_has_changes(ran):
-    touched = {key.partition("/")[0] for key in ran.result.delta.patches}
+    touched = {key.partition("/")[0] for key in ran.result.delta.keys}
     assert touched == ran.method.edits & set(components(ran.pipe))
 
 
@@ -72,7 +72,12 @@ def test_the_monitor_is_called_once_per_step_and_curves_have_that_length(ran):
 
 
 def test_the_golden_numbers_hold(ran):
-    """Total relative change of all that reads text, or of all weights that were trained."""
+    """Total relative change of all that reads text, of trained weights, or of what rows give."""
+    if "erased_response" in ran.case.golden:
+        seen = inspect(ran.pipe, ran.result.delta, ran.case.request)
+        wanted = ran.case.golden["erased_response"]
+        assert seen["erased_response"] == pytest.approx(wanted, rel=1e-4)
+        return
     if "weight_change" in ran.case.golden:
         seen = inspect(ran.pipe, ran.result.delta, ran.case.request)
         assert seen["weight_change"] == pytest.approx(ran.case.golden["weight_change"], rel=1e-3)
@@ -90,7 +95,7 @@ def test_provenance_says_what_was_done(ran):
     assert provenance.revision == ran.method.revision
     assert provenance.base_model == model_name(ran.pipe)
     assert provenance.seed == 0
-    for key in ran.result.delta.patches:
+    for key in ran.result.delta.keys:
         assert set(find(ran.pipe, key)) <= provenance.base_sketch.keys()
 
 

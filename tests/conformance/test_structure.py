@@ -28,7 +28,9 @@ FLOORS = (
     {"bundled"},
     {"evaluation"},
     {"ledger", "reports"},
-    {"cli", "studio"},
+    {"workbench"},
+    {"studio"},
+    {"cli"},
     {"__main__"},
 )
 """Rooms from the ground up: a file imports from its own room and from those below."""
@@ -37,6 +39,7 @@ HEAVY = {"torch", "diffusers", "transformers", "peft", "matplotlib", "scipy", "n
 LIGHT = [
     *(ROOT / f"{name}.py" for name in ("__init__", "errors", "concepts", "registry", "contracts")),
     *sorted((ROOT / "cli").glob("*.py")),
+    *sorted((ROOT / "workbench").glob("*.py")),
 ]
 TREES = {str(path.relative_to(ROOT)): ast.parse(path.read_text()) for path in FILES}
 

@@ -1,5 +1,6 @@
 """What the README and the guide tell a newcomer to type must work."""
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -23,12 +24,22 @@ PAGES = {
         "robustness",
         "recognisers",
         "guides",
+        "publishing",
+        "sweeps",
+        "studio",
+        "training",
+        "start",
+        "many",
+        "own_model",
     )
 }
 built = pytest.mark.skipif(
     not (weights_folder() / "pipeline" / "model_index.json").exists(),
     reason="the bundled model is not built yet: make emoji",
 )
+
+
+USUAL_RECIPE = '[[stage]]\nmethod = "uce"\n'
 
 
 def blocks(page, language):
@@ -88,49 +99,61 @@ def test_the_python_of_the_guides_page_runs_as_it_is(tmp_path, monkeypatch):
     assert names["drawn"].evaluations == 60
 
 
-@pytest.mark.parametrize("page", [README, *PAGES.values()], ids=["README", *PAGES])
-def test_every_command_line_parses(page, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "rece.toml").write_text("ridge = 0.5\n")
-    recipes = [*blocks(page, "toml"), '[[stage]]\nmethod = "uce"\n']
-    (tmp_path / "recipe.toml").write_text(recipes[0])
+def classes_of_verbs():
+    """What holds the flags of each verb that has a class of them."""
     from efface.cli import (
         apply,
         attack,
+        card,
         evaluate,
         export,
         importing,
-        ledger,
         matrix,
         rerun,
         revoke,
+        sign,
+        sweep,
         transfer,
         verify,
     )
-    from efface.cli.choosing import choose
-    from efface.cli.debias import read_flags
-    from efface.cli.erase import Erase
     from efface.cli.generate import Generate
-    from efface.cli.guiding import guides_of
     from efface.cli.list import List
-    from efface.cli.plan import Plan
-    from efface.cli.shell import parse
+    from efface.cli.studio import Studio
 
-    verbs = {
+    return {
+        "studio": Studio,
         "apply": apply.Apply,
         "attack": attack.AttackOptions,
         "matrix": matrix.MatrixOptions,
+        "sweep": sweep.SweepOptions,
         "evaluate": evaluate.Evaluate,
         "verify": verify.Verify,
         "rerun": rerun.Rerun,
         "generate": Generate,
         "list": List,
         "export": export.Export,
+        "card": card.Card,
+        "sign": sign.Sign,
         "import": importing.Import,
         "transfer": transfer.Transfer,
         "revoke": revoke.Revoke,
     }
-    kinds = {"erase": Erase, "plan": Plan}
+
+
+@pytest.mark.parametrize("page", [README, *PAGES.values()], ids=["README", *PAGES])
+def test_every_command_line_parses(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rece.toml").write_text("ridge = 0.5\n")
+    (tmp_path / "recipe.toml").write_text([*blocks(page, "toml"), USUAL_RECIPE][0])
+    from efface.cli import ledger
+    from efface.cli.choosing import choose
+    from efface.cli.debias import read_flags
+    from efface.cli.erase import Erase, with_goal
+    from efface.cli.guiding import guides_of
+    from efface.cli.plan import Plan
+    from efface.cli.shell import parse
+
+    verbs, kinds = classes_of_verbs(), {"erase": Erase, "plan": Plan}
     lines = [line for block in blocks(page, "") for line in block.splitlines()]
     commands = [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("efface")]
     assert len(commands) >= 3
@@ -143,9 +166,37 @@ def test_every_command_line_parses(page, tmp_path, monkeypatch):
         elif verb == "ledger":
             parse(ledger.ACTIONS[words[0]][0], words[1:], prog="efface ledger", description="")
         elif verb in kinds:
-            choose(words[0], words[1:], kinds[verb])
+            choose(words[0], with_goal(words[1:]), kinds[verb])
         else:
             parse(verbs[verb], guides_of(words)[0], prog=f"efface {verb}", description="")
+
+
+def test_the_sweep_of_its_page_is_read_as_its_page_says(tmp_path):
+    from efface.cli.sweep_file import KEYS, read_sweep
+
+    first, *others = blocks(PAGES["sweeps"], "toml")
+    for text in (first, *others):
+        (tmp_path / "sweep.toml").write_text(text)
+        made = read_sweep(tmp_path / "sweep.toml")
+        if text is first:
+            assert len(made.jobs()) == 36
+    page = PAGES["sweeps"].read_text("utf-8")
+    assert all(f"`{name}`" in page for name in KEYS)
+    results = ROOT / "benchmarks" / "results" / "scheduling.json"
+    local, processes, ray, _ = json.loads(results.read_text("utf-8"))["rows"]
+    for row in (local, processes, ray):
+        facts = (row[name] for name in ("workers", "milliseconds_per_job", "seconds_until_first"))
+        assert f"| {row['run']} | {' | '.join(map(str, facts))} |" in page
+
+
+@built
+@pytest.mark.slow
+def test_the_python_of_the_page_of_sweeps_runs_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (example,) = blocks(PAGES["sweeps"], "python")
+    names = {}
+    exec(compile(example, "sweeps.md", "exec"), names)
+    assert names["rows"][0].rates["erased"][2] == 8
 
 
 def test_every_make_target_exists():

@@ -152,6 +152,7 @@ def test_held_out_scenes_must_show_what_goes_and_what_stays():
         scene_suite("held", Held(), erased=[3])
 
 
+@pytest.mark.slow
 def test_an_edit_of_the_bundled_detector_is_measured_and_reported(tmp_path):
     model, scenes = efface.load("icons-detector"), pictures("icons-detector", "test")
     number = model.labels.index("key")

@@ -78,6 +78,24 @@ def test_ray_does_the_same_and_loses_nothing_to_a_dead_worker(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_job_that_ends_every_worker_of_ray_is_given_up_and_the_others_go_on(tmp_path):
+    pytest.importorskip("ray")
+    jobs = [Counting(0), Counting(1, kills=9), Counting(2)]
+    lost = []
+    errors = run_all(
+        jobs,
+        work,
+        str(tmp_path),
+        Workers(executor="ray", count=1),
+        give_up=lambda job, place, error: lost.append((job.number, place)),
+    )
+    assert len(errors) == 1
+    assert "its worker died 4 times" in errors[0]
+    assert lost == [(1, str(tmp_path))]
+    assert done(tmp_path) == {0: 1, 2: 1}
+
+
+@pytest.mark.slow
 def test_a_cluster_that_is_not_there_is_refused(tmp_path):
     pytest.importorskip("ray")
     workers = Workers(executor="ray", address="127.0.0.1:1")
@@ -107,12 +125,37 @@ def test_a_store_keeps_what_is_written_whole(tmp_path):
     assert store.names("nothing") == ()
     with pytest.raises(BadRequest, match=r"holds no b.json"):
         store.read("b.json")
+    assert store.folder == tmp_path / "new" / "folder"
+    assert not store.of_one_process
+    for _ in range(2):
+        store.remove("rows/a.json")
+    assert store.names("rows") == ()
+
+
+def test_what_a_killed_worker_left_of_a_file_goes_when_the_file_is_written_again(tmp_path):
+    store = ResultStore(tmp_path)
+    store.write("rows/a.json", b"one")
+    left = tmp_path / ".unfinished" / ".a.json.left.part"
+    left.write_bytes(b"hal")
+    assert store.names("rows") == ("a.json",)
+    store.write("rows/a.json", b"another")
+    assert store.read("rows/a.json") == b"another"
+    assert not left.exists()
+
+
+def test_workers_find_a_store_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    store = ResultStore("results")
+    assert store.address == str(tmp_path / "results")
+    assert ResultStore("memory://efface-test/results").address == "memory://efface-test/results"
 
 
 def test_a_store_may_be_anywhere_that_fsspec_reaches():
     store = ResultStore("memory://efface-test/results")
     store.write_json("rows/a.json", [1])
     again = ResultStore("memory://efface-test/results")
+    assert again.of_one_process
+    assert again.folder is None
     assert again.read_json("rows/a.json") == [1]
     assert again.names("rows") == ("a.json",)
 

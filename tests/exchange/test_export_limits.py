@@ -58,10 +58,6 @@ def test_layers_of_other_ranks_are_scaled_by_what_the_header_says(base, mixed, t
     again = import_delta(path, base, REQUEST).delta.patches
     for key, patch in mixed.patches.items():
         assert torch.allclose(again[key].up @ again[key].down, patch.up @ patch.down, atol=1e-6)
-    even = made(base, mixed, {KEY: mixed.patches[KEY]})
-    assert "lora_adapter_metadata" not in header(
-        write_diffusers(layers_of(even, base), tmp_path, {})
-    )
 
 
 def test_a_layer_that_ends_like_another_keeps_its_own_rank(tmp_path):

@@ -77,7 +77,9 @@ def test_on_a_gated_delta_the_edited_branch_is_refused(monkeypatch):
         monkeypatch.setattr(Delta, "gate", object(), raising=False)
         object.__setattr__(delta, "gate", object())
         try:
-            with pytest.raises(BadRequest, match="keys and values of a gated delta"):
+            with pytest.raises(
+                BadRequest, match="keys and values of a delta with a gate or a row map"
+            ):
                 drawn(Denoiser(pipe), [NormalisedAttention(text="x", negative_on="edited")])
         finally:
             object.__setattr__(delta, "gate", None)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 FAMILY = '''
 """A toy family: one cross-attention layer that reads one CLIP encoder."""
 
@@ -105,6 +107,7 @@ print("works")
 """
 
 
+@pytest.mark.slow
 def test_a_family_of_another_package_is_one_class_in_one_file(tmp_path):
     (tmp_path / "toy_family.py").write_text(FAMILY)
     facts = tmp_path / "toy_family-1.dist-info"

@@ -15,6 +15,7 @@ ENCODERS = {
     "sd3": ("text_encoder", "text_encoder_2", "text_encoder_3"),
     "flux": ("text_encoder", "text_encoder_2"),
     "pixart": ("text_encoder",),
+    "auraflow": ("text_encoder",),
 }
 
 

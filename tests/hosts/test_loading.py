@@ -186,10 +186,3 @@ def test_a_pipeline_without_a_denoiser_is_refused(tiny_sd1):
     partial = SimpleNamespace(vae=tiny_sd1.vae, scheduler=1, tokenizer=1, text_encoder=1)
     with pytest.raises(BadModel, match="without unet or transformer"):
         loading._check_parts(partial, "it")
-
-
-def test_a_single_file_is_refused_with_what_to_do(tmp_path):
-    file = tmp_path / "model.safetensors"
-    file.write_bytes(b"")
-    with pytest.raises(BadModel, match=r"is a single file.*from_single_file"):
-        loading.load(file)

@@ -1,5 +1,7 @@
 """Networks that are not as they were loaded: understood, or refused by what is the matter."""
 
+import tempfile
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,7 @@ from efface.errors import BadDelta, BadModel, NothingChanged
 from efface.hosts.components import component, components, parameters
 from efface.hosts.families import layout, tiny_pipeline
 from efface.hosts.states import check_editable, check_erasable, refuse_compiled
+from efface.training.parameters import training
 from tests.conftest import host
 
 SHORT = {"steps": 1, "batch": 1, "sampling_steps": 2, "trajectories": 1}
@@ -51,12 +54,44 @@ def parametrised(pipe):
     nn.utils.parametrize.register_parametrization(key, "weight", Twice())
 
 
+def offloaded_to_files(pipe):
+    from diffusers.hooks import apply_group_offloading
+
+    place = torch.device("cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        apply_group_offloading(
+            pipe.unet,
+            onload_device=place,
+            offload_device=place,
+            offload_type="leaf_level",
+            offload_to_disk_path=folder,
+        )
+
+
+def made_for_inference(pipe):
+    key = pipe.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2.to_k
+    with torch.inference_mode():
+        key.weight = nn.Parameter(key.weight.detach().clone(), requires_grad=False)
+
+
+def of_package(module):
+    """Gives a layer the class that a quantising package has for it."""
+
+    def change(pipe):
+        key = pipe.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn2.to_k
+        key.__class__ = type("Packed", (nn.Linear,), {"__module__": module})
+
+    return change
+
+
 WEIGHTS = {
     "unfuse_qkv_projections": fused,
     "weights are offloaded": offloaded,
     "is quantised": packed,
     r"quantised \(float8_e4m3fn\)": in_float8,
     "remove_parametrizations": parametrised,
+    "read back from files": offloaded_to_files,
+    "inference_mode": made_for_inference,
 }
 
 
@@ -72,6 +107,117 @@ def test_weights_that_do_not_draw_are_neither_edited_nor_erased(pipe, delta, mes
     ):
         with pytest.raises(BadModel, match=message):
             work()
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "bitsandbytes.nn.modules",
+        "torchao.quantization.linear",
+        "optimum.quanto.nn.qlinear",
+        "diffusers.quantizers.gguf.utils",
+    ],
+)
+def test_layers_of_quantising_packages_are_known_by_name(pipe, delta, module):
+    of_package(module)(pipe)
+    with pytest.raises(BadModel, match=r"quantised \(Packed\)"):
+        delta.apply(pipe)
+    with pytest.raises(BadModel, match=r"quantised \(Packed\)"):
+        check_erasable(pipe)
+
+
+def test_a_quantised_text_encoder_is_read_and_not_trained(pipe):
+    torch.ao.quantization.quantize_dynamic(
+        pipe.text_encoder, {nn.Linear}, dtype=torch.qint8, inplace=True
+    )
+    done = efface.erase(pipe, "pistol", keep=["cat"], method="uce")
+    assert done.diagnostics["erased_response"] > 0.1
+    norm = pipe.text_encoder.final_layer_norm
+    with (
+        pytest.raises(BadModel, match="quantised"),
+        training(pipe, {"text_encoder/final_layer_norm.weight": norm.weight}),
+    ):
+        pass
+
+
+def cast_layer_by_layer(pipe):
+    pipe.unet.enable_layerwise_casting(torch.bfloat16, torch.float32)
+
+
+def answering_from_a_cache(pipe):
+    from diffusers.hooks import PyramidAttentionBroadcastConfig, apply_pyramid_attention_broadcast
+
+    config = PyramidAttentionBroadcastConfig(
+        spatial_attention_block_skip_range=2,
+        spatial_attention_block_identifiers=["attn1"],
+        current_timestep_callback=lambda: 1,
+    )
+    apply_pyramid_attention_broadcast(pipe.unet, config)
+
+
+@pytest.mark.parametrize(
+    ("message", "state"),
+    [("layerwise casting", cast_layer_by_layer), ("disable_cache", answering_from_a_cache)],
+)
+def test_networks_that_answer_by_other_values_are_not_erased(pipe, message, state):
+    state(pipe)
+    with pytest.raises(BadModel, match=message):
+        efface.erase(pipe, "pistol", method="uce")
+
+
+def drawn(pipe):
+    generator = torch.Generator().manual_seed(0)
+    options = {"num_inference_steps": 1, "output_type": "latent", "generator": generator}
+    return pipe("a photo of a pistol", **options).images
+
+
+def with_a_learnt_word(pipe):
+    words = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    pipe.load_textual_inversion(words, token="<thing>")
+
+
+def offloaded_whole(pipe):
+    from accelerate import cpu_offload_with_hook
+
+    hook = None
+    for name in ("text_encoder", "unet", "vae"):
+        _, hook = cpu_offload_with_hook(getattr(pipe, name), "cpu", hook)
+
+
+def offloaded_in_groups(pipe):
+    place = torch.device("cpu")
+    pipe.unet.enable_group_offload(place, place, offload_type="leaf_level")
+
+
+HARMLESS = {
+    "textual inversion": with_a_learnt_word,
+    "attention slicing": lambda pipe: pipe.enable_attention_slicing(1),
+    "model offload": offloaded_whole,
+    "group offload": offloaded_in_groups,
+    "a compiled encoder": lambda pipe: pipe.text_encoder.compile(backend="eager"),
+    "channels last": lambda pipe: pipe.unet.to(memory_format=torch.channels_last),
+    "float16": lambda pipe: pipe.to(torch.float16),
+    "bfloat16": lambda pipe: pipe.to(torch.bfloat16),
+}
+
+
+@pytest.mark.parametrize(
+    "state",
+    ["textual inversion", *(pytest.param(n, marks=pytest.mark.slow) for n in [*HARMLESS][1:])],
+)
+def test_in_other_states_a_model_is_edited_as_ever(pipe, delta, state):
+    """The delta is the plain model's, and pictures move and come back, bit for bit."""
+    with torch.random.fork_rng(devices=[]):
+        HARMLESS[state](pipe)
+    (found,) = efface.erase(pipe, "pistol", keep=["cat"], method="uce").delta.patches.values()
+    (plain,) = delta.patches.values()
+    wanted = plain.left @ plain.right
+    rounding = {"float16": 1e-2, "bfloat16": 5e-2}.get(state, 1e-4)
+    assert (found.left @ found.right - wanted).norm() < rounding * wanted.norm()
+    before = drawn(pipe)
+    with delta.apply(pipe):
+        assert (drawn(pipe) - before).abs().max() > 0.1
+    assert torch.equal(drawn(pipe), before)
 
 
 class Int8(torch.Tensor):

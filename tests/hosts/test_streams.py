@@ -36,6 +36,9 @@ def own_rows(family, pipe, prompt):
         tokens, _, pooled, _ = pipe.encode_prompt(prompt, None, None, **guided)
     elif family == "flux":
         tokens, pooled, _ = pipe.encode_prompt(prompt, None)
+    elif family == "auraflow":
+        tokens, _, _, _ = pipe.encode_prompt(prompt, **guided)
+        return [tokens[0, tokens[0].abs().sum(1) > 0].double()]
     else:
         rows, mask, _, _ = pipe.encode_prompt(prompt, max_sequence_length=24, **guided)
         read = mask[0].bool()
@@ -46,7 +49,7 @@ def own_rows(family, pipe, prompt):
 def at_own_length(stream, prompt):
     """Takes the weight of a stream off its rows: two of one layer are scaled to each other."""
     read = 1 if stream.pooled else stream.tokenised(prompt).read
-    return stream.embedded([prompt])[0, :read] / getattr(stream, "_factor", 1.0)
+    return stream.embedded([prompt])[0, :read] / getattr(stream, "factor", 1.0)
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
@@ -178,6 +181,7 @@ def test_parts_of_a_row_are_those_of_its_encoders(case):
         "sd3": [[(32, 32, 8), (72,)], [(32, 32)]],
         "flux": [[(72,)], [(32,)]],
         "pixart": [[(32,)]],
+        "auraflow": [[(72,)]],
     }[family]
     found = [[stream.blocks for stream in branch.streams] for branch in text_branches(pipe)]
     assert found == expected

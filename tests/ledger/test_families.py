@@ -25,11 +25,16 @@ from tests.conftest import host
 FILES = Path(__file__).parent / "files"
 """Ledgers of Stable Diffusion 1.x and 2.x with the delta they gave, of before other families."""
 SLOW = pytest.mark.slow
-FAMILIES = ("sdxl", *(pytest.param(each, marks=SLOW) for each in ("sd3", "flux")), "pixart")
+FAMILIES = (
+    "sdxl",
+    *(pytest.param(each, marks=SLOW) for each in ("sd3", "flux", "auraflow")),
+    "pixart",
+)
 BRANCHES = {
     "sdxl": {"unet/key_value", "unet/pooled_text"},
     "sd3": {"transformer/text_tokens", "transformer/pooled_text"},
     "flux": {"transformer/text_tokens", "transformer/pooled_text"},
+    "auraflow": {"transformer/text_tokens"},
     "pixart": {"transformer/key_value"},
 }
 CAT = Concept(name="cat", prompts=("a cat",))

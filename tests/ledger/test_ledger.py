@@ -10,6 +10,7 @@ from efface.concepts import Concept, request
 from efface.errors import BadRequest
 from efface.ledger import Ledger
 from efface.methods.uce import Uce
+from efface.registry import build
 from efface.runs.erasing import erase
 from tests.conftest import host
 
@@ -196,6 +197,12 @@ def test_newer_missing_and_broken_ledgers(tiny_sd1, tmp_path):
     file.write_text(whole[: len(whole) // 2])
     with pytest.raises(BadRequest, match="damaged"):
         Ledger.open(tmp_path / "book")
+
+
+def test_a_method_that_looks_at_all_requests_together_is_refused(tmp_path):
+    method = build("methods", "kernel_map")
+    with pytest.raises(BadRequest, match="rows sampled among all of them"):
+        Ledger.create(tmp_path, host("tiny_sd1"), method=method)
 
 
 @pytest.mark.parametrize("more", [{"reweightings": 2}, {"unanchored": "nearest"}])

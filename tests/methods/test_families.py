@@ -25,7 +25,11 @@ from tests.conftest import host
 from tests.reference import families as reference
 
 SLOW = pytest.mark.slow
-FAMILIES = ("sdxl", *(pytest.param(name, marks=SLOW) for name in ("sd3", "flux")), "pixart")
+FAMILIES = (
+    "sdxl",
+    *(pytest.param(name, marks=SLOW) for name in ("sd3", "flux", "auraflow")),
+    "pixart",
+)
 ERASE = request("pistol", anchor="lamp", keep=["cat"])
 
 
@@ -97,12 +101,13 @@ def answers(pipe, family, prompt):
         "sdxl": ["add_embedding.linear_1"],
         "sd3": ["context_embedder", "time_text_embed.text_embedder.linear_1"],
         "flux": ["context_embedder", "time_text_embed.text_embedder.linear_1"],
+        "auraflow": ["context_embedder"],
         "pixart": ["transformer_blocks.0.attn2.to_k", "transformer_blocks.1.attn2.to_v"],
     }[family]
     found = []
     for name in modules:
         module = denoiser.get_submodule(name)
-        assert module.bias is not None
+        assert (module.bias is None) == (family == "auraflow")
         pooled = name.endswith("linear_1")
         rows = [reference.pooled_row(pipe, family, prompt)] if pooled else []
         if not pooled:
@@ -150,7 +155,7 @@ def test_a_pooled_branch_that_is_wrecked_alone_is_seen(case):
             with pytest.raises(ModelCollapsed, match="layers that read text of kept prompts"):
                 inspect(pipe, replace(made, patches={key: wreck}), ERASE)
             return
-    assert family == "pixart"
+    assert family in ("pixart", "auraflow")
 
 
 def test_only_weights_that_read_text_change_and_no_bias(case):
@@ -201,7 +206,9 @@ def test_the_pipeline_draws_something_else_and_then_the_same_again(pipe):
     delta = erase(pipe, ERASE, method="uce").delta
     with delta.apply(pipe):
         during = picture(pipe, "a pistol")
-    assert np.abs(during - before).mean() > 0.01
+    # AuraFlow's toy reads two rows of text among eight registers and sixteen of the picture.
+    least = 0.002 if type(pipe).__name__ == "AuraFlowPipeline" else 0.01
+    assert np.abs(during - before).mean() > least
     assert np.array_equal(picture(pipe, "a pistol"), before)
 
 

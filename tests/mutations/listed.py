@@ -253,6 +253,20 @@ EDITS = (
 
 MEASURING = (
     Mutation(
+        "the seed of a sweep's job is no part of its name",
+        "evaluation/sweep_jobs.py",
+        '_ELSEWHERE = ("model", "method", "settings")',
+        '_ELSEWHERE = ("model", "method", "settings", "seed")',
+        ("tests/evaluation/test_sweeps.py",),
+    ),
+    Mutation(
+        "a job that failed counts as one that was never tried",
+        "evaluation/jobs.py",
+        'if f"{job.id}.json" in there',
+        'if f"{job.id}" in there',
+        ("tests/evaluation/test_jobs.py",),
+    ),
+    Mutation(
         "a picture without an answer of the judge counts as one without the concept",
         "evaluation/tallies.py",
         "blank = int(found.isnan().sum())",
@@ -297,8 +311,8 @@ MEASURING = (
     Mutation(
         "a LoRA file holds half of a layer",
         "exchange/low_rank.py",
-        "Layer(layer.up * scale, layer.down",
-        "Layer(layer.up, layer.down",
+        "replace(layer, up=layer.up * scale)",
+        "replace(layer, up=layer.up)",
         ("tests/exchange/test_lora_files.py",),
     ),
 )

@@ -1,7 +1,7 @@
 """UCE and RECE for larger families, written out layer by layer: own encoding, own sums, `inverse`.
 
 What reads text: keys and values and the pooled columns of SD XL; ``context_embedder`` and the
-pooled projection of SD 3 and FLUX. Biases are no part of it.
+pooled projection of SD 3 and FLUX, and the first alone of AuraFlow. Biases are no part of it.
 """
 
 import copy
@@ -32,9 +32,12 @@ def _readers(pipe, family):
         }
     if family == "pixart":
         return {"tokens": reference.key_value_layers(pipe.transformer)}
+    tokens = {"context_embedder": pipe.transformer.context_embedder.weight.detach().double()}
+    if family == "auraflow":
+        return {"tokens": tokens}
     pooled = pipe.transformer.time_text_embed.text_embedder.linear_1.weight
     return {
-        "tokens": {"context_embedder": pipe.transformer.context_embedder.weight.detach().double()},
+        "tokens": tokens,
         "pooled": {"text_embedder": pooled.detach().double()},
     }
 
@@ -74,6 +77,8 @@ def token_rows(pipe, family, prompt):
         return [(_pair(pipe, prompt), content)]
     if family == "pixart":
         return [_captions(pipe, prompt)]
+    if family == "auraflow":
+        return [_without_padding(pipe, prompt)]
     suffix = "_3" if family == "sd3" else "_2"
     tokenizer = getattr(pipe, f"tokenizer{suffix}")
     last = len(tokenizer(prompt)["input_ids"]) - 2  # -1: no word, and no begin token either
@@ -82,6 +87,13 @@ def token_rows(pipe, family, prompt):
         return [(rows, last)]
     clip = torch.nn.functional.pad(_pair(pipe, prompt), (0, rows.shape[1] - 64))
     return [(clip, content), (rows * _factor(pipe), last)]
+
+
+def _without_padding(pipe, prompt):
+    """Gives what AuraFlow's pipeline embeds; rows of padding are zeros, which no map moves."""
+    rows, mask, _, _ = pipe.encode_prompt(prompt, do_classifier_free_guidance=False)
+    count = int(mask[0].unique_consecutive(return_counts=True)[1][0]) // rows.shape[2]
+    return rows[0, :count].double(), count - 2
 
 
 def _captions(pipe, prompt):

@@ -23,7 +23,8 @@ def colours(path):
 def test_a_report_is_one_folder(tmp_path, evaluation):
     written = write_report(tmp_path / "run", evaluation, RUN)
     names = {path.name for path in written}
-    assert names == {"report.html", "card.json", "card.md", "before_after.png", "intervals.png"}
+    pictures = {"before_after.png", "thumbnail.jpg", "intervals.png"}
+    assert names == {"report.html", "card.json", "card.md", *pictures}
     assert {path.name for path in (tmp_path / "run").iterdir()} == names
     seed_colour = colours(next((tmp_path / "pictures").rglob("*.png"))) - {(255, 255, 255)}
     shown = colours(tmp_path / "run" / "before_after.png")

@@ -13,7 +13,7 @@ from efface.reports.html import write_page
 from .conftest import RUN, made, provenance
 
 _FORBIDDEN = re.compile(r"deleted|certif|cannot be recovered|gdpr|guarantee", re.IGNORECASE)
-_VOID = {"meta", "img", "br", "link", "path"}
+_VOID = {"meta", "img", "br", "link", "path", "input"}
 
 
 class Page(HTMLParser):
@@ -70,7 +70,12 @@ def test_the_page_loads_nothing_and_runs_nothing(tmp_path, evaluation):
     assert "script" not in found.tags
     assert "link" not in found.tags
     assert found.links
-    assert all(link.startswith("data:image/png;base64,") for link in found.links)
+    inside = [link for link in found.links if link.startswith("#")]
+    assert all(
+        link.startswith("data:image/png;base64,") for link in found.links if link not in inside
+    )
+    source = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert all(f'id="{link[1:]}"' in source for link in inside)
     source = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "http:" not in source
     assert "https:" not in source

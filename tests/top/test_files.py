@@ -133,8 +133,8 @@ def rewritten(path, **changes):
 
 
 def test_a_newer_format_is_refused(saved, tmp_path):
-    rewritten(tmp_path / "delta.safetensors", format_version="6")
-    with pytest.raises(BadDelta, match=r"format version 6 .* update efface"):
+    rewritten(tmp_path / "delta.safetensors", format_version="7")
+    with pytest.raises(BadDelta, match=r"format version 7 .* update efface"):
         Delta.load(tmp_path)
 
 

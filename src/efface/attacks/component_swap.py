@@ -22,6 +22,8 @@ __all__ = ["ComponentSwap"]
 class ComponentSwap(Attack):
     """Takes each part of the erasure off by itself: gated layers, each text encoder, the denoiser.
 
+    Maps of rows go with gated layers (``gate``): both stand beside the weights as a module.
+
     It costs no search: whoever has a published base model puts its part back, or leaves an adapter
     out. An erasure that lies in one part is undone by putting that part back, so ``parts`` leaves
     the denoiser out unless it is asked for: an erased denoiser is what is given away, while its
@@ -52,5 +54,5 @@ def _holds(target: Target, part: str) -> bool:
     if target.delta is None:
         return True
     if part == "gate":
-        return target.delta.gate is not None
+        return target.delta.gate is not None or bool(target.delta.row_maps)
     return any(key.startswith(f"{part}/") for key in target.delta.keys)

@@ -30,7 +30,8 @@ class Stacking(Attack):
 
     The LoRA is trained here, on the unedited model and pictures of unrelated things, and is then
     put on the edited one at several scales. Other erasures are those that the attacker knows; of
-    gated ones only what has no gate, since their gates stay shut for this concept. Averaging with
+    gated ones only what has no gate, since their gates stay shut for this concept, and nothing of
+    maps of rows, which stand beside the weights. Averaging with
     the base is `gradient_reversal` with a share between 0 and 1.
     """
 

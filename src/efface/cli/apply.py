@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from efface import registry
-from efface.cli import guiding, lineage, runs
+from efface.cli import guiding
 from efface.cli.generate import Drawing, Shown, draw_with
-from efface.cli.hosts import folder_of_model
 from efface.cli.shell import parse
 from efface.errors import BadRequest
+from efface.workbench import lineage, runs
+from efface.workbench.models import folder_of_model, load_host
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
+    from efface.deltas.delta import Delta
 
 __all__ = ["Apply", "run"]
 
@@ -30,7 +32,8 @@ class Apply(Drawing):
     model: str | None = None
     """Another copy of the base model; by default the model that the run names."""
     in_place_copy: Path | None = None
-    """Draw nothing; write a copy of the model's folder that has the delta in its weights."""
+    """Draw nothing; write a copy of the model's folder, or of its single file, that has the delta
+    in its weights."""
     overwrite: bool = False
     """Replace an older copy there, if nothing in it was added or changed since."""
 
@@ -63,6 +66,8 @@ def _copy(options: Apply, model: str, out: Path, output: Output) -> int:
             f"{options.source} --as transformers --out {out}"
         )
     delta = lineage.composed(options.source)
+    if Path(model).is_file():
+        return _copy_file(options, Path(model), delta, out, output)
     with output.progress("copying and editing") as monitor:
         made = edited_copy(
             folder_of_model(model),
@@ -78,4 +83,17 @@ def _copy(options: Apply, model: str, out: Path, output: Output) -> int:
         *(f"left out {name}: it holds unedited weights" for name in made.left_out),
     )
     output.result({**asdict(made), "delta": delta.id})
+    return 0
+
+
+def _copy_file(options: Apply, file: Path, delta: Delta, out: Path, output: Output) -> int:
+    """Copies a checkpoint of one file with the delta in its weights."""
+    from efface.exchange.single_files import edited_single_file
+
+    pipe = load_host(str(file), output, options)
+    names = edited_single_file(
+        file, delta, pipe, out, scale=options.scale, overwrite=options.overwrite
+    )
+    output.say(f"wrote {out}: {len(names)} tensors changed")
+    output.result({"file": str(out), "tensors": len(names), "delta": delta.id})
     return 0

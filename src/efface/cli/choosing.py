@@ -9,18 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from efface import registry
-from efface.cli.hosts import BUNDLED, Asking
+from efface.cli.asking import Asking
 from efface.cli.recipes import SUFFIX, read_recipe, read_toml
 from efface.cli.shell import Repeated, parse, settings_from
 from efface.concepts import ErasureRequest
 from efface.errors import BadRequest
 from efface.runs.recipe import EraseRecipe, StagesRecipe, usual_preset
 from efface.runs.words import flags_of
+from efface.workbench.models import BUNDLED
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
 
-__all__ = ["Choice", "Choosing", "by_stage", "choose", "overview"]
+__all__ = ["Choice", "Choosing", "by_stage", "choose", "overview", "stage_of"]
 
 
 Options = TypeVar("Options", bound="Choosing")
@@ -96,7 +97,7 @@ def choose(method: str, flags: list[str], base: type[Options]) -> tuple[Options,
         method, held = read_recipe(Path(method))
     if "+" in method:
         return _several(method, held, str(source), flags, base)
-    stage = _stage(method, held, early, str(source))
+    stage = stage_of(method, held, early, str(source))
     found = type(stage.method)
     both: type[Any] = make_dataclass(
         "EraseMethod",
@@ -115,10 +116,20 @@ def choose(method: str, flags: list[str], base: type[Options]) -> tuple[Options,
     return options, Choice(method, chosen, stage.preset, given)
 
 
-def _stage(
+def stage_of(
     name: str, table: Mapping[str, Any], early: Mapping[str, str | None], source: str
 ) -> Choice:
-    """Builds one method with the settings of a table, which may name its preset too."""
+    """Builds one method with the settings of a table, which may name its preset too.
+
+    Args:
+        name: of the method.
+        table: settings by name.
+        early: the "model" that decides the usual preset, and a "preset" before all others.
+        source: what errors call the table.
+
+    Raises:
+        BadRequest: there is no such method, preset or setting, or a value is not of its type.
+    """
     found = registry.load("methods", name)
     if not hasattr(found, "erase"):
         raise BadRequest(f"{name} erases nothing by itself; see: efface list methods")
@@ -157,7 +168,7 @@ def _several(
         table, first = dict(tables.get(stage, {})), early
         if preset := _early(own[stage])["preset"]:
             first = {**early, "preset": preset}
-        started = _stage(method, table, first, f"{source}, stage {stage}")
+        started = stage_of(method, table, first, f"{source}, stage {stage}")
         made[stage] = _with_flags(started, stage, own[stage])
     description = "Runs methods in turn, each on the model that the earlier ones gave."
     options = parse(

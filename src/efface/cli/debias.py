@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efface import registry
-from efface.cli import making, measuring, runs
-from efface.cli.hosts import BUNDLED, is_bundled, load_host, refuse_readers
-from efface.cli.shell import Repeated, Shared, parse
+from efface.cli.asking import Placed
+from efface.cli.shell import Repeated, parse
 from efface.concepts import ConceptKind, request
 from efface.errors import BadRequest
 from efface.runs.recipe import DebiasRecipe
+from efface.workbench import making, measuring, runs
+from efface.workbench.models import BUNDLED, is_bundled, load_host, refuse_readers
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -26,7 +27,7 @@ METHOD = "debias"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Debias(Shared):
+class Debias(Placed):
     """What to debias, in which model, and who counts."""
 
     concept: str
@@ -59,7 +60,7 @@ def run(arguments: list[str], output: Output) -> int:
     folder = None if recipe.judge_folder is None else Path(recipe.judge_folder)
     require_attributes(settings, measuring.judge_for(recipe.judge, folder))
     with making.open_new_run(options.out, recipe, overwrite=options.overwrite) as new:
-        result = making.perform(recipe, load_host(options.model, output), output)
+        result = making.perform(recipe, load_host(options.model, output, options), output)
         making.write_run(new, result)
     _tell(options.out, result, settings, output)
     return 0

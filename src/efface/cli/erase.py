@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import shlex
-import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efface import registry
-from efface.cli import lineage, making, measuring, previews, recognising, runs, smoke
+from efface.cli.asking import Placed
 from efface.cli.choosing import Choosing, choose, overview
-from efface.cli.drawing import sampling_for
-from efface.cli.folder import RunFolder, locked
-from efface.cli.hosts import host_for, is_bundled, load_host
 from efface.errors import BadRequest, EffaceError
 from efface.evaluation.limits import Limits
-from efface.runs.recipe import EraseRecipe, StagesRecipe
+from efface.runs.recipe import EraseRecipe, Recipe, StagesRecipe
 from efface.runs.workspace import Workspace
+from efface.workbench import lineage, making, measuring, previews, recognising, runs
+from efface.workbench.erasing import Keeping, fill
+from efface.workbench.folder import locked
+from efface.workbench.models import host_for, is_bundled, load_host
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
-    from efface.deltas.delta import Delta
+    from efface.evaluation.strength import Goal
 
-__all__ = ["Erase", "run"]
+__all__ = ["Erase", "run", "with_goal"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Erase(Limits, Choosing):
+class Erase(Limits, Placed, Choosing):
     """What to erase, from which model, and where to put the result."""
 
     out: Path
@@ -51,6 +52,14 @@ class Erase(Limits, Choosing):
     preview: int = 0
     """Every so many steps draw a picture with what was trained so far, always with the same prompt
     and seed, into the run's previews; 0: never."""
+    delta_scale: float = 1.0
+    """How much of what the method makes is taken; 1 is the whole change."""
+    goal: float | None = None
+    """Take as little of the change as leaves the concept in at most this share of its pictures,
+    such as 0.05: drawn and judged, one strength after another, until intervals decide. A number
+    after --target means the same, where words are a method's own."""
+    budget: int = 3
+    """Strengths that a search for the goal tries, at most."""
     size: str = "standard"
     """How many pictures to measure with; see efface evaluate."""
     test_data: str | None = None
@@ -70,10 +79,10 @@ def run(arguments: list[str], output: Output) -> int:
     if not arguments or arguments[0].startswith("-"):
         return overview("erase", arguments, output)
     method, *flags = arguments
-    options, choice = choose(method, flags, Erase)
+    options, choice = choose(method, with_goal(flags), Erase)
     recognising.check_flags(options.model, options)
     recipe = choice.recipe(options.model, options.request(), options.seed, after=options.after)
-    recipe = _with_pictures(recipe, options.images_hash)
+    recipe = replace(_with_pictures(recipe, options.images_hash), delta_scale=options.delta_scale)
     workspace = Workspace(
         cache=options.cache,
         checkpoint=previews.checkpoint_of(options.out),
@@ -95,14 +104,16 @@ def run(arguments: list[str], output: Output) -> int:
     if reason is None and not options.overwrite and _lacks_evaluation(options.out, recipe):
         output.say(f"{options.out} holds this very run, not measured yet; going on with that")
         with locked(options.out) as folder:
-            pipe = load_host(options.model, output)
+            pipe = load_host(options.model, output, options)
             return measuring.measure(folder, pipe, plan, output)
     again = shlex.join(["efface", "erase", *(each for each in arguments if each != "--resume")])
+    hints = {"again": again, "onward": f"{again} --resume"}
+    goal = _goal(options, recipe, reason)
     parents = [run.delta for run in lineage.beneath(recipe)]
     with making.open_new_run(options.out, recipe, overwrite=options.overwrite) as folder:
         pipe = _load(recipe, options, output)
         with lineage.on_top_of(parents, pipe):
-            _fill(folder, recipe, pipe, options, workspace, output, again)
+            fill(folder, recipe, pipe, _kept(options, goal), workspace, output, **hints)
         if reason is None:
             return measuring.measure(folder, pipe, plan, output)
     output.say(f"{reason}, so there is no report and no card; {_next(options)}")
@@ -145,50 +156,57 @@ def _draws(options: Erase) -> bool:
 def _load(recipe: EraseRecipe | StagesRecipe, options: Erase, output: Output) -> Any:
     """Loads as much of the model as is needed; earlier requests take the whole."""
     whole = _draws(options) or bool(recipe.after)
-    return host_for(options.model, recipe.method, output, pictures=whole)
+    return host_for(options.model, recipe.method, output, options, pictures=whole)
 
 
-def _fill(
-    folder: RunFolder,
-    recipe: EraseRecipe | StagesRecipe,
-    pipe: Any,
-    options: Erase,
-    workspace: Workspace,
-    output: Output,
-    again: str,
-) -> None:
-    """Writes the run."""
-    place = previews.checkpoint_of(options.out)
+def with_goal(flags: list[str]) -> list[str]:
+    """Reads a number after ``--target`` as the goal; methods' own targets are words."""
+    found = [word.replace("--target=", "--goal=", 1) if _numbered(word) else word for word in flags]
+    for place, (word, value) in enumerate(pairwise(flags)):
+        if word == "--target" and _numbered(f"--target={value}"):
+            found[place] = "--goal"
+    return found
 
-    def advice() -> str:
-        if any(place.rglob("*.safetensors")):
-            return f"what was trained is in {place}; go on with: {again} --resume"
-        return f"nothing was written; run again: {again}"
 
-    output.after_interrupt = advice
-    watch = None
-    if options.preview:
-        watch = previews.previewing(
-            folder.path, pipe, recipe, options.preview, resume=options.resume
+def _numbered(word: str) -> bool:
+    name, _, value = word.partition("=")
+    try:
+        return name == "--target" and math.isfinite(float(value))
+    except ValueError:
+        return False
+
+
+def _goal(options: Erase, recipe: Recipe, reason: str | None) -> Goal | None:
+    """Says what a search for the strength is to reach.
+
+    Raises:
+        BadRequest: there is no judge to look, a scale is given too, or the goal is no share.
+    """
+    if options.goal is None:
+        return None
+    from efface.evaluation.strength import Goal
+
+    goal = Goal(left=options.goal, budget=options.budget)
+    if registry.reads_pictures(recipe.model):
+        raise BadRequest(
+            f"{recipe.model} reads pictures, and --goal draws them; scale by --delta-scale"
         )
-    result = making.perform(recipe, pipe, output, watch=watch, workspace=workspace)
-    if place.is_dir() and not any(place.iterdir()):
-        place.rmdir()
-    trouble: EffaceError | KeyboardInterrupt | None = None
-    with folder.staged(keep=[previews.FOLDER] if options.preview else []) as staging:
-        result.save(staging)
-        try:
-            if _draws(options):
-                _keep_pictures(staging, pipe, result.delta, recipe, output)
-        except (EffaceError, KeyboardInterrupt) as error:  # What was trained is not lost with it.
-            trouble = error
-            shutil.rmtree(staging / smoke.FOLDER, ignore_errors=True)
-    output.after_interrupt = f"the delta is saved; go on with: efface evaluate {options.out}"
-    if trouble is not None:
-        raise trouble
-    output.say(f"erased in {result.seconds:.1f} s: {options.out / runs.DELTA}")
-    output.say(*result.diagnostics.get("notes", ()))
-    output.say(*_cache_lines(result.diagnostics.get("keep_cache"), options.cache))
+    if options.delta_scale != 1.0:
+        raise BadRequest("--goal finds the scale, and --delta-scale gives it; give one of both")
+    if reason is not None:
+        raise BadRequest(f"--goal looks at pictures with a judge, and this run is {reason}")
+    return goal
+
+
+def _kept(options: Erase, goal: Goal | None) -> Keeping:
+    """Says what the run keeps beside its delta."""
+    return Keeping(
+        pictures=_draws(options),
+        preview=options.preview,
+        resume=options.resume,
+        cache=options.cache,
+        goal=goal,
+    )
 
 
 def _next(options: Erase) -> str:
@@ -201,25 +219,6 @@ def _next(options: Erase) -> str:
         f"to see it: efface apply {options.out} --prompt TEXT --out FILE.png; to measure it with a "
         f"CLIP model: efface evaluate {options.out} --judge zero_shot --judge-folder FOLDER"
     )
-
-
-def _cache_lines(told: Mapping[str, Any] | None, folder: Path | None) -> list[str]:
-    """Says how many kept prompts came from the cache, and what was wrong with its files."""
-    if told is None:
-        return []
-    every = told["found"] + told["encoded"]
-    if not every:
-        return [f"nothing was cached in {folder}: no --keep was given"]
-    return [*told["notes"], f"{told['found']} of {every} kept prompts came from {folder}"]
-
-
-def _keep_pictures(
-    folder: Path, pipe: Any, delta: Delta, recipe: runs.Recipe, output: Output
-) -> None:
-    shots = smoke.shots_for(recipe.request)
-    sampling = sampling_for(recipe.model, steps=smoke.STEPS)
-    with output.progress("drawing the smoke set") as monitor:
-        smoke.write_smoke(folder, smoke.drawn(pipe, delta, shots, sampling, monitor), sampling)
 
 
 def _lacks_evaluation(out: Path, recipe: runs.Recipe) -> bool:

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from efface.cli import debias, guiding, measuring, recognising, runs
-from efface.cli.folder import locked
-from efface.cli.hosts import load_host
-from efface.cli.shell import Repeated, Shared, parse
+from efface.cli import debias, guiding
+from efface.cli.asking import Placed
+from efface.cli.shell import Repeated, parse
 from efface.errors import BadRequest
 from efface.evaluation.limits import Limits
+from efface.workbench import measuring, recognising, runs
+from efface.workbench.folder import locked
+from efface.workbench.models import load_host
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -22,7 +24,7 @@ __all__ = ["Evaluate", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Evaluate(Limits, guiding.Guiding, Shared):
+class Evaluate(Limits, guiding.Guiding, Placed):
     """Which run to measure, and with what."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -83,5 +85,5 @@ def run(arguments: list[str], output: Output) -> int:
     )
     output.after_interrupt = "drawn pictures are kept; run the same command again to go on"
     with locked(runs.folder_of(options.source)) as folder:
-        pipe = load_host(options.model or recipe.model, output)
+        pipe = load_host(options.model or recipe.model, output, options)
         return measuring.measure(folder, pipe, plan, output)

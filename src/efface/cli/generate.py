@@ -9,10 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from efface.cli import drawing, guiding, lineage
-from efface.cli.hosts import BUNDLED, load_host, refuse_readers
-from efface.cli.shell import Repeated, Shared, parse
+from efface.cli import guiding
+from efface.cli.asking import Placed
+from efface.cli.shell import Repeated, parse
 from efface.errors import BadRequest
+from efface.workbench import drawing, lineage
+from efface.workbench.models import BUNDLED, load_host, refuse_readers
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -22,7 +24,7 @@ __all__ = ["Drawing", "Generate", "Shown", "draw_with", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Drawing(guiding.Guiding, Shared):
+class Drawing(guiding.Guiding, Placed):
     """What to draw and how."""
 
     prompt: Repeated = ()
@@ -92,7 +94,7 @@ def draw_with(options: Drawing, shown: Shown, output: Output) -> int:
     every = [delta for path in shown.deltas for delta in lineage.deltas_with_parents(path)]
     changes = [*{delta.id: delta for delta in every}.values()]
     sampling = drawing.sampling_for(model, steps=options.steps, guidance=options.guidance)
-    pipe = load_host(model, output)
+    pipe = load_host(model, output, options)
     with ExitStack() as applied, output.progress("drawing") as monitor:
         for change in changes:
             applied.enter_context(change.apply(pipe, scale=options.scale))

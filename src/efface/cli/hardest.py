@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from efface import registry
-from efface.cli.hosts import BUNDLED, is_bundled, load_host
-from efface.cli.shell import Repeated, Shared, parse, settings_from
+from efface.cli.asking import Placed
+from efface.cli.shell import Repeated, parse, settings_from
 from efface.errors import BadRequest
+from efface.workbench.models import BUNDLED, is_bundled, load_host
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -32,7 +33,7 @@ _DESCENT, _RETRAINING = "sign_descent", "retraining"
 
 
 @dataclass(frozen=True, kw_only=True)
-class HardestOptions(Shared):
+class HardestOptions(Placed):
     """Among what to search, how it is erased, and where the answer goes."""
 
     out: Path
@@ -165,7 +166,7 @@ def _prompts(options: HardestOptions, output: Output) -> _Task:
 
     every = pairs(options.candidates or 100)
     eraser = _built("methods", options.method or "uce", options.method_settings)
-    pipe = load_host(options.model, output)
+    pipe = load_host(options.model, output, options)
     names = [pair.name for pair in every]
     seeds = tuple(range(options.seed, options.seed + _PICTURES_A_PROMPT))
     with output.progress(f"drawing {len(names)} prompts"):
@@ -201,7 +202,7 @@ def _pictures(options: HardestOptions, output: Output) -> _Task:
     if place is None:
         raise BadRequest("which pictures? give --data FOLDER with a folder for each class")
     lower = _lower(options)
-    model = load_host(options.model, output)
+    model = load_host(options.model, output, options)
     whole = numbered_as(open_pictures(place), model.labels)
     if options.candidates > len(whole):
         raise BadRequest(f"--candidates is {options.candidates}, and there are {len(whole)}")

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from efface.cli import making
-from efface.cli.hosts import Asking, load_host, refuse_readers
+from efface.cli.asking import Asking, Placed
 from efface.cli.shell import parse
 from efface.errors import MissingInput
 from efface.runs.recipe import ImportRecipe
+from efface.workbench import making
+from efface.workbench.models import load_host, refuse_readers
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -24,7 +25,7 @@ ABOUT = "Reads another tool's edit as a run."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Import(Asking):
+class Import(Placed, Asking):
     """What to import, what it is said to erase, and from which base; that will be measured."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
@@ -69,7 +70,7 @@ def run(arguments: list[str], output: Output) -> int:
     if not options.source.exists():
         raise MissingInput(f"there is no file or folder {options.source} to import")
     with making.open_new_run(options.out, recipe, overwrite=options.overwrite) as folder:
-        result = making.perform(recipe, load_host(options.model, output), output)
+        result = making.perform(recipe, load_host(options.model, output, options), output)
         making.write_run(folder, result)
     facts = {name: result.diagnostics[name] for name in ("layout", "unused", "opens_for", "notes")}
     tensors = len(result.delta.keys)

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from efface import registry
-from efface.cli import making, runs
-from efface.cli.hosts import BUNDLED, is_bundled, load_host, refuse_readers
+from efface.cli.asking import Placed
 from efface.cli.shell import Repeated, Shared, parse
 from efface.concepts import Concept, ConceptKind, described, names
 from efface.errors import BadRequest, MissingInput
 from efface.files import check_place, replacing
 from efface.runs.words import Words, understood
+from efface.workbench import making, runs
+from efface.workbench.models import BUNDLED, is_bundled, load_host, refuse_readers
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -28,7 +29,7 @@ Place = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="LEDGER")]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Add(Shared):
+class Add(Placed):
     """What to add; a ledger that is not there is started."""
 
     ledger: Place
@@ -86,7 +87,7 @@ class Merge(Shared):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replay(Shared):
+class Replay(Placed):
     """Which ledger to encode anew, and for which base."""
 
     ledger: Place
@@ -98,7 +99,7 @@ class Replay(Shared):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Erase(Shared):
+class Erase(Placed):
     """Which ledger to solve, and where to put the run."""
 
     ledger: Place
@@ -142,7 +143,7 @@ def _add(options: Add, output: Output) -> int:
     if book is not None:
         _refuse_other_rules(options, book)
         book.refuse_taken(options.id)
-    pipe = load_host(model, output)
+    pipe = load_host(model, output, options)
     book = book or _start(options, pipe)
     before = {entry.id for entry in book.entries}
     grown = book.add(pipe, request, id=options.id, date=options.date, weight=options.weight)
@@ -222,7 +223,7 @@ def _replay(options: Replay, output: Output) -> int:
 
     book = Ledger.open(options.ledger)
     check_place(options.out, protected=[options.ledger])
-    pipe = load_host(options.model, output)
+    pipe = load_host(options.model, output, options)
     with replacing(options.out, protected=[options.ledger]) as place:
         fresh = book.replay(place, pipe)
     output.say(f"replayed {len(fresh.entries)} entries on {fresh.base_model}: {options.out}")
@@ -238,7 +239,7 @@ def _erase(options: Erase, output: Output) -> int:
     with making.open_new_run(
         options.out, book.recipe(model), overwrite=options.overwrite
     ) as folder:
-        pipe = load_host(model, output)
+        pipe = load_host(model, output, options)
         with output.progress(f"erasing {len(book.active)} entries") as monitor:
             result = book.erase(pipe, monitor=monitor)
         making.write_run(folder, result)

@@ -19,14 +19,18 @@ VERBS = {
     "evaluate": "measure a run: erased? what else changed? with intervals and controls",
     "attack": "try to bring a run's erased concept back; say how hard that was",
     "matrix": "attack many methods by many attacks; say which access and what budget undoes each",
+    "sweep": "erase and measure by methods, settings, concepts and seeds of a file, as jobs",
     "hardest": "find the pictures, classes or prompts that are hardest to forget; show why",
     "verify": "re-hash a run and its reports, check its base, redraw its smoke set; say how far",
     "rerun": "erase again from a run.json; say equal or how far",
     "export": "write a run as a model folder, a LoRA, an adapter: what other tools read",
+    "card": "write a measured run's card for a hub, and send it there when told to",
+    "sign": "sign every file of a run or of what was exported, with a key of one's own",
     "import": "read another tool's edit as a run that can be measured, verified and exported",
     "transfer": "let a run's delta act on a fine-tune of its base, as a run of its own",
     "revoke": "take one request out of several that were made on top of one another",
     "ledger": "add, list, revoke, merge and replay requests; erase all that are active at once",
+    "studio": "open the page in the browser: erase, scale, look, attack and compare runs",
     "list": "list methods, searches, judges, metrics, suites, models or concepts",
 }
 

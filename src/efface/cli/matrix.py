@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from efface import registry
-from efface.cli.hosts import refuse_readers
 from efface.cli.shell import Repeated, Shared, parse
 from efface.errors import BadRequest
 from efface.evaluation.executors import Executor, Hear, Workers
+from efface.workbench.models import refuse_readers
 
 if TYPE_CHECKING:
     from efface.cli.output import Output

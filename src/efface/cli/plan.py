@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from efface import registry
 from efface.cli.choosing import Choice, Choosing, choose, overview
-from efface.cli.hosts import folder_of_model
 from efface.errors import BadRequest
 from efface.registry import stage_names
+from efface.workbench.models import folder_of_model
 
 if TYPE_CHECKING:
     from efface.cli.output import Output

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from efface.cli import lineage, making, runs
-from efface.cli.folder import folders_of
-from efface.cli.hosts import host_for
-from efface.cli.shell import Shared, parse
+from efface.cli.asking import Placed
+from efface.cli.shell import parse
 from efface.errors import BadRequest, EffaceError
 from efface.runs.recipe import EraseRecipe, Recipe, StagesRecipe
+from efface.workbench import lineage, making, runs
+from efface.workbench.folder import folders_of
+from efface.workbench.models import host_for
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -27,7 +28,7 @@ TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rerun(Shared):
+class Rerun(Placed):
     """Which run to repeat."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -57,7 +58,7 @@ def run(arguments: list[str], output: Output) -> int:
             new = making.open_new_run(options.out, recipe, overwrite=options.overwrite, reads=reads)
             folder = opened.enter_context(new)
         *parents, _ = lineage.whole(before)
-        pipe = host_for(model, recipe.method, output, pictures=bool(parents))
+        pipe = host_for(model, recipe.method, output, options, pictures=bool(parents))
         opened.enter_context(lineage.on_top_of(parents, pipe))
         result = making.perform(recipe, pipe, output)
         if folder is not None:

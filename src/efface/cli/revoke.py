@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from efface.cli import lineage, making, measuring, recognising, runs
-from efface.cli.hosts import load_host
-from efface.cli.shell import Shared, parse
+from efface.cli.asking import Placed
+from efface.cli.shell import parse
 from efface.concepts import request_from
 from efface.errors import BadRequest
 from efface.evaluation.limits import Limits
 from efface.runs.recipe import RevokeRecipe
+from efface.workbench import lineage, making, measuring, recognising, runs
+from efface.workbench.models import load_host
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -25,7 +26,7 @@ ABOUT = "Takes one request out of several that were made on top of one another."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Revoke(Limits, Shared):
+class Revoke(Limits, Placed):
     """Which request, of which."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -94,7 +95,7 @@ def run(arguments: list[str], output: Output) -> int:
         measuring.unmeasurable(recipe, options.test_data) if options.evaluate else "not measured"
     )
     with making.open_new_run(options.out, recipe, overwrite=options.overwrite) as folder:
-        pipe = load_host(recipe.model, output)
+        pipe = load_host(recipe.model, output, options)
         result = making.perform(recipe, pipe, output)
         making.write_run(folder, result)
         output.say(f"took {recipe.revoked} out; what is left: {options.out / runs.DELTA}")

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from efface.cli import making, runs
-from efface.cli.hosts import load_host, refuse_readers
-from efface.cli.shell import Shared, parse
+from efface.cli.asking import Placed
+from efface.cli.shell import parse
 from efface.runs.recipe import TransferRecipe
+from efface.workbench import making, runs
+from efface.workbench.models import load_host, refuse_readers
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -22,7 +23,7 @@ ABOUT = "Lets a run's delta act on a fine-tune of its base, as it is."
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transfer(Shared):
+class Transfer(Placed):
     """Which run, and for what."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -53,7 +54,7 @@ def run(arguments: list[str], output: Output) -> int:
     options = parse(Transfer, arguments, prog="efface transfer", description=ABOUT)
     recipe = recipe_for(options)
     with making.open_new_run(options.out, recipe, overwrite=options.overwrite) as folder:
-        result = making.perform(recipe, load_host(options.model, output), output)
+        result = making.perform(recipe, load_host(options.model, output, options), output)
         making.write_run(folder, result)
     far = result.diagnostics["base_distance"]
     output.say(

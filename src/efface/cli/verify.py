@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from efface.cli import lineage, runs, smoke
-from efface.cli.hosts import host_for
-from efface.cli.shell import Shared, parse
+from efface.cli.asking import Placed
+from efface.cli.shell import parse
 from efface.errors import BadRequest, MissingInput
+from efface.workbench import lineage, runs, smoke
+from efface.workbench.models import host_for
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -20,13 +21,17 @@ __all__ = ["Verify", "run"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verify(Shared):
+class Verify(Placed):
     """Which run to check."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder."""
+    """Run folder; with --signature also a folder of an export or a card."""
     model: str | None = None
     """Another copy of the base model; by default the model that the run names."""
+    signature: Path | None = None
+    """Signature of the folder, as efface sign writes it; needs --key."""
+    key: Path | None = None
+    """The signer's public key, as PEM."""
 
 
 def run(arguments: list[str], output: Output) -> int:
@@ -36,16 +41,45 @@ def run(arguments: list[str], output: Output) -> int:
     delta's, and other pictures, are a mismatch (1).
     """
     options = parse(Verify, arguments, prog="efface verify", description="Checks a run.")
+    signed = _signed(options, output)
+    if options.signature is not None and not (options.source / runs.RECORD).is_file():
+        output.result({"different": signed, "agrees": not signed})
+        return 1 if signed else 0
     found = runs.open_run(options.source)
     output.say(f"hashes  equal ({runs.DELTA} is {found.delta.id})")
-    apart = [*_record(found, output), *_reports(found, output)]
+    apart = [*signed, *_record(found, output), *_reports(found, output)]
     recipe = runs.recipe_of(options.source)
     drawn = smoke.has_smoke(found.folder)
     *parents, _ = lineage.whole(found)
     loads = drawn or bool(parents)
-    pipe = host_for(options.model or recipe.model, recipe.method, output, pictures=loads)
+    pipe = host_for(options.model or recipe.model, recipe.method, output, options, pictures=loads)
     with lineage.on_top_of(parents, pipe):
         return _compared(found, pipe, output, apart, drawn=drawn)
+
+
+def _signed(options: Verify, output: Output) -> list[str]:
+    """Checks the folder's signature, and that its card is of the delta beside it.
+
+    Raises:
+        BadRequest: a signature without a key, or the reverse.
+        MissingInput: the extra is not installed, or a file is not there.
+    """
+    if options.signature is None and options.key is None:
+        return []
+    if options.signature is None or options.key is None:
+        raise BadRequest("a signature is checked by a key: give --signature FILE and --key FILE")
+    from efface.exchange.cards import cards_of
+    from efface.exchange.signing import signature_trouble
+
+    trouble = signature_trouble(options.source, options.signature, key=options.key)
+    apart = [f"the signature does not hold: {trouble}"] if trouble else []
+    if not apart and (options.source / runs.DELTA).is_file():
+        others = cards_of(options.source, runs.read_delta(options.source).id)[1]
+        apart += [f"{card.name} is of another delta" for card in others]
+    output.say(
+        f"signed  DIFFERENT: {'; '.join(apart)}" if apart else "signed  every file, by that key"
+    )
+    return apart
 
 
 def _compared(found: runs.Run, pipe: Any, output: Output, apart: list[str], *, drawn: bool) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from efface.deltas.empty_prompt import encoders_of, keep_original, refuse_in_weights
 from efface.deltas.gates import attach_gated, gates_shut
 from efface.deltas.provenance import SKETCH_TOLERANCE, sketch, sketch_deviation
+from efface.deltas.row_maps import attach_row_maps, refuse_row_maps
 from efface.deltas.whole import one_at_a_time, uninterrupted, write
 from efface.errors import BadDelta
 from efface.hosts.components import components, find
@@ -50,8 +51,8 @@ class AppliedDelta:
     order: int
     merged: bool = False
     handles: tuple[Any, ...] = ()
-    """Hooks of gated layers, which stand beside the weights, and of encoders that keep the empty
-    prompt."""
+    """Hooks of gated layers, which stand beside the weights, of row maps, and of encoders that keep
+    the empty prompt."""
     thread: threading.Thread = field(default_factory=threading.current_thread)
     """Where it was applied."""
 
@@ -104,8 +105,8 @@ def applied_to(model: Any) -> tuple[AppliedDelta, ...]:
 def unedited(model: Any) -> Iterator[None]:
     """Runs the body with the base's weights, whatever is applied; merged deltas stay.
 
-    Gates are shut meanwhile. Parameters point to what they were before the first delta, and back
-    afterwards.
+    Gates are shut and rows are not mapped meanwhile. Parameters point to what they were before the
+    first delta, and back afterwards.
     """
     first: dict[str, Tensor] = {}
     for record in applied_to(model):
@@ -141,7 +142,7 @@ def apply(delta: Delta, model: Any, *, scale: float = 1.0) -> AppliedDelta:
 
 def _apply(delta: Delta, model: Any, scale: float) -> AppliedDelta:
     always, handles = _ungated(delta), list[Any]()
-    if delta.gate is not None:
+    if delta.gate is not None or delta.row_maps:
         references(delta, model)
     values, targets = _new_values(always, model, scale), _targets(always, model)
     saved = {key: targets[key].detach().to("cpu", copy=True) for key in values}
@@ -149,6 +150,7 @@ def _apply(delta: Delta, model: Any, scale: float) -> AppliedDelta:
     try:
         if delta.gate is not None:
             handles += attach_gated(model, delta.patches, delta.gate, scale)
+        handles += attach_row_maps(model, delta.row_maps, scale)
         if delta.empty_prompt == "original":
             handles += keep_original(model, saved)
     except BaseException:
@@ -189,15 +191,17 @@ def _check_empty_prompt(delta: Delta, model: Any) -> None:
 
 def _ungated(delta: Delta) -> Delta:
     """Gives what of a delta changes weights when it is applied."""
-    if delta.gate is None:
+    if delta.gate is None and not delta.row_maps:
         return delta
-    return replace(delta, patches=delta.ungated, ungated={}, gate=None)
+    patches = delta.patches if delta.gate is None else delta.ungated
+    return replace(delta, patches=patches, ungated={}, gate=None, row_maps={})
 
 
 def merge_into(delta: Delta, model: Any, *, scale: float = 1.0) -> None:
     """Changes a model for good; see `Delta.merge_into`."""
     with one_at_a_time():
         refuse_in_weights(delta.id, delta.empty_prompt)
+        refuse_row_maps(delta.id, delta.row_maps)
         _check_states(delta, model)
         _merge(delta, model, scale)
 

@@ -34,6 +34,8 @@ PATTERN = 4096
 """Signs in a pattern, which repeats."""
 STRETCHES = 16
 """Of a tensor, each as long as a pattern: a folder is not read whole to tell a base."""
+TOGETHER = 2**20
+"""Values that are taken at a time."""
 SMALL = 1e-4
 """Root mean square below which a tensor fades out: float16 rounds such values to zero."""
 TOLERANCE = 0.1
@@ -70,28 +72,58 @@ def _alike(found: tuple[float, ...], expected: tuple[float, ...]) -> bool:
 
 def _print(tensors: Iterator[tuple[str, Tensor]]) -> tuple[float, ...]:
     sums = [[0.0] * 3 for _ in range(GROUPS)]
-    for name, tensor in tensors:
-        group = sums[zlib.crc32(name.encode()) % GROUPS]
-        for place, value in enumerate(_values(tensor)):
-            group[place] += value
+    for names, numbers in _numbers(tensors):
+        for name, values in zip(names, numbers, strict=True):
+            group = sums[zlib.crc32(name.encode()) % GROUPS]
+            for place, value in enumerate(values):
+                group[place] += value
     # JSON has no word for values that are not finite, and such a base is like no other.
     plain = [value for group in sums for value in group]
     return tuple(round(value, 4) for value in plain) if all(map(math.isfinite, plain)) else ()
 
 
-def _values(tensor: Tensor) -> tuple[float, float, float]:
-    """Gives the three numbers of one tensor; of one that is offloaded or packed, zeros."""
-    if tensor.is_meta or not tensor.is_floating_point() or type(tensor.data) is not Tensor:
-        return 0.0, 0.0, 0.0
-    flat = _sampled(tensor.detach().flatten()).to("cpu", torch.float32)
-    square = float(torch.linalg.vector_norm(flat, dtype=torch.float64)) ** 2
-    whole = len(flat) // PATTERN * PATTERN
-    sums = (flat[:whole].view(-1, PATTERN) @ _signs().T).sum(0, dtype=torch.float64)
-    sums += (_signs()[:, : len(flat) - whole] @ flat[whole:]).double()
-    count = max(flat.numel(), 1)
-    norm = math.sqrt(square) + SMALL * math.sqrt(count)
-    one, other = (sums / norm).tolist()
-    return math.log(norm / math.sqrt(count)), one, other
+def _numbers(
+    tensors: Iterator[tuple[str, Tensor]],
+) -> Iterator[tuple[list[str], list[list[float]]]]:
+    """Gives the three numbers of every tensor, of many small ones at a time.
+
+    Those that are offloaded or packed are passed over.
+    """
+    names: list[str] = []
+    parts: list[Tensor] = []
+    held = 0
+    for name, tensor in tensors:
+        if tensor.is_meta or not tensor.is_floating_point() or type(tensor.data) is not Tensor:
+            continue
+        names.append(name)
+        parts.append(_sampled(tensor.detach().flatten()).to("cpu", torch.float32))
+        held += parts[-1].numel()
+        if held >= TOGETHER:
+            yield names, _three(parts)
+            names, parts, held = [], [], 0
+    if parts:
+        yield names, _three(parts)
+
+
+def _three(parts: list[Tensor]) -> list[list[float]]:
+    """Gives the logarithm of the root mean square of each part and its two projections."""
+    sizes = torch.tensor([part.numel() for part in parts])
+    rows = (sizes + PATTERN - 1) // PATTERN
+    filling = torch.zeros(PATTERN)
+    filled = [piece for part in parts for piece in (part, filling[: -part.numel() % PATTERN])]
+    stretches = torch.cat(filled).view(-1, PATTERN)
+    each = torch.cat(
+        [
+            torch.linalg.vector_norm(stretches, dim=1, keepdim=True, dtype=torch.float64) ** 2,
+            (stretches @ _signs().T).double(),
+        ],
+        dim=1,
+    )
+    owner = torch.arange(len(parts)).repeat_interleave(rows)
+    square, one, other = torch.zeros(len(parts), 3, dtype=torch.float64).index_add(0, owner, each).T
+    root = sizes.clamp(min=1).double().sqrt()
+    norm = square.sqrt() + SMALL * root
+    return torch.stack([(norm / root).log(), one / norm, other / norm], dim=1).tolist()
 
 
 def _sampled(flat: Tensor) -> Tensor:
@@ -112,6 +144,8 @@ def _held(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Lists what a network's file would hold: parameters and buffers, those that are tied once."""
     seen: set[int] = set()
     for path, tensor in network.state_dict().items():
+        if not isinstance(tensor, Tensor):  # a packed layer lists its settings, too
+            continue
         if tensor.is_meta or tensor.data_ptr() not in seen:
             seen.add(tensor.data_ptr())
             yield canonical(path), tensor

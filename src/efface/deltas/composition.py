@@ -11,6 +11,7 @@ from efface.deltas.empty_prompt import EmptyPrompt, encoders_of
 from efface.deltas.gates import Gate, stacked
 from efface.deltas.patches import LowRankPatch, Patch, TextMapPatch, added, carried
 from efface.deltas.provenance import SKETCH_TOLERANCE, Provenance, sketch_deviation
+from efface.deltas.row_maps import RowMap
 from efface.errors import BadDelta, BadRequest
 from efface.hosts.components import reaches
 
@@ -22,7 +23,8 @@ def compose(deltas: Sequence[Delta], *, scales: Sequence[float] | None = None) -
 
     The order does not matter, except that a delta follows its parents. Dense patches add, low-rank
     patches are put side by side, a mix becomes dense, and a text map made on top of other changes
-    also acts on those. Patches with a gate keep it; those without stand beside them, ungated.
+    also acts on those. Patches with a gate keep it; those without stand beside them, ungated. Row
+    maps are applied one after the other, in the order of the result's ``parts``.
 
     Args:
         deltas: at least one; made on the same base or on one another.
@@ -38,9 +40,12 @@ def compose(deltas: Sequence[Delta], *, scales: Sequence[float] | None = None) -
     ordered = _ordered(deltas)
     _check_bases(ordered)
     always: dict[str, Mapping[str, Patch]] = {}
+    maps: dict[str, tuple[RowMap, ...]] = {}
     gated: list[Mapping[str, Patch]] = []
     for delta in ordered:
         scaled = delta.scaled(factor_of[delta.id])
+        for key, held in scaled.row_maps.items():
+            maps[key] = (*maps.get(key, ()), *held)
         if delta.gate is not None:
             gated.append(scaled.patches)
         plain = scaled.patches if delta.gate is None else scaled.ungated
@@ -49,8 +54,15 @@ def compose(deltas: Sequence[Delta], *, scales: Sequence[float] | None = None) -
     told, gate, empty = _provenance(ordered, factor_of), _gate(ordered), _empty_prompt(ordered)
     whole = _sum(list(always.values()))
     if gate is None:
-        return Delta(patches=whole, provenance=told, empty_prompt=empty)
-    return Delta(patches=_sum(gated), provenance=told, gate=gate, ungated=whole, empty_prompt=empty)
+        return Delta(patches=whole, provenance=told, empty_prompt=empty, row_maps=maps)
+    return Delta(
+        patches=_sum(gated),
+        provenance=told,
+        gate=gate,
+        ungated=whole,
+        empty_prompt=empty,
+        row_maps=maps,
+    )
 
 
 def without(deltas: Sequence[Delta], revoked: str) -> Delta:
@@ -93,6 +105,8 @@ def _depending(delta: Delta) -> str:
     """Names what of a delta acts on weights rather than being added to them."""
     if delta.gate is not None:
         return "a gate"
+    if delta.row_maps:
+        return "a row map"
     maps = any(isinstance(patch, TextMapPatch) for patch in delta.patches.values())
     return "a text map" if maps else ""
 

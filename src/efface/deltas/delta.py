@@ -20,6 +20,7 @@ from efface.deltas.empty_prompt import EmptyPrompt
 from efface.deltas.gates import Gate
 from efface.deltas.patches import KINDS, UNGATED, Patch, scaled
 from efface.deltas.provenance import ParameterKey, Provenance, base_sketch
+from efface.deltas.row_maps import RowMaps, row_map_tensors
 from efface.errors import BadDelta
 from efface.hosts.components import TEXT_KEYS, reaches
 
@@ -38,6 +39,8 @@ class Delta:
     """Beside patches with a gate, those that hold for every prompt; none without a gate."""
     empty_prompt: EmptyPrompt = "edited"
     """Whether text encoders that it changes read the empty prompt so, too, or as before."""
+    row_maps: RowMaps = field(default_factory=dict)
+    """Maps of the rows that layers read, by key of `TEXT_KEYS`; they change no weight."""
 
     @cached_property
     def id(self) -> str:
@@ -63,7 +66,7 @@ class Delta:
     @property
     def keys(self) -> tuple[ParameterKey, ...]:
         """Lists what is changed, with a gate or without, each once."""
-        return tuple(dict.fromkeys([*self.patches, *self.ungated]))
+        return tuple(dict.fromkeys([*self.patches, *self.ungated, *self.row_maps]))
 
     def tensors(self) -> dict[str, Tensor]:
         """Lists every tensor as ``<key>::<field>``, the names used in the file."""
@@ -74,6 +77,7 @@ class Delta:
             for key, patch in patches.items()
             for name in type(patch).__dataclass_fields__
         }
+        held |= row_map_tensors(self.row_maps)
         return held | (self.gate.tensors() if self.gate else {})
 
     def kinds(self) -> dict[str, str]:
@@ -112,10 +116,11 @@ class Delta:
         return total
 
     def scaled(self, scale: float) -> Delta:
-        """Multiplies every patch by a number; provenance stays as it is."""
+        """Multiplies every patch, and what row maps add, by a number; provenance stays as it is."""
         both = (self.patches, self.ungated)
         one, other = ({key: scaled(patch, scale) for key, patch in held.items()} for held in both)
-        return replace(self, patches=one, ungated=other)
+        maps = {key: tuple(m.scaled(scale) for m in held) for key, held in self.row_maps.items()}
+        return replace(self, patches=one, ungated=other, row_maps=maps)
 
     def save(self, path: Path | str) -> None:
         """Writes one safetensors file with the provenance in its header, in one step.
@@ -138,7 +143,8 @@ class Delta:
         """Changes the model until the returned object is reverted or its ``with`` block ends.
 
         Patches with a gate change no weight: they become low-rank layers beside them, which open
-        for each prompt by its own. What is ungated changes the weights. Where the empty prompt is
+        for each prompt by its own. What is ungated changes the weights. Row maps change none: hooks
+        apply them to what layers read, after those of deltas before it. Where the empty prompt is
         to stay ``original``, text encoders read it with the weights that they had before.
 
         Args:
@@ -155,7 +161,7 @@ class Delta:
         """Changes the model for good, for export; a gate is dropped, so it is always open.
 
         Raises:
-            BadDelta: as for `apply`, or a delta is applied that would later be reverted, or the
-                empty prompt is to stay ``original``, which weights cannot hold.
+            BadDelta: as for `apply`, or a delta is applied that would later be reverted, or there
+                is what weights cannot hold: row maps, or an empty prompt that stays ``original``.
         """
         merge_into(self, model, scale=scale)

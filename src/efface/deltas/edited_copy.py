@@ -19,6 +19,7 @@ from efface.contracts import Monitor, silent
 from efface.deltas.copy_plan import CopyPlan, applied_in, plan_copy
 from efface.deltas.delta import Delta
 from efface.deltas.empty_prompt import refuse_in_weights
+from efface.deltas.row_maps import refuse_row_maps
 from efface.errors import BadModel, BadRequest, ModelCollapsed
 from efface.files import RECORD, check_place, replacing, seal
 from efface.hosts.shards import StoredTensor
@@ -78,6 +79,7 @@ def edited_copy(
     """
     folder, out = Path(folder), Path(out)
     refuse_in_weights(delta.id, delta.empty_prompt)
+    refuse_row_maps(delta.id, delta.row_maps)
     _check_outside(folder, out)
     check_place(out, overwrite=overwrite, protected=[folder])
     plan = plan_copy(folder, delta)

@@ -8,6 +8,7 @@ from typing import Any
 from efface.deltas.application import references
 from efface.deltas.delta import Delta
 from efface.deltas.patches import Patch, TextMapPatch, added
+from efface.deltas.row_maps import refuse_row_maps
 from efface.hosts.components import find
 
 __all__ = ["expanded"]
@@ -24,8 +25,10 @@ def expanded(delta: Delta, model: Any) -> Delta:
         model: the base that the delta was made for.
 
     Raises:
-        BadDelta: the model is another base, or lacks a parent of the delta.
+        BadDelta: the model is another base, or lacks a parent of the delta; or
+            the delta maps rows, which no weight holds.
     """
+    refuse_row_maps(delta.id, delta.row_maps)
     every = dict(delta.patches)
     for key, patch in delta.ungated.items():
         every[key] = added(every[key], patch) if key in every else patch

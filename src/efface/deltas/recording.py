@@ -20,6 +20,7 @@ from efface.deltas.delta import Delta
 from efface.deltas.patches import Patch
 from efface.deltas.provenance import Provenance, base_sketch
 from efface.deltas.results import ErasureResult
+from efface.deltas.row_maps import RowMaps
 from efface.hosts.components import components
 from efface.picture_files import by_content
 from efface.randomness import environment
@@ -62,8 +63,9 @@ class Recording:
         patches: Mapping[str, Patch],
         *,
         diagnostics: Mapping[str, Any],
+        row_maps: RowMaps | None = None,
     ) -> ErasureResult:
-        """Wraps the patches up with everything that says how they came about."""
+        """Wraps patches and maps of rows up with everything that says how they came about."""
         ran = environment()
         provenance = Provenance(
             method=method.name,
@@ -72,7 +74,7 @@ class Recording:
             request=described(by_content(request)),
             seed=self._seed,
             base_model=model_name(self._model),
-            base_sketch=base_sketch(self._model, tuple(patches)),
+            base_sketch=base_sketch(self._model, (*patches, *(row_maps or {}))),
             base_prints=base_prints(self._model),
             versions={**ran.versions, "threads": str(torch.get_num_threads())},
             commit=ran.commit,
@@ -81,7 +83,9 @@ class Recording:
         )
         names = list(self._rows[0]) if self._rows else []
         return ErasureResult(
-            delta=Delta(patches=dict(patches), provenance=provenance),
+            delta=Delta(
+                patches=dict(patches), provenance=provenance, row_maps=dict(row_maps or {})
+            ),
             curves={name: tuple(row[name] for row in self._rows) for name in names},
             seconds=time.perf_counter() - self._start,
             peak_bytes=peak_bytes(self._model),

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,10 @@ __all__ = ["CURVES", "RECORD", "ErasureResult", "read_curves"]
 
 CURVES = "curves.jsonl"
 RECORD = "run.json"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,6 +39,10 @@ class ErasureResult:
     """Conditioning of the solve and what the no-op and collapse detectors measured."""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     """What repeats it, as plain values; see `efface.runs.recipe`."""
+    command: str = ""
+    """What is typed to repeat it; empty where nothing says how it came about."""
+    made: str = field(default_factory=_now)
+    """When, ISO 8601 in UTC; empty in records of before, which did not say it."""
 
     def save(self, folder: Path | str) -> None:
         """Writes ``delta.safetensors``, ``run.json`` and ``curves.jsonl``, each in one step.
@@ -59,11 +68,14 @@ class ErasureResult:
     def _run_json(self, sha256: str) -> str:
         run: dict[str, Any] = {
             "delta": self.delta.id,
+            "made": self.made,
             "seconds": self.seconds,
             "peak_bytes": self.peak_bytes,
             "diagnostics": dict(self.diagnostics),
         }
         run |= asdict(self.delta.provenance) | {"sha256": {FILE_NAME: sha256}}
+        if self.command:
+            run["command"] = self.command
         if self.recipe:
             run["recipe"] = dict(self.recipe)
         return json.dumps(run, indent=2, default=str) + "\n"
@@ -89,6 +101,8 @@ class ErasureResult:
             curves=read_curves(folder),
             **figures,
             recipe=run.get("recipe", {}),
+            command=str(run.get("command", "")),
+            made=str(run.get("made", "")),
         )
 
 

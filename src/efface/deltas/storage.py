@@ -14,6 +14,7 @@ from efface.deltas.empty_prompt import EmptyPrompt
 from efface.deltas.gates import read_gate
 from efface.deltas.patches import KINDS, UNGATED, Patch
 from efface.deltas.provenance import provenance_from_json, provenance_to_json
+from efface.deltas.row_maps import read_row_maps
 from efface.errors import BadDelta
 from efface.files import parse_json, write_atomically
 from efface.hosts.components import KEY_VALUE, TEXT_KEYS
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
 __all__ = ["FILE_NAME", "FORMAT", "FORMAT_VERSION", "load", "save"]
 
 FORMAT = "efface-delta"
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 """The newest that is read. Files are written as the oldest that holds all they have, as older
 versions would pass over the rest in silence: 2 brought the keys of `TEXT_KEYS` beyond Stable
-Diffusion 1 and 2, 3 gates, 4 ungated patches beside a gate, and 5 an empty prompt that stays, and
-gates that a part of a prompt opens."""
+Diffusion 1 and 2, 3 gates, 4 ungated patches beside a gate, 5 an empty prompt that stays, and gates
+that a part of a prompt opens, and 6 maps of rows."""
 FILE_NAME = "delta.safetensors"
 
 
@@ -50,6 +51,8 @@ def save(delta: Delta, path: Path) -> None:
 
 
 def _needed(delta: Delta) -> int:
+    if delta.row_maps:
+        return 6
     parts = delta.gate is not None and delta.gate.reads_parts
     if parts or delta.empty_prompt != "edited":
         return 5
@@ -91,6 +94,7 @@ def load(path: Path, kind: type[Delta]) -> Delta:
                 if key.startswith(UNGATED)
             },
             empty_prompt=_empty_prompt(header.get("empty_prompt", "edited")),
+            row_maps=read_row_maps(tensors),
         )
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadDelta(

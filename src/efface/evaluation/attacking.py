@@ -25,13 +25,18 @@ from efface.revival.attempts import Attempt, Budget
 from efface.revival.drawing import cost_of, draw
 from efface.revival.target import Knowledge, Look, Target
 
-__all__ = ["Assault", "Hear", "Outcome", "attacked", "unheard"]
+__all__ = ["Assault", "Hear", "Outcome", "See", "attacked", "unheard", "unseen"]
 
 Hear: TypeAlias = Callable[[str, int, int], None]
+See: TypeAlias = Callable[[Sequence[Trial]], None]
 
 
 def unheard(attack: str, ended: int, trials: int) -> None:
     """Tells nobody how many trials have ended."""
+
+
+def unseen(trials: Sequence[Trial]) -> None:
+    """Shows nobody how trials stand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +93,13 @@ def _check(assault: Assault) -> None:
         )
 
 
-def attacked(assault: Assault, *, monitor: Hear = unheard) -> Outcome:
+def attacked(assault: Assault, *, monitor: Hear = unheard, seen: See = unseen) -> Outcome:
     """Runs an attack once, without tests of itself.
+
+    Args:
+        assault: what is attacked and by what.
+        monitor: called with the attack, trials that ended, and trials.
+        seen: called with how the trials stand, as often.
 
     Raises:
         BadRequest, BadDelta: as for `run_attack`.
@@ -110,7 +120,7 @@ def attacked(assault: Assault, *, monitor: Hear = unheard) -> Outcome:
     verdict: Verdict = "valid"
     with target.edited():
         try:
-            watch.follow(monitor)
+            watch.follow(monitor, seen)
         except (MeasurementFailed, _JudgeFailed) as error:
             verdict, reasons = "invalid", (str(error),)
     ran = environment()
@@ -177,7 +187,7 @@ class _Watch:
         self.pixels: list[Tensor | None] = [None] * len(self.trials)
         self._open = set(range(len(self.trials)))
 
-    def follow(self, monitor: Hear) -> None:
+    def follow(self, monitor: Hear, seen: See) -> None:
         """Draws each prompt by itself, then lets the attack have the trials that are left."""
         plain = [
             Attempt(trial=place, prompt=one.prompt, seed=one.seed, note="no attack")
@@ -198,6 +208,7 @@ class _Watch:
             while attempts is not None and self._open:
                 self._take(attempts)
                 monitor(self._assault.attack.name, self._ended, len(self.trials))
+                seen(tuple(self.trials))
                 attempts = course.send(frozenset(self._open)) if self._open else None
         except StopIteration:
             pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -12,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 
 from efface.errors import BadRequest, MeasurementFailed, MissingInput
 
-__all__ = ["EXECUTORS", "Executor", "Hear", "Workers", "run_all"]
+__all__ = ["EXECUTORS", "Executor", "GiveUp", "Hear", "Work", "Workers", "run_all"]
 
 Executor: TypeAlias = Literal["local", "processes", "ray"]
 EXECUTORS: tuple[Executor, ...] = ("local", "processes", "ray")
@@ -20,6 +21,8 @@ Work: TypeAlias = Callable[[Any, str], str]
 """Does a job and writes its result into the store at a place; gives an error's text, or nothing."""
 Hear: TypeAlias = Callable[[int, int, str], None]
 """Told how many jobs are done, of how many, and an error's text."""
+GiveUp: TypeAlias = Callable[[Any, str, str], None]
+"""Told of a job that ended its worker every time, the place of the store, and what happened."""
 
 RESTARTS = 3
 """How often a job is given to another worker after its own died."""
@@ -44,7 +47,12 @@ class Workers:
 
 
 def run_all(
-    jobs: Sequence[Any], work: Work, place: str, workers: Workers, hear: Hear = lambda *_: None
+    jobs: Sequence[Any],
+    work: Work,
+    place: str,
+    workers: Workers,
+    hear: Hear = lambda *_: None,
+    give_up: GiveUp = lambda *_: None,
 ) -> tuple[str, ...]:
     """Does all jobs; gives the errors of those that could not be done.
 
@@ -57,15 +65,22 @@ def run_all(
         place: of the store.
         workers: who.
         hear: told of every job that is done.
+        give_up: told of a job that ended its worker every time, where that is known: on Ray. It
+            counts as one that could not be done, and the others go on.
 
     Raises:
         BadRequest: there is no cluster at the address.
         MissingInput: Ray is not installed.
-        MeasurementFailed: workers die again and again.
+        MeasurementFailed: processes die again and again.
     """
-    ways = {"local": _here, "processes": _processes, "ray": _ray}
+    if workers.executor == "ray":
+        results = _ray(jobs, work, place, workers, give_up)
+    else:
+        results = {"local": _here, "processes": _processes}[workers.executor](
+            jobs, work, place, workers
+        )
     errors = []
-    for done, error in enumerate(ways[workers.executor](jobs, work, place, workers), start=1):
+    for done, error in enumerate(results, start=1):
         hear(done, len(jobs), error)
         if error:
             errors.append(error)
@@ -83,7 +98,9 @@ def _processes(jobs: Sequence[Any], work: Work, place: str, workers: Workers) ->
     while left:
         # Not forked: threads and locks of this process would come along.
         context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers.count, mp_context=context) as pool:
+        with ProcessPoolExecutor(
+            workers.count, mp_context=context, initializer=_end_when_interrupted
+        ) as pool:
             given = {pool.submit(work, job, place): job for job in left}
             try:
                 for future in _completed(given):
@@ -98,9 +115,19 @@ def _processes(jobs: Sequence[Any], work: Work, place: str, workers: Workers) ->
                         "look for what ends them, such as too little memory, and run the same "
                         "command again to go on"
                     ) from None
+            except KeyboardInterrupt:
+                # Else leaving the pool would wait for what they are doing.
+                for process in multiprocessing.active_children():
+                    process.terminate()
+                raise
             finally:
                 for future in given:
                     future.cancel()
+
+
+def _end_when_interrupted() -> None:
+    """Lets Ctrl-C end a process at once and without a word; files are whole or not there."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _completed(given: dict[Future[str], Any]) -> Iterator[Future[str]]:
@@ -110,7 +137,9 @@ def _completed(given: dict[Future[str], Any]) -> Iterator[Future[str]]:
         yield from done
 
 
-def _ray(jobs: Sequence[Any], work: Work, place: str, workers: Workers) -> Iterator[str]:
+def _ray(
+    jobs: Sequence[Any], work: Work, place: str, workers: Workers, give_up: GiveUp
+) -> Iterator[str]:
     """Gives jobs to Ray, a processor each; Ray starts those of a dead worker again."""
     try:
         import ray
@@ -121,26 +150,34 @@ def _ray(jobs: Sequence[Any], work: Work, place: str, workers: Workers) -> Itera
     own = not ray.is_initialized()
     if own:
         _connect(ray, workers)
+    task = ray.remote(num_cpus=1, max_retries=RESTARTS)(work)
+    given: dict[Any, Any] = {}
     try:
-        task = ray.remote(num_cpus=1, max_retries=RESTARTS)(work)
-        waiting, queue = [], iter(jobs)
-        for job in queue:
-            waiting.append(task.remote(job, place))
-            if len(waiting) < workers.count:
-                continue
-            done, waiting = ray.wait(waiting, num_returns=1)
-            yield str(ray.get(done[0]))
-        while waiting:
-            done, waiting = ray.wait(waiting, num_returns=1)
-            yield str(ray.get(done[0]))
-    except ray.exceptions.WorkerCrashedError as error:
-        raise MeasurementFailed(
-            f"a worker died {RESTARTS + 1} times on one job ({error}); run the same command again "
-            "to go on with the others"
-        ) from error
+        for job in jobs:
+            given[task.remote(job, place)] = job
+            if len(given) >= workers.count:
+                yield _next_done(ray, given, place, give_up)
+        while given:
+            yield _next_done(ray, given, place, give_up)
     finally:
         if own:
             ray.shutdown()
+
+
+def _next_done(ray: Any, given: dict[Any, Any], place: str, give_up: GiveUp) -> str:
+    """Waits for one of the jobs that were given to Ray, and takes it out."""
+    (reference,), _ = ray.wait(list(given), num_returns=1)
+    job = given.pop(reference)
+    try:
+        return str(ray.get(reference))
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+        lost = f"its worker died {RESTARTS + 1} times ({_first_line(error)})"
+        give_up(job, place, lost)
+        return lost
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _connect(ray: Any, workers: Workers) -> None:
@@ -155,7 +192,7 @@ def _connect(ray: Any, workers: Workers) -> None:
     except (OSError, ValueError, RuntimeError) as error:
         raise BadRequest(
             f"there is no Ray cluster at {workers.address or 'this machine'} "
-            f"({str(error).splitlines()[0]}); start one with ray start --head, or leave --address "
+            f"({_first_line(error)}); start one with ray start --head, or leave --address "
             "out"
         ) from error
 

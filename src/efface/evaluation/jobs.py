@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
@@ -23,7 +24,7 @@ from efface.evaluation.attacking import Assault, attacked
 from efface.evaluation.bench import Bench
 from efface.evaluation.encoding import encoded
 from efface.evaluation.self_tests import as_known, as_unknown
-from efface.evaluation.stores import ResultStore
+from efface.evaluation.stores import ResultStore, store_at
 from efface.revival.attempts import Budget
 from efface.runs.erasing import erase
 
@@ -34,10 +35,15 @@ __all__ = [
     "Plan",
     "Role",
     "bench_of",
+    "failures",
+    "give_up",
     "missing",
     "perform",
     "read_delta",
 ]
+
+_FAILURES = "failures"
+"""Folder of a store with a record for each job that could not be done."""
 
 Role: TypeAlias = Literal["edited", "known", "unknown"]
 """What is attacked: the edited model; the unedited one, where the attack must succeed; or the
@@ -204,11 +210,14 @@ class Plan:
 def perform(job: Job, place: str) -> str:
     """Does a job unless its result is there; gives an error's text, or nothing.
 
+    A job that raises is recorded with the reason, whatever it raised: one of thousands must not
+    end the others. Where the error is none of ours, the record has its trace too.
+
     Args:
         job: what is done.
         place: of the store.
     """
-    store = ResultStore(place)
+    store = store_at(place)
     if store.has(job.result):
         return ""
     threads = torch.get_num_threads()
@@ -216,11 +225,40 @@ def perform(job: Job, place: str) -> str:
     try:
         job.perform(store)
     except EffaceError as error:
-        store.write_json(f"failures/{job.id}.json", {"job": encoded(job), "error": str(error)})
+        give_up(job, place, str(error))
         return str(error)
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        give_up(job, place, text, trace=traceback.format_exc())
+        return text
     finally:
         torch.set_num_threads(threads)
+    store.remove(_failure(job))
     return ""
+
+
+def give_up(job: Job, place: str, error: str, *, trace: str = "") -> None:
+    """Records why a job has no result.
+
+    Args:
+        job: what could not be done.
+        place: of the store.
+        error: what happened.
+        trace: where, if that is not clear from the text.
+    """
+    record = {"job": encoded(job), "error": error, **({"trace": trace} if trace else {})}
+    store_at(place).write_json(_failure(job), record)
+
+
+def failures(jobs: Sequence[Job], store: ResultStore) -> dict[str, str]:
+    """Tells why jobs have no result, by their ids; those that were not tried are left out."""
+    there = set(store.names(_FAILURES))
+    failed = [job for job in missing(jobs, store) if f"{job.id}.json" in there]
+    return {job.id: str(store.read_json(_failure(job))["error"]) for job in failed}
+
+
+def _failure(job: Job) -> str:
+    return f"{_FAILURES}/{job.id}.json"
 
 
 def read_delta(erasure: EraseJob, store: ResultStore) -> Delta:
@@ -233,7 +271,9 @@ def read_delta(erasure: EraseJob, store: ResultStore) -> Delta:
 
 def missing(jobs: Sequence[Job], store: ResultStore) -> list[Job]:
     """Lists jobs that have no result yet, each once."""
-    named = {job.id: job for job in jobs if not store.has(job.result)}
+    folders = {job.result.rpartition("/")[0] for job in jobs}
+    there = {f"{folder}/{name}" for folder in folders for name in store.names(folder)}
+    named = {job.id: job for job in jobs if job.result not in there}
     return list(named.values())
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from efface.concepts import Concept, names
 from efface.contracts import Estimate, Sample
-from efface.evaluation.attacking import Assault, Hear, Outcome, attacked, unheard
+from efface.evaluation.attacking import Assault, Hear, Outcome, See, attacked, unheard, unseen
 from efface.evaluation.record import Verdict
 from efface.evaluation.revival import AttackRecord, SelfTest, counted
 from efface.revival.target import nameless
@@ -46,6 +46,7 @@ def run_attack(
     *,
     self_tests: Sequence[SelfTest] | None = None,
     monitor: Hear = unheard,
+    seen: See = unseen,
 ) -> Outcome:
     """Attacks an edited model, and tests the attack where its outcome is known.
 
@@ -53,6 +54,7 @@ def run_attack(
         assault: what is attacked and by what.
         self_tests: of the same attack, where they are known; left out, they are run.
         monitor: called with what goes on, trials that ended, and trials.
+        seen: called with how the trials stand, as often.
 
     Raises:
         BadRequest: the attack does not fit the model, or the judge does not know the concept.
@@ -61,7 +63,7 @@ def run_attack(
     if self_tests is None:
         known, unknown = (attacked(made(assault)).record for made in (as_known, as_unknown))
         self_tests = tests_of(known, unknown, needs_name=assault.attack.needs_name)
-    outcome = attacked(assault, monitor=monitor)
+    outcome = attacked(assault, monitor=monitor, seen=seen)
     return replace(outcome, record=with_self_tests(outcome.record, self_tests))
 
 

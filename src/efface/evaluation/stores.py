@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import uuid
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from efface.errors import BadRequest
 from efface.files import parse_json, write_atomically
 
-__all__ = ["ResultStore"]
+__all__ = ["ResultStore", "store_at"]
+
+_UNFINISHED = ".unfinished"
+"""Folder of files that are being written."""
 
 
 class ResultStore:
@@ -38,13 +42,29 @@ class ResultStore:
         self._local = "file" in self._files.protocol
         self._check()
 
+    @property
+    def address(self) -> str:
+        """Where other workers find it: of a folder its whole path, whatever folder they are in."""
+        return self._root if self._local else self.place
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder, where it is one."""
+        return Path(self._root) if self._local else None
+
+    @property
+    def of_one_process(self) -> bool:
+        """Whether other processes cannot see what is in it."""
+        return "memory" in self._files.protocol
+
     def has(self, name: str) -> bool:
         """Says whether there is something of a name."""
         return bool(self._files.exists(self._path(name)))
 
     def names(self, folder: str) -> tuple[str, ...]:
-        """Lists the names in a folder, without it, sorted."""
+        """Lists the names in a folder, without it, sorted, as they are now."""
         where = self._path(folder)
+        self._files.invalidate_cache()
         if not self._files.exists(where):
             return ()
         found = self._files.ls(where, detail=False)
@@ -54,7 +74,7 @@ class ResultStore:
         """Writes a file, whole."""
         path = self._path(name)
         if self._local:
-            write_atomically(Path(path), content)
+            write_atomically(Path(path), content, aside=Path(self._root) / _UNFINISHED)
             return
         # Object stores show a file when it is complete; others show it under its name at the end.
         partial = f"{path}.{uuid.uuid4().hex}"
@@ -72,6 +92,11 @@ class ResultStore:
             return bytes(self._files.cat_file(self._path(name)))
         except FileNotFoundError:
             raise BadRequest(f"{self.place} holds no {name}; run the same command again") from None
+
+    def remove(self, name: str) -> None:
+        """Takes a file away; one that is not there is none."""
+        if self.has(name):
+            self._files.rm_file(self._path(name))
 
     def write_json(self, name: str, value: Any) -> None:
         """Writes plain values."""
@@ -98,3 +123,9 @@ class ResultStore:
             raise BadRequest(
                 f"results cannot be written to {self.place} ({error}); give another --out"
             ) from error
+
+
+@lru_cache(maxsize=4)
+def store_at(place: str) -> ResultStore:
+    """Opens a store once in a process, however many jobs write to it."""
+    return ResultStore(place)

@@ -58,7 +58,7 @@ def kohya_name(model: Any, part: str, module: str) -> str:
     if part not in host.kohya_encoders:
         raise BadRequest(
             f"kohya's layout names the U-Net and the text encoders of Stable Diffusion, and the "
-            f"delta changes {part}; export it with --as diffusers-lora"
+            f"delta changes {part}; export it with --as diffusers-lora or --as comfyui"
         )
     inside = plain if plain.startswith("text_projection") else f"text_model.{plain}"
     return f"{host.kohya_encoders[part]}_{inside.replace('.', '_')}"

@@ -9,16 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
 from torch import Tensor
 
 from efface.errors import BadRequest
+from efface.exchange.headers import DIFFUSERS, model_fields, saved
 from efface.exchange.kohya_names import kohya_name
 from efface.exchange.low_rank import Layers, full_refused
 from efface.files import write_atomically
+from efface.hosts.families import host_of
 
 __all__ = ["write_diffusers", "write_kohya", "write_peft"]
 
+SGM = "https://github.com/Stability-AI/generative-models"
+"""ModelSpec's ``implementation`` of files that name a U-Net's layers as the original code does."""
 _READ_OF_TEXT = ("q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2", "text_projection")
 """Layers of text encoders that ComfyUI looks up in kohya's files."""
 
@@ -36,13 +39,9 @@ def write_diffusers(layers: Layers, folder: Path, facts: Mapping[str, str]) -> P
     """
     _refuse_full(layers)
     tensors = _peft_names(layers, prefix=f"{layers.component}.")
-    header = {"format": "pt", **facts}
-    config = _peft_config(layers)
-    if config["rank_pattern"]:  # diffusers before 0.40 scales layers of other ranks by itself
-        named = {f"{layers.component}.{name}": value for name, value in config.items()}
-        header["lora_adapter_metadata"] = json.dumps(named, sort_keys=True)
+    header = {**model_fields(layers), **facts, **_adapter_metadata(layers)}
     path = folder / "pytorch_lora_weights.safetensors"
-    write_atomically(path, save(tensors, metadata=header))
+    write_atomically(path, saved(tensors, header))
     return path
 
 
@@ -66,7 +65,8 @@ def write_peft(layers: Layers, folder: Path, facts: Mapping[str, str]) -> Path:
         "init_lora_weights": True,
     }
     path = folder / "adapter_model.safetensors"
-    write_atomically(path, save(tensors, metadata={"format": "pt", **facts}))
+    header = {**model_fields(layers), **facts, **_adapter_metadata(layers)}
+    write_atomically(path, saved(tensors, header))
     write_atomically(folder / "adapter_config.json", (json.dumps(config, indent=2) + "\n").encode())
     return path
 
@@ -96,14 +96,19 @@ def write_kohya(layers: Layers, path: Path, facts: Mapping[str, str]) -> Path:
             )
         name = kohya_name(layers.model, layers.component, module)
         tensors[f"{name}.{'diff_b' if leaf == 'bias' else 'diff'}"] = change
-    header: dict[str, Any] = {
-        "ss_network_module": "networks.lora",
-        "ss_network_dim": str(layers.rank),
-        "ss_network_alpha": str(float(layers.rank)),
-        **facts,
-    }
-    write_atomically(path, save(_apart(tensors), metadata=header))
+    original = layers.component == "unet" and host_of(layers.model).original_names
+    header = model_fields(layers, implementation=SGM if original else DIFFUSERS)
+    write_atomically(path, saved(_apart(tensors), {**header, **facts}))
     return path
+
+
+def _adapter_metadata(layers: Layers) -> dict[str, str]:
+    """Writes peft's config as diffusers does, which then takes ranks and alphas from it.
+
+    Files with alphas among their tensors must not have it: diffusers refuses both together.
+    """
+    named = {f"{layers.component}.{name}": value for name, value in _peft_config(layers).items()}
+    return {"lora_adapter_metadata": json.dumps(named, sort_keys=True)}
 
 
 def _refuse_full(layers: Layers) -> None:

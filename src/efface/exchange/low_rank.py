@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from efface.deltas.application import references
 from efface.deltas.delta import Delta
 from efface.deltas.empty_prompt import refuse_in_weights
 from efface.deltas.expansion import expanded
-from efface.deltas.patches import DensePatch, LowRankPatch
+from efface.deltas.patches import DensePatch, LowRankPatch, Patch
 from efface.errors import BadDelta, BadRequest
 from efface.hosts.components import canonical, component
 from efface.hosts.vision import VisionModel
 
-__all__ = ["Layer", "Layers", "check_exportable", "full_refused", "layers_of"]
+__all__ = ["Layer", "Layers", "check_exportable", "every_network", "full_refused", "layers_of"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Layers:
     model: Any
     """The base, for the names that its family has in other tools."""
     full: Mapping[str, Tensor] = field(default_factory=dict)
-    """Changes of biases and norms by the parameter's path, for layouts that hold them."""
+    """Changes of whole parameters by their paths, for layouts that hold them."""
 
     @property
     def rank(self) -> int:
@@ -94,7 +94,8 @@ def full_refused(keys: Sequence[str], model: Any = None) -> BadRequest:
         )
     return BadRequest(
         f"the delta changes {len(keys)} biases or norms ({keys[0]} ...), which this layout cannot "
-        "hold; export it with --as kohya, whose file ComfyUI reads whole, or the edited folder: "
+        "hold; export it with --as comfyui or --as kohya, whose files ComfyUI reads whole, or the "
+        "edited folder: "
         "--as diffusers"
     )
 
@@ -106,6 +107,8 @@ def layers_of(
     scale: float = 1.0,
     rank: int | None = None,
     biases: bool = False,
+    part: str | None = None,
+    dense: bool = False,
 ) -> Layers:
     """Writes a delta out layer by layer, exactly where it is low rank.
 
@@ -115,6 +118,8 @@ def layers_of(
         scale: how much of the change goes in.
         rank: cut every layer to this rank by SVD; needed where a change is dense.
         biases: whether the layout holds changes of biases and norms.
+        part: the one network to write out; without it the delta must change one alone.
+        dense: whether the layout holds changes of any parameter as they are.
 
     Raises:
         BadDelta: another base, a missing parent, or values that are not finite.
@@ -124,22 +129,35 @@ def layers_of(
     check_exportable(delta, scale=scale, rank=rank)
     references(delta, model)
     written = expanded(delta, model)
-    parts = sorted({key.partition("/")[0] for key in written.patches})
+    parts = [part] if part is not None else _changed(written)
     if len(parts) != 1:
         raise BadRequest(
             f"a LoRA file changes one network and the delta changes {', '.join(parts)}; "
-            "export the edited folder instead: --as diffusers"
+            "export the edited folder, --as diffusers, or one file for ComfyUI, --as comfyui"
         )
     paths = _paths(model, parts[0])
-    full = _full(written, paths, scale)
-    if full and not biases:
+    patches = {key: each for key, each in written.patches.items() if key in paths}
+    tables = _tables(model, parts[0]) if dense else frozenset()
+    full = _full(patches, paths, scale, tables if dense and rank is None else None)
+    if full and not (biases or dense):
         raise full_refused(tuple(full), model)
+    rest = {key: patch for key, patch in patches.items() if paths[key][0] not in full}
+    found, lost = _matrices(rest, paths, rank, model)
+    scaled = {path: replace(layer, up=layer.up * scale) for path, layer in found.items()}
+    return Layers(parts[0], scaled, lost, model, full)
+
+
+def _matrices(
+    patches: Mapping[str, Patch],
+    paths: Mapping[str, tuple[str, Tensor]],
+    rank: int | None,
+    model: Any,
+) -> tuple[dict[str, Layer], float]:
+    """Gives the low-rank layers by module, and the share of the change that the rank leaves out."""
     found: dict[str, Layer] = {}
     whole = left = 0.0
-    for key, patch in written.patches.items():
+    for key, patch in patches.items():
         path, weight = paths[key]
-        if path in full:
-            continue
         if (
             weight.ndim not in (2, 4)
             or not isinstance(patch, DensePatch | LowRankPatch)
@@ -155,18 +173,67 @@ def layers_of(
         kept = (layer.up.double() @ layer.down.double()).reshape(weight.shape)
         left += float((change - kept).square().sum())
         module = path.removesuffix(".weight")
-        found[module] = Layer(layer.up * scale, layer.down, tuple(weight.shape[2:]))
-    lost = (left / whole) ** 0.5 if rank is not None and whole else 0.0
-    return Layers(parts[0], found, lost, model, full)
+        found[module] = Layer(layer.up, layer.down, tuple(weight.shape[2:]))
+    return found, (left / whole) ** 0.5 if rank is not None and whole else 0.0
 
 
-def _full(delta: Delta, paths: Mapping[str, tuple[str, Tensor]], scale: float) -> dict[str, Tensor]:
-    """Gives the changes of biases and norms by the parameter's path."""
-    return {
-        paths[key][0]: patch.difference * scale
-        for key, patch in delta.patches.items()
-        if paths[key][1].ndim == 1 and isinstance(patch, DensePatch)
-    }
+def every_network(
+    delta: Delta, model: Any, *, scale: float = 1.0, rank: int | None = None
+) -> tuple[Layers, ...]:
+    """Writes a delta out for a layout that holds several networks and changes of any parameter.
+
+    What is low rank stays low rank, and all else is dense, unless a rank is given.
+
+    Raises:
+        BadDelta, BadRequest: see `layers_of`.
+    """
+    check_exportable(delta, scale=scale, rank=rank)
+    written = expanded(delta, model)  # with what is ungated, which may be of other networks
+    how: dict[str, Any] = {"scale": scale, "rank": rank, "dense": True}
+    return tuple(layers_of(written, model, part=part, **how) for part in _changed(written))
+
+
+def _changed(delta: Delta) -> list[str]:
+    """Lists the networks that a delta changes."""
+    return sorted({key.partition("/")[0] for key in delta.patches})
+
+
+def _full(
+    patches: Mapping[str, Patch],
+    paths: Mapping[str, tuple[str, Tensor]],
+    scale: float,
+    tables: frozenset[str] | None,
+) -> dict[str, Tensor]:
+    """Gives changes that go along whole: of biases and norms, or of all that is not low rank.
+
+    Args:
+        patches: by key.
+        paths: by key, as `_paths` gives them.
+        scale: how much of the change goes in.
+        tables: the paths of embeddings, where the layout holds whatever is dense; else None.
+    """
+    found: dict[str, Tensor] = {}
+    for key, patch in patches.items():
+        path, weight = paths[key]
+        matrix = isinstance(patch, LowRankPatch) and weight.ndim in (2, 4)
+        if weight.ndim == 1 and isinstance(patch, DensePatch):
+            found[path] = patch.difference * scale
+        elif tables is not None and not (
+            matrix and path.endswith(".weight") and path not in tables
+        ):
+            found[path] = patch.on(torch.zeros(weight.shape)) * scale
+    return found
+
+
+def _tables(model: Any, part: str) -> frozenset[str]:
+    """Lists the weights of embeddings, whose low-rank changes LoRA files write otherwise."""
+    modules = component(model, part).named_modules()
+    return frozenset(f"{path}.weight" for path, each in modules if isinstance(each, nn.Embedding))
+
+
+def _whole_of(model: Any) -> str:
+    """Names the formats that hold a dense change as it is."""
+    return "transformers" if isinstance(model, VisionModel) else "comfyui or --as diffusers"
 
 
 def _folder_of(model: Any) -> str:
@@ -182,8 +249,7 @@ def _layer(key: str, patch: DensePatch | LowRankPatch, rank: int | None, model: 
     elif rank is None:
         raise BadRequest(
             f"the change of {key} is dense and a LoRA file holds low rank; say how much with "
-            "--rank N (what is lost is reported), or export the edited folder: "
-            f"--as {_folder_of(model)}"
+            f"--rank N (what is lost is reported), or export it whole: --as {_whole_of(model)}"
         )
     else:
         dense = patch.difference.double().flatten(1)

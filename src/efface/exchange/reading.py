@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -14,6 +14,7 @@ from efface.deltas.patches import DensePatch, LowRankPatch, Patch, added
 from efface.errors import BadDelta, MissingInput
 from efface.exchange.lora_keys import LoraLayer, alpha_of, foreign_kind, lora_layers, low_rank
 from efface.exchange.networks import NETWORKS, Network, claim, denoiser, networks
+from efface.exchange.original_layers import renamed
 from efface.exchange.sources import Place, Source, load
 from efface.hosts.components import canonical
 
@@ -69,6 +70,7 @@ def read(places: Iterable[Place], model: Any, only: str | None) -> Reading:
             reading.unused.append(f"{place.part}/")
             continue
         source = load(place)
+        source = replace(source, tensors=renamed(source.tensors, model))
         names += source.tensors
         _read_one(reading, source)
     _refuse_rest(reading, names)
@@ -115,7 +117,7 @@ def _read_one(reading: Reading, source: Source) -> None:
 
 
 def _read_layer(reading: Reading, source: Source, name: str, layer: LoraLayer) -> None:
-    place = _place(reading, source, name, lambda network, path: network.layer(path), layer.keys)
+    place = _place(reading, source, name, _layer_or_parameter, layer.keys)
     if place is None:
         return
     network, path = place
@@ -130,12 +132,18 @@ def _read_layer(reading: Reading, source: Source, name: str, layer: LoraLayer) -
     for role in ("weight", "bias"):
         if role not in layer.tensors:
             continue
-        key, target = f"{network.part}/{path}.{role}", network.weights.get(f"{path}.{role}")
+        own = path if path in network.weights else f"{path}.{role}"  # a parameter in no layer
+        key, target = f"{network.part}/{own}", network.weights.get(own)
         if target is None:
             reading.not_understood += layer.keys
             continue
         change = _shaped(name, layer.tensors[role], target, key).float()
         _add(reading, key, DensePatch(change))
+
+
+def _layer_or_parameter(network: Network, path: str) -> str | None:
+    """Finds a layer, or a parameter that is in none, such as a table of shifts and scales."""
+    return network.layer(path) or (path if path in network.weights else None)
 
 
 def _scale(

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from efface.concepts import Concept, Erasure, ErasureRequest
@@ -16,6 +15,7 @@ from efface.deltas.delta import Delta
 from efface.deltas.gates import PromptGate
 from efface.diffusion.denoising import Denoiser
 from efface.errors import BadRequest
+from efface.exchange.headers import model_fields, saved
 from efface.exchange.low_rank import Layers, full_refused
 from efface.files import write_atomically
 from efface.hosts.components import canonical
@@ -81,7 +81,7 @@ def write_spm(
         tensors[f"{name}.alpha"] = torch.tensor(float(ranks[0]))
     facts = {**facts, **({} if gated else {ALWAYS: "1"})}
     header = {"rank": str(ranks[0]), "alpha": str(float(ranks[0])), "prompts": ",".join(prompts)}
-    write_atomically(path, save(tensors, metadata={**facts, **header}))
+    write_atomically(path, saved(tensors, {**model_fields(layers), **facts, **header}))
     return path
 
 

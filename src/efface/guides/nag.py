@@ -82,11 +82,12 @@ class NormalisedAttention(Guide):
             return None
         span = run.span(self.name, self.start, self.stop)
         if self.negative_on == "edited" and any(
-            record.delta.gate is not None for record in applied_to(run.model)
+            record.delta.gate is not None or record.delta.row_maps
+            for record in applied_to(run.model)
         ):
             raise BadRequest(
-                "nag cannot give a text the keys and values of a gated delta, whose gates open by "
-                "prompts in the network; leave negative_on at unedited"
+                "nag cannot give a text the keys and values of a delta with a gate or a row map, "
+                "which act on prompts in the network; leave negative_on at unedited"
             )
         read = run.read(self.text, self.negative_on)
         with run.base() if not read.edited else ExitStack():

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from efface.errors import BadModel, BadRequest
+from efface.hosts.auraflow import AuraFlow
 from efface.hosts.flux import Flux
 from efface.hosts.host import Host
 from efface.hosts.pixart import PixArt
@@ -37,6 +38,7 @@ HOSTS: tuple[type[Host], ...] = (
     StableDiffusion3,
     Flux,
     PixArt,
+    AuraFlow,
     *_of_other_packages(),
 )
 FAMILIES: dict[str, str] = {host.key: host.title for host in HOSTS}

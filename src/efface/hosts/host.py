@@ -13,10 +13,19 @@ from torch import Tensor, nn
 
 from efface.hosts.components import TEXT_KEYS, unwrapped
 from efface.hosts.conditions import Conditions, Encoding
+from efface.hosts.original_names import OriginalNames
 from efface.hosts.readers import TextReader
 from efface.randomness import derive, evaluating
 
-__all__ = ["PROBE_EDGE", "Host", "WidthRead", "class_names", "probe_noise", "width_read"]
+__all__ = [
+    "PROBE_EDGE",
+    "Host",
+    "ModelNames",
+    "WidthRead",
+    "class_names",
+    "probe_noise",
+    "width_read",
+]
 
 PROBE_EDGE = 16
 """Height and width at most of the latents that probe a denoiser."""
@@ -30,6 +39,15 @@ class WidthRead(NamedTuple):
     gives: int
     exactly: bool = True
     """Whether it must read just so many, or may read more."""
+
+
+class ModelNames(NamedTuple):
+    """What the headers of other tools' files call a model."""
+
+    version: str
+    """kohya's ``ss_base_model_version``, by which tools sort LoRA files."""
+    architecture: str
+    """ModelSpec's ``architecture``."""
 
 
 class Host(ABC):
@@ -54,6 +72,12 @@ class Host(ABC):
     """How many of a CLIP encoder's last layers the denoiser reads nothing of; where missing, 0."""
     original_names: ClassVar[bool] = False
     """Whether these files name the U-Net's layers as the original code does."""
+    original_layers: ClassVar[OriginalNames | None] = None
+    """Where a transformer's parameters lie in the code that the family was published with."""
+    comfy_encoders: ClassVar[Mapping[str, str]] = {}
+    """What ComfyUI calls the text encoders."""
+    names: ClassVar[ModelNames] = ModelNames("", "")
+    """What headers of files call a model of the family; left out, `key` does."""
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -112,6 +136,11 @@ class Host(ABC):
         with evaluating(self.network), torch.no_grad():
             noise = self._placed(probe_noise(channels, min(PROBE_EDGE, *edges)))
             return self.predict(noise, times.to(noise.device), self.encode([prompt]))
+
+    @property
+    def file_names(self) -> ModelNames:
+        """What headers of files call this very model."""
+        return self.names if self.names.version else ModelNames(self.key, self.key)
 
     @property
     def network(self) -> nn.Module:

@@ -21,16 +21,20 @@ def load(
     name_or_folder: str | Path,
     dtype: torch.dtype | None = None,
     device: str | torch.device | None = None,
+    config: str | Path | None = None,
 ) -> Any:
     """Loads a text-to-image pipeline of diffusers, as it is, or a model that reads pictures.
 
     Args:
         name_or_folder: ``emoji`` or another name of `efface.registry.BUNDLED`, a folder
             in diffusers' layout, or a hub id such as ``owner/name``; only a hub id may download.
+            A ``.safetensors`` checkpoint of Stable Diffusion 1.x, 2.x or XL needs ``config``.
             ``icons-vit`` or ``icons-identities``, or a folder with a classifier of transformers,
             gives a `efface.hosts.vision.VisionModel`.
         dtype: of the networks; float32 when left out, whatever the files hold.
         device: where to put it; the CPU when left out.
+        config: for a single file: a folder in diffusers' layout of the same kind of model, whose
+            configs and tokenizers are taken and whose weights are not read.
 
     Raises:
         BadModel: nothing there, a file is missing, cut short or holds tensors of another shape, or
@@ -48,12 +52,20 @@ def load(
     wanted = torch.float32 if dtype is None else dtype
     # Some networks draw first values, which the files' then replace.
     with torch.random.fork_rng(devices=[]):
-        pipeline = _found(name, wanted)
+        pipeline = _found(name, wanted, None if config is None else Path(config))
     _check_parts(pipeline, name)
     return pipeline if device is None else pipeline.to(device)
 
 
-def _found(name: str, dtype: torch.dtype) -> Any:
+def _found(name: str, dtype: torch.dtype, config: Path | None) -> Any:
+    if Path(name).is_file():
+        from efface.hosts.single_files import load_single_file
+
+        return load_single_file(Path(name), config, dtype)
+    if config is not None:
+        raise BadModel(
+            f"{name} is not a single file, and config={config} is for those alone; leave it out"
+        )
     if name in BUNDLED:
         module = bundled(name)
         pipeline = _from_folder(Path(module.pipeline_folder()), dtype)
@@ -64,11 +76,6 @@ def _found(name: str, dtype: torch.dtype) -> Any:
         return _from_folder(Path(name), dtype)
     if re.fullmatch(r"[\w-][\w.-]*/[\w.-]+", name) and not Path(name).parent.is_dir():
         return _from_hub(name, dtype)
-    if Path(name).is_file():
-        raise BadModel(
-            f"{name} is a single file, and efface reads folders in diffusers' layout; convert it "
-            "with diffusers: StableDiffusionPipeline.from_single_file(...).save_pretrained(FOLDER)"
-        )
     known = [*BUNDLED, *VISION]
     near = difflib.get_close_matches(name, known, n=1)
     hint = f"; did you mean {near[0]}?" if near else ""

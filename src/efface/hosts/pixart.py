@@ -16,7 +16,8 @@ from efface.errors import BadModel
 from efface.hosts.components import canonical
 from efface.hosts.conditions import PLAIN, Conditions, Encoding
 from efface.hosts.embedding import Embedder, TokenisedPrompt
-from efface.hosts.host import PROBE_EDGE, Host, WidthRead, class_names, probe_noise
+from efface.hosts.host import PROBE_EDGE, Host, ModelNames, WidthRead, class_names, probe_noise
+from efface.hosts.original_names import OriginalNames
 from efface.hosts.readers import TextReader, key_values
 from efface.hosts.toys import (
     T5_WIDTH,
@@ -34,12 +35,42 @@ PROJECTION = "caption_projection"
 CAPTION_LENGTH = 300
 """Tokens that PixArt-sigma reads; PixArt-alpha reads 120. Hidden padding changes no row."""
 
+_BLOCK, _TIME = "transformer_blocks.{}", "adaln_single.emb"
+
 
 class PixArt(Host):
     """PixArt-alpha and -sigma; closed forms edit it, its denoiser is not run here."""
 
     key: ClassVar[str] = "pixart"
     title: ClassVar[str] = "PixArt"
+    names: ClassVar[ModelNames] = ModelNames("pixart", "pixart")
+    comfy_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "t5xxl"}
+    original_layers: ClassVar[OriginalNames | None] = OriginalNames(
+        layers={
+            "scale_shift_table": "final_layer.scale_shift_table",
+            "pos_embed.proj": "x_embedder.proj",
+            "proj_out": "final_layer.linear",
+            "caption_projection.linear_1": "y_embedder.y_proj.fc1",
+            "caption_projection.linear_2": "y_embedder.y_proj.fc2",
+            "adaln_single.linear": "t_block.1",
+            f"{_TIME}.timestep_embedder.linear_1": "t_embedder.mlp.0",
+            f"{_TIME}.timestep_embedder.linear_2": "t_embedder.mlp.2",
+            f"{_TIME}.resolution_embedder.linear_1": "csize_embedder.mlp.0",
+            f"{_TIME}.resolution_embedder.linear_2": "csize_embedder.mlp.2",
+            f"{_TIME}.aspect_ratio_embedder.linear_1": "ar_embedder.mlp.0",
+            f"{_TIME}.aspect_ratio_embedder.linear_2": "ar_embedder.mlp.2",
+            f"{_BLOCK}.scale_shift_table": "blocks.{}.scale_shift_table",
+            f"{_BLOCK}.attn1.to_out.0": "blocks.{}.attn.proj",
+            f"{_BLOCK}.attn2.to_q": "blocks.{}.cross_attn.q_linear",
+            f"{_BLOCK}.attn2.to_out.0": "blocks.{}.cross_attn.proj",
+            f"{_BLOCK}.ff.net.0.proj": "blocks.{}.mlp.fc1",
+            f"{_BLOCK}.ff.net.2": "blocks.{}.mlp.fc2",
+        },
+        fused={
+            "blocks.{}.attn.qkv": tuple(f"{_BLOCK}.attn1.to_{each}" for each in "qkv"),
+            "blocks.{}.cross_attn.kv_linear": tuple(f"{_BLOCK}.attn2.to_{each}" for each in "kv"),
+        },
+    )
     part: ClassVar[str] = "transformer"
     predicts: ClassVar[bool] = False
 

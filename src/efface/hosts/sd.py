@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -11,8 +12,9 @@ from torch import Tensor, nn
 
 from efface.hosts.conditions import Conditions
 from efface.hosts.embedding import Embedder
-from efface.hosts.host import Host, WidthRead, width_read
+from efface.hosts.host import Host, ModelNames, WidthRead, width_read
 from efface.hosts.readers import TextReader, key_values
+from efface.hosts.shards import folder_json
 from efface.hosts.toys import LENGTH, autoencoder, built, tiny_tokenizer
 
 __all__ = ["StableDiffusion1", "StableDiffusion2", "reads_by_cross_attention"]
@@ -25,6 +27,8 @@ class StableDiffusion1(Host):
 
     key: ClassVar[str] = "sd1"
     title: ClassVar[str] = "Stable Diffusion 1.x"
+    names: ClassVar[ModelNames] = ModelNames("sd_v1", "stable-diffusion-v1")
+    comfy_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "clip_l"}
     kohya_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "lora_te"}
     linear: ClassVar[bool] = False
     """Whether projections around attention blocks are linear layers."""
@@ -54,6 +58,25 @@ class StableDiffusion1(Host):
         prediction: Tensor = network(latents, times, encoder_hidden_states=conditions.rows)[0]
         return prediction
 
+    @property
+    def file_names(self) -> ModelNames:
+        """Models that predict v, of 768 pixels in 2.x, are called otherwise."""
+        version, architecture = self.names
+        if not self._predicts_v():
+            return self.names
+        return ModelNames(f"{version}_v", architecture.replace("-512", "-768-v"))
+
+    def _predicts_v(self) -> bool:
+        """Asks the scheduler, or its file where only what reads text was opened."""
+        scheduler = getattr(self.model, "scheduler", None)
+        file = Path(getattr(self.model, "folder", "")) / "scheduler" / "scheduler_config.json"
+        config: Any = {}
+        if scheduler is not None:
+            config = scheduler.config
+        elif file.is_file():
+            config = folder_json(file)
+        return str(config.get("prediction_type")) == "v_prediction"
+
     @classmethod
     def toy(cls, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
         """Builds a ``StableDiffusionPipeline``.
@@ -71,6 +94,8 @@ class StableDiffusion2(StableDiffusion1):
 
     key: ClassVar[str] = "sd2"
     title: ClassVar[str] = "Stable Diffusion 2.x"
+    names: ClassVar[ModelNames] = ModelNames("sd_v2", "stable-diffusion-v2-512")
+    comfy_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "clip_h"}
     linear: ClassVar[bool] = True
 
 

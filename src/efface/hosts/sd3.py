@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from efface.hosts.conditions import Conditions
 from efface.hosts.embedding import Embedder
-from efface.hosts.host import Host, WidthRead, class_names, width_read
+from efface.hosts.host import Host, ModelNames, WidthRead, class_names, width_read
+from efface.hosts.original_names import OriginalNames
 from efface.hosts.readers import TextReader, layer_weights, single_layer
 from efface.hosts.streams import Padded, Pooled, SideBySide
 from efface.hosts.toys import (
@@ -33,12 +34,59 @@ TOKENS, POOLED = "transformer/text_tokens", "transformer/pooled_text"
 T5_LENGTH = 256
 """Tokens that the pipeline pads T5's prompts to; without a mask the padding changes the rows."""
 
+_BLOCK, _PICTURE, _TEXT = (
+    "transformer_blocks.{}",
+    "joint_blocks.{}.x_block",
+    "joint_blocks.{}.context_block",
+)
+"""Diffusers' blocks, and the two halves of each in the original code."""
+
 
 class StableDiffusion3(Host):
     """Stable Diffusion 3 and 3.5; many run it without T5, whose rows are zeros then."""
 
     key: ClassVar[str] = "sd3"
     title: ClassVar[str] = "Stable Diffusion 3 and 3.5"
+    names: ClassVar[ModelNames] = ModelNames("sd3", "stable-diffusion-3")
+    comfy_encoders: ClassVar[Mapping[str, str]] = {
+        "text_encoder": "clip_l",
+        "text_encoder_2": "clip_g",
+        "text_encoder_3": "t5xxl",
+    }
+    original_layers: ClassVar[OriginalNames | None] = OriginalNames(
+        layers={
+            "pos_embed.proj": "x_embedder.proj",
+            "context_embedder": "context_embedder",
+            "time_text_embed.timestep_embedder.linear_1": "t_embedder.mlp.0",
+            "time_text_embed.timestep_embedder.linear_2": "t_embedder.mlp.2",
+            "time_text_embed.text_embedder.linear_1": "y_embedder.mlp.0",
+            "time_text_embed.text_embedder.linear_2": "y_embedder.mlp.2",
+            "norm_out.linear": "final_layer.adaLN_modulation.1",
+            "proj_out": "final_layer.linear",
+            f"{_BLOCK}.norm1.linear": f"{_PICTURE}.adaLN_modulation.1",
+            f"{_BLOCK}.norm1_context.linear": f"{_TEXT}.adaLN_modulation.1",
+            f"{_BLOCK}.attn.norm_q": f"{_PICTURE}.attn.ln_q",
+            f"{_BLOCK}.attn.norm_k": f"{_PICTURE}.attn.ln_k",
+            f"{_BLOCK}.attn.norm_added_q": f"{_TEXT}.attn.ln_q",
+            f"{_BLOCK}.attn.norm_added_k": f"{_TEXT}.attn.ln_k",
+            f"{_BLOCK}.attn.to_out.0": f"{_PICTURE}.attn.proj",
+            f"{_BLOCK}.attn.to_add_out": f"{_TEXT}.attn.proj",
+            f"{_BLOCK}.attn2.norm_q": f"{_PICTURE}.attn2.ln_q",
+            f"{_BLOCK}.attn2.norm_k": f"{_PICTURE}.attn2.ln_k",
+            f"{_BLOCK}.attn2.to_out.0": f"{_PICTURE}.attn2.proj",
+            f"{_BLOCK}.ff.net.0.proj": f"{_PICTURE}.mlp.fc1",
+            f"{_BLOCK}.ff.net.2": f"{_PICTURE}.mlp.fc2",
+            f"{_BLOCK}.ff_context.net.0.proj": f"{_TEXT}.mlp.fc1",
+            f"{_BLOCK}.ff_context.net.2": f"{_TEXT}.mlp.fc2",
+        },
+        fused={
+            f"{_PICTURE}.attn.qkv": tuple(f"{_BLOCK}.attn.to_{each}" for each in "qkv"),
+            f"{_TEXT}.attn.qkv": tuple(f"{_BLOCK}.attn.add_{each}_proj" for each in "qkv"),
+            f"{_PICTURE}.attn2.qkv": tuple(f"{_BLOCK}.attn2.to_{each}" for each in "qkv"),
+        },
+        swapped=("norm_out.linear",),
+        swapped_last=(f"{_BLOCK}.norm1_context.linear",),
+    )
     part: ClassVar[str] = "transformer"
 
     @classmethod

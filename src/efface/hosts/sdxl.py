@@ -11,7 +11,7 @@ from torch import Tensor
 
 from efface.hosts.conditions import Conditions
 from efface.hosts.embedding import Embedder
-from efface.hosts.host import Host, WidthRead, width_read
+from efface.hosts.host import Host, ModelNames, WidthRead, width_read
 from efface.hosts.readers import TextReader, key_values, single_layer
 from efface.hosts.sd import reads_by_cross_attention
 from efface.hosts.streams import Pooled, SideBySide
@@ -27,6 +27,11 @@ class StableDiffusionXL(Host):
 
     key: ClassVar[str] = "sdxl"
     title: ClassVar[str] = "Stable Diffusion XL"
+    names: ClassVar[ModelNames] = ModelNames("sdxl_base_v1-0", "stable-diffusion-xl-v1-base")
+    comfy_encoders: ClassVar[Mapping[str, str]] = {
+        "text_encoder": "clip_l",
+        "text_encoder_2": "clip_g",
+    }
     kohya_encoders: ClassVar[Mapping[str, str]] = {
         "text_encoder": "lora_te1",
         "text_encoder_2": "lora_te2",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -14,8 +14,12 @@ from efface.hosts.components import TEXT_KEYS, components
 __all__ = ["check_editable", "check_erasable", "check_trainable", "refuse_compiled"]
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_QUANTISED = ("bitsandbytes", "optimum.quanto", "quanto", "torchao", "torch.ao.nn", "hqq", "gptq")
-"""Packages whose layers hold packed weights."""
+_QUANTISED = (
+    *("bitsandbytes", "optimum.quanto", "quanto", "torchao", "torch.ao.nn", "hqq", "gptq"),
+    *("auto_gptq", "awq", "aqlm", "eetq", "nunchaku", "compressed_tensors", "sdnq"),
+    *("diffusers.quantizers", "transformers.integrations"),
+)
+"""Packages whose layers hold packed weights, in GGUF files and others."""
 _DENOISERS = ("unet", "transformer")
 _OTHER_PROCESSES = ("LCM", "TCD", "EDM", "ConsistencyModels", "CMStochastic", "CogVideo")
 """Schedulers, by the beginnings of their names, of networks whose noise is not that of DDIM's."""
@@ -48,11 +52,31 @@ def _check_module(where: str, module: nn.Module) -> None:
         )
     if type(module).__module__.startswith(_QUANTISED):
         raise _quantised(where, type(module).__name__)
+    _check_offloading(where, module)
     if "parametrizations" in module._modules:
         raise BadModel(
             f"{where} computes its weight from others (torch.nn.utils.parametrize); remove that "
             "with torch.nn.utils.parametrize.remove_parametrizations first"
         )
+
+
+def _check_offloading(where: str, module: nn.Module) -> None:
+    """Refuses groups of layers whose weights are read back from a copy, without what was edited."""
+    group = getattr(_hooks(module).get("group_offloading"), "group", None)
+    if group is None:
+        return
+    copies = "files" if group.offload_to_disk_path is not None else "copies for its stream"
+    if copies == "files" or group.stream is not None:
+        raise BadModel(
+            f"{where} is offloaded in groups (enable_group_offload) and read back from {copies}, "
+            "which an edit would not reach; load the model without that, edit it, and offload "
+            "it afterwards"
+        )
+
+
+def _hooks(module: nn.Module) -> Mapping[str, Any]:
+    """Gives diffusers' own hooks on a module by name."""
+    return getattr(getattr(module, "_diffusers_hook", None), "hooks", {})
 
 
 def _check_weight(name: str, where: str, weight: Tensor) -> None:
@@ -67,6 +91,11 @@ def _check_weight(name: str, where: str, weight: Tensor) -> None:
         raise _quantised(where, type(weight.data).__name__)
     if weight.dtype not in _FLOATS:
         raise _quantised(where, str(weight.dtype).removeprefix("torch."))
+    if weight.is_inference():
+        raise BadModel(
+            f"{where} was made in torch.inference_mode, and such weights cannot be changed; load "
+            "the model outside of it"
+        )
 
 
 def _quantised(where: str, kind: str) -> BadModel:
@@ -87,11 +116,14 @@ def check_erasable(model: Any) -> None:
         if name in _DENOISERS:
             check_editable(model, (name,))
             _check_additions(name, network)
+            _check_hooks(name, network)
         elif name.startswith("text_encoder"):
             _check_additions(name, network)
             for path, weight in network.named_parameters():
                 if weight.is_meta:
                     _check_weight(name, f"{name}/{path}", weight)
+            for path, module in network.named_modules():
+                _check_offloading(f"{name}/{path}", module)
         elif len(named) > 1 and any(_readers(network)):
             raise BadModel(
                 f"the pipeline's {name} reads the prompt by layers of its own "
@@ -151,6 +183,23 @@ def _check_additions(name: str, network: nn.Module) -> None:
                 "of its own; call set_default_attn_processor() on the network, or load the model "
                 "without it"
             )
+
+
+def _check_hooks(name: str, network: nn.Module) -> None:
+    """Refuses what makes a network give other values than its weights do, outside of pipelines."""
+    for path, module in network.named_modules():
+        for hook in _hooks(module):
+            if hook == "layerwise_casting":
+                raise BadModel(
+                    f"{name}/{path} is cast to another dtype when it runs (layerwise casting), and "
+                    "its weights are kept in fewer bits; load the model without that, edit it, "
+                    "and cast it afterwards"
+                )
+            if "cache" in hook or hook.startswith(("fbc_", "pyramid_attention")):
+                raise BadModel(
+                    f"{name}/{path} may answer from a cache ({hook}) instead of its weights; call "
+                    f"pipe.{name}.disable_cache(), erase, and enable it again to draw"
+                )
 
 
 def _readers(network: nn.Module) -> Iterator[str]:

@@ -14,7 +14,7 @@ from efface.errors import BadModel
 from efface.hosts.conditions import PLAIN, Encoding
 from efface.hosts.embedding import Embedder, TokenisedPrompt
 
-__all__ = ["Padded", "Pooled", "SideBySide", "TextStream", "Weighted"]
+__all__ = ["Emptied", "Padded", "Pooled", "SideBySide", "TextStream", "Weighted"]
 
 
 @runtime_checkable
@@ -151,6 +151,49 @@ class Padded:
         return functional.pad(rows, (0, self.width - rows.shape[-1]))
 
 
+class Emptied:
+    """Rows of an encoder with zeros in place of hidden padding, as AuraFlow reads T5."""
+
+    pooled = False
+
+    def __init__(self, inner: Embedder) -> None:
+        self._inner = inner
+        self.tokenised, self.span = inner.tokenised, inner.span
+        self.vocabulary = inner.vocabulary
+
+    @property
+    def width(self) -> int:
+        """The inner stream's width."""
+        return self._inner.width
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The inner stream's blocks."""
+        return self._inner.blocks
+
+    def identity(self, prompts: Sequence[str]) -> Any:
+        """Tells the inner stream."""
+        return ["emptied", self._inner.identity(prompts)]
+
+    def embedded(
+        self, prompts: Sequence[str], *, afresh: bool = False
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Empties the inner stream's padding."""
+        return self._emptied(self._inner.embedded(prompts, afresh=afresh), prompts)
+
+    def encoded(
+        self, prompts: Sequence[str], encoding: Encoding = PLAIN
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Empties the padding of what the encoder gives now; a prefix is read, too."""
+        before = max((len(rows) for rows in encoding.prefix.values()), default=0)
+        return self._emptied(self._inner.encoded(prompts, encoding), prompts, before)
+
+    def _emptied(self, rows: Tensor, prompts: Sequence[str], before: int = 0) -> Tensor:
+        ends = torch.tensor([self.tokenised(prompt).read + before for prompt in prompts])
+        read = torch.arange(rows.shape[1]) < ends[:, None]
+        return rows * read[:, :, None].to(rows)
+
+
 class Weighted:
     """Rows of a stream times a number: ``P c = t`` asks the same of rows of any length.
 
@@ -160,7 +203,7 @@ class Weighted:
     pooled = False
 
     def __init__(self, inner: TextStream, factor: float) -> None:
-        self.inner, self._factor = inner, factor
+        self.inner, self.factor = inner, factor
         self.tokenised, self.span = inner.tokenised, inner.span
         self.vocabulary = inner.vocabulary
 
@@ -176,19 +219,19 @@ class Weighted:
 
     def identity(self, prompts: Sequence[str]) -> Any:
         """Tells the inner stream and the factor."""
-        return ["weighted", self._factor.hex(), self.inner.identity(prompts)]
+        return ["weighted", self.factor.hex(), self.inner.identity(prompts)]
 
     def embedded(
         self, prompts: Sequence[str], *, afresh: bool = False
     ) -> Float[Tensor, "batch tokens dim"]:
         """Scales the inner stream's rows."""
-        return self.inner.embedded(prompts, afresh=afresh) * self._factor
+        return self.inner.embedded(prompts, afresh=afresh) * self.factor
 
     def encoded(
         self, prompts: Sequence[str], encoding: Encoding = PLAIN
     ) -> Float[Tensor, "batch tokens dim"]:
         """Scales what the inner stream gives now."""
-        return self.inner.encoded(prompts, encoding) * self._factor
+        return self.inner.encoded(prompts, encoding) * self.factor
 
 
 class Pooled:

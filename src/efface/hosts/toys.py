@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -137,23 +137,22 @@ def clip_encoder(tokenizer: Any, *, projected: bool) -> nn.Module:
     return made
 
 
-def t5_encoder(tokenizer: Any) -> nn.Module:
-    """Builds a T5 encoder of two layers."""
-    from transformers import T5Config, T5EncoderModel
+def t5_encoder(tokenizer: Any, *, kind: Literal["T5", "UMT5"] = "T5") -> nn.Module:
+    """Builds a T5 or UMT5 encoder of two layers."""
+    import transformers
 
-    made: nn.Module = T5EncoderModel(
-        T5Config(
-            vocab_size=len(tokenizer),
-            d_model=T5_WIDTH,
-            d_kv=8,
-            d_ff=64,
-            num_layers=2,
-            num_heads=4,
-            feed_forward_proj="gated-gelu",
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-        )
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=len(tokenizer),
+        d_model=T5_WIDTH,
+        d_kv=8,
+        d_ff=64,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
+        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
     )
+    made: nn.Module = getattr(transformers, f"{kind}EncoderModel")(config)
     return made
 
 

@@ -85,6 +85,12 @@ class Ledger:
             BadRequest: see `create`.
         """
         folder = Path(folder)
+        if method.name != "uce":
+            raise BadRequest(
+                f"a ledger adds up entries of uce, each for itself, and {method.name} looks at all "
+                "requests together (a map of rows is made of rows sampled among all of them): give "
+                "the ledger uce, or erase without one"
+            )
         if method.reweightings or method.unanchored == "nearest":
             raise BadRequest(
                 "a ledger adds up entries, each for itself; reweightings and unanchored='nearest' "

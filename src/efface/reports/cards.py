@@ -1,13 +1,11 @@
-"""The erasure card: as JSON for machines, as a Hugging Face model card for people."""
+"""The erasure card as plain values: what ``card.json`` holds, and every other card is made of."""
 
 from __future__ import annotations
 
 import json
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from markupsafe import Markup
+from typing import Any
 
 from efface.evaluation.encoding import encoded
 from efface.evaluation.record import Evaluation, Measurement
@@ -15,23 +13,16 @@ from efface.evaluation.samples import GOING, STAYING
 from efface.files import write_atomically
 from efface.printable import printable
 from efface.reports import wording
+from efface.reports.card_text import card_text
 from efface.reports.facts import RunFacts
 from efface.reports.model_words import words_for
 from efface.reports.robustness import attack_lines, card_robustness, hardest, tested
 
-if TYPE_CHECKING:
-    from huggingface_hub import EvalResult, ModelCardData
-
 __all__ = ["CARD_FORMAT", "card_values", "write_json_card", "write_model_card"]
 
-CARD_FORMAT = 1
+CARD_FORMAT = 2
+"""1 had no ``publishing``, ``not_tested``, ``uses`` and ``shown``."""
 _HUB_NAME = re.compile(r"\w[\w.-]*/\w[\w.-]*", re.ASCII)
-_MARKDOWN = re.compile(
-    r"[&<>|`*~\[\]\\$]|@(?=[a-z])|^[#+=-]|(?<![^\W_])_|_(?![^\W_])|:(?=//)|(?<=www)\.",
-    re.IGNORECASE,
-)
-"""Signs that are or begin Markdown, links included; inside a word, as in clip_score, is none."""
-_TEMPLATE = Path(__file__).parent / "templates" / "card.md"
 
 
 def card_values(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
@@ -43,18 +34,13 @@ def card_values(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
     rows = evaluation.measurements
     values = {
         "format": CARD_FORMAT,
+        "model_kind": evaluation.model_kind,
         "verdict": evaluation.verdict,
         "outcome": evaluation.outcome,
         "outcome_limits": evaluation.limits,
         "reasons": evaluation.reasons,
         "summary": wording.headline(evaluation),
-        "identity": {
-            "base_model": facts.base_model,
-            "base": evaluation.before.model,
-            "delta": evaluation.after.delta if evaluation.after else None,
-            "parents": facts.parents,
-            "tensors": evaluation.changed,
-        },
+        "identity": _identity(evaluation, facts),
         "scope": {
             "erased": facts.erased or [{"name": name} for name in evaluation.erased],
             "anchors": facts.anchors,
@@ -86,11 +72,25 @@ def card_values(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
             **evaluation.costs,
         },
         "limits": wording.limits(evaluation, tested(facts.attacks)),
+        "not_tested": _not_tested(evaluation, facts),
         "licence": "that of the base model, with all its restrictions; efface adds none",
+        "publishing": _publishing(evaluation, facts),
+        "uses": _uses(evaluation, facts),
+        "shown": _shown(evaluation, facts),
         "reproduce": _reproduce(evaluation, facts),
     }
     plain: dict[str, Any] = encoded(values)
     return plain
+
+
+def _identity(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
+    return {
+        "base_model": facts.base_model,
+        "base": evaluation.before.model,
+        "delta": evaluation.after.delta if evaluation.after else None,
+        "parents": facts.parents,
+        "tensors": evaluation.changed,
+    }
 
 
 def _reproduce(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
@@ -104,6 +104,100 @@ def _reproduce(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
     }
 
 
+def _publishing(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
+    """Gathers what hubs ask for; licence and languages are those that the base's card says."""
+    words, base = words_for(evaluation), facts.base_card
+    english = ("en",) if evaluation.model_kind == "generator" else ()
+    erased = evaluation.outcome is not None and evaluation.outcome.name == "erased"
+    return {
+        "license": base.licence or None,
+        "license_name": base.licence_name or None,
+        "license_link": base.licence_link or None,
+        "base_model": facts.base_model if _is_hub_name(facts.base_model) else None,
+        "base_model_relation": "adapter",
+        "language": list(base.languages or english),
+        "library_name": words.library,
+        "pipeline_tag": words.task,
+        "tags": ["concept-erasure", "efface", *([facts.method] if facts.method else [])],
+        # One line, so that no name can end the block of metadata.
+        "model_name": printable(" ".join(_named(evaluation, erased=erased).split())),
+    }
+
+
+def _uses(evaluation: Evaluation, facts: RunFacts) -> dict[str, list[str]]:
+    """Says what the edit is for, and what it must not be taken for."""
+    what = wording.subject(evaluation)
+    base = facts.base_model or "the base model"
+    return {
+        "intended": [
+            f"Whatever {base} is used for, where {what} is not wanted, beside the filters that "
+            "its licence asks for.",
+            "Study of concept erasure: the edit can be taken off, measured and made again.",
+        ],
+        "out_of_scope": [
+            f"As the only safeguard against {what}: what was not tested is listed below.",
+            "As proof that something was never learnt, or that a request to delete it is met.",
+            f"Anything that the licence of {base} forbids.",
+        ],
+    }
+
+
+def _not_tested(evaluation: Evaluation, facts: RunFacts) -> list[dict[str, str]]:
+    """Lists what no number on the card is about, by kind; ``id`` stays the same between cards."""
+    known = tested(facts.attacks)
+    found = [
+        {"kind": "attack", "id": access.replace(" ", "_"), "what": what}
+        for access, what in wording.NOT_TESTED.items()
+        if evaluation.model_kind == "generator" and access not in known
+    ]
+    found += [
+        {"kind": "condition", "id": f"{evaluation.model_kind}_{number}", "what": what}
+        for number, what in enumerate(words_for(evaluation).not_tested, 1)
+    ]
+    if evaluation.model_kind == "generator":
+        source = evaluation.before
+        sampling = f"{source.steps} steps and guidance {source.guidance:g}"
+        found.append(
+            {"kind": "condition", "id": "sampling", "what": f"sampling other than with {sampling}"}
+        )
+    wanted = [role for role in GOING if role != "earlier"]
+    measured = {row.role for row in evaluation.measurements}
+    found += [
+        {"kind": "role", "id": role, "what": words_for(evaluation).role(role)}
+        for role in (*wanted, *STAYING)
+        if role not in measured and evaluation.model_kind == "generator"
+    ]
+    return found
+
+
+def _shown(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
+    """Gathers the sentences and cells of the card for people."""
+    outcome = evaluation.outcome
+    return {
+        "title": wording.title(evaluation, facts.base_model),
+        "subject": wording.subject(evaluation),
+        "meaning": wording.VERDICTS[evaluation.verdict],
+        "outcome_meaning": wording.meaning(evaluation) if outcome else "",
+        "rows": [_cells(row) for row in evaluation.measurements if row.concept is None],
+        "attacks": attack_lines(facts.attacks),
+        "results": _results(evaluation) if evaluation.verdict == "valid" else [],
+    }
+
+
+def _results(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Lists the numbers that hubs show without context, so of valid measurements alone."""
+    found = []
+    for row in evaluation.measurements:
+        estimate = row.after or (row.change if row.before is None else row.before)
+        if row.concept is not None or estimate is None:
+            continue
+        name = f"{wording.named(row.metric)} ({wording.interval(estimate, row.unit)})"
+        found.append(
+            {"role": row.role, "metric": row.metric, "value": estimate.value, "name": name}
+        )
+    return found
+
+
 def write_json_card(path: Path, evaluation: Evaluation, facts: RunFacts) -> Path:
     """Writes ``card.json`` in one step."""
     text = json.dumps(card_values(evaluation, facts), indent=1, allow_nan=False)
@@ -112,71 +206,9 @@ def write_json_card(path: Path, evaluation: Evaluation, facts: RunFacts) -> Path
 
 
 def write_model_card(path: Path, evaluation: Evaluation, facts: RunFacts) -> Path:
-    """Writes ``card.md``: a model card whose metadata huggingface_hub reads back as it is.
-
-    Only a valid evaluation puts results into the metadata, since they are read without context.
-    """
-    from jinja2 import Environment, StrictUndefined
-    from jinja2.utils import htmlsafe_json_dumps
-
-    environment = Environment(finalize=_harmless, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["fenced"] = _fenced
-    words = words_for(evaluation)
-    body = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
-        evaluation=evaluation,
-        facts=facts,
-        title=wording.title(evaluation, facts.base_model),
-        outcome=evaluation.outcome,
-        outcome_meaning=wording.OUTCOMES[evaluation.outcome.name] if evaluation.outcome else "",
-        subject=wording.subject(evaluation),
-        words=words,
-        code=Markup(words.code(_fenced(htmlsafe_json_dumps(facts.base_model or "BASE MODEL")))),
-        headline=wording.headline(evaluation),
-        meaning=wording.VERDICTS[evaluation.verdict],
-        rows=[_cells(row) for row in evaluation.measurements if row.concept is None],
-        limits=wording.limits(evaluation, tested(facts.attacks)),
-        attacks=attack_lines(facts.attacks),
-        hardest=hardest(facts.attacks),
-    )
-    metadata = _metadata(evaluation, facts).to_yaml()
-    write_atomically(path, f"---\n{metadata}\n---\n\n{body}\n".encode())
+    """Writes ``card.md``, made of the same values as ``card.json``; see `card_text`."""
+    write_atomically(path, card_text(card_values(evaluation, facts)).encode())
     return path
-
-
-def _harmless(value: Any) -> Any:
-    """Escapes text, since hubs show Markdown as HTML and names and prompts are others' text.
-
-    Signs of Markdown become numbers, which are shown as the sign and never read as Markdown.
-    """
-    if isinstance(value, Markup) or not isinstance(value, str):
-        return value
-    return _MARKDOWN.sub(lambda found: f"&#{ord(found[0])};", _one_line(value))
-
-
-def _fenced(text: str) -> Markup:
-    """Keeps code as it is, except for what could end its block."""
-    return Markup(_one_line(text.replace("`", "'")))  # nothing of it is read as HTML
-
-
-def _one_line(text: str) -> str:
-    return printable(" ".join(text.split()))
-
-
-def _metadata(evaluation: Evaluation, facts: RunFacts) -> ModelCardData:
-    from huggingface_hub import ModelCardData
-
-    results = _results(evaluation) if evaluation.verdict == "valid" else []
-    erased = evaluation.outcome is not None and evaluation.outcome.name == "erased"
-    base = facts.base_model if _is_hub_name(facts.base_model) else None
-    return ModelCardData(
-        # One line, so that no name can end the block of metadata.
-        model_name=_one_line(_named(evaluation, erased=erased)) if results else None,
-        base_model=base,
-        library_name=words_for(evaluation).library,
-        pipeline_tag=words_for(evaluation).task,
-        tags=["concept-erasure", "efface", *([facts.method] if facts.method else [])],
-        eval_results=results or None,
-    )
 
 
 def _named(evaluation: Evaluation, *, erased: bool) -> str:
@@ -190,27 +222,6 @@ def _named(evaluation: Evaluation, *, erased: bool) -> str:
 def _is_hub_name(base_model: str) -> bool:
     """Tells ``owner/name`` from a folder, which the hub would refuse as a base model."""
     return bool(_HUB_NAME.fullmatch(base_model)) and not Path(base_model).exists()
-
-
-def _results(evaluation: Evaluation) -> list[EvalResult]:
-    from huggingface_hub import EvalResult
-
-    found = []
-    for row in evaluation.measurements:
-        estimate = row.after or (row.change if row.before is None else row.before)
-        if row.concept is not None or estimate is None:
-            continue
-        result = EvalResult(
-            task_type=words_for(evaluation).task,
-            dataset_type=f"efface-{evaluation.suite.replace('@', '-v')}",
-            dataset_name=f"efface suite {evaluation.suite}, {row.role} prompts",
-            dataset_config=row.role,
-            metric_type=row.metric,
-            metric_value=estimate.value,
-            metric_name=f"{wording.named(row.metric)} ({wording.interval(estimate, row.unit)})",
-        )
-        found.append(result)
-    return found
 
 
 def _cells(row: Measurement) -> dict[str, str]:

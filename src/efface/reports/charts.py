@@ -90,7 +90,7 @@ def _block(rows: Sequence[Measurement], evaluation: Evaluation) -> Block:
     return Block(
         title=wording.named(first.metric),
         name=first.metric,
-        unit="share of pictures" if first.unit == "rate" else first.unit,
+        unit=f"share of {words_for(evaluation).counted}" if first.unit == "rate" else first.unit,
         low=wording.number(low, first.unit),
         high=wording.number(high, first.unit),
         paired=first.before is not None,

@@ -10,6 +10,7 @@ from efface.errors import BadRequest
 from efface.evaluation.encoding import encoded
 from efface.evaluation.record import Evaluation
 from efface.evaluation.revival import AttackRecord
+from efface.hosts.licences import BaseCard, base_card
 from efface.runs.recipe_records import recipe_from
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class RunFacts:
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     attacks: tuple[AttackRecord, ...] = ()
     """Attacks on this very delta."""
+    base_card: BaseCard = field(default_factory=BaseCard)
+    """What the base's own card says of licence and languages."""
     command: str = ""
     """What repeats the erasure; empty when the method is not known."""
 
@@ -71,6 +74,7 @@ def run_facts(
         curves=held.get("curves") or {},
         diagnostics=encoded(held.get("diagnostics") or {}),
         attacks=tuple(one for one in held.get("attacks") or () if one.delta == delta),
+        base_card=base_card(_place({**told, **held})),
         command=_command({**told, **held}),
     )
 
@@ -80,6 +84,13 @@ def _run(run: ErasureResult | Mapping[str, Any] | None) -> Mapping[str, Any]:
         return run or {}
     named = ("seconds", "peak_bytes", "curves", "diagnostics", "recipe")
     return {**encoded(run.delta.provenance), **{name: getattr(run, name) for name in named}}
+
+
+def _place(record: Mapping[str, Any]) -> str:
+    """Gives the base as it was named: a bundled model, a folder or a hub id."""
+    recipe = record.get("recipe")
+    named = recipe.get("model") if isinstance(recipe, Mapping) else None
+    return str(named or record.get("base_model", ""))
 
 
 def _command(record: Mapping[str, Any]) -> str:

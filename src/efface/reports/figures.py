@@ -19,10 +19,11 @@ from efface.reports.model_words import words_for
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["before_after", "chosen", "interval_plot", "new_figure", "write_figure"]
+__all__ = ["before_after", "chosen", "interval_plot", "new_figure", "thumbnail", "write_figure"]
 
 _COLUMNS, _FEWEST_COLUMNS = 8, 6  # headings need the width of six pictures
 _STEP, _SIDE, _HEAD = 1.05, 0.99, 0.7  # inches: from picture to picture, of one, above the first
+_THUMBNAIL = 256  # pixels wide, as ModelSpec asks
 _INK, _LINE, _BEFORE, _AFTER = "#1f2430", "#dfe2e8", "#7b8496", "#b6430b"
 
 
@@ -66,6 +67,31 @@ def before_after(evaluation: Evaluation, path: Path) -> Path:
         for row in range(rows):
             _row(axis, evaluation, samples, top + _HEAD + row * _STEP, edited=row == 1)
     return write_figure(figure, path)
+
+
+def thumbnail(evaluation: Evaluation, path: Path) -> Path | None:
+    """Writes two pairs of the erased prompts as one small JPEG: before on the left, after right.
+
+    Gives None, and writes nothing, where no pair was drawn.
+    """
+    from PIL import Image
+
+    pairs = chosen(evaluation, "erased", 2) if evaluation.after is not None else ()
+    if not pairs:
+        return None
+    edge = _THUMBNAIL // 2
+    whole = Image.new("RGB", (_THUMBNAIL, edge * len(pairs)), "white")
+    for row, sample in enumerate(pairs):
+        for column in range(2):
+            picture = evaluation.picture(sample, edited=column == 1)
+            assert picture is not None  # chosen() gives pairs that were drawn
+            with Image.open(picture) as opened:
+                tile = opened.convert("RGB").resize((edge, edge), Image.Resampling.LANCZOS)
+            whole.paste(tile, (column * edge, row * edge))
+    buffer = io.BytesIO()
+    whole.save(buffer, format="JPEG", quality=85)
+    write_atomically(path, buffer.getvalue())
+    return path
 
 
 def interval_plot(evaluation: Evaluation, path: Path) -> Path:

@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from markupsafe import Markup
 
 from efface.contracts import Role, Sample
 from efface.evaluation.record import Evaluation
 from efface.evaluation.samples import ROLES
 from efface.files import write_atomically
 from efface.metrics.estimates import corrected_rate, is_known
-from efface.printable import printable
 from efface.reports import wording
 from efface.reports.charts import blocks, curves
+from efface.reports.collateral import collateral
 from efface.reports.facts import RunFacts
-from efface.reports.figures import chosen
+from efface.reports.gallery import embedded, gallery
 from efface.reports.model_words import words_for
+from efface.reports.pages import rendered
 from efface.reports.previews import previews
 from efface.reports.robustness import attack_lines, hardest, tested
 from efface.reports.whereabouts import whereabouts
@@ -30,18 +27,7 @@ from efface.reports.whereabouts import whereabouts
 __all__ = ["write_page"]
 
 _SIDE = 160
-"""Largest side of a picture on the page; larger ones are scaled down."""
-_PER_ROLE = 8
-
-
-@dataclass(frozen=True)
-class _Pair:
-    """A picture before and after, as data URIs; after is empty when nothing was edited."""
-
-    prompt: str
-    seed: int
-    before: str
-    after: str
+"""Largest side of a picture from training; larger ones are scaled down."""
 
 
 @dataclass(frozen=True)
@@ -74,31 +60,12 @@ def write_page(path: Path, evaluation: Evaluation, facts: RunFacts) -> Path:
         BadRequest: the place cannot be written to.
     """
     shots = [
-        _Shot(shot.caption(facts.method), _embedded(shot.path)) for shot in previews(path.parent)
+        _Shot(shot.caption(facts.method), embedded(shot.path, _SIDE))
+        for shot in previews(path.parent)
     ]
-    page = _rendered({**_context(evaluation, facts), "previews": shots})
+    page = rendered("report.html", {**_context(evaluation, facts), "previews": shots})
     write_atomically(path, page.encode())
     return path
-
-
-def _rendered(context: dict[str, Any]) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    # Autoescape for every template, whatever its name: prompts and names are others' text.
-    environment = Environment(
-        loader=PackageLoader("efface.reports"),
-        autoescape=True,
-        finalize=_visible,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"size": wording.size, "json": _json}
-    return environment.get_template("report.html").render(context)
-
-
-def _visible(value: Any) -> Any:
-    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _context(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
@@ -112,10 +79,12 @@ def _context(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
         "verdict_meaning": wording.VERDICTS[evaluation.verdict],
         "outcome": evaluation.outcome,
         "outcome_tone": wording.tone(evaluation.outcome),
-        "outcome_meaning": wording.OUTCOMES[evaluation.outcome.name] if evaluation.outcome else "",
+        "outcome_meaning": wording.meaning(evaluation),
         "reasons": _reasons(evaluation),
         "tiles": _tiles(evaluation),
-        "pictures": _pictures(evaluation),
+        "pictures": gallery(evaluation),
+        "beside": collateral(evaluation),
+        "scope": tuple(_scope(evaluation, facts)),
         "blocks": blocks(evaluation),
         "whereabouts": whereabouts(evaluation),
         "curves": curves(facts.curves),
@@ -181,6 +150,29 @@ _ASKS: dict[Role, str] = {
 """What a role's prompts ask for, and so what its share of pictures shows."""
 
 
+def _scope(evaluation: Evaluation, facts: RunFacts) -> Iterator[tuple[str, str]]:
+    """Says for the first screen what was done and looked at, and where that ends."""
+    words, what = words_for(evaluation), wording.subject(evaluation)
+    if evaluation.after is None:
+        yield "Scope", f"{words.model}, as it is; nothing was erased"
+    else:
+        kept = ", ".join(facts.kept[:6]) + (" and others" if len(facts.kept) > 6 else "")
+        asked = f"{what} was to go from {words.model}"
+        yield "Scope", asked + (f"; {kept} were named as what must stay" if kept else "")
+    yield "Looked at", _looked_at(evaluation)
+    yield "Bringing it back", hardest(facts.attacks) or "Nobody tried to bring it back."
+    for n, limit in enumerate(wording.limits(evaluation, tested(facts.attacks))[:2]):
+        yield ("" if n else "Limits"), limit
+
+
+def _looked_at(evaluation: Evaluation) -> str:
+    words, count = words_for(evaluation), len(evaluation.samples)
+    if evaluation.model_kind != "generator":
+        return f"{count} {words.held_out}, the same ones before and after"
+    prompts = len({sample.prompt for sample in evaluation.samples})
+    return f"{count} pictures of {prompts} prompts, with the same seeds before and after"
+
+
 def _answered(evaluation: Evaluation) -> list[tuple[Sample, tuple[str, ...]]]:
     """Lists every sample with what the instruments answered about its pictures."""
     columns = [*evaluation.answers.values()]
@@ -195,44 +187,6 @@ def _reasons(evaluation: Evaluation) -> tuple[str, ...]:
     known = " ".join(evaluation.reasons)
     more = () if outcome is None else outcome.reasons
     return (*evaluation.reasons, *(one for one in more if one not in known))
-
-
-def _pictures(evaluation: Evaluation) -> list[tuple[str, str, list[_Pair]]]:
-    shown = []
-    for role in ROLES:
-        if pairs := _pairs(evaluation, role):
-            explained = words_for(evaluation).role(role)
-            shown.append((wording.ROLES[role], explained, pairs))
-    return shown
-
-
-def _pairs(evaluation: Evaluation, role: Role) -> list[_Pair]:
-    return [
-        _Pair(
-            sample.prompt,
-            sample.seed,
-            _picture(evaluation, sample, edited=False),
-            _picture(evaluation, sample, edited=True),
-        )
-        for sample in chosen(evaluation, role, _PER_ROLE)
-    ]
-
-
-def _picture(evaluation: Evaluation, sample: Sample, *, edited: bool) -> str:
-    path = evaluation.picture(sample, edited=edited)
-    return "" if path is None else _embedded(path)
-
-
-def _embedded(path: Path) -> str:
-    """Gives a picture as a data URI, scaled down to the page."""
-    from PIL import Image
-
-    buffer = io.BytesIO()
-    with Image.open(path) as image:
-        small = image.convert("RGB")
-        small.thumbnail((_SIDE, _SIDE))
-        small.save(buffer, format="PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _known(rate: Any) -> str:
@@ -252,7 +206,3 @@ def _corrected(evaluation: Evaluation) -> str:
         false_positive_rate=evaluation.judge.false_positive_rate,
     )
     return "" if rate is None else wording.number(rate, "rate")
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2, default=str)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from efface.contracts import ModelKind, Role
 from efface.evaluation.record import Evaluation
 
-__all__ = ["ROLES", "ROLES_EXPLAINED", "ModelWords", "words_for"]
+__all__ = ["ROLES", "ROLES_EXPLAINED", "ModelWords", "words_for", "words_of_kind"]
 
 ROLES: dict[Role, str] = {
     "erased": "Erased",
@@ -66,6 +66,14 @@ class ModelWords:
     """Heads what is seen instead."""
     number: str = "seed"
     """What a picture's number is."""
+    counted: str = "pictures"
+    """What shares are shares of."""
+    gone: str = "gone from the pictures looked at"
+    """Where what was to go is not any more."""
+    left: str = "in some of the pictures that must not show it"
+    """Where some of it still is."""
+    beside: str = "In how many pictures of each thing that must stay the judge sees it."
+    """Explains the numbers of single things that must stay."""
     held_out: str = "held-out pictures"
     """What was looked at, of models that read pictures."""
     explained: dict[Role, str] = field(default_factory=dict)
@@ -132,6 +140,9 @@ _WORDS: dict[ModelKind, ModelWords] = {
         went="What the model calls pictures of what was to go, and how many of them.",
         first="what pictures of {what} are called",
         number="picture",
+        gone="recognised no more in the pictures looked at",
+        left="recognised in some of its pictures",
+        beside="How many pictures of each kept class the model gives their true name.",
         explained=_OF_PICTURES,
         asks=_ASKED,
         not_tested=_NOT_TESTED,
@@ -148,6 +159,10 @@ _WORDS: dict[ModelKind, ModelWords] = {
         went="What the model calls the places where what was to go is, and how many of them.",
         first="what places of {what} are called",
         number="thing",
+        counted="things",
+        gone="not found any more where it is in the scenes looked at",
+        left="found in some of the places where it is",
+        beside="How many things of each kept class the model finds in their places.",
         held_out="things in held-out scenes",
         explained=_OF_PICTURES,
         asks=_ASKED,
@@ -155,6 +170,11 @@ _WORDS: dict[ModelKind, ModelWords] = {
     ),
 }
 _WORDS["recogniser"] = _WORDS["classifier"]
+
+
+def words_of_kind(kind: ModelKind) -> ModelWords:
+    """Gives the phrases for a kind of model."""
+    return _WORDS[kind]
 
 
 def words_for(evaluation: Evaluation) -> ModelWords:

@@ -30,7 +30,7 @@ def console_summary(evaluation: Evaluation) -> RenderableType:
     rows = list(_rows(evaluation))
     if rows:
         heading = wording.METRICS[evaluation.main_metric].lower()
-        parts += [Text(), _Rows(rows, heading)]
+        parts += [Text(), _Rows(rows, heading, words_for(evaluation).counted)]
     parts += [Text(f"note: {note}", style="dim") for note in evaluation.notes]
     return Group(*parts)
 
@@ -87,8 +87,8 @@ class _Row:
 class _Rows:
     """Rows side by side where there is room, else one under the other; no word is broken."""
 
-    def __init__(self, rows: Sequence[_Row], heading: str) -> None:
-        self._rows, self._heading = rows, heading
+    def __init__(self, rows: Sequence[_Row], heading: str, counted: str) -> None:
+        self._rows, self._heading, self._counted = rows, heading, counted
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         if options.max_width >= _NARROW:
@@ -96,7 +96,7 @@ class _Rows:
             table.add_column(self._heading)
             for heading in ("before", "after"):
                 table.add_column(heading, justify="right", no_wrap=True)
-            table.add_column("95 % interval, pictures")
+            table.add_column(f"95 % interval, {self._counted}")
             table.add_column("")
             for row in self._rows:
                 mark = Text(row.mark, style=_COLOURS.get(row.tone, ""))
@@ -185,7 +185,7 @@ def _numbers(one: Measurement) -> tuple[str, ...]:
 
 def _went(found: Whereabouts, words: ModelWords) -> str:
     """Writes what one concept went to; lines, since names may be long."""
-    title = f"\n{words.first.format(what=found.concept)}, of {found.count} pictures"
+    title = f"\n{words.first.format(what=found.concept)}, of {found.count} {words.counted}"
     lines = [f"  {name}: {before} before, {after} after" for name, before, after in found.rows]
     return "\n".join([title, *lines])
 
@@ -204,7 +204,7 @@ def _controls(evaluation: Evaluation) -> Text:
 
 def _costs(evaluation: Evaluation) -> Text:
     lines = [
-        f"{name}: {cost.pictures} pictures, {cost.seconds:.1f} s, "
+        f"{name}: {cost.pictures} {words_for(evaluation).counted}, {cost.seconds:.1f} s, "
         f"{cost.network_evaluations:.0f} network evaluations, {wording.size(cost.peak_bytes)} peak"
         for name, cost in evaluation.costs.items()
     ]

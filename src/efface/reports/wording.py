@@ -33,6 +33,7 @@ __all__ = [
     "interval",
     "limits",
     "main_lines",
+    "meaning",
     "named",
     "number",
     "shown",
@@ -67,8 +68,8 @@ VERDICTS: dict[Verdict, str] = {
     "invalid": "A measurement broke. No number is given, because none would mean anything.",
 }
 OUTCOMES: dict[OutcomeName, str] = {
-    "erased": "What was to go is gone from the pictures looked at, and the rest is there.",
-    "partly erased": "What was to go is still in some of the pictures that must not show it.",
+    "erased": "What was to go is {gone}, and the rest is there.",
+    "partly erased": "What was to go is still {left}.",
     "not erased": "What was to go is still there.",
     "others lost": "What was to go is gone, and so is more of the rest than may go.",
     "collapsed": "The edited model is wrecked: it draws other prompts as no sound erasure does.",
@@ -197,6 +198,14 @@ def tone(outcome: Outcome | None) -> Literal["good", "warn", "bad"]:
     if outcome is None or outcome.name in ("unknown", "partly erased", "others lost"):
         return "warn"
     return "good" if outcome.name == "erased" else "bad"
+
+
+def meaning(evaluation: Evaluation) -> str:
+    """Says what an outcome means for this kind of model; empty where nothing was edited."""
+    if evaluation.outcome is None:
+        return ""
+    words = words_for(evaluation)
+    return OUTCOMES[evaluation.outcome.name].format(gone=words.gone, left=words.left)
 
 
 def title(evaluation: Evaluation, base_model: str) -> str:

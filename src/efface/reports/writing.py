@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from efface.evaluation.record import Evaluation
 from efface.reports.cards import write_json_card, write_model_card
 from efface.reports.facts import run_facts
-from efface.reports.figures import before_after, interval_plot
+from efface.reports.figures import before_after, interval_plot, thumbnail
 from efface.reports.html import write_page
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ def write_report(
 ) -> tuple[Path, ...]:
     """Writes the page, the cards and the figures, each in one step, and gives their paths.
 
-    ``report.html``, ``card.json``, ``card.md``, ``before_after.png``, and ``intervals.png`` when
-    rates were measured.
+    ``report.html``, ``card.json``, ``card.md``, ``before_after.png``, ``thumbnail.jpg`` where an
+    erased prompt was drawn before and after, and ``intervals.png`` when rates were measured.
 
     Args:
         folder: made if it is not there.
@@ -43,6 +43,8 @@ def write_report(
         write_model_card(folder / "card.md", evaluation, facts),
         before_after(evaluation, folder / "before_after.png"),
     ]
+    if (small := thumbnail(evaluation, folder / "thumbnail.jpg")) is not None:
+        written.append(small)
     if any(one.unit == "rate" for one in evaluation.measurements):
         written.append(interval_plot(evaluation, folder / "intervals.png"))
     return tuple(written)

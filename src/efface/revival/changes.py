@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface.deltas.patches import DensePatch, Patch
+from efface.errors import BadRequest
 from efface.hosts.components import find
 from efface.revival.target import Target
 
@@ -49,9 +50,17 @@ def touched(target: Target) -> dict[str, Touched]:
 
     Whoever has both models has this, whatever form the erasure was published in: maps of the text
     side and low-rank layers are written out as what they add to each weight.
+
+    Raises:
+        BadRequest: it maps rows, which adds nothing to weights.
     """
     if target.delta is None:
         return {}
+    if target.delta.row_maps:
+        raise BadRequest(
+            f"delta {target.delta.id} maps rows beside the weights, so no share of it can be put "
+            "back in them; attack it with component_swap, which takes the map off"
+        )
     inside = target.delta.patches if target.delta.gate is None else target.delta.ungated
     beside = {} if target.delta.gate is None else target.delta.patches
     keys = dict.fromkeys(name for key in (*inside, *beside) for name in find(target.model, key))

@@ -185,7 +185,8 @@ class Target:
         """Hands out a denoiser of the edited model with further changes, inside the block.
 
         Args:
-            without: components whose patches are taken off, or ``gate`` for gated layers.
+            without: components whose patches are taken off, or ``gate`` for gated layers and maps
+                of rows.
             added: changes of weights, as they are stored in deltas.
         """
         with self._partly(without), adding(self.model, added):
@@ -211,7 +212,8 @@ def partial(delta: Delta, without: frozenset[str]) -> Delta | None:
 
     Args:
         delta: the whole.
-        without: components, or ``gate`` for all that a gate opens.
+        without: components, or ``gate`` for what stands beside the weights: all that a gate opens,
+            and maps of rows.
     """
     kept, always = (
         {key: patch for key, patch in held.items() if key.partition("/")[0] not in without}
@@ -222,7 +224,14 @@ def partial(delta: Delta, without: frozenset[str]) -> Delta | None:
         gate = None
     else:
         gate = delta.gate
-    return replace(delta, patches=kept, ungated=always, gate=gate) if kept else None
+    maps = {
+        key: held
+        for key, held in delta.row_maps.items()
+        if "gate" not in without and key.partition("/")[0] not in without
+    }
+    if not kept and not maps:
+        return None
+    return replace(delta, patches=kept, ungated=always, gate=gate, row_maps=maps)
 
 
 @contextmanager

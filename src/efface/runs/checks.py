@@ -15,10 +15,12 @@ from efface.concepts import ErasureRequest, request_from, wordings
 from efface.deltas.delta import Delta
 from efface.deltas.patches import TextMapPatch
 from efface.deltas.results import ErasureResult
+from efface.deltas.row_maps import RowMap, mapped
 from efface.diffusion.denoising import Denoiser
 from efface.errors import ModelCollapsed, NothingChanged
 from efface.hosts.components import find
 from efface.hosts.families import FAMILIES, host_of, layout, refuse_family
+from efface.hosts.streams import TextStream
 from efface.randomness import derive
 from efface.runs.recipe import Recipe
 from efface.text.branches import text_branches
@@ -32,6 +34,11 @@ COLLAPSE = 0.75
 bundled model stay below 0.25, and zeroed keys and values give 1.0 (benchmarks/collapse.py)."""
 EMPTIED = 0.01
 """Share of a layer's weights, by norm, below which nothing is left of it."""
+BESIDE = (
+    "the erasure is a map of text rows beside the weights, which are those of the base: whoever "
+    "runs the pipeline can leave it out, and then the concept is back"
+)
+"""What cards say of maps of rows."""
 PROBES = 8
 """Prompts per side at most."""
 OUTPUTS = 32
@@ -114,6 +121,8 @@ def finish(model: Any, result: ErasureResult, recipe: Recipe, **facts: Any) -> E
     """
     request = request_from(result.delta.provenance.request)
     diagnostics = {**result.diagnostics, **inspect(model, result.delta, request), **facts}
+    if result.delta.row_maps:
+        diagnostics["notes"] = (*diagnostics.get("notes", ()), BESIDE)
     return stamped(replace(result, diagnostics=diagnostics), recipe)
 
 
@@ -121,7 +130,7 @@ def stamped(result: ErasureResult, recipe: Recipe) -> ErasureResult:
     """Writes down how a result came about."""
     provenance = replace(result.delta.provenance, recipe=recipe.noted())
     delta = replace(result.delta, provenance=provenance)
-    return replace(result, delta=delta, recipe=recipe.written())
+    return replace(result, delta=delta, recipe=recipe.written(), command=recipe.command())
 
 
 def _weight_change(model: Any, delta: Delta) -> float:
@@ -139,7 +148,7 @@ def _weight_change(model: Any, delta: Delta) -> float:
             "the erasure changed weights to values that are not finite; "
             f"{_advice(delta, 'weakened_by', 'use float32')}"
         )
-    if change == 0.0:
+    if change == 0.0 and not delta.row_maps:
         raise NothingChanged(
             "the erasure changed no weight; check that the concept differs from its anchor, "
             f"{_advice(delta, 'strengthened_by', 'name another concept')}"
@@ -203,8 +212,10 @@ def _moved_projections(model: Any, delta: Delta, prompts: Sequence[str]) -> Floa
     shares = []
     for branch in branches:
         moved = size = torch.zeros(len(prompts), dtype=torch.float64)
-        for _ in branch.streams:
+        for stream in branch.streams:
             rows, changed = before.pop(0), after.pop(0)
+            if maps := delta.row_maps.get(branch.key):
+                changed = _mapped(stream, maps, prompts, changed)
             for key, parameter in find(model, branch.key).items():
                 weight, share = _outputs(delta, key, parameter)
                 change = changed @ delta.difference(key, weight)[:, : branch.width].T
@@ -214,6 +225,22 @@ def _moved_projections(model: Any, delta: Delta, prompts: Sequence[str]) -> Floa
                 size = size + share * ((rows @ weight[:, : branch.width].T) ** 2).sum((1, 2))
         shares.append(moved / size.clamp(min=1e-300))
     return torch.stack(shares).mean(0).sqrt()
+
+
+def _mapped(
+    stream: TextStream,
+    maps: Sequence[RowMap],
+    prompts: Sequence[str],
+    rows: Float[Tensor, "n tokens dim"],
+) -> Float[Tensor, "n tokens dim"]:
+    """Maps rows as a denoiser reads them: without a stream's weight, and no hidden padding."""
+    factor = getattr(stream, "factor", 1.0)
+    found = mapped(maps, rows / factor) * factor
+    if not stream.pooled:
+        for place, prompt in enumerate(prompts):
+            read = stream.tokenised(prompt).read
+            found[place, read:] = rows[place, read:]
+    return found
 
 
 def _moved_noise(model: Any, delta: Delta, prompts: Sequence[str]) -> Float[Tensor, " n"]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -35,7 +36,7 @@ from efface.training.checkpoints import Checkpointing, identity_of
 from efface.training.session import Session
 from efface.training.settings import Training
 
-__all__ = ["check", "erase", "perform"]
+__all__ = ["check", "erase", "perform", "scaled_run"]
 
 Chosen: TypeAlias = str | Eraser[Any]
 """A method by its name, or built with its settings."""
@@ -101,14 +102,25 @@ def perform(
     return _run(recipe, methods, model, workspace or Workspace(), monitor)
 
 
-def check(recipe: EraseRecipe | StagesRecipe, workspace: Workspace) -> None:
+def check(
+    recipe: EraseRecipe | StagesRecipe,
+    workspace: Workspace,
+    *,
+    methods: Sequence[Eraser[Any]] = (),
+) -> None:
     """Refuses what can be seen to fail before a model is loaded.
+
+    Args:
+        recipe: what is wanted.
+        workspace: folders that are given.
+        methods: the recipe's, if they are built already.
 
     Raises:
         BadRequest, MissingInput: a setting is out of range, the request lacks what a method needs,
             or there is nothing to resume.
     """
-    methods = [part.build() for part in _parts(recipe)]
+    _check_scale(recipe.delta_scale)
+    methods = methods or [part.build() for part in _parts(recipe)]
     check_readers(recipe, methods)
     for method in methods:
         if isinstance(method, GradientEraser):
@@ -180,8 +192,28 @@ def _run(
         places = stage_workspaces(workspace, len(methods))
         each = zip(_parts(recipe), methods, places, strict=True)
         stages = [partial(_stage, part, one, model, place, monitor) for part, one, place in each]
-        return finish(model, run_stages(model, stages), recipe)
-    return _stage(recipe, methods[0], model, workspace, monitor)
+        made = finish(model, run_stages(model, stages), recipe)
+    else:
+        made = _stage(recipe, methods[0], model, workspace, monitor)
+    return made if recipe.delta_scale == 1.0 else scaled_run(model, made, recipe)
+
+
+def scaled_run(
+    model: Any, result: ErasureResult, recipe: EraseRecipe | StagesRecipe
+) -> ErasureResult:
+    """Takes as much of a whole delta as a recipe says, and inspects what that does.
+
+    Raises:
+        BadRequest: the scale is not finite, or none of the delta is left.
+        NothingChanged, ModelCollapsed: see `efface.runs.checks.inspect`.
+    """
+    _check_scale(recipe.delta_scale)
+    return finish(model, replace(result, delta=result.delta.scaled(recipe.delta_scale)), recipe)
+
+
+def _check_scale(scale: float) -> None:
+    if not math.isfinite(scale) or scale == 0.0:
+        raise BadRequest(f"the delta's scale is {scale}; give a number other than 0, such as 0.75")
 
 
 def _stage(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
 from efface import registry
@@ -31,6 +31,8 @@ __all__ = [
 
 AGAIN = "runs/again"
 """Where commands on cards and pages write to."""
+_UNSAID: dict[str, Any] = {"pictures": {}, "after": "", "delta_scale": 1.0}
+"""Fields that records leave out where they say nothing."""
 BESIDE = ("method", "request", "seed")
 """What provenance says itself, so that its record of the recipe need not."""
 
@@ -63,8 +65,8 @@ class Recipe(ABC):
     def written(self) -> dict[str, Any]:
         """Writes the recipe as plain values for ``run.json``; `recipe_from` reads them."""
         plain = {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
-        for name in ("pictures", "after"):
-            if not plain[name]:
+        for name, usual in _UNSAID.items():
+            if name in plain and plain[name] == usual:
                 del plain[name]
         return {"kind": self.kind, **plain}
 
@@ -101,6 +103,8 @@ class EraseRecipe(Recipe):
     preset: str | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Those that were given; the rest are the preset's or the class's."""
+    delta_scale: float = 1.0
+    """How much of what the method makes is the run's delta."""
 
     @classmethod
     def of(
@@ -132,7 +136,8 @@ class EraseRecipe(Recipe):
         if asked is None or settings is None:
             return None
         preset = [] if self.preset is None else flag("preset", self.preset)
-        return ["erase", self.method, *asked, *preset, *settings, *flag("seed", self.seed)]
+        end = [*_scale(self.delta_scale), *flag("seed", self.seed)]
+        return ["erase", self.method, *asked, *preset, *settings, *end]
 
     def restated(self, settings: Mapping[str, Any]) -> EraseRecipe:
         """Gives a recipe with all settings as a record has them, whatever the preset says by now.
@@ -156,6 +161,8 @@ class StagesRecipe(Recipe):
     kind: ClassVar[str] = "stages"
     settings: Mapping[str, Mapping[str, Any]]
     """By the names of stages; a stage's preset is among them."""
+    delta_scale: float = 1.0
+    """How much of what the methods make is the run's delta."""
 
     @property
     def parts(self) -> dict[str, EraseRecipe]:
@@ -187,12 +194,14 @@ class StagesRecipe(Recipe):
         if asked is None or None in stages:
             return None
         given = [word for words in stages for word in words or ()]
-        return ["erase", self.method, *asked, *given, *flag("seed", self.seed)]
+        end = [*_scale(self.delta_scale), *flag("seed", self.seed)]
+        return ["erase", self.method, *asked, *given, *end]
 
     def restated(self, settings: Mapping[str, Any]) -> StagesRecipe:
         """See `EraseRecipe.restated`."""
         parts = self.parts.items()
-        return self.joined([part.restated(settings.get(name, {})) for name, part in parts])
+        made = self.joined([part.restated(settings.get(name, {})) for name, part in parts])
+        return replace(made, delta_scale=self.delta_scale)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,6 +346,10 @@ def usual_preset(model: str, method: str) -> str | None:
 
 def _differing(values: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value != usual.get(name)}
+
+
+def _scale(share: float) -> list[str]:
+    return [] if share == 1.0 else flag("delta-scale", share)
 
 
 def _with_preset(part: EraseRecipe) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from efface.deltas.patches import DensePatch, Patch
 from efface.errors import BadModel
 from efface.hosts.components import components
 from efface.hosts.roles import members
+from efface.hosts.states import check_editable
 from efface.randomness import evaluating
 
 __all__ = ["Trained", "chosen", "training"]
@@ -87,8 +88,10 @@ def training(model: Any, parameters: Mapping[str, nn.Parameter]) -> Iterator[Tra
         parameters: by key, from `chosen`.
 
     Raises:
-        BadModel: a parameter is narrower than float32; small steps would round away.
+        BadModel: a parameter is narrower than float32; small steps would round away. Or its
+            network's weights are packed, elsewhere, or not those that it uses.
     """
+    check_editable(model, {key.partition("/")[0] for key in parameters})
     narrow = [key for key, weight in parameters.items() if weight.dtype.itemsize < 4]
     if narrow:
         raise BadModel(

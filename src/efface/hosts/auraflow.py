@@ -1,0 +1,95 @@
+"""AuraFlow: a transformer of flows that reads one T5, whose padding is zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from efface.hosts.conditions import Conditions
+from efface.hosts.embedding import Embedder
+from efface.hosts.host import Host, WidthRead, class_names, width_read
+from efface.hosts.readers import TextReader, single_layer
+from efface.hosts.streams import Emptied
+from efface.hosts.toys import T5_WIDTH, autoencoder, built, t5_encoder, tiny_t5_tokenizer
+
+__all__ = ["AuraFlow"]
+
+TOKENS = "transformer/text_tokens"
+LENGTH = 256
+"""Tokens that the pipeline pads prompts to."""
+
+
+class AuraFlow(Host):
+    """AuraFlow, whose one layer without a bias reads T5; closed forms edit it."""
+
+    key: ClassVar[str] = "auraflow"
+    title: ClassVar[str] = "AuraFlow"
+    part: ClassVar[str] = "transformer"
+
+    @classmethod
+    def recognises(cls, model: Any) -> bool:
+        """Goes by the transformer's class."""
+        return "AuraFlowTransformer2DModel" in class_names(getattr(model, "transformer", None))
+
+    @classmethod
+    def widths_read(
+        cls, tokens: Mapping[str, int], _pooled: Mapping[str, int]
+    ) -> Iterator[WidthRead]:
+        """T5 gives the tokens."""
+        yield width_read(TOKENS, tokens.get("text_encoder", 0))
+
+    @cached_property
+    def readers(self) -> tuple[TextReader, ...]:
+        """The layer that reads tokens."""
+        rows = Emptied(Embedder(self.model, length=LENGTH, masked=True))
+        return (single_layer(self.model, TOKENS, (rows,)),)
+
+    def predict(self, latents: Tensor, times: Tensor, conditions: Conditions) -> Tensor:
+        """Runs the transformer, whose time goes from 0 to 1."""
+        network: Any = self.network
+        prediction: Tensor = network(
+            latents,
+            encoder_hidden_states=conditions.rows,
+            timestep=(times / 1000).to(latents.dtype),
+            return_dict=False,
+        )[0]
+        return prediction
+
+    @classmethod
+    def toy(cls, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
+        """Builds an ``AuraFlowPipeline``."""
+        return built(_pipeline, seed=seed, dtype=dtype)
+
+
+def _pipeline() -> Any:
+    from diffusers import (
+        AuraFlowPipeline,
+        AuraFlowTransformer2DModel,
+        FlowMatchEulerDiscreteScheduler,
+    )
+
+    tokenizer = tiny_t5_tokenizer()
+    denoiser = AuraFlowTransformer2DModel(
+        sample_size=8,
+        patch_size=2,
+        in_channels=4,
+        num_mmdit_layers=1,
+        num_single_dit_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=4,
+        joint_attention_dim=T5_WIDTH,
+        caption_projection_dim=32,
+        out_channels=4,
+        pos_embed_max_size=16,
+    )
+    return AuraFlowPipeline(
+        tokenizer=tokenizer,
+        text_encoder=t5_encoder(tokenizer, kind="UMT5"),
+        vae=autoencoder(),
+        transformer=denoiser,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+    )

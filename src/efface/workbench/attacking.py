@@ -1,0 +1,196 @@
+"""Attacks on runs: aimed at each erased concept, kept in the run's folder, told in its reports."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from efface import registry
+from efface.errors import BadRequest
+from efface.workbench import measuring, runs
+from efface.workbench.folder import REPORT
+from efface.workbench.models import is_bundled, quiet_loading
+
+if TYPE_CHECKING:
+    from efface.concepts import Concept
+    from efface.contracts import Judge, Sample, Suite
+    from efface.evaluation.attacking import Assault, See
+    from efface.evaluation.revival import AttackRecord
+    from efface.workbench.folder import RunFolder
+    from efface.workbench.telling import Telling
+
+__all__ = ["Aim", "assaults", "attacked_with", "renew_reports"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Aim:
+    """Which run to attack, and what each trial may spend."""
+
+    source: Path
+    budget: int = 2000
+    """Network evaluations of each trial, drawing included."""
+    pictures: int = 12
+    trials: int = 8
+    seed: int = 0
+    suite: str | None = None
+    judge: str | None = None
+    judge_folder: Path | None = None
+    judge_settings: tuple[str, ...] = ()
+
+
+def attacked_with(
+    folder: RunFolder,
+    base: Assault,
+    names: Sequence[str],
+    output: Telling,
+    *,
+    overwrite: bool = False,
+    seen: See | None = None,
+) -> Iterator[AttackRecord]:
+    """Attacks with each by name; what does not fit the model is said, and the rest goes on."""
+    from efface.evaluation.attack_files import packed
+    from efface.evaluation.attacking import unseen
+    from efface.evaluation.revival import FOLDER
+    from efface.evaluation.self_tests import run_attack
+    from efface.files import write_atomically
+
+    what = base.concept.name
+    for name in names:
+        own = replace(base, attack=registry.build("attacks", name))
+        path = folder.path / FOLDER / f"{name}-{_slug(what)}.json"
+        held = None if overwrite else _same(path, own)
+        if held is not None:
+            output.say(f"{name} on {what}: measured already; --overwrite attacks again")
+            yield held
+            continue
+        try:
+            with output.progress(f"attacking {what}: {name}") as bar:
+                outcome = run_attack(
+                    own,
+                    monitor=lambda _, ended, total: bar(ended - 1, total, {}),
+                    seen=seen or unseen,
+                )
+        except BadRequest as error:
+            output.say(f"{name} on {what}: not done: {error}")
+            continue
+        path.parent.mkdir(exist_ok=True)
+        for suffix, content in packed(outcome).items():
+            write_atomically(path.with_suffix(suffix), content)
+        outcome.record.save(path)
+        yield outcome.record
+
+
+def _same(path: Path, assault: Assault) -> AttackRecord | None:
+    """Gives the record that is there, if it is of this very attack."""
+    from efface.evaluation.encoding import encoded
+    from efface.evaluation.instruments import identity_of
+    from efface.evaluation.revival import AttackRecord
+
+    try:
+        held = AttackRecord.load(path)
+    except (BadRequest, FileNotFoundError):
+        return None
+    delta = assault.delta.id if assault.delta else None
+    there = (held.delta, held.judge, held.seed, len(held.trials), held.steps, held.verdict)
+    asked = (delta, identity_of(assault.judge), assault.seed, len(assault.trials), assault.steps)
+    same = there[:-1] == asked and held.verdict != "invalid"
+    same = same and held.settings == encoded(asdict(assault.attack))
+    return held if same and held.budget == encoded(asdict(assault.budget)) else None
+
+
+def assaults(pipe: Any, options: Aim, recipe: runs.Recipe, first: str) -> Iterator[Assault]:
+    """Aims the first attack at each erased concept, with the suite's own prompts and sampling."""
+    from efface.evaluation.attacking import Assault
+    from efface.revival.attempts import Budget
+
+    plan = measuring.Plan(
+        suite=options.suite,
+        size="short",
+        judge=options.judge,
+        judge_folder=options.judge_folder,
+        judge_settings=options.judge_settings,
+    )
+    suite = measuring.suite_of(plan, recipe)
+    with quiet_loading():
+        judge = measuring.judge_for(suite.judge, plan.judge_folder, plan.judge_settings)
+    delta = runs.open_run(options.source).delta
+    for erasure in recipe.request.erasures:
+        yield Assault(
+            model=pipe,
+            delta=delta,
+            concept=_named(erasure.concept, recipe.model),
+            trials=_trials(suite, erasure.concept.name, options.trials),
+            attack=registry.build("attacks", first),
+            judge=judge,
+            second=_second(suite.judge),
+            budget=Budget(evaluations=options.budget, pictures=options.pictures),
+            seed=options.seed,
+            steps=suite.steps,
+            guidance=suite.guidance,
+            others=tuple(f"a picture of {kept.name}" for kept in recipe.request.keep),
+            wordings=_wordings(erasure.concept, recipe.model),
+        )
+
+
+def _named(concept: Concept, model: str) -> Concept:
+    """Gives a concept with all names that the suite's prompts use for it."""
+    if not is_bundled(model):
+        return concept
+    from efface.evaluation.bench import Bench
+
+    return Bench(model).concept(concept.name)
+
+
+def _wordings(concept: Concept, model: str) -> tuple[str, ...]:
+    """Lists what else a concept is called: synonyms, and what the bundled vocabulary has."""
+    if not is_bundled(model):
+        return concept.synonyms
+    from efface.evaluation.bench import Bench
+
+    return Bench(model).wordings(concept.name)
+
+
+def _trials(suite: Suite, name: str, count: int) -> tuple[Sample, ...]:
+    """Picks prompts and seeds, spread over the suite's.
+
+    Raises:
+        BadRequest: it has fewer.
+    """
+    own = [one for one in suite.samples if one.role == "erased"]
+    own = [one for one in own if one.concept is not None and one.concept.name == name]
+    if not 1 <= count <= len(own):
+        raise BadRequest(f"--trials is {count}; the suite {suite.name} has 1 to {len(own)}")
+    return tuple(own[int(place * len(own) / count)] for place in range(count))
+
+
+def _second(judge: str) -> Judge | None:
+    """Gives a second judge where one comes along."""
+    return measuring.judge_for("emoji-second", None) if judge == "emoji" else None
+
+
+def renew_reports(folder: RunFolder) -> None:
+    """Writes the page and the cards again, with what the attacks found, where there are any."""
+    from efface import reports
+    from efface.deltas.results import CURVES, read_curves
+    from efface.evaluation.record import Evaluation
+    from efface.evaluation.revival import FOLDER, load_records
+
+    if not (folder.path / measuring.EVALUATION).is_file():
+        return
+    run = runs.open_run(folder.path)
+    curves = read_curves(folder.path) if (folder.path / CURVES).exists() else {}
+    found = load_records(folder.path / FOLDER, run.delta.id)
+    held = Evaluation.load(folder.path)
+    with folder.staged(owned=REPORT) as staging:
+        away = os.path.relpath(held.store, folder.path)
+        replace(held, store=staging / away).save(staging)
+        reports.write_report(staging, held, {**run.record, "curves": curves, "attacks": found})
+    runs.record_reports(folder.path, (measuring.EVALUATION, *REPORT))
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^\w-]+", "-", name)

@@ -1,0 +1,218 @@
+"""Models by their names: the bundled one, folders and hub ids, loaded quietly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from efface import registry
+from efface.concepts import ErasureRequest
+from efface.errors import BadRequest
+
+if TYPE_CHECKING:
+    import torch
+
+    from efface.workbench.telling import Telling
+
+__all__ = [
+    "ANYWHERE",
+    "BUNDLED",
+    "Place",
+    "folder_of_model",
+    "host_for",
+    "is_bundled",
+    "load_host",
+    "quiet_loading",
+    "refuse_readers",
+    "unknown_words",
+]
+
+BUNDLED = "emoji"
+"""The model that commands take when none is named."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a model is put, and in what it computes."""
+
+    device: str = "auto"
+    """Where the model runs, such as cpu, cuda, cuda:1 or mps; auto: CUDA where there is one, else
+    the CPU."""
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    """What its networks compute in; auto: float32. Methods that train need float32."""
+    config: Path | None = None
+    """For a model in a single .safetensors file: a diffusers folder of the same kind of model,
+    whose configs and tokenizers are taken; its weights are not read."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether something was asked that a model which is read from its files cannot do."""
+        return (self.device, self.dtype) != ("auto", "auto")
+
+
+ANYWHERE = Place()
+"""The best device that there is, in float32."""
+
+
+def is_bundled(model: str) -> bool:
+    """Says whether a model comes with the package."""
+    return model in registry.BUNDLED
+
+
+def load_host(name: str, output: Telling, placed: Place = ANYWHERE) -> Any:
+    """Loads a model by its name on the command line, and silences its own progress bars.
+
+    Raises:
+        BadRequest: there is no such device here.
+        BadModel: no such model, its files are missing, cut short or of the wrong shape, or it draws
+            from pictures.
+    """
+    import efface
+    from efface.hosts.pipelines import text_to_image
+
+    device, dtype = _device(placed.device), _dtype(placed.dtype)
+    with output.progress(f"loading {name}"), quiet_loading():
+        model = efface.load(name, dtype=dtype, device=device, config=placed.config)
+        if not registry.reads_pictures(name):
+            model = text_to_image(model)
+            model.set_progress_bar_config(disable=True)
+    if placed.whole or device.type != "cpu":
+        output.say(f"{name} runs on {device} in {str(dtype).removeprefix('torch.')}")
+    return model
+
+
+def _device(name: str) -> torch.device:
+    """Finds a device by its name on the command line.
+
+    Raises:
+        BadRequest: there is no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).strip().partition("\n")[0].partition(". ")[0]
+        raise BadRequest(
+            f"--device is {name}, which is not there ({reason}); give cpu, or leave it out"
+        ) from error
+    if device.type == "meta":
+        raise BadRequest("--device is meta, which holds no values; give cpu, or leave it out")
+    return device
+
+
+def _dtype(name: str) -> torch.dtype:
+    import torch
+
+    found: torch.dtype = torch.float32 if name == "auto" else getattr(torch, name)
+    return found
+
+
+def host_for(
+    name: str, method: str, output: Telling, placed: Place = ANYWHERE, *, pictures: bool
+) -> Any:
+    """Gives what a method works on: a folder's text side alone, if that is enough.
+
+    Args:
+        name: the model, as on the command line.
+        method: the name of an eraser.
+        output: where progress is shown.
+        placed: where the whole model is put, if it is loaded; asking for a place loads it.
+        pictures: whether pictures will be drawn, which needs the whole pipeline.
+
+    Raises:
+        BadModel: no such model, or its files are missing, cut short or of the wrong shape.
+    """
+    folder = not is_bundled(name) and Path(name).is_dir()
+    known = {entry.name for entry in registry.entries("methods")}
+    streams = all(
+        stage in known and getattr(registry.load("methods", stage), "streams", False)
+        for stage in method.split("+")
+    )
+    if pictures or placed.whole or not folder or not streams or registry.reads_pictures(name):
+        return load_host(name, output, placed)
+    from transformers.utils import logging
+
+    from efface.hosts.streaming import stream
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with output.progress(f"opening {name}"):
+            return stream(name)
+    finally:
+        logging.set_verbosity(level)
+
+
+def refuse_readers(model: str, verb: str) -> None:
+    """Refuses a model that reads pictures where one that draws is needed.
+
+    Raises:
+        BadRequest: naming the verb and what there is for such models.
+    """
+    if registry.reads_pictures(model):
+        raise BadRequest(
+            f"{model} reads pictures and draws none, so efface {verb} has nothing to do with it; "
+            "such models have erase, evaluate, verify, rerun, revoke, export and plan"
+        )
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """Silences the libraries' own bars and hints: standard error holds one bar or one error."""
+    from transformers.utils import logging as transformers
+
+    level = transformers.get_verbosity()
+    transformers.set_verbosity_error()
+    transformers.disable_progress_bar()
+    from diffusers.utils import logging as diffusers
+
+    diffusers.disable_progress_bar()
+    warned = diffusers.get_verbosity()
+    diffusers.set_verbosity_error()
+    try:
+        yield
+    finally:
+        diffusers.set_verbosity(warned)
+        diffusers.enable_progress_bar()
+        transformers.enable_progress_bar()
+        transformers.set_verbosity(level)
+
+
+def unknown_words(made: ErasureRequest) -> list[str]:
+    """Lists the concepts that the bundled model was never taught, with what may be meant."""
+    from efface.bundled import vocabulary
+
+    concepts = [*(erasure.concept for erasure in made.erasures), *made.keep]
+    unknown = [one.name for one in concepts if vocabulary.canonical(one.name) is None]
+    meant = {name: vocabulary.near(name) for name in unknown}
+    return [f"{name} (did you mean {word}?)" if word else name for name, word in meant.items()]
+
+
+def folder_of_model(model: str) -> Path:
+    """Gives the folder of a model on the command line, for what works on files.
+
+    Raises:
+        BadRequest: it is a hub id or nothing at all.
+    """
+    if model in registry.VISION:
+        return Path(registry.bundled(model).folder(model))
+    if is_bundled(model):
+        if hasattr(registry.bundled(model), "finish"):
+            raise BadRequest(
+                f"{model} is not a folder: it is completed when it is loaded; write one with "
+                f"efface.load('{model}').save_pretrained(FOLDER) and give that as --model"
+            )
+        return Path(registry.bundled(model).pipeline_folder())
+    if Path(model).is_dir():
+        return Path(model)
+    raise BadRequest(
+        f"{model} is not a folder here, and this reads a folder's files; give --model FOLDER with "
+        "the base model"
+    )
