@@ -8,7 +8,7 @@ from efface.bundled.scene_suite import scene_suite
 from efface.bundled.scene_wordings import read
 from efface.bundled.suites import emoji_suite
 from efface.bundled.vocabulary import NOUNS, concept
-from efface.cli import measuring
+from efface.workbench import measuring
 from efface.concepts import Erasure, ErasureRequest, request
 from efface.evaluation.samples import STAYING, in_role
 from efface.evaluation.suites import suite_for
