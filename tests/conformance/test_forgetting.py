@@ -78,7 +78,7 @@ def test_the_class_is_forgotten_and_the_others_are_not(ran):
 
 
 REPEATED = ("gs_lora-classifier", "random_labels-classifier", "last_layers-classifier")
-"""Cases that are made more than once by default: with layers beside weights, by one loop, and drawn."""
+"""Made more than once by default: with layers beside weights, by one loop, and drawn."""
 
 
 some = pytest.mark.parametrize(
