@@ -97,11 +97,25 @@ class Screen:
         self.page.wait_for_timeout(800)
 
     def wait(self, place, text=None):
-        self.page.wait_for_function(
+        """Waits for something to be seen; if it never is, says what the page says instead."""
+        self._wait(
             "([place, text]) => [...document.querySelectorAll(place)]"
             ".some(e => e.offsetParent && (!text || e.innerText.includes(text)))",
-            arg=[place, text],
+            [place, text],
         )
+
+    def wait_chosen(self, place):
+        """Waits for a choice that the page makes itself once it has read the runs."""
+        self._wait("place => document.querySelector(`${place} input`)?.value", place)
+
+    def _wait(self, function, argument):
+        from playwright.sync_api import TimeoutError as Late
+
+        try:
+            self.page.wait_for_function(function, arg=argument)
+        except Late:
+            said = [each for each in self.page.locator(".told:visible").all_inner_texts() if each]
+            raise AssertionError(f"{argument} did not come; the page says {said}") from None
 
     def wide(self):
         """Says by how many pixels the page is wider than the screen."""
@@ -139,6 +153,7 @@ def erase(shown, *, concept="pistol", method="uce", size="smoke"):
 
 def strength(shown):
     shown.tab("Strength")
+    shown.wait_chosen("#strength-run")
     shown.page.fill("#strength input[type=number]", "0.5")
     shown.page.click("#strength-draw")
     shown.wait("#strength-slider img")
@@ -166,6 +181,7 @@ def collateral(shown):
 
 def attack(shown):
     shown.tab("Attack")
+    shown.wait_chosen("#attack-run")
     shown.page.click("#attack")
     shown.wait("#attack-status", ": done")
     shown.wait("#attack-curve", "brought back")
