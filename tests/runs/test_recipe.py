@@ -247,8 +247,9 @@ def test_restated_stages_stand_on_the_same_run_and_pictures():
     recipe = StagesRecipe(**BASE, **beside, method="uce+esd", settings={"uce": {"ridge": 2.0}})
     made = {name: vars(part.build()) for name, part in recipe.parts.items()}
     again = recipe.restated(made)
-    assert again == recipe
+    assert {name: getattr(again, name) for name in beside} == beside
     assert "--after runs/first" in again.command()
+    assert again.parts["uce"].build() == recipe.parts["uce"].build()
 
 
 def test_where_a_run_was_made_is_said_where_it_was_asked_for():
