@@ -88,8 +88,7 @@ def run(arguments: list[str], output: Output) -> int:
     options, choice = choose(method, with_goal(flags), Erase)
     recognising.check_flags(options.model, options)
     recipe = choice.recipe(options.model, options.request(), options.seed, after=options.after)
-    recipe = replace(_with_pictures(recipe, options.images_hash), delta_scale=options.delta_scale)
-    recipe = replace(recipe, **options.recorded())
+    recipe = replace(_with_pictures(recipe, options.images_hash), **_asked(options))
     workspace = Workspace(
         cache=options.cache,
         checkpoint=previews.checkpoint_of(options.out),
@@ -137,6 +136,11 @@ def run(arguments: list[str], output: Output) -> int:
     delta = runs.read_delta(options.out).id
     output.result({"run": str(options.out), "delta": delta, "verdict": None})
     return 0
+
+
+def _asked(options: Erase) -> dict[str, Any]:
+    """Gives what a recipe says beside method, request and seed."""
+    return {"delta_scale": options.delta_scale, **options.recorded()}
 
 
 def _drawn_with(options: Erase, output: Output) -> tuple[Any, str | None]:
