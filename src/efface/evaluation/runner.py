@@ -74,8 +74,7 @@ def evaluate(
         pipe: the model that the delta was made for; it is left as it was.
         delta: what to measure; None measures the unedited model alone.
         suite: prompts, seeds and metrics.
-        judge: asked about every concept of the suite; its card goes into the report. None: nobody
-            looks, the suite has no metric that needs one, and the verdict is "not measured".
+        judge: asked about every concept of the suite. None: the verdict is "not measured".
         store: where pictures and scores are kept; a path means batches of 16.
         clip: for metrics that need texts and pictures in one space.
         limits: from where on a concept counts as erased, and others as lost.
