@@ -17,6 +17,7 @@ from efface.hosts.pixart import PixArt
 from efface.hosts.sd import StableDiffusion1, StableDiffusion2
 from efface.hosts.sd3 import StableDiffusion3
 from efface.hosts.sdxl import StableDiffusionXL
+from efface.hosts.states import refuse_parallel
 from efface.hosts.vision import VisionHost
 from efface.hosts.vision_families import VISION, VISION_HOSTS
 
@@ -49,9 +50,15 @@ def layout(model: Any) -> str:
     """Names the family of a model: a key of `FAMILIES` or of `VISION`, or ``other``.
 
     Anything that has the parts and their configs will do, such as a folder that is not loaded.
+
+    Raises:
+        BadModel: a part is spread over devices, and so shows no config.
     """
     both: tuple[type[Host] | type[VisionHost], ...] = (*HOSTS, *VISION_HOSTS)
-    return next((host.key for host in both if host.recognises(model)), "other")
+    found = next((host.key for host in both if host.recognises(model)), None)
+    if found is None:
+        refuse_parallel(model)
+    return found or "other"
 
 
 def host_of(model: Any) -> Host:
@@ -63,6 +70,7 @@ def host_of(model: Any) -> Host:
     for host in HOSTS:
         if host.recognises(model):
             return host(model)
+    refuse_parallel(model)
     raise BadModel(
         f"a {type(model).__name__} is of no family that efface edits; known: "
         f"{', '.join(FAMILIES.values())}"

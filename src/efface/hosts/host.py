@@ -154,6 +154,11 @@ class Host(ABC):
         config: Any = self.network.config
         return int(config.in_channels), int(config.sample_size), int(config.sample_size)
 
+    @property
+    def picture_side(self) -> int | None:
+        """Pixels of a side that the pipeline is to be asked for; None: what it draws unasked."""
+        return None
+
     def encode(
         self,
         prompts: Sequence[str],

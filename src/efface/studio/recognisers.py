@@ -66,7 +66,7 @@ def forget_work(desk: Desk, recipe: EraseRecipe, name: str, test: str, told: Tol
             again=again,
             onward="efface erase ... --resume",
         )
-        if (why := measuring.unmeasurable(made, held_out)) is None:
+        if (why := measuring.unmeasurable(made, measuring.Plan(test_data=held_out))) is None:
             said = list(told.job.lines)
             measuring.measure(folder, host, measuring.Plan(test_data=held_out), told)
             told.job.lines[:] = said  # the page shows the numbers themselves
