@@ -31,7 +31,8 @@ def text_to_image(pipe: Any) -> Any:
     network: Any = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
     reads = int(network.config.in_channels)
     gives = int(getattr(network.config, "out_channels", None) or reads)
-    if reads > gives:
+    packed = gives * int(getattr(network.config, "patch_size", None) or 1) ** 2
+    if reads not in (gives, packed) and reads > gives:
         raise BadModel(
             f"the denoiser of this {name} reads {reads} channels and gives {gives}: it is given a "
             f"picture or a mask beside the noise, and {how}"
