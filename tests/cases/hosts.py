@@ -76,6 +76,24 @@ def rows_in_a_list(pipe, prompt):
     return pipe.encode_prompt(prompt, device="cpu")[0][0][None], None
 
 
+def drawn_of_klein(pipe, start, guidance, *, height, width, **options):
+    """Of FLUX.2 klein, which norms latents at the end and makes four of each."""
+    sizes = {"height": 2 * height, "width": 2 * width, "guidance_scale": guidance}
+    ended = pipe._patchify_latents(pipe(prompt="a cat", latents=start, **sizes, **options).images)
+    mean, variance = (
+        each.view(1, -1, 1, 1) for each in (pipe.vae.bn.running_mean, pipe.vae.bn.running_var)
+    )
+    return (ended - mean) / (variance + pipe.vae.config.batch_norm_eps).sqrt()
+
+
+def drawn_packed_with_guidance(pipe, start, guidance, *, height, width, **options):
+    """Of Chroma, whose latents are packed."""
+    packed = pipe._pack_latents(start, 1, *start.shape[1:])
+    sizes = {"height": height, "width": width, "guidance_scale": guidance}
+    ended = pipe("a cat", latents=packed, **sizes, **options).images
+    return pipe._unpack_latents(ended, height, width, pipe.vae_scale_factor)
+
+
 def drawn_as_asked(pipe, start, guidance, **options):
     """Of Sana, which would round sizes to those of its training."""
     plain = {"guidance_scale": guidance, "use_resolution_binning": False}
@@ -148,4 +166,20 @@ CASES = (
         slow=True,
     ),
     HostCase(host="tiny_zimage", branches=TOKENS, encoded=rows_in_a_list, sized=True, slow=True),
+    HostCase(
+        host="tiny_chroma",
+        branches=TOKENS,
+        encoded=rows_alone_of_a_transformer,
+        sized=True,
+        drawn=drawn_packed_with_guidance,
+        slow=True,
+    ),
+    HostCase(
+        host="tiny_flux2klein",
+        branches=TOKENS,
+        encoded=rows_of_a_conversation,
+        sized=True,
+        drawn=drawn_of_klein,
+        slow=True,
+    ),
 )

@@ -17,6 +17,7 @@ ENCODERS = {
     "flux": ("text_encoder", "text_encoder_2"),
     "pixart": ("text_encoder",),
     "auraflow": ("text_encoder",),
+    "chroma": ("text_encoder",),
 }
 """Families that take embeddings in place of words, with their encoders."""
 

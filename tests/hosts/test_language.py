@@ -15,12 +15,16 @@ from tests.cases import HOST_CASES
 from tests.conformance.test_hosts import ends
 from tests.conftest import shared
 from tests.reference.families import token_rows
-from tests.reference.language import LANGUAGE
+from tests.reference.language import LANGUAGE, ROWS
 
-CASES = {case.family: case for case in HOST_CASES if case.family in LANGUAGE}
+CASES = {case.family: case for case in HOST_CASES if case.family in ROWS}
 
 
-@pytest.fixture(params=LANGUAGE)
+SLOW = pytest.mark.slow
+QUICK = [pytest.param(each, marks=SLOW) if each == "flux2klein" else each for each in LANGUAGE]
+
+
+@pytest.fixture(params=QUICK)
 def family(request):
     return request.param
 
@@ -35,6 +39,7 @@ def stream(pipe):
     return host_of(pipe).readers[0].streams[0]
 
 
+@pytest.mark.parametrize("family", ROWS)
 def test_it_draws_as_its_pipeline_and_reads_what_that_reads(family, pipe, stream):
     """Two steps with guidance from the same noise; rows to rounding, within the instruction."""
     ours, pipelines, start = ends(CASES[family], steps=2, guidance=3.0)
@@ -81,8 +86,11 @@ def test_a_name_goes_to_its_anchor_and_what_follows_to_what_follows(stream):
         assert torch.allclose(found.targets, other[expected:][: len(found.sources)])
 
 
+@pytest.mark.parametrize(
+    "family", [each if each == "lumina2" else pytest.param(each, marks=SLOW) for each in ROWS]
+)
 def test_what_its_layer_makes_of_a_concept_is_erased_and_taken_back(family, pipe, stream):
-    layer = pipe.transformer.get_submodule(LANGUAGE[family][0][-1])
+    layer = pipe.transformer.get_submodule(ROWS[family][0][-1])
     before = layer.weight.detach().clone()
     pistol = Concept(name="pistol", prompts=("a pistol",))
     wanted = request(pistol, anchor="lamp", keep=["cat"])

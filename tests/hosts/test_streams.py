@@ -12,10 +12,10 @@ from efface.text.branches import text_branches
 from efface.text.token_rules import erased_rows, every_row, kept_rows, prompt_pairs
 from tests.conftest import host
 from tests.reference import families as reference
-from tests.reference.language import LANGUAGE
+from tests.reference.language import ROWS
 
 LARGE = tuple(
-    pytest.param(name, marks=pytest.mark.slow) if name in LANGUAGE else name
+    pytest.param(name, marks=pytest.mark.slow) if name in ROWS else name
     for name in FAMILIES
     if name not in ("sd1", "sd2")
 )
@@ -36,7 +36,7 @@ def t5():
 def own_rows(family, pipe, prompt):
     """Gives the rows of each branch as the pipeline embeds them to draw."""
     guided = {"do_classifier_free_guidance": False}
-    if family in LANGUAGE:
+    if family in ROWS:
         return [reference.token_rows(pipe, family, prompt)[0][0]]
     if family == "sdxl":
         tokens, _, pooled, _ = pipe.encode_prompt(prompt, **guided)
@@ -194,6 +194,8 @@ def test_parts_of_a_row_are_those_of_its_encoders(case):
         "auraflow": [[(72,)]],
         "lumina2": [[(64,)]],
         "sana": [[(32,)]],
+        "chroma": [[(72,)]],
+        "flux2klein": [[(32, 32, 32)]],
         **{key: [[(64,)]] for key in ("qwenimage", "cogview4", "zimage")},
     }[family]
     found = [[stream.blocks for stream in branch.streams] for branch in text_branches(pipe)]

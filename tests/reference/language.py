@@ -44,12 +44,32 @@ def _zimage(pipe, prompt):
     return norm(rows.double()), len(rows) - 6
 
 
+def _flux2klein(pipe, prompt):
+    """A conversation with five tokens after the prompt, and padding."""
+    rows, _ = pipe.encode_prompt(prompt)
+    question = [{"role": "user", "content": prompt}]
+    told = pipe.tokenizer.apply_chat_template(
+        question, tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
+    return rows[0].double(), len(pipe.tokenizer(told)["input_ids"]) - 6
+
+
+def _chroma(pipe, prompt):
+    """Rows of T5 without a begin token, and of padding that T5 does not see."""
+    rows, *_ = pipe.encode_prompt(prompt, do_classifier_free_guidance=False)
+    return rows[0].double(), len(pipe.tokenizer(prompt)["input_ids"]) - 2
+
+
 LANGUAGE = {
     "lumina2": (("time_caption_embed.caption_embedder.1",), _lumina2),
     "sana": (("transformer_blocks.0.attn2.to_k", "transformer_blocks.0.attn2.to_v"), _sana),
     "qwenimage": (("txt_in",), _qwenimage),
     "cogview4": (("patch_embed.text_proj",), _cogview4),
     "zimage": (("cap_embedder.1",), _zimage),
+    "flux2klein": (("context_embedder",), _flux2klein),
 }
 """By family: the layers, and a function of pipeline and prompt that gives the rows which they read
 and the place of the last row of the prompt."""
+
+ROWS = {**LANGUAGE, "chroma": (("context_embedder",), _chroma)}
+"""The same with families whose encoder is none, and whose pipelines give all rows themselves."""

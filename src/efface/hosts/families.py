@@ -11,8 +11,10 @@ import torch
 
 from efface.errors import BadModel, BadRequest
 from efface.hosts.auraflow import AuraFlow
+from efface.hosts.chroma import Chroma
 from efface.hosts.cogview4 import CogView4
 from efface.hosts.flux import Flux
+from efface.hosts.flux2 import Flux2Klein
 from efface.hosts.host import Host
 from efface.hosts.lumina2 import Lumina2
 from efface.hosts.pixart import PixArt
@@ -49,6 +51,8 @@ HOSTS: tuple[type[Host], ...] = (
     QwenImage,
     CogView4,
     ZImage,
+    Chroma,
+    Flux2Klein,
     *_of_other_packages(),
 )
 FAMILIES: dict[str, str] = {host.key: host.title for host in HOSTS}

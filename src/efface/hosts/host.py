@@ -76,6 +76,8 @@ class Host(ABC):
     """Whether these files name the U-Net's layers as the original code does."""
     original_layers: ClassVar[OriginalNames | None] = None
     """Where a transformer's parameters lie in the code that the family was published with."""
+    comfy_layers: ClassVar[bool] = True
+    """Whether it is known by which names ComfyUI looks the denoiser's layers up."""
     comfy_encoders: ClassVar[Mapping[str, str]] = {}
     """What ComfyUI calls the text encoders."""
     names: ClassVar[ModelNames] = ModelNames("", "")

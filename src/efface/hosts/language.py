@@ -100,6 +100,11 @@ class FramedRows:
                 f"a {type(self._tokenizer).__name__} does not tell where in a text its tokens are; "
                 "save the tokenizer as tokenizer.json, which transformers reads as a fast one"
             )
+        if frame.whole and self._tokenizer.padding_side != "right":
+            raise BadModel(
+                "the tokenizer pads on the left, and padding after the prompt is read in this "
+                "family; set padding_side to 'right' in its tokenizer_config.json"
+            )
         self._frame, self._length, self._layers = frame, length, layers
         self._states: dict[Any, Tensor] = getattr(model, "embedded_prompts", {})
         self._tokens: dict[str, FramedPrompt] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -13,13 +13,18 @@ from torch import Tensor
 
 from efface.hosts.conditions import Conditions, Encoding
 from efface.hosts.host import Host, evenly_spaced
-from efface.hosts.language import FramedRows
+from efface.hosts.language import Frame, FramedRows
 
-__all__ = ["LanguageHost", "by_length", "packed", "unpacked"]
+__all__ = ["LanguageHost", "by_length", "conversation", "packed", "unpacked"]
+
+_PLACE = "\ue000"
+"""Stands for a prompt while a conversation is written."""
 
 
 class LanguageHost(Host):
     """A family that reads a language model's rows, as many as a prompt has tokens."""
+
+    comfy_layers: ClassVar[bool] = False
 
     @property
     @abstractmethod
@@ -61,6 +66,21 @@ class LanguageHost(Host):
     def set_steps(self, scheduler: Any, steps: int, **options: Any) -> None:
         """Spaces noise levels evenly."""
         evenly_spaced(scheduler, steps, **options)
+
+
+def conversation(tokenizer: Any, **options: Any) -> Frame:
+    """Writes a conversation of one question by a tokenizer's own template.
+
+    Args:
+        tokenizer: of the encoder.
+        options: of the template.
+    """
+    question = [{"role": "user", "content": _PLACE}]
+    written = tokenizer.apply_chat_template(
+        question, tokenize=False, add_generation_prompt=True, **options
+    )
+    before, _, after = written.partition(_PLACE)
+    return Frame(before, after)
 
 
 def by_length(

@@ -11,7 +11,9 @@ from torch import nn
 from efface.hosts.toys import WORDS, byte_letters, merged_words
 
 __all__ = [
+    "DEEP_WIDTH",
     "LANGUAGE_WIDTH",
+    "deep_qwen3_encoder",
     "gemma_encoder",
     "glm_encoder",
     "qwen3_encoder",
@@ -23,6 +25,8 @@ __all__ = [
 
 LANGUAGE_WIDTH = 64
 """Values per token of the toy language models."""
+DEEP_WIDTH = 32
+"""Of the one with many layers."""
 
 
 def _spelled(space: str, texts: str) -> tuple[list[str], list[tuple[str, str]]]:
@@ -146,12 +150,20 @@ def glm_encoder(tokenizer: Any) -> nn.Module:
     return made
 
 
-def qwen3_encoder(tokenizer: Any, *, layers: int = 2) -> nn.Module:
-    """Builds a Qwen 3 of a few layers."""
+def qwen3_encoder(tokenizer: Any) -> nn.Module:
+    """Builds a Qwen 3 of two layers."""
     from transformers import Qwen3Config, Qwen3Model
 
-    sizes = {**_sizes(tokenizer), "num_hidden_layers": layers}
-    made: nn.Module = Qwen3Model(Qwen3Config(**sizes, head_dim=32))
+    made: nn.Module = Qwen3Model(Qwen3Config(**_sizes(tokenizer), head_dim=32))
+    return made
+
+
+def deep_qwen3_encoder(tokenizer: Any) -> nn.Module:
+    """Builds a narrow Qwen 3 of 28 layers with a head: some are read in the midst of it."""
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    sizes = {**_sizes(tokenizer), "num_hidden_layers": 28, "hidden_size": DEEP_WIDTH}
+    made: nn.Module = Qwen3ForCausalLM(Qwen3Config(**sizes, head_dim=16))
     return made
 
 

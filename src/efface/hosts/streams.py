@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -15,7 +16,16 @@ from efface.errors import BadModel
 from efface.hosts.conditions import PLAIN, Encoding
 from efface.hosts.embedding import Embedder, TokenisedPrompt
 
-__all__ = ["Emptied", "Normed", "Padded", "Pooled", "SideBySide", "TextStream", "Weighted"]
+__all__ = [
+    "Emptied",
+    "Normed",
+    "Padded",
+    "Pooled",
+    "SideBySide",
+    "TextStream",
+    "Unhidden",
+    "Weighted",
+]
 
 
 @runtime_checkable
@@ -193,6 +203,35 @@ class Emptied:
         ends = torch.tensor([self.tokenised(prompt).read + before for prompt in prompts])
         read = torch.arange(rows.shape[1]) < ends[:, None]
         return rows * read[:, :, None].to(rows)
+
+
+class Unhidden:
+    """Rows of an encoder that does not see padding, all of which the denoiser reads (Chroma)."""
+
+    pooled = False
+
+    def __init__(self, inner: Embedder) -> None:
+        self._inner = inner
+        self.span, self.vocabulary = inner.span, inner.vocabulary
+        self.embedded, self.encoded = inner.embedded, inner.encoded
+
+    @property
+    def width(self) -> int:
+        """The inner stream's width."""
+        return self._inner.width
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The inner stream's blocks."""
+        return self._inner.blocks
+
+    def tokenised(self, prompt: str) -> TokenisedPrompt:
+        """Tells where tokens are; rows of padding are read."""
+        return replace(self._inner.tokenised(prompt), masked=False)
+
+    def identity(self, prompts: Sequence[str]) -> Any:
+        """Tells the inner stream."""
+        return ["unhidden", self._inner.identity(prompts)]
 
 
 class Normed:

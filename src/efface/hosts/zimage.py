@@ -11,20 +11,18 @@ from torch import Tensor
 
 from efface.hosts.conditions import Conditions
 from efface.hosts.host import WidthRead, class_names, width_read
-from efface.hosts.language import Frame, FramedRows
-from efface.hosts.language_host import LanguageHost
+from efface.hosts.language import FramedRows
+from efface.hosts.language_host import LanguageHost, conversation
 from efface.hosts.language_toys import LANGUAGE_WIDTH, qwen3_encoder, tiny_qwen_tokenizer
 from efface.hosts.readers import TextReader, single_layer, vector
 from efface.hosts.streams import Normed
 from efface.hosts.toys import autoencoder, built, shifted
 
-__all__ = ["ZImage", "conversation"]
+__all__ = ["ZImage"]
 
 TOKENS = "transformer/text_tokens"
 LENGTH = 512
 """Tokens that the pipeline reads, the conversation among them."""
-_PLACE = "\ue000"
-"""Stands for a prompt while a conversation is written."""
 
 
 class ZImage(LanguageHost):
@@ -87,21 +85,6 @@ class ZImage(LanguageHost):
     def toy(cls, *, seed: int = 0, dtype: torch.dtype = torch.float32) -> Any:
         """Builds a ``ZImagePipeline``."""
         return built(_pipeline, seed=seed, dtype=dtype)
-
-
-def conversation(tokenizer: Any, **options: Any) -> Frame:
-    """Writes a conversation of one question by a tokenizer's own template.
-
-    Args:
-        tokenizer: of the encoder.
-        options: of the template.
-    """
-    question = [{"role": "user", "content": _PLACE}]
-    written = tokenizer.apply_chat_template(
-        question, tokenize=False, add_generation_prompt=True, **options
-    )
-    before, _, after = written.partition(_PLACE)
-    return Frame(before, after)
 
 
 def _pipeline() -> Any:
