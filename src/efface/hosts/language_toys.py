@@ -25,7 +25,7 @@ __all__ = [
 
 LANGUAGE_WIDTH = 64
 """Values per token of the toy language models."""
-DEEP_WIDTH = 32
+DEEP_WIDTH = 64
 """Of the one with many layers."""
 
 
