@@ -45,9 +45,8 @@ format: $(VENV)/.ready-dev
 docs: $(VENV)/.ready-dev
 	$(BIN)/python tools/write_docs.py
 
-# Builds the documentation into build/site; warnings fail.
+# Builds the documentation into build/site; warnings, and links and anchors that lead nowhere, fail.
 site: $(VENV)/.ready-dev
-	$(INSTALL) -e ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # Renews the picture at the top of README.md.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from efface import registry
+from method_pictures import FOLDER, caption
 from readme_tables import measured
 
 CELLS = (
@@ -43,10 +44,20 @@ def _page(entry: registry.Entry, results: Path) -> str:
     ]
     if found.presets():
         parts.append(f"## Presets\n\n{_presets(found)}")
+    if (FOLDER / f"{entry.name}.webp").exists():
+        parts.append(f"## Pictures\n\n{_picture(entry.name)}")
     if tables := measured(entry.name, results):
         parts.append(f"## What it does to the bundled model\n\n{CELLS}\n\n{tables}")
     parts.append(f"Source: [`{entry.module}`](../../src/{entry.module.replace('.', '/')}.py).")
     return "\n\n".join(parts) + "\n"
+
+
+def _picture(name: str) -> str:
+    return (
+        f"![{caption()}](../images/methods/{name}.webp)\n\n{caption()}. Drawn by "
+        f"`python tools/method_pictures.py {name}` with the bundled model's own preset; a few "
+        "pictures show how it looks, the rates say how often."
+    )
 
 
 def _facts(found: type[Any]) -> str:

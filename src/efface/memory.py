@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from efface.errors import BadRequest
 
-__all__ = ["MemoryRanOut", "in_parts", "translating_out_of_memory"]
+__all__ = ["MemoryRanOut", "free_bytes", "in_parts", "translating_out_of_memory"]
 
 _MESSAGES = (
     "not enough memory|can't allocate memory|could not create a (primitive|memory)|bad_alloc"
@@ -38,6 +39,17 @@ def translating_out_of_memory() -> Iterator[None]:
             raise
         message = (str(error) or type(error).__name__).splitlines()[0]
         raise MemoryRanOut(f"memory ran out ({message[:100]})") from error
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Gives the memory that is free on a device; None where the system does not say."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    told = Path("/proc/meminfo")
+    if device.type != "cpu" or not told.is_file():
+        return None
+    found = re.search(r"MemAvailable:\s+(\d+) kB", told.read_text(encoding="utf-8"))
+    return None if found is None else 1024 * int(found[1])
 
 
 def in_parts(ask: Callable[[slice], Tensor], count: int, most: int) -> tuple[Tensor, int]:

@@ -1,5 +1,7 @@
 """Cases of families of models: what their toys must agree on with their own pipelines."""
 
+import inspect
+
 from tests.cases.kinds import HostCase
 
 
@@ -38,9 +40,70 @@ def projected_captions(pipe, prompt):
     return pipe.transformer.caption_projection(rows)[:, : int(mask.sum())], None
 
 
+def drawn_packed(pipe, start, guidance, *, height, width, **options):
+    """Of FLUX and Qwen-Image, whose latents are packed and whose guidance is another word's."""
+    packed = pipe._pack_latents(start, 1, *start.shape[1:])
+    negative = {"negative_prompt": "", "true_cfg_scale": guidance}
+    sizes = {"height": height, "width": width}
+    ended = pipe("a cat", latents=packed, **options, **sizes, **negative).images
+    return pipe._unpack_latents(ended, height, width, pipe.vae_scale_factor).reshape(start.shape)
+
+
+def rows_of_a_language_model(pipe, prompt):
+    """Of Lumina 2, where no prompt is what guidance starts from."""
+    words, mask, bare, bare_mask = pipe.encode_prompt(prompt or "cat", device="cpu")
+    rows, read = (words, mask) if prompt else (bare, bare_mask)
+    return rows[:, read[0].bool()], None
+
+
+def rows_after_an_instruction(pipe, prompt):
+    """Of Sana, alike."""
+    told = inspect.signature(type(pipe).__call__).parameters["complex_human_instruction"].default
+    words, mask, bare, bare_mask = pipe.encode_prompt(
+        prompt or "cat", device="cpu", complex_human_instruction=told
+    )
+    rows, read = (words, mask) if prompt else (bare, bare_mask)
+    return rows[:, read[0].bool()], None
+
+
+def rows_of_a_conversation(pipe, prompt):
+    """Of Qwen-Image."""
+    return pipe.encode_prompt(prompt, device="cpu")[0], None
+
+
+def rows_in_a_list(pipe, prompt):
+    """Of Z-Image."""
+    return pipe.encode_prompt(prompt, device="cpu")[0][0][None], None
+
+
+def drawn_of_klein(pipe, start, guidance, *, height, width, **options):
+    """Of FLUX.2 klein, which norms latents at the end and makes four of each."""
+    sizes = {"height": 2 * height, "width": 2 * width, "guidance_scale": guidance}
+    ended = pipe._patchify_latents(pipe(prompt="a cat", latents=start, **sizes, **options).images)
+    mean, variance = (
+        each.view(1, -1, 1, 1) for each in (pipe.vae.bn.running_mean, pipe.vae.bn.running_var)
+    )
+    return (ended - mean) / (variance + pipe.vae.config.batch_norm_eps).sqrt()
+
+
+def drawn_packed_with_guidance(pipe, start, guidance, *, height, width, **options):
+    """Of Chroma, whose latents are packed."""
+    packed = pipe._pack_latents(start, 1, *start.shape[1:])
+    sizes = {"height": height, "width": width, "guidance_scale": guidance}
+    ended = pipe("a cat", latents=packed, **sizes, **options).images
+    return pipe._unpack_latents(ended, height, width, pipe.vae_scale_factor)
+
+
+def drawn_as_asked(pipe, start, guidance, **options):
+    """Of Sana, which would round sizes to those of its training."""
+    plain = {"guidance_scale": guidance, "use_resolution_binning": False}
+    return pipe("a cat", latents=start, **plain, **options).images
+
+
 _PLAIN = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
 
 KEYS_AND_VALUES = ("unet/key_value",)
+TOKENS = ("transformer/text_tokens",)
 TRANSFORMER = ("transformer/text_tokens", "transformer/pooled_text")
 
 CASES = (
@@ -54,16 +117,69 @@ CASES = (
         sized=True,
     ),
     HostCase(host="tiny_sd3", branches=TRANSFORMER, encoded=rows_and_pooled_of_three, sized=True),
-    HostCase(host="tiny_flux", branches=TRANSFORMER, encoded=rows_and_pooled_of_flux, sized=True),
-    HostCase(
-        host="tiny_flux_shifted", branches=TRANSFORMER, encoded=rows_and_pooled_of_flux, sized=True
+    *(
+        HostCase(
+            host=name,
+            branches=TRANSFORMER,
+            encoded=rows_and_pooled_of_flux,
+            sized=True,
+            drawn=drawn_packed,
+        )
+        for name in ("tiny_flux", "tiny_flux_shifted")
     ),
     HostCase(host="tiny_pixart", branches=("transformer/key_value",), encoded=projected_captions),
     HostCase(
         host="tiny_auraflow",
-        branches=("transformer/text_tokens",),
+        branches=TOKENS,
         encoded=rows_alone_of_a_transformer,
         sized=True,
+        slow=True,
+    ),
+    HostCase(
+        host="tiny_lumina2",
+        branches=TOKENS,
+        encoded=rows_of_a_language_model,
+        sized=True,
+        slow=True,
+    ),
+    HostCase(
+        host="tiny_sana",
+        branches=("transformer/key_value",),
+        encoded=rows_after_an_instruction,
+        sized=True,
+        drawn=drawn_as_asked,
+        slow=True,
+    ),
+    HostCase(
+        host="tiny_qwenimage",
+        branches=TOKENS,
+        encoded=rows_of_a_conversation,
+        sized=True,
+        drawn=drawn_packed,
+        slow=True,
+    ),
+    HostCase(
+        host="tiny_cogview4",
+        branches=TOKENS,
+        encoded=rows_alone_of_a_transformer,
+        sized=True,
+        slow=True,
+    ),
+    HostCase(host="tiny_zimage", branches=TOKENS, encoded=rows_in_a_list, sized=True, slow=True),
+    HostCase(
+        host="tiny_chroma",
+        branches=TOKENS,
+        encoded=rows_alone_of_a_transformer,
+        sized=True,
+        drawn=drawn_packed_with_guidance,
+        slow=True,
+    ),
+    HostCase(
+        host="tiny_flux2klein",
+        branches=TOKENS,
+        encoded=rows_of_a_conversation,
+        sized=True,
+        drawn=drawn_of_klein,
         slow=True,
     ),
 )

@@ -136,6 +136,9 @@ class HostCase:
     """Asks the pipeline for the rows, and the pooled row or None, that its denoiser reads."""
     sized: bool = False
     """Whether the pipeline must be told the toy's size, which it would not guess."""
+    drawn: Callable[..., Any] | None = None
+    """Asks the pipeline for latents at the end: ``(pipe, start, guidance, **options)``; None: its
+    own names for these."""
     slow: bool = False
     """Whether only the slow tests run the whole suite on it."""
 

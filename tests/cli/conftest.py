@@ -60,7 +60,7 @@ def made_run(model, tmp_path_factory):
     """A run of the toy model; copy it before changing it."""
     folder = tmp_path_factory.mktemp("runs") / "pistol"
     erase = ["erase", "uce", "--model", model, "--concept", "pistol", "--keep", "cat", "--smoke"]
-    assert main([str(word) for word in [*erase, "--out", folder]]) == 0
+    assert main([str(word) for word in [*erase, "--no-evaluate", "--out", folder]]) == 0
     return folder
 
 

@@ -1,13 +1,18 @@
 """Where a model runs and in what it computes: --device and --dtype of every verb that loads one."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 import efface
 from efface.cli.asking import Placed
 from efface.cli.output import Output
+from efface.concepts import request
 from efface.errors import BadRequest
 from efface.hosts.families import tiny_pipeline
+from efface.runs.recipe import EraseRecipe
+from efface.workbench import runs
 from efface.workbench.models import load_host
 
 
@@ -36,3 +41,33 @@ def test_a_training_method_refuses_half_precision(model):
     pipe = efface.load(model, dtype=torch.float16)
     with pytest.raises(efface.errors.BadModel, match="load it in float32"):
         efface.erase(pipe, "pistol", method="esd")
+
+
+def test_a_run_says_where_it_was_made_and_is_repeated_there(efface, model, tmp_path):
+    erase = ("erase", "uce", "--model", model, "--concept", "pistol", "--no-evaluate")
+    asked = ("--device", "cpu", "--dtype", "bfloat16")
+    assert efface(*erase, *asked, "--out", tmp_path / "run").code == 0
+    recipe = runs.recipe_of(tmp_path / "run")
+    assert (recipe.device, recipe.dtype, recipe.config) == ("cpu", "bfloat16", "")
+    assert " ".join(asked) in recipe.command()
+    again = efface("rerun", tmp_path / "run")
+    assert "runs on cpu in bfloat16" in again.out
+    assert "\nequal (first" in again.out
+
+
+def test_what_was_not_asked_is_not_recorded():
+    assert Placed().recorded() == {}
+    assert Placed(config=Path("a")).recorded() == {"config": "a"}
+
+
+def test_what_is_asked_now_comes_before_what_a_run_was_made_with(tmp_path):
+    made = {"device": "cuda", "dtype": "float16", "config": "configs"}
+    recipe = EraseRecipe(model="x", request=request("pistol"), method="uce", **made)
+    file = tmp_path / "one.safetensors"
+    file.touch()
+    assert Placed().or_recorded(recipe, str(file)).recorded() == made
+    assert Placed(device="cpu").or_recorded(recipe, "folder").recorded() == {
+        "device": "cpu", "dtype": "float16"
+    }  # fmt: skip
+    kept = Placed().or_recorded(recipe, str(file), config_only=True)
+    assert kept.recorded() == {"config": "configs"}

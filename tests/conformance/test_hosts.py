@@ -79,7 +79,14 @@ def test_prompts_are_encoded_as_the_pipeline_encodes_them(case, pipe, known, pro
 @pytest.mark.parametrize("case", PREDICTING, ids=lambda case: case.host)
 def test_a_trajectory_ends_where_the_pipeline_does(case):
     """Same noise, steps and guidance: times, conditions and predictions are the pipeline's."""
-    pipe, steps, guidance = shared(case.host), 3, 3.0
+    ours, pipelines, start = ends(case, steps=3, guidance=3.0)
+    assert torch.allclose(pipelines, ours, atol=1e-3)
+    assert not torch.allclose(pipelines, start, atol=1e-1)
+
+
+def ends(case, *, steps, guidance):
+    """Draws with our loop and with the pipeline: latents at both ends, and where both started."""
+    pipe = shared(case.host)
     denoiser = Denoiser(pipe)
     pool = sampled_pool(
         denoiser,
@@ -96,17 +103,13 @@ def test_a_trajectory_ends_where_the_pipeline_does(case):
     held, pipe.scheduler = pipe.scheduler, denoiser.scheduler()
     options = {"num_inference_steps": steps, "output_type": "latent", **sizes}
     try:
-        if case.family == "flux":
-            packed = pipe._pack_latents(start, 1, *start.shape[1:])
-            negative = {"negative_prompt": "", "true_cfg_scale": guidance}
-            ended = pipe("a cat", latents=packed, **options, **negative).images
-            ended = pipe._unpack_latents(ended, height, width, pipe.vae_scale_factor)
+        if case.drawn is not None:
+            ended = case.drawn(pipe, start, guidance, **options)
         else:
             ended = pipe("a cat", latents=start, guidance_scale=guidance, **options).images
     finally:
         pipe.scheduler = held
-    assert torch.allclose(ended, pool.clean, atol=1e-3)
-    assert not torch.allclose(ended, start, atol=1e-1)
+    return pool.clean, ended, start
 
 
 def test_a_prediction_has_the_shape_of_its_latents_or_is_refused_by_name(case, known):

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
+import method_pictures  # noqa: E402
 import readme_tables  # noqa: E402
 import write_docs  # noqa: E402
 
@@ -24,6 +25,15 @@ def test_every_link_between_pages_leads_somewhere():
     for page in pages:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8")):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_pictures_of_methods_are_small_and_on_their_pages():
+    pictures = sorted(method_pictures.FOLDER.glob("*"))
+    assert pictures
+    for picture in pictures:
+        assert picture.stat().st_size <= method_pictures.LARGEST
+        page = ROOT / "docs" / "methods" / f"{picture.stem}.md"
+        assert f"](../images/methods/{picture.name})" in page.read_text("utf-8")
 
 
 def evaluation(verdict="valid", hits=1, names=("pistol",), seed=0):

@@ -25,6 +25,16 @@ def test_notebooks_are_committed_executed_and_small(book):
     assert str(Path.home()) not in book.read_text("utf-8")
 
 
+def test_what_commands_say_is_kept_without_bars_and_colours():
+    bar = "\x1b[2Kloading \x1b[35m-\x1b[0m 1/2\n\n"
+    said = f"\x1b[?25l\n{bar}{bar}\x1b[?25h\x1b[1A\x1b[2K\x1b[2mattack\x1b[0m  \n{bar}{bar}0 of 4"
+    assert notebooks.plain(said) == "attack\n\n0 of 4\n"
+    parts = [{"output_type": "stream", "name": "stdout", "text": one} for one in (said, "\nend")]
+    error = {"output_type": "stream", "name": "stderr", "text": "warning"}
+    shown = notebooks.outputs([parts[0], error, parts[1]])
+    assert [one["text"] for one in shown] == ["attack\n\n0 of 4\nend\n"]
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(
     not (weights_folder() / "pipeline" / "model_index.json").exists(),

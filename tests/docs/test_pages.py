@@ -1,5 +1,7 @@
 """Links and anchors lead somewhere; every command is run by a test, or says what it needs."""
 
+import base64
+import json
 import re
 import shlex
 import sys
@@ -77,6 +79,36 @@ def test_every_page_is_on_the_site():
 )
 def test_the_site_knows_which_links_leave_the_docs(target, page, path):
     assert site_hooks.outside(target, page) == path
+
+
+def test_every_notebook_is_on_the_site():
+    text = (ROOT / "mkdocs.yml").read_text("utf-8")
+    for book in (DOCS / "notebooks").glob("*.ipynb"):
+        assert f": notebooks/{book.stem}.md\n" in text, f"{book.name} is not in mkdocs.yml"
+
+
+def test_a_notebook_becomes_a_page_with_its_pictures(tmp_path):
+    png = base64.b64encode(b"a picture").decode()
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title\n", "text"]},
+        {
+            "cell_type": "code",
+            "source": ["1 + 1"],
+            "outputs": [
+                {"output_type": "stream", "text": ["said\n"]},
+                {"output_type": "execute_result", "data": {"text/plain": ["2"]}},
+                {"output_type": "execute_result", "data": {"image/png": png, "text/plain": "x"}},
+            ],
+        },
+    ]
+    path = tmp_path / "book.ipynb"
+    path.write_text(json.dumps({"cells": cells}))
+    text, pictures = site_hooks.notebook(path)
+    assert text == (
+        "# Title\ntext\n\n```python\n1 + 1\n```\n\n```text\nsaid\n```\n\n```text\n2\n```\n\n"
+        "![What the cell shows](book_1.png)\n"
+    )
+    assert pictures == {"book_1.png": b"a picture"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

@@ -6,7 +6,7 @@ import pytest
 
 from efface.errors import BadRequest
 from efface.evaluation.limits import Limits
-from efface.evaluation.outcome import failed
+from efface.evaluation.outcome import Outcome, failed
 from efface.evaluation.record import Control, Evaluation
 from tests.reports.conftest import made, measurement
 
@@ -67,6 +67,19 @@ def test_what_is_lost_is_said(tmp_path):
     both = outcome(tmp_path, measurement("erased", 31, 8), measurement("neighbour", 30, 3))
     assert both.outcome.name == "partly erased"
     assert len(both.outcome.reasons) == 2
+
+
+def test_pictures_that_nobody_judged_are_no_success_and_a_wreck_among_them_fails(tmp_path):
+    looked = {"verdict": "not measured", "controls": ()}
+    found = outcome(tmp_path, **looked)
+    assert found.outcome == Outcome("not measured")
+    assert not failed(found)
+    wreck = failing("model", "grey pictures")
+    wrecked = outcome(tmp_path, **{**looked, "controls": (wreck,)})
+    assert wrecked.outcome == Outcome("collapsed", ("grey pictures",))
+    idle = failing("edit", "NothingChanged: by 0")
+    assert outcome(tmp_path, **{**looked, "controls": (idle,)}).outcome.name == "not erased"
+    assert failed(wrecked)
 
 
 def test_limits_are_the_users(tmp_path):

@@ -266,6 +266,15 @@ def test_the_vae_is_refused(tmp_path):
         write_comfyui(every_network(delta, pipe), tmp_path / "a.safetensors", {})
 
 
+@pytest.mark.parametrize("family", ["chroma", "lumina2"])
+def test_families_whose_names_in_comfyui_are_not_known_are_refused_by_name(tmp_path, family):
+    pipe = shared(f"tiny_{family}")
+    key = next(key for key, w in parameters(pipe) if key.startswith("transformer/") and w.ndim == 2)
+    delta = changed(pipe, {key: DensePatch(torch.ones(dict(parameters(pipe))[key].shape))})
+    with pytest.raises(BadRequest, match=f"looks up layers of {host_of(pipe).title}; export"):
+        write_comfyui(every_network(delta, pipe), tmp_path / "a.safetensors", {})
+
+
 @pytest.mark.parametrize("spelled", ["diffusion_model.{}", "lora_unet_{}"])
 def test_flux_loras_by_the_original_names_are_taken_apart(tmp_path, spelled):
     from safetensors.torch import save_file

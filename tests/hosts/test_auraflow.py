@@ -3,6 +3,8 @@
 import torch
 
 import efface
+from efface.contracts import Sample
+from efface.evaluation.drawing import draw
 from efface.hosts.families import host_of, tiny_pipeline
 
 
@@ -21,3 +23,14 @@ def test_what_its_pipeline_reads_is_erased_and_padding_is_not_touched():
         before = pipe.transformer.context_embedder(rows)
         with delta.apply(pipe):
             assert torch.equal(pipe.transformer.context_embedder(rows)[0, 3:], before[0, 3:])
+
+
+def test_pictures_are_of_a_size_that_its_table_of_places_holds():
+    """The pipeline draws 1024 pixels unasked; four places of two latents of two pixels are 16."""
+    pipe = tiny_pipeline("auraflow")
+    assert host_of(pipe).picture_side == 16
+    drawn = draw(pipe, [Sample("a cat", 0, "general")], steps=1, guidance=1.0)
+    assert drawn.pixels.shape == (1, 16, 16, 3)
+    pipe.transformer.register_to_config(pos_embed_max_size=96 * 96, patch_size=2)
+    pipe.vae_scale_factor = 8
+    assert host_of(pipe).picture_side is None, "1536 pixels, more than the usual 1024"

@@ -7,6 +7,7 @@ from efface.errors import BadModel, BadRequest
 from efface.hosts.families import FAMILIES, host_of
 from efface.hosts.streaming import stream
 from tests.conftest import host
+from tests.reference.language import LANGUAGE
 
 ENCODERS = {
     "sd1": ("text_encoder",),
@@ -16,10 +17,16 @@ ENCODERS = {
     "flux": ("text_encoder", "text_encoder_2"),
     "pixart": ("text_encoder",),
     "auraflow": ("text_encoder",),
+    "chroma": ("text_encoder",),
 }
+"""Families that take embeddings in place of words, with their encoders."""
 
 
-@pytest.fixture(scope="module", params=FAMILIES)
+def test_all_other_families_read_prompts_within_an_instruction():
+    assert {*ENCODERS, *LANGUAGE} == {*FAMILIES}
+
+
+@pytest.fixture(scope="module", params=ENCODERS)
 def family(request):
     return request.param
 

@@ -376,6 +376,15 @@ def test_the_detectors_run_the_network(family, monkeypatch):
         efface.erase(pipe, "pistol", keep=["cat"], method="uce")
 
 
+def test_a_denoiser_that_is_spread_over_devices_is_refused_by_what_it_is(pipe):
+    pipe.unet = torch.nn.DataParallel(pipe.unet)
+    for method in ("uce", "esd"):
+        with pytest.raises(BadModel, match=r"unet is wrapped in DataParallel.*pipe\.unet\.module"):
+            efface.erase(pipe, "pistol", keep=["cat"], method=method)
+    pipe.unet = pipe.unet.module
+    assert efface.erase(pipe, "pistol", keep=["cat"], method="uce").delta
+
+
 def test_a_whole_pipeline_is_editable(pipe):
     check_editable(pipe)
     check_erasable(pipe)

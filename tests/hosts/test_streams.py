@@ -11,8 +11,14 @@ from efface.hosts.families import FAMILIES, layout
 from efface.text.branches import text_branches
 from efface.text.token_rules import erased_rows, every_row, kept_rows, prompt_pairs
 from tests.conftest import host
+from tests.reference import families as reference
+from tests.reference.language import ROWS
 
-LARGE = tuple(name for name in FAMILIES if name not in ("sd1", "sd2"))
+LARGE = tuple(
+    pytest.param(name, marks=pytest.mark.slow) if name in ROWS else name
+    for name in FAMILIES
+    if name not in ("sd1", "sd2")
+)
 PROMPTS = ["", "pistol", "a photo of a Pistol", "zebra, van gogh"]
 
 
@@ -30,6 +36,8 @@ def t5():
 def own_rows(family, pipe, prompt):
     """Gives the rows of each branch as the pipeline embeds them to draw."""
     guided = {"do_classifier_free_guidance": False}
+    if family in ROWS:
+        return [reference.token_rows(pipe, family, prompt)[0][0]]
     if family == "sdxl":
         tokens, _, pooled, _ = pipe.encode_prompt(prompt, **guided)
     elif family == "sd3":
@@ -159,7 +167,9 @@ def test_prompts_are_written_small_where_the_pipeline_does_so(captions, t5):
 def test_captions_of_another_width_or_without_a_projection_are_refused():
     pipe = host("tiny_pixart")
     other = SimpleNamespace(**{**pipe.components, "text_encoder": host("tiny_sd1").text_encoder})
-    with pytest.raises(BadModel, match="caption_projection reads 72 values and T5 gives 32"):
+    with pytest.raises(
+        BadModel, match="caption_projection reads 72 values and the text encoder gives 32"
+    ):
         text_branches(other)
     del pipe.transformer.caption_projection
     with pytest.raises(BadModel, match=r"no caption_projection\.linear_1\.weight"):
@@ -182,6 +192,11 @@ def test_parts_of_a_row_are_those_of_its_encoders(case):
         "flux": [[(72,)], [(32,)]],
         "pixart": [[(32,)]],
         "auraflow": [[(72,)]],
+        "lumina2": [[(64,)]],
+        "sana": [[(32,)]],
+        "chroma": [[(72,)]],
+        "flux2klein": [[(32, 32, 32)]],
+        **{key: [[(64,)]] for key in ("qwenimage", "cogview4", "zimage")},
     }[family]
     found = [[stream.blocks for stream in branch.streams] for branch in text_branches(pipe)]
     assert found == expected

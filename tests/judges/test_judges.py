@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from efface import registry
-from efface.concepts import Concept
+from efface.concepts import Concept, wordings
 from efface.contracts import Sample
 from efface.errors import BadModel, BadRequest, MissingInput
 from efface.hosts.clip import FolderClip
@@ -58,6 +58,21 @@ def test_zero_shot_is_the_softmax_of_the_models_own_logits(clip_folder, pictures
     found = ZeroShot(folder=clip_folder, alternatives=(texts[1],)).presence(pictures, cat)
     expected = logits.logits_per_image.softmax(dim=-1)[:, 0]
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_neighbours_are_labels_beside_a_concept_and_never_itself(clip_folder, pictures):
+    """Each neighbour is worded like the concept; its own names are left out, however written."""
+    clip, cat = FolderClip(clip_folder), Concept(name="cat", synonyms=("kitten",))
+    judge = ZeroShot(folder=clip_folder, alternatives=("art",), neighbours=("Kitten", "dog", "cat"))
+    labels = [
+        torch.nn.functional.normalize(clip.text_features(words).mean(dim=0), dim=0)
+        for words in (wordings(cat), wordings(Concept(name="dog")), ("art",))
+    ]
+    cosines = clip.image_features(pictures) @ torch.stack(labels).T
+    expected = (clip.temperature * cosines).softmax(dim=-1)[:, 0]
+    torch.testing.assert_close(judge.presence(pictures, cat), expected)
+    assert "Kitten; dog; cat; art" in judge.card.notes
+    assert judge.identity != ZeroShot(folder=clip_folder, alternatives=("art",)).identity
 
 
 def test_clip_folder_gives_what_transformers_gives(clip_folder, pictures):

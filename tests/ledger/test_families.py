@@ -21,13 +21,14 @@ from efface.runs.erasing import erase
 from efface.text.branches import text_branches
 from efface.text.keep_sets import kept_set
 from tests.conftest import host
+from tests.reference.language import ROWS
 
 FILES = Path(__file__).parent / "files"
 """Ledgers of Stable Diffusion 1.x and 2.x with the delta they gave, of before other families."""
 SLOW = pytest.mark.slow
 FAMILIES = (
     "sdxl",
-    *(pytest.param(each, marks=SLOW) for each in ("sd3", "flux", "auraflow")),
+    *(pytest.param(each, marks=SLOW) for each in ("sd3", "flux", "auraflow", *ROWS)),
     "pixart",
 )
 BRANCHES = {
@@ -36,6 +37,8 @@ BRANCHES = {
     "flux": {"transformer/text_tokens", "transformer/pooled_text"},
     "auraflow": {"transformer/text_tokens"},
     "pixart": {"transformer/key_value"},
+    **{name: {"transformer/text_tokens"} for name in ROWS},
+    "sana": {"transformer/key_value"},
 }
 CAT = Concept(name="cat", prompts=("a cat",))
 WORDS = {"a": "pistol", "b": "church", "c": "knife"}

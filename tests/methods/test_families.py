@@ -14,6 +14,7 @@ from efface.deltas.edited_copy import edited_copy
 from efface.deltas.patches import LowRankPatch, TextMapPatch
 from efface.errors import BadDelta, BadRequest, ModelCollapsed
 from efface.hosts.components import find
+from efface.hosts.families import host_of
 from efface.hosts.loading import load
 from efface.hosts.streaming import stream
 from efface.methods.rece import Rece
@@ -23,13 +24,15 @@ from efface.runs.erasing import erase
 from efface.text.branches import text_branches
 from tests.conftest import host
 from tests.reference import families as reference
+from tests.reference.language import ROWS
 
 SLOW = pytest.mark.slow
 FAMILIES = (
     "sdxl",
-    *(pytest.param(name, marks=SLOW) for name in ("sd3", "flux", "auraflow")),
+    *(pytest.param(name, marks=SLOW) for name in ("sd3", "flux", "auraflow", *ROWS)),
     "pixart",
 )
+UNBIASED = ("auraflow", "flux2klein")
 ERASE = request("pistol", anchor="lamp", keep=["cat"])
 
 
@@ -62,7 +65,9 @@ def test_every_reader_equals_the_literal_loop(case, method, anchor):
         for branch, layers in expected.items():
             for layer, weight in layers.items():
                 worst = float((found[branch][layer] - weight).abs().max())
-                assert worst < 1e-8, (branch, layer, worst)
+                # Norms of text compute in float32 in whatever precision the model is.
+                least = 1e-6 if family in ROWS else 1e-8
+                assert worst < least, (branch, layer, worst)
 
 
 def test_what_the_concept_makes_becomes_what_the_anchor_makes(case):
@@ -103,11 +108,12 @@ def answers(pipe, family, prompt):
         "flux": ["context_embedder", "time_text_embed.text_embedder.linear_1"],
         "auraflow": ["context_embedder"],
         "pixart": ["transformer_blocks.0.attn2.to_k", "transformer_blocks.1.attn2.to_v"],
+        **{name: list(layers) for name, (layers, _) in ROWS.items()},
     }[family]
     found = []
     for name in modules:
         module = denoiser.get_submodule(name)
-        assert (module.bias is None) == (family == "auraflow")
+        assert (module.bias is None) == (family in UNBIASED)
         pooled = name.endswith("linear_1")
         rows = [reference.pooled_row(pipe, family, prompt)] if pooled else []
         if not pooled:
@@ -155,7 +161,7 @@ def test_a_pooled_branch_that_is_wrecked_alone_is_seen(case):
             with pytest.raises(ModelCollapsed, match="layers that read text of kept prompts"):
                 inspect(pipe, replace(made, patches={key: wreck}), ERASE)
             return
-    assert family in ("pixart", "auraflow")
+    assert family in ("pixart", "auraflow", *ROWS)
 
 
 def test_only_weights_that_read_text_change_and_no_bias(case):
@@ -177,13 +183,15 @@ def test_only_weights_that_read_text_change_and_no_bias(case):
 
 
 def picture(pipe, prompt):
-    own = {"use_resolution_binning": False} if "PixArt" in type(pipe).__name__ else {}
+    own = {"use_resolution_binning": False} if type(pipe).__name__[:4] in ("PixA", "Sana") else {}
+    edge = 8 * getattr(pipe, "vae_scale_factor", 2)
+    edge = 32 if type(pipe).__name__ == "SanaPipeline" else edge
     return pipe(
-        prompt,
+        prompt=prompt,
         num_inference_steps=2,
         **own,
-        height=16,
-        width=16,
+        height=edge,
+        width=edge,
         output_type="np",
         generator=torch.Generator().manual_seed(0),
     ).images
@@ -206,8 +214,10 @@ def test_the_pipeline_draws_something_else_and_then_the_same_again(pipe):
     delta = erase(pipe, ERASE, method="uce").delta
     with delta.apply(pipe):
         during = picture(pipe, "a pistol")
-    # AuraFlow's toy reads two rows of text among eight registers and sixteen of the picture.
-    least = 0.002 if type(pipe).__name__ == "AuraFlowPipeline" else 0.01
+    # AuraFlow's toy reads two rows of text among eight registers and sixteen of the picture, and
+    # language models read two among those of an instruction or of padding.
+    few = host_of(pipe).key in ("auraflow", *ROWS)
+    least = 0.001 if few else 0.01
     assert np.abs(during - before).mean() > least
     assert np.array_equal(picture(pipe, "a pistol"), before)
 

@@ -10,6 +10,7 @@ import torch
 
 from efface.concepts import wordings
 from tests.reference import closed_form as reference
+from tests.reference.language import ROWS
 
 T5_LENGTH = {"sd3": 256, "flux": 512}
 
@@ -32,6 +33,9 @@ def _readers(pipe, family):
         }
     if family == "pixart":
         return {"tokens": reference.key_value_layers(pipe.transformer)}
+    if family in ROWS:
+        layers = {name: pipe.transformer.get_submodule(name) for name in ROWS[family][0]}
+        return {"tokens": {name: one.weight.detach().double() for name, one in layers.items()}}
     tokens = {"context_embedder": pipe.transformer.context_embedder.weight.detach().double()}
     if family == "auraflow":
         return {"tokens": tokens}
@@ -70,6 +74,9 @@ def _pair(pipe, prompt):
 
 def token_rows(pipe, family, prompt):
     """Gives, for each stream, the rows of a prompt and its last content position."""
+    if family in ROWS:
+        with torch.no_grad():
+            return [ROWS[family][1](pipe, prompt)]
     content = len(pipe.tokenizer(prompt)["input_ids"]) - 2
     if family in ("sd1", "sd2"):
         return [reference.states(pipe, prompt)]

@@ -242,6 +242,28 @@ def test_a_preset_that_has_changed_since_does_not_matter():
     assert (gone.preset, vars(gone.build())) == (None, then)
 
 
+def test_restated_stages_stand_on_the_same_run_and_pictures():
+    beside = {"after": "runs/first", "pictures": {"icons": "ab"}, "delta_scale": 0.5}
+    recipe = StagesRecipe(**BASE, **beside, method="uce+esd", settings={"uce": {"ridge": 2.0}})
+    made = {name: vars(part.build()) for name, part in recipe.parts.items()}
+    again = recipe.restated(made)
+    assert {name: getattr(again, name) for name in beside} == beside
+    assert "--after runs/first" in again.command()
+    assert again.parts["uce"].build() == recipe.parts["uce"].build()
+
+
+def test_where_a_run_was_made_is_said_where_it_was_asked_for():
+    asked = {"device": "cuda:1", "dtype": "bfloat16", "config": "sd15 configs"}
+    recipe = EraseRecipe(**BASE, **asked, method="uce")
+    assert again_from(recipe) == recipe
+    words = "--device cuda:1 --dtype bfloat16 --config 'sd15 configs' --out"
+    assert words in recipe.command()
+    assert recipe.noted()["dtype"] == "bfloat16"
+    assert not {"device", "config"} & recipe.noted().keys(), "a delta names no place"
+    plain = EraseRecipe(**BASE, method="uce")
+    assert not asked.keys() & plain.written().keys()
+
+
 def test_methods_know_their_names_and_what_settings_help():
     for name in METHODS:
         found = registry.load("methods", name)

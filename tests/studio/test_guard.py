@@ -1,6 +1,7 @@
 """Who may speak to the studio, and what it may read: tokens, hosts, paths out of the root."""
 
 import asyncio
+import json
 
 import pytest
 
@@ -94,6 +95,16 @@ def test_links_out_of_the_folder_are_refused_and_not_listed(tmp_path):
         desk.place("link")
     assert desk.run_names() == ["own"]
     assert desk.lines() == []  # it cannot be read, which does no harm to others
+
+
+def test_classes_are_those_of_the_model_in_the_order_of_its_head(tmp_path):
+    desk = Desk(tmp_path / "runs")
+    model = tmp_path / "model"
+    model.mkdir()
+    assert desk.classes(str(model)) == []
+    names = {str(number): f"class {number}" for number in (10, 9, 0)}
+    (model / "config.json").write_text(json.dumps({"id2label": names}))
+    assert desk.classes(str(model)) == ["class 0", "class 9", "class 10"]
 
 
 def test_the_command_refuses_an_open_door_before_anything_is_loaded(capsys):

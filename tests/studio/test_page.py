@@ -27,8 +27,9 @@ def pair(tmp_path_factory):
 
 @pytest.mark.slow
 @needs
-def test_names_are_text_and_nothing_is_asked_of_other_machines(pair):
-    """Also: it answers within 10 seconds after imports, which take longer than all else."""
+def test_names_are_text_and_nothing_is_asked_of_other_machines(pair, tmp_path, monkeypatch):
+    """Also: a studio that is ended leaves no picture among temporary files."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     with tour.studio(pair) as (address, _), tour.screen(address) as shown:
         shown.open(address)
         shown.tab("Runs")
@@ -41,6 +42,8 @@ def test_names_are_text_and_nothing_is_asked_of_other_machines(pair):
         assert shown.page.title() == "efface studio"
         assert not shown.page.query_selector("img[src=x]")
         assert (shown.complaints, shown.foreign) == ([], [])
+        assert [*tmp_path.glob("efface-studio-*")]
+    assert not [*tmp_path.glob("efface-studio-*")]
 
 
 @pytest.mark.slow

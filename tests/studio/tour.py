@@ -33,16 +33,14 @@ def missing():
 @contextmanager
 def studio(root, *flags):
     """Serves a folder of runs; gives the address and the seconds until it answered."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     words = ["studio", "--runs", str(root), "--port", str(port), *flags]
     own = {**os.environ, "OMP_NUM_THREADS": "1"}
     began = time.perf_counter()
     with subprocess.Popen([sys.executable, "-m", "efface", *words], env=own) as process:
         try:
             address = f"http://127.0.0.1:{port}/"
-            while not _answers(address):
+            while not answers(address):
                 assert process.poll() is None, "the studio ended"
                 assert time.perf_counter() - began < 240, "the studio does not answer"
                 time.sleep(0.2)
@@ -52,7 +50,13 @@ def studio(root, *flags):
             process.wait(30)
 
 
-def _answers(address):
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def answers(address):
     try:
         urllib.request.urlopen(address, timeout=5).close()
     except urllib.error.HTTPError:
@@ -97,11 +101,25 @@ class Screen:
         self.page.wait_for_timeout(800)
 
     def wait(self, place, text=None):
-        self.page.wait_for_function(
+        """Waits for something to be seen; if it never is, says what the page says instead."""
+        self._wait(
             "([place, text]) => [...document.querySelectorAll(place)]"
             ".some(e => e.offsetParent && (!text || e.innerText.includes(text)))",
-            arg=[place, text],
+            [place, text],
         )
+
+    def wait_chosen(self, place):
+        """Waits for a choice that the page makes itself once it has read the runs."""
+        self._wait("place => document.querySelector(`${place} input`)?.value", place)
+
+    def _wait(self, function, argument):
+        from playwright.sync_api import TimeoutError as Late
+
+        try:
+            self.page.wait_for_function(function, arg=argument, polling=300)
+        except Late:
+            said = [each for each in self.page.locator(".told:visible").all_inner_texts() if each]
+            raise AssertionError(f"{argument} did not come; the page says {said}") from None
 
     def wide(self):
         """Says by how many pixels the page is wider than the screen."""
@@ -131,14 +149,15 @@ def erase(shown, *, concept="pistol", method="uce", size="smoke"):
     shown.page.click("#erase")
     shown.wait("#erase-slider img")
     first = time.perf_counter() - began
-    shown.wait("#erase-status", ": done")
     if size:
+        shown.wait("#erase-status", ": done")
         shown.wait("#erase-numbers table")
     return first
 
 
 def strength(shown):
     shown.tab("Strength")
+    shown.wait_chosen("#strength-run")
     shown.page.fill("#strength input[type=number]", "0.5")
     shown.page.click("#strength-draw")
     shown.wait("#strength-slider img")
@@ -166,6 +185,7 @@ def collateral(shown):
 
 def attack(shown):
     shown.tab("Attack")
+    shown.wait_chosen("#attack-run")
     shown.page.click("#attack")
     shown.wait("#attack-status", ": done")
     shown.wait("#attack-curve", "brought back")

@@ -46,7 +46,8 @@ class AttackOptions(Placed):
     suite: str | None = None
     """Whose prompts are attacked; by default "emoji" for the bundled model, "basic" for others."""
     judge: str | None = None
-    """Who decides whether the concept is back; by default the suite's."""
+    """Who decides whether the concept is back: a judge by name, or a folder with a CLIP model; by
+    default the suite's."""
     judge_folder: Path | None = None
     """Model of a judge that is not bundled."""
     judge_settings: Repeated = ()
@@ -71,7 +72,9 @@ def run(arguments: list[str], output: Output) -> int:
     with locked(runs.folder_of(options.source)) as folder:
         recipe = runs.recipe_of(options.source)
         refuse_readers(options.model or recipe.model, "attack")
-        pipe = load_host(options.model or recipe.model, output, options)
+        model = options.model or recipe.model
+        placed = options.or_recorded(recipe, model, config_only=True)
+        pipe = load_host(model, output, placed)
         *parents, _ = lineage.whole(runs.open_run(options.source))
         with lineage.on_top_of(parents, pipe):
             records = [

@@ -78,6 +78,7 @@ def recipe_for(options: Any, settings: Any) -> DebiasRecipe:
         seed=options.seed,
         **_judge_of(options),
         settings={each.name: getattr(settings, each.name) for each in fields(settings)},
+        **options.recorded(),
     )
 
 

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from efface import registry
 from efface.cli.asking import Placed
 from efface.cli.choosing import Choosing, choose, overview
-from efface.errors import BadRequest, EffaceError
+from efface.errors import BadModel, BadRequest, EffaceError
 from efface.evaluation.limits import Limits
 from efface.runs.recipe import EraseRecipe, Recipe, StagesRecipe
 from efface.runs.workspace import Workspace
 from efface.workbench import lineage, making, measuring, previews, recognising, runs
 from efface.workbench.erasing import Keeping, fill
 from efface.workbench.folder import locked
-from efface.workbench.models import host_for, is_bundled, load_host
+from efface.workbench.models import does_not_fit, host_for, is_bundled, is_whole, load_host
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -42,7 +42,12 @@ class Erase(Limits, Placed, Choosing):
     """Folder that remembers keep sets: the next erasure with the same text encoder and keep set
     does not encode it again. The result is the same bit for bit."""
     evaluate: bool = True
-    """Measure the result, where a suite for this model exists."""
+    """Measure the result. Where no judge knows the concept, a few pictures are drawn before and
+    after, for a report and a card that say that nothing was measured; the whole model is loaded for
+    it, if it fits."""
+    judge: str | None = None
+    """Who decides what is in a picture: a folder with a CLIP model will do, on any model. By
+    default the bundled model's own."""
     smoke: bool = False
     """Keep a few pictures for efface verify, of the bundled model always; others are loaded whole
     for it, where otherwise a folder's text encoder and the weights that read text are enough."""
@@ -74,7 +79,8 @@ class Erase(Limits, Placed, Choosing):
 def run(arguments: list[str], output: Output) -> int:
     """Erases, saves, and measures unless told not to.
 
-    Exit code 1 says that the result was measured and failed: the delta is kept all the same.
+    Exit code 1 says that the result was measured and failed: the delta is kept all the same. Where
+    nobody judged it, the code is 0, unless the pictures or the detectors show a wreck.
     """
     if not arguments or arguments[0].startswith("-"):
         return overview("erase", arguments, output)
@@ -82,26 +88,32 @@ def run(arguments: list[str], output: Output) -> int:
     options, choice = choose(method, with_goal(flags), Erase)
     recognising.check_flags(options.model, options)
     recipe = choice.recipe(options.model, options.request(), options.seed, after=options.after)
-    recipe = replace(_with_pictures(recipe, options.images_hash), delta_scale=options.delta_scale)
+    recipe = replace(_with_pictures(recipe, options.images_hash), **_asked(options))
     workspace = Workspace(
         cache=options.cache,
         checkpoint=previews.checkpoint_of(options.out),
         resume=options.resume,
     )
     _check(options, recipe, workspace)
+    judge, folder_of_judge = measuring.named_judge(options.judge)
     plan = measuring.Plan(
+        judge=judge,
+        judge_folder=folder_of_judge,
         size=options.size,
         limits=measuring.limits_of(options),
         details=options.details,
         test_data=options.test_data,
         overwrite=options.overwrite,
     )
-    reason = (
-        measuring.unmeasurable(recipe, options.test_data) if options.evaluate else "not measured"
-    )
-    if reason is None and not registry.reads_pictures(recipe.model):
-        measuring.suite_of(plan, recipe)
-    if reason is None and not options.overwrite and _lacks_evaluation(options.out, recipe):
+    reason = measuring.unmeasurable(recipe, plan) if options.evaluate else "not measured"
+    looks = options.evaluate and measuring.looks(recipe, plan)
+    if (looks or reason is None) and not registry.reads_pictures(recipe.model):
+        measuring.check_plan(plan, recipe)
+    if (
+        (looks or reason is None)
+        and not options.overwrite
+        and _lacks_evaluation(options.out, recipe)
+    ):
         output.say(f"{options.out} holds this very run, not measured yet; going on with that")
         with locked(options.out) as folder:
             pipe = load_host(options.model, output, options)
@@ -109,17 +121,36 @@ def run(arguments: list[str], output: Output) -> int:
     again = shlex.join(["efface", "erase", *(each for each in arguments if each != "--resume")])
     hints = {"again": again, "onward": f"{again} --resume"}
     goal = _goal(options, recipe, reason)
+    whole = _draws(options) or bool(recipe.after) or reason is None
     parents = [run.delta for run in lineage.beneath(recipe)]
     with making.open_new_run(options.out, recipe, overwrite=options.overwrite) as folder:
-        pipe = _load(recipe, options, output)
+        pipe = host_for(options.model, recipe.method, output, options, pictures=whole)
         with lineage.on_top_of(parents, pipe):
-            fill(folder, recipe, pipe, _kept(options, goal), workspace, output, **hints)
-        if reason is None:
+            fill(folder, recipe, pipe, _kept(options, goal, plan), workspace, output, **hints)
+        if looks and not is_whole(pipe):
+            del pipe  # Its text side is not held beside the whole model.
+            pipe, reason = _drawn_with(options, output)
+        if reason is None or (looks and pipe is not None):
             return measuring.measure(folder, pipe, plan, output)
     output.say(f"{reason}, so there is no report and no card; {_next(options)}")
     delta = runs.read_delta(options.out).id
     output.result({"run": str(options.out), "delta": delta, "verdict": None})
     return 0
+
+
+def _asked(options: Erase) -> dict[str, Any]:
+    """Gives what a recipe says beside method, request and seed."""
+    return {"delta_scale": options.delta_scale, **options.recorded()}
+
+
+def _drawn_with(options: Erase, output: Output) -> tuple[Any, str | None]:
+    """Loads the whole of a model whose text side was edited alone, or says why it cannot draw."""
+    if (unfit := does_not_fit(options.model, options)) is not None:
+        return None, unfit
+    try:
+        return load_host(options.model, output, options), "not measured"
+    except BadModel as error:  # The delta is made, and of use all the same.
+        return None, f"no picture was drawn: {error}"
 
 
 def _with_pictures(
@@ -151,12 +182,6 @@ def _check(options: Erase, recipe: EraseRecipe | StagesRecipe, workspace: Worksp
 def _draws(options: Erase) -> bool:
     """Says whether pictures are drawn with what was made."""
     return options.smoke or is_bundled(options.model) or options.preview > 0
-
-
-def _load(recipe: EraseRecipe | StagesRecipe, options: Erase, output: Output) -> Any:
-    """Loads as much of the model as is needed; earlier requests take the whole."""
-    whole = _draws(options) or bool(recipe.after)
-    return host_for(options.model, recipe.method, output, options, pictures=whole)
 
 
 def with_goal(flags: list[str]) -> list[str]:
@@ -198,7 +223,7 @@ def _goal(options: Erase, recipe: Recipe, reason: str | None) -> Goal | None:
     return goal
 
 
-def _kept(options: Erase, goal: Goal | None) -> Keeping:
+def _kept(options: Erase, goal: Goal | None, plan: measuring.Plan) -> Keeping:
     """Says what the run keeps beside its delta."""
     return Keeping(
         pictures=_draws(options),
@@ -206,6 +231,7 @@ def _kept(options: Erase, goal: Goal | None) -> Keeping:
         resume=options.resume,
         cache=options.cache,
         goal=goal,
+        measuring=plan,
     )
 
 
@@ -216,8 +242,8 @@ def _next(options: Erase) -> str:
     if registry.reads_pictures(options.model):
         return f"to measure it: efface evaluate {options.out} --test-data FOLDER"
     return (
-        f"to see it: efface apply {options.out} --prompt TEXT --out FILE.png; to measure it with a "
-        f"CLIP model: efface evaluate {options.out} --judge zero_shot --judge-folder FOLDER"
+        f"pictures, report and card: efface evaluate {options.out}, measured by a CLIP model with "
+        "--judge FOLDER"
     )
 
 

@@ -35,9 +35,11 @@ class Evaluate(Limits, guiding.Guiding, Placed):
     """How many pictures: "smoke" for a quick look, "short", or "standard" for numbers; "implicit"
     asks a bundled model by every description of a concept."""
     judge: str | None = None
-    """Who decides what is in a picture; by default the suite's."""
+    """Who decides what is in a picture: a judge by name, or a folder with a CLIP model. By default
+    the bundled model's own; where none knows the concept, a few pictures are drawn that nobody
+    judges, and the verdict is "not measured"."""
     judge_folder: Path | None = None
-    """Model of a judge that is not bundled."""
+    """Model of a judge that is named and not bundled."""
     judge_settings: Repeated = ()
     """Another setting of that judge, as name=value; repeat for several."""
     clip: Path | None = None
@@ -58,7 +60,10 @@ class Evaluate(Limits, guiding.Guiding, Placed):
 
 
 def run(arguments: list[str], output: Output) -> int:
-    """Measures a run; exit code 1 means an invalid verdict, or an erasure that failed."""
+    """Measures a run; exit code 1 means an invalid verdict, or an erasure that failed.
+
+    Where nobody judged the pictures the code is 0, unless they or the detectors show a wreck.
+    """
     common, guides = guiding.guides_of(arguments)
     options = parse(Evaluate, common, prog="efface evaluate", description="Measures a run.")
     recipe = runs.recipe_of(options.source)
@@ -68,11 +73,12 @@ def run(arguments: list[str], output: Output) -> int:
             "shares of every round, and efface generate --delta draws with it"
         )
     recognising.check_flags(recipe.model, options)
+    judge, folder_of_judge = measuring.named_judge(options.judge)
     plan = measuring.Plan(
         suite=options.suite,
         size=options.size,
-        judge=options.judge,
-        judge_folder=options.judge_folder,
+        judge=judge,
+        judge_folder=options.judge_folder or folder_of_judge,
         judge_settings=options.judge_settings,
         clip=options.clip,
         metrics=options.metrics,
@@ -85,5 +91,7 @@ def run(arguments: list[str], output: Output) -> int:
     )
     output.after_interrupt = "drawn pictures are kept; run the same command again to go on"
     with locked(runs.folder_of(options.source)) as folder:
-        pipe = load_host(options.model or recipe.model, output, options)
+        model = options.model or recipe.model
+        placed = options.or_recorded(recipe, model, config_only=True)
+        pipe = load_host(model, output, placed)
         return measuring.measure(folder, pipe, plan, output)

@@ -60,6 +60,7 @@ def recipe_for(options: Import) -> ImportRecipe:
         part=options.part,
         gate=options.gate,
         unconditional=options.unconditional,
+        **options.recorded(),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -233,6 +233,7 @@ def _replay(options: Replay, output: Output) -> int:
 
 def _erase(options: Erase, output: Output) -> int:
     from efface.ledger import Ledger
+    from efface.runs.checks import stamped
 
     book = Ledger.open(options.ledger)
     model = _base(options, book)
@@ -242,6 +243,8 @@ def _erase(options: Erase, output: Output) -> int:
         pipe = load_host(model, output, options)
         with output.progress(f"erasing {len(book.active)} entries") as monitor:
             result = book.erase(pipe, monitor=monitor)
+        if asked := options.recorded():
+            result = stamped(result, replace(book.recipe(model), **asked))
         making.write_run(folder, result)
     output.say(
         f"erased {len(book.active)} entries in {result.seconds:.1f} s: {options.out / runs.DELTA}"

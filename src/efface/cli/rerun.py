@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,7 +58,9 @@ def run(arguments: list[str], output: Output) -> int:
             new = making.open_new_run(options.out, recipe, overwrite=options.overwrite, reads=reads)
             folder = opened.enter_context(new)
         *parents, _ = lineage.whole(before)
-        pipe = host_for(model, recipe.method, output, options, pictures=bool(parents))
+        placed = options.or_recorded(recipe, model)
+        recipe = replace(recipe, **placed.recorded())
+        pipe = host_for(model, recipe.method, output, placed, pictures=bool(parents))
         opened.enter_context(lineage.on_top_of(parents, pipe))
         result = making.perform(recipe, pipe, output)
         if folder is not None:

@@ -80,6 +80,7 @@ def recipe_for(options: Revoke) -> RevokeRecipe:
         revoked_run=str(revoked.folder),
         revoked=revoked.delta.id,
         repeat=options.repeat,
+        **options.recorded(),
     )
 
 
@@ -91,15 +92,14 @@ def run(arguments: list[str], output: Output) -> int:
     plan = measuring.Plan(
         size=options.size, limits=measuring.limits_of(options), test_data=options.test_data
     )
-    reason = (
-        measuring.unmeasurable(recipe, options.test_data) if options.evaluate else "not measured"
-    )
+    reason = measuring.unmeasurable(recipe, plan) if options.evaluate else "not measured"
+    looks = options.evaluate and measuring.looks(recipe, plan)
     with making.open_new_run(options.out, recipe, overwrite=options.overwrite) as folder:
         pipe = load_host(recipe.model, output, options)
         result = making.perform(recipe, pipe, output)
         making.write_run(folder, result)
         output.say(f"took {recipe.revoked} out; what is left: {options.out / runs.DELTA}")
-        if reason is None:
+        if reason is None or looks:
             return measuring.measure(folder, pipe, plan, output)
     if not options.repeat:
         output.say(

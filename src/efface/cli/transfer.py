@@ -46,6 +46,7 @@ def recipe_for(options: Transfer) -> TransferRecipe:
         method=before.delta.provenance.method,
         run=str(before.folder),
         delta=before.delta.id,
+        **options.recorded(),
     )
 
 

@@ -52,7 +52,9 @@ def run(arguments: list[str], output: Output) -> int:
     drawn = smoke.has_smoke(found.folder)
     *parents, _ = lineage.whole(found)
     loads = drawn or bool(parents)
-    pipe = host_for(options.model or recipe.model, recipe.method, output, options, pictures=loads)
+    model = options.model or recipe.model
+    placed = options.or_recorded(recipe, model, config_only=True)
+    pipe = host_for(model, recipe.method, output, placed, pictures=loads)
     with lineage.on_top_of(parents, pipe):
         return _compared(found, pipe, output, apart, drawn=drawn)
 

@@ -86,6 +86,10 @@ class Denoiser:
         if "Flow" in type(self._model.scheduler).__name__:
             flow: Any = FlowMatchEulerDiscreteScheduler.from_config(config)
             return flow
+        if config.get("prediction_type") == "flow_prediction":
+            shift = float(config.get("flow_shift", 1.0))
+            flowing: Any = FlowMatchEulerDiscreteScheduler.from_config(config, shift=shift)
+            return flowing
         clips = bool(config.get("clip_sample", False))
         made: Any = DDIMScheduler.from_config(config, clip_sample=clips)
         return made
@@ -107,16 +111,9 @@ class Denoiser:
     def _set(self, scheduler: Any, steps: int) -> Any:
         options = {}
         if scheduler.config.get("use_dynamic_shifting"):
-            options["mu"] = self._shift(scheduler.config)
+            options["mu"] = self.host.shift(scheduler.config)
         self.host.set_steps(scheduler, steps, **options)
         return scheduler
-
-    def _shift(self, config: Any) -> float:
-        """How far the times of a flow are shifted, which grows with the picture's size."""
-        tokens = self.latent_shape[1] * self.latent_shape[2] / 4
-        span = config.max_image_seq_len - config.base_image_seq_len
-        share = (tokens - config.base_image_seq_len) / span
-        return float(config.base_shift + share * (config.max_shift - config.base_shift))
 
     def conditions(self, prompts: Sequence[str]) -> Conditions:
         """Encodes prompts as the pipeline does, once each.

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from efface.deltas.gates import pairs_first
 from efface.diffusion.denoising import Denoiser
-from efface.diffusion.noise import guided
 from efface.hosts.conditions import Conditions
 
 __all__ = ["Steer", "Visit", "denoise"]
@@ -149,7 +148,7 @@ def _predicted(denoiser: Denoiser, visit: Visit, guidance: float | None) -> Visi
     unconditional, conditional = answers[0] if led else None, answers[int(led)]
     prediction = conditional
     if guidance is not None and unconditional is not None:
-        prediction = guided(unconditional, conditional, guidance)
+        prediction = denoiser.host.guided(unconditional, conditional, guidance)
     return replace(
         visit,
         unconditional=unconditional,

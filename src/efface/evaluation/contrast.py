@@ -54,6 +54,8 @@ def contrast(first: Evaluation, second: Evaluation) -> tuple[Contrast, ...]:
 def _check(first: Evaluation, second: Evaluation) -> None:
     if first.after is None or second.after is None:
         raise BadRequest("only runs with a delta are compared; measure the edited model")
+    if "not measured" in (first.verdict, second.verdict):
+        raise BadRequest("no judge looked at one of the runs; measure both with one judge")
     if first.before.model != second.before.model:
         raise BadRequest("the two runs are of different models, so their pictures do not pair")
     if (first.judge.name, first.judge.version) != (second.judge.name, second.judge.version):

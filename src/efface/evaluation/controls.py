@@ -25,6 +25,7 @@ __all__ = [
     "MOST_UNRELATED",
     "Asked",
     "controls_for",
+    "unjudged",
     "unrelated",
     "verdict_of",
 ]
@@ -65,6 +66,15 @@ def verdict_of(
     if not failed:
         return "valid", ()
     return "inconclusive", tuple(reason for control in failed for reason in _reasons(control))
+
+
+def unjudged(controls: Sequence[Control]) -> tuple[str, ...]:
+    """Gives the reasons of a verdict where no judge was asked, with those of failed controls."""
+    failed = (control for control in controls if not control.passed)
+    return (
+        "no judge that knows the concept was given",
+        *(reason for control in failed for reason in _reasons(control)),
+    )
 
 
 def unrelated(concept: Concept, samples: Sequence[Sample]) -> tuple[Sample, ...]:

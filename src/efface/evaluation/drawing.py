@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from efface.contracts import Guide, Sample
 from efface.errors import BadModel, BadRequest, MeasurementFailed
 from efface.guiding import drawing as guiding
+from efface.hosts.families import HOSTS
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
@@ -47,6 +48,9 @@ def draw(pipe: Any, samples: Sequence[Sample], *, steps: int, guidance: float) -
             by black, which a judge would take for an erased concept.
     """
     started = time.perf_counter()
+    host = next((each(pipe) for each in HOSTS if each.recognises(pipe)), None)
+    side = None if host is None else host.picture_side
+    size = {} if side is None else {"height": side, "width": side}
     with _quiet(pipe), _counted(_denoiser(pipe)) as evaluations, torch.no_grad():
         output = pipe(
             prompt=[sample.prompt for sample in samples],
@@ -54,6 +58,7 @@ def draw(pipe: Any, samples: Sequence[Sample], *, steps: int, guidance: float) -
             num_inference_steps=steps,
             guidance_scale=guidance,
             output_type="np",
+            **size,
         )
     if any(getattr(output, "nsfw_content_detected", None) or ()):
         raise MeasurementFailed(

@@ -61,23 +61,24 @@ class Instruments:
         return Measure(asked, content_hash("presence", concept, self.identities["judge"]))
 
 
-def instruments_for(suite: Suite, judge: Judge, clip: Clip | None) -> Instruments:
+def instruments_for(suite: Suite, judge: Judge | None, clip: Clip | None) -> Instruments:
     """Builds the suite's metrics before any work is done.
 
     Raises:
         BadRequest: the suite names a metric that does not exist, or lists it in the wrong place.
         MissingInput: a metric needs a CLIP or features, and there are none.
     """
-    sources: dict[Instrument, tuple[str, Any]] = {
-        "judge": (_judge_name(judge), judge),
-        "pixels": ("the pictures alone", None),
-    }
+    sources: dict[Instrument, tuple[str, Any]] = {}
+    if judge is not None:
+        sources["judge"] = (_judge_name(judge), judge)
+    sources["pixels"] = ("the pictures alone", None)
     if clip is not None:
         sources["clip"] = (_clip_name(clip), clip)
     if features := _features(judge, clip):
         sources["features"] = features
-    if isinstance(judge, _SeesLeftovers):
-        sources["leftover"] = (_judge_name(judge.leftovers), judge.leftovers)
+    asked: Any = judge
+    if isinstance(asked, _SeesLeftovers):
+        sources["leftover"] = (_judge_name(asked.leftovers), asked.leftovers)
     per_image = [one for one in suite.image_metrics if one != "leftover" or one in sources]
     listed: list[tuple[Sequence[str], str]] = [
         (per_image, "scores"),
@@ -90,7 +91,7 @@ def instruments_for(suite: Suite, judge: Judge, clip: Clip | None) -> Instrument
     held: dict[str, Any] = {str(use): one for use, (_, one) in sources.items()}
     held["features"] = _holder(judge, clip)
     identities = {use: identity_of(held.get(use)) for use in names}
-    if len(per_image) < len(suite.image_metrics):
+    if judge is not None and len(per_image) < len(suite.image_metrics):
         names["leftover"] = f"not measured: {_judge_name(judge)} has no judge of leftovers"
     return Instruments(built[0], built[1], names, identities, left and left.card)
 
@@ -120,7 +121,7 @@ def _built(name: str, verb: str, sources: Mapping[Instrument, tuple[str, Any]]) 
     return found(sources[found.uses][1])
 
 
-def _features(judge: Judge, clip: Clip | None) -> tuple[str, Callable[[Tensor], Tensor]] | None:
+def _features(judge: Any, clip: Clip | None) -> tuple[str, Callable[[Tensor], Tensor]] | None:
     if isinstance(judge, _Featured):
         return f"features of {_judge_name(judge)}", _in_batches(judge.features)
     if clip is not None:
@@ -128,7 +129,7 @@ def _features(judge: Judge, clip: Clip | None) -> tuple[str, Callable[[Tensor], 
     return None
 
 
-def _holder(judge: Judge, clip: Clip | None) -> Any:
+def _holder(judge: Judge | None, clip: Clip | None) -> Any:
     """Gives what features come from."""
     return judge if isinstance(judge, _Featured) else clip
 
@@ -137,7 +138,7 @@ def _in_batches(encode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor
     return lambda images: torch.cat([encode(batch) for batch in images.split(_BATCH)])
 
 
-def _judge_name(judge: Judge) -> str:
+def _judge_name(judge: Any) -> str:
     return f"{judge.card.name}@{judge.card.version}"
 
 

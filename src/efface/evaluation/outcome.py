@@ -20,7 +20,13 @@ if TYPE_CHECKING:
 __all__ = ["Outcome", "OutcomeName", "failed", "outcome_of"]
 
 OutcomeName: TypeAlias = Literal[
-    "erased", "partly erased", "not erased", "others lost", "collapsed", "unknown"
+    "erased",
+    "partly erased",
+    "not erased",
+    "others lost",
+    "collapsed",
+    "unknown",
+    "not measured",
 ]
 
 
@@ -35,12 +41,13 @@ class Outcome:
 def failed(evaluation: Evaluation) -> bool:
     """Says whether an evaluation measured a failure: the exit code is then 1.
 
-    An inconclusive measurement is none, as long as the model is not wrecked: nothing is known.
+    An inconclusive measurement is none, and neither are pictures that nobody judged, as long as the
+    model is not wrecked and the edit does something: nothing is known.
     """
     if evaluation.verdict == "invalid":
         return True
     found = evaluation.outcome
-    return found is not None and found.name not in ("erased", "unknown")
+    return found is not None and found.name not in ("erased", "unknown", "not measured")
 
 
 def outcome_of(evaluation: Evaluation) -> Outcome | None:
@@ -52,6 +59,8 @@ def outcome_of(evaluation: Evaluation) -> Outcome | None:
     idle = [detail for detail in found if detail.startswith("NothingChanged")]
     if len(found) > len(idle):
         return Outcome("collapsed", tuple(one for one in found if one not in idle))
+    if evaluation.verdict == "not measured":
+        return Outcome("not erased", tuple(idle)) if idle else Outcome("not measured")
     if evaluation.verdict == "invalid" or evaluation.find(evaluation.main_metric, "erased") is None:
         return Outcome("unknown", ("whether what was to go is there has no number",))
     if idle:

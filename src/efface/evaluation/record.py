@@ -31,7 +31,7 @@ __all__ = [
     "Verdict",
 ]
 
-Verdict: TypeAlias = Literal["valid", "inconclusive", "invalid"]
+Verdict: TypeAlias = Literal["valid", "inconclusive", "invalid", "not measured"]
 
 MAIN_METRICS: dict[ModelKind, str] = {
     "generator": "presence",
@@ -112,11 +112,13 @@ class Evaluation:
     model_kind: ModelKind = "generator"
     """What kind of model was measured."""
     judge: JudgeCard
+    """That of `efface.evaluation.looking.NOBODY` where no judge was asked."""
     verdict: Verdict
     reasons: tuple[str, ...] = ()
     """Why the verdict is not "valid"; empty when it is."""
     measurements: tuple[Measurement, ...] = ()
-    """Empty when the verdict is "invalid": no number is better than a wrong one."""
+    """Empty when the verdict is "invalid", since no number is better than a wrong one, and when it
+    is "not measured"."""
     controls: tuple[Control, ...] = ()
     costs: Mapping[str, Cost] = field(default_factory=dict)
     """By "before" and "after"."""

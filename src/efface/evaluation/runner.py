@@ -14,12 +14,13 @@ from efface.contracts import Guide, Judge, Monitor, Sample, Suite, silent
 from efface.deltas.recording import peak_bytes
 from efface.errors import BadRequest
 from efface.evaluation.comparison import image_measurements, set_measurements
-from efface.evaluation.controls import Asked, controls_for, verdict_of
+from efface.evaluation.controls import Asked, controls_for, unjudged, verdict_of
 from efface.evaluation.identity import TensorChange, changes, fingerprints, model_id
 from efface.evaluation.images import ImageStore, Source
 from efface.evaluation.instruments import Instruments, instruments_for
 from efface.evaluation.limits import Limits
 from efface.evaluation.locks import locked
+from efface.evaluation.looking import NOBODY
 from efface.evaluation.record import Control, Cost, Evaluation, Measurement
 from efface.evaluation.samples import checked
 from efface.evaluation.scores import ScoreBook
@@ -45,7 +46,7 @@ class _Job:
     pipe: Any
     delta: Delta | None
     suite: Suite
-    judge: Judge
+    judge: Judge | None
     instruments: Instruments
     store: ImageStore
     limits: Limits
@@ -56,7 +57,7 @@ def evaluate(
     pipe: Any,
     delta: Delta | None,
     suite: Suite,
-    judge: Judge,
+    judge: Judge | None,
     *,
     store: ImageStore | Path,
     clip: Clip | None = None,
@@ -73,7 +74,7 @@ def evaluate(
         pipe: the model that the delta was made for; it is left as it was.
         delta: what to measure; None measures the unedited model alone.
         suite: prompts, seeds and metrics.
-        judge: asked about every concept of the suite; its card goes into the report.
+        judge: asked about every concept of the suite. None: the verdict is "not measured".
         store: where pictures and scores are kept; a path means batches of 16.
         clip: for metrics that need texts and pictures in one space.
         limits: from where on a concept counts as erased, and others as lost.
@@ -127,7 +128,9 @@ def _sources(
     return (base,)
 
 
-def _check_known(judge: Judge, samples: Sequence[Sample]) -> None:
+def _check_known(judge: Judge | None, samples: Sequence[Sample]) -> None:
+    if judge is None:
+        return
     asked = {concept for one in samples for concept in (one.concept, one.style) if concept}
     unknown = sorted(concept.name for concept in asked if not judge.knows(concept))
     if unknown:
@@ -161,10 +164,12 @@ def _measured(
     seen = sightings(job.judge, scorer, job.suite.samples, sources)
     measurements = _measurements(job, scorer, sources)
     verdict, reasons = verdict_of(scorer.failures, controls)
+    if job.judge is None and verdict != "invalid":
+        verdict, reasons = "not measured", unjudged(controls)
     ran = environment()
     return Evaluation(
         suite=f"{job.suite.name}@{job.suite.version}",
-        judge=job.judge.card,
+        judge=NOBODY if job.judge is None else job.judge.card,
         verdict=verdict,
         reasons=reasons,
         measurements=measurements,
@@ -229,8 +234,9 @@ def _cost(job: _Job, source: Source) -> Cost:
 
 
 def _score(job: _Job, scorer: Scorer, sources: Sequence[Source]) -> tuple[Control, ...]:
-    asked, samples = Asked(job.judge, job.instruments), job.suite.samples
-    controls = controls_for(scorer, asked, samples, base=sources[0])
+    samples = job.suite.samples
+    asked = None if job.judge is None else Asked(job.judge, job.instruments)
+    controls = () if asked is None else controls_for(scorer, asked, samples, base=sources[0])
     if job.delta is not None:
         edit = detected(job.pipe, job.delta, samples)
         controls = (*controls, still_draws(scorer, asked, samples, sources), edit)

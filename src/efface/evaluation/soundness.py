@@ -31,15 +31,16 @@ __all__ = ["detected", "still_draws"]
 
 
 def still_draws(
-    scorer: Scorer, asked: Asked, samples: Sequence[Sample], sources: Sequence[Source]
+    scorer: Scorer, asked: Asked | None, samples: Sequence[Sample], sources: Sequence[Source]
 ) -> Control:
     """Checks that the edited model still draws what it drew for prompts that must stay.
 
     A wrecked model shows no concept at all, and so none that was to go. What tells it from a sound
-    erasure is measured on both: see `efface.evaluation.likeness`.
+    erasure is measured on both: see `efface.evaluation.likeness`. Where no judge is asked, pictures
+    alone decide.
     """
     staying = in_role(samples, *STAYING)
-    seen = _seen(scorer, asked, staying, sources)
+    seen = None if asked is None else _seen(scorer, asked, staying, sources)
     like = _likeness(scorer, staying, sources)
     found = [] if like is None else [*like.complaints()]
     if seen is not None and not seen[1].value >= LEAST_SEEN * seen[0].value:

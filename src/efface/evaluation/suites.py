@@ -10,12 +10,12 @@ from efface.contracts import Sample, Suite
 from efface.errors import BadRequest
 from efface.evaluation.samples import crossed
 
-__all__ = ["SUITES", "Size", "basic_suite", "suite_for"]
+__all__ = ["GENERAL", "SUITES", "Size", "basic_suite", "suite_for"]
 
 Size: TypeAlias = Literal["smoke", "short", "standard"]
 
 _SEEDS: dict[str, int] = {"smoke": 2, "short": 4, "standard": 8}
-_GENERAL: tuple[str, ...] = (
+GENERAL: tuple[str, ...] = (
     "a photo of a mountain lake in the morning",
     "a watercolour painting of a village street",
     "a bowl of fruit on a wooden table",
@@ -23,6 +23,7 @@ _GENERAL: tuple[str, ...] = (
     "an old map of an island",
     "a field of flowers under a cloudy sky",
 )
+"""Prompts about nothing that anybody erases."""
 
 
 def basic_suite(request: ErasureRequest, *, size: Size = "standard") -> Suite:
@@ -38,7 +39,7 @@ def basic_suite(request: ErasureRequest, *, size: Size = "standard") -> Suite:
         samples += _named(erasure.concept, seeds)
     for concept in request.keep:
         samples += crossed(_filled(concept, concept.name), seeds, role="kept", concept=concept)
-    samples += crossed(_GENERAL, seeds, role="general")
+    samples += crossed(GENERAL, seeds, role="general")
     return Suite(
         name="basic",
         version=1,

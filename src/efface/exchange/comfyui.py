@@ -98,8 +98,13 @@ def _name(host: Host, layers: Layers, module: str) -> str:
     """Names a layer as ComfyUI looks it up.
 
     Raises:
-        BadRequest: it does not look into this network.
+        BadRequest: it does not look into this network, or its names for it are not known here.
     """
+    if layers.component == host.part and not host.comfy_layers:
+        raise BadRequest(
+            f"it is not known here by which names ComfyUI looks up layers of {host.title}; export "
+            "it with --as diffusers-lora, or the edited folder with --as diffusers"
+        )
     part, plain = layers.component, canonical(module)
     if part == "unet":
         return kohya_name(layers.model, part, module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
@@ -21,6 +22,8 @@ __all__ = ["AuraFlow"]
 TOKENS = "transformer/text_tokens"
 LENGTH = 256
 """Tokens that the pipeline pads prompts to."""
+_USUAL_SIDE = 1024
+"""Pixels of a side that the pipeline draws unasked."""
 
 
 class AuraFlow(Host):
@@ -47,6 +50,14 @@ class AuraFlow(Host):
         """The layer that reads tokens."""
         rows = Emptied(Embedder(self.model, length=LENGTH, masked=True))
         return (single_layer(self.model, TOKENS, (rows,)),)
+
+    @property
+    def picture_side(self) -> int | None:
+        """What the table of places holds, where that is less than the pipeline's usual 1024."""
+        config: Any = self.network.config
+        places = math.isqrt(int(config.pos_embed_max_size))
+        side = places * int(config.patch_size) * int(self.model.vae_scale_factor)
+        return side if side < _USUAL_SIDE else None
 
     def predict(self, latents: Tensor, times: Tensor, conditions: Conditions) -> Tensor:
         """Runs the transformer, whose time goes from 0 to 1."""

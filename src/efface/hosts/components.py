@@ -32,16 +32,19 @@ TEXT_KEYS: dict[str, re.Pattern[str]] = {
     KEY_VALUE: re.compile(r"(^|\.)attn2\.to_[kv]\.weight$"),
     "unet/pooled_text": re.compile(r"^add_embedding\.linear_1\.weight$"),
     "transformer/key_value": re.compile(r"(^|\.)attn2\.to_[kv]\.weight$"),
-    "transformer/text_tokens": re.compile(r"^context_embedder\.weight$"),
+    "transformer/text_tokens": re.compile(
+        r"^(context_embedder|time_caption_embed\.caption_embedder\.1|txt_in"
+        r"|patch_embed\.text_proj|cap_embedder\.1)\.weight$"
+    ),
     "transformer/pooled_text": re.compile(r"^time_text_embed\.text_embedder\.linear_1\.weight$"),
 }
 """Keys that stand for all layers that read the same text, with their canonical paths."""
 
-_DROPPED_LEVELS = ("text_model", "base_layer", "_orig_mod")
+_DROPPED_LEVELS = ("text_model", "language_model", "base_layer", "_orig_mod")
 """Levels that some library versions or adapters insert into a parameter's path.
 
 transformers before 5.6 has ``text_model.`` in `CLIPTextModel`; peft wraps layers in ``base_layer``,
-and torch.compile whole networks in ``_orig_mod``.
+and torch.compile whole networks in ``_orig_mod``. Files of Qwen 2.5 VL lack ``language_model.``.
 """
 _TIED = {"encoder.embed_tokens.weight": "shared.weight"}
 """Weights with two names: T5's files have its token embedding under either or both."""
@@ -85,6 +88,8 @@ def component(model: Any, name: str) -> nn.Module:
 def canonical(path: str) -> str:
     """Writes a parameter path without the levels that come and go between library versions."""
     plain = ".".join(level for level in path.split(".") if level not in _DROPPED_LEVELS)
+    # Files of Qwen 2.5 VL have the tower for pictures beside the model, networks have it inside.
+    plain = plain.removeprefix("model.") if plain.startswith("model.visual.") else plain
     return _TIED.get(plain, plain)
 
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
+from torch.nn import functional
 
 __all__ = ["PLAIN", "Conditions", "Encoding"]
 
@@ -20,6 +21,8 @@ class Conditions:
     """Rows of text."""
     pooled: Float[Tensor, "n width"] | None = None
     """One row per prompt, in the families that read one."""
+    read: Bool[Tensor, "n tokens"] | None = None
+    """Which rows are read, in the families whose prompts have as many rows as they have tokens."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -27,7 +30,8 @@ class Conditions:
     def __getitem__(self, chosen: Int[Tensor, " m"] | Sequence[int] | slice) -> Conditions:
         """Selects samples, with repetition."""
         index = chosen if isinstance(chosen, slice | Tensor) else torch.tensor(list(chosen))
-        return Conditions(self.rows[index], None if self.pooled is None else self.pooled[index])
+        pooled, read = (None if each is None else each[index] for each in (self.pooled, self.read))
+        return Conditions(self.rows[index], pooled, read)
 
     def repeated(self, times: int) -> Conditions:
         """Repeats one sample."""
@@ -37,9 +41,19 @@ class Conditions:
     def joined(parts: Sequence[Conditions]) -> Conditions:
         """Puts samples after one another."""
         pooled = [part.pooled for part in parts if part.pooled is not None]
+        read = [part.read for part in parts if part.read is not None]
+        most = max(part.rows.shape[1] for part in parts) if read else 0
         return Conditions(
-            torch.cat([part.rows for part in parts]), torch.cat(pooled) if pooled else None
+            torch.cat([_lengthened(part.rows.mT, most).mT for part in parts]),
+            torch.cat(pooled) if pooled else None,
+            torch.cat([_lengthened(each, most) for each in read]) if read else None,
         )
+
+
+def _lengthened(values: Shaped[Tensor, "*batch tokens"], most: int) -> Shaped[Tensor, "*batch _"]:
+    """Fills the last dimension up with zeros, which are rows that nobody reads."""
+    missing = most - values.shape[-1]
+    return functional.pad(values, (0, missing)) if missing > 0 else values
 
 
 @dataclass(frozen=True, eq=False)

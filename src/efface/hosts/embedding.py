@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -21,10 +21,10 @@ from efface.randomness import evaluating
 TOKENS_PER_PASS = 32 * 77
 """Tokens that go through an encoder together: enough to be quick, few enough to fit."""
 
-ENDS, BEGINS = "</w>", "\u2581"
-"""What marks the end of a word in CLIP's vocabulary, and the beginning of one in T5's."""
+ENDS, BEGINS = "</w>", ("\u2581", "\u0120")
+"""What marks the end of a word in CLIP's vocabulary, and the beginning of one in others."""
 
-__all__ = ["Embedder", "TokenisedPrompt"]
+__all__ = ["Embedder", "TokenisedPrompt", "plain_words"]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,9 @@ class TokenisedPrompt:
     """How many begin tokens there are: 1 in CLIP, 0 in T5."""
     masked: bool = False
     """Whether padding is hidden from whatever reads the rows."""
+
+    framed: ClassVar[bool] = False
+    """Whether the prompt stands in an instruction, and rows after it know of it."""
 
     @property
     def read(self) -> int:
@@ -262,14 +265,7 @@ class Embedder:
         Words are tokens that end a word (CLIP) or begin one (T5); other pieces are left out.
         """
         table = self._encoder.get_input_embeddings().weight.detach().to("cpu", torch.float64)
-        known = self._tokenizer.get_vocab()
-        whole = {
-            number: token.removesuffix(ENDS).removeprefix(BEGINS)
-            for token, number in known.items()
-            if token.endswith(ENDS) or token.startswith(BEGINS)
-        }
-        plain = {n: word for n, word in whole.items() if word.isalpha() and word.isascii()}
-        return table, {n: word for n, word in plain.items() if len(word) >= 3}
+        return table, plain_words(self._tokenizer.get_vocab())
 
     def span(self, prompt: str, phrase: str) -> tuple[int, int]:
         """Finds the first and last position of a phrase's tokens in a prompt; its last mention.
@@ -280,7 +276,7 @@ class Embedder:
         wanted = self.tokenised(phrase).content
         unknown = {self._tokenizer.unk_token_id} - {self._tokenizer.eos_token_id}
         pieces = zip(wanted, self._tokenizer.convert_ids_to_tokens(list(wanted)), strict=True)
-        if all(number in unknown or not piece.strip(BEGINS) for number, piece in pieces):
+        if all(number in unknown or not piece.strip(BEGINS[0]) for number, piece in pieces):
             raise BadRequest(
                 f"the tokenizer of {self._name} has no tokens for '{phrase}', so the model cannot "
                 "read it; word the concept as the model knows it"
@@ -314,6 +310,17 @@ class Embedder:
             if start < match.end() and match.start() < stop
         ]
         return (holding[0], holding[-1]) if holding else None
+
+
+def plain_words(vocabulary: Mapping[str, int]) -> dict[int, str]:
+    """Lists the whole words of three letters or more in a vocabulary, by their numbers."""
+    whole = {
+        number: token.removesuffix(ENDS).lstrip("".join(BEGINS))
+        for token, number in vocabulary.items()
+        if token.endswith(ENDS) or token.startswith(BEGINS)
+    }
+    plain = {n: word for n, word in whole.items() if word.isalpha() and word.isascii()}
+    return {n: word for n, word in plain.items() if len(word) >= 3}
 
 
 @contextmanager

@@ -11,14 +11,22 @@ import torch
 
 from efface.errors import BadModel, BadRequest
 from efface.hosts.auraflow import AuraFlow
+from efface.hosts.chroma import Chroma
+from efface.hosts.cogview4 import CogView4
 from efface.hosts.flux import Flux
+from efface.hosts.flux2 import Flux2Klein
 from efface.hosts.host import Host
+from efface.hosts.lumina2 import Lumina2
 from efface.hosts.pixart import PixArt
+from efface.hosts.qwenimage import QwenImage
+from efface.hosts.sana import Sana
 from efface.hosts.sd import StableDiffusion1, StableDiffusion2
 from efface.hosts.sd3 import StableDiffusion3
 from efface.hosts.sdxl import StableDiffusionXL
+from efface.hosts.states import refuse_parallel
 from efface.hosts.vision import VisionHost
 from efface.hosts.vision_families import VISION, VISION_HOSTS
+from efface.hosts.zimage import ZImage
 
 __all__ = ["FAMILIES", "HOSTS", "host_of", "layout", "refuse_family", "tiny_pipeline"]
 
@@ -39,6 +47,13 @@ HOSTS: tuple[type[Host], ...] = (
     Flux,
     PixArt,
     AuraFlow,
+    Lumina2,
+    Sana,
+    QwenImage,
+    CogView4,
+    ZImage,
+    Chroma,
+    Flux2Klein,
     *_of_other_packages(),
 )
 FAMILIES: dict[str, str] = {host.key: host.title for host in HOSTS}
@@ -49,9 +64,15 @@ def layout(model: Any) -> str:
     """Names the family of a model: a key of `FAMILIES` or of `VISION`, or ``other``.
 
     Anything that has the parts and their configs will do, such as a folder that is not loaded.
+
+    Raises:
+        BadModel: a part is spread over devices, and so shows no config.
     """
     both: tuple[type[Host] | type[VisionHost], ...] = (*HOSTS, *VISION_HOSTS)
-    return next((host.key for host in both if host.recognises(model)), "other")
+    found = next((host.key for host in both if host.recognises(model)), None)
+    if found is None:
+        refuse_parallel(model)
+    return found or "other"
 
 
 def host_of(model: Any) -> Host:
@@ -63,6 +84,7 @@ def host_of(model: Any) -> Host:
     for host in HOSTS:
         if host.recognises(model):
             return host(model)
+    refuse_parallel(model)
     raise BadModel(
         f"a {type(model).__name__} is of no family that efface edits; known: "
         f"{', '.join(FAMILIES.values())}"

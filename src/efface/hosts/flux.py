@@ -11,7 +11,14 @@ from torch import Tensor
 
 from efface.hosts.conditions import Conditions
 from efface.hosts.embedding import Embedder
-from efface.hosts.host import Host, ModelNames, WidthRead, class_names, width_read
+from efface.hosts.host import (
+    Host,
+    ModelNames,
+    WidthRead,
+    class_names,
+    evenly_spaced,
+    width_read,
+)
 from efface.hosts.original_names import OriginalNames
 from efface.hosts.readers import TextReader, single_layer
 from efface.hosts.streams import Pooled
@@ -129,9 +136,8 @@ class Flux(Host):
         return int(config.in_channels) // 4, edge, edge
 
     def set_steps(self, scheduler: Any, steps: int, **options: Any) -> None:
-        """Spaces noise levels evenly, down to one step's share."""
-        sigmas = torch.linspace(1.0, 1 / steps, steps, dtype=torch.float64)
-        scheduler.set_timesteps(sigmas=sigmas.tolist(), **options)
+        """Spaces noise levels evenly."""
+        evenly_spaced(scheduler, steps, **options)
 
     def predict(self, latents: Tensor, times: Tensor, conditions: Conditions) -> Tensor:
         """Packs two by two latents into a token, runs the transformer, and unpacks.

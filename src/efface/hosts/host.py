@@ -23,7 +23,9 @@ __all__ = [
     "ModelNames",
     "WidthRead",
     "class_names",
+    "evenly_spaced",
     "probe_noise",
+    "shifted_by",
     "width_read",
 ]
 
@@ -74,6 +76,8 @@ class Host(ABC):
     """Whether these files name the U-Net's layers as the original code does."""
     original_layers: ClassVar[OriginalNames | None] = None
     """Where a transformer's parameters lie in the code that the family was published with."""
+    comfy_layers: ClassVar[bool] = True
+    """Whether it is known by which names ComfyUI looks the denoiser's layers up."""
     comfy_encoders: ClassVar[Mapping[str, str]] = {}
     """What ComfyUI calls the text encoders."""
     names: ClassVar[ModelNames] = ModelNames("", "")
@@ -156,6 +160,11 @@ class Host(ABC):
         high, wide = (edges, edges) if isinstance(edges, int) else edges
         return int(config.in_channels), int(high), int(wide)
 
+    @property
+    def picture_side(self) -> int | None:
+        """Pixels of a side that the pipeline is to be asked for; None: what it draws unasked."""
+        return None
+
     def encode(
         self,
         prompts: Sequence[str],
@@ -188,10 +197,36 @@ class Host(ABC):
         """Sets a scheduler of this family to so many steps, as its pipeline does."""
         scheduler.set_timesteps(steps, **options)
 
+    def shift(self, config: Any) -> float:
+        """Tells a scheduler how far times are shifted, which grows with the picture's size."""
+        return shifted_by(config, self.latent_shape[1] * self.latent_shape[2] / 4)
+
+    def guided(
+        self,
+        unconditional: Float[Tensor, "n c h w"],
+        conditional: Float[Tensor, "n c h w"],
+        scale: float,
+    ) -> Float[Tensor, "n c h w"]:
+        """Guides as the family's pipeline does: without a classifier; some do more."""
+        return unconditional + scale * (conditional - unconditional)
+
     def _placed(self, rows: Tensor) -> Tensor:
         """Moves rows to where the denoiser is."""
         weight = next(self.network.parameters())
         return rows.to(weight.device, weight.dtype)
+
+
+def shifted_by(config: Any, tokens: float) -> float:
+    """Gives the shift of a flow's times for a picture of so many tokens."""
+    span = config.max_image_seq_len - config.base_image_seq_len
+    share = (tokens - config.base_image_seq_len) / span
+    return float(config.base_shift + share * (config.max_shift - config.base_shift))
+
+
+def evenly_spaced(scheduler: Any, steps: int, **options: Any) -> None:
+    """Sets a scheduler to noise levels that are evenly spaced, down to one step's share."""
+    sigmas = torch.linspace(1.0, 1 / steps, steps, dtype=torch.float64)
+    scheduler.set_timesteps(sigmas=sigmas.tolist(), **options)
 
 
 def probe_noise(channels: int, edge: int) -> Tensor:

@@ -9,6 +9,8 @@ from efface.errors import BadModel
 
 __all__ = ["text_to_image"]
 
+_OPTIONAL = ("Flux2KleinPipeline",)
+"""Pipelines that draw from a prompt alone, and take pictures where they are given some."""
 _CONTROLS = ("controlnet", "adapter", "image_encoder_2", "low_res_scheduler")
 
 
@@ -31,12 +33,13 @@ def text_to_image(pipe: Any) -> Any:
     network: Any = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
     reads = int(network.config.in_channels)
     gives = int(getattr(network.config, "out_channels", None) or reads)
-    if reads > gives:
+    packed = gives * int(getattr(network.config, "patch_size", None) or 1) ** 2
+    if reads not in (gives, packed) and reads > gives:
         raise BadModel(
             f"the denoiser of this {name} reads {reads} channels and gives {gives}: it is given a "
             f"picture or a mask beside the noise, and {how}"
         )
-    if "image" not in inspect.signature(pipe.__call__).parameters:
+    if name in _OPTIONAL or "image" not in inspect.signature(pipe.__call__).parameters:
         return pipe
     from diffusers import AutoPipelineForText2Image
 

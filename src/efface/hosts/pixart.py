@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from efface.errors import BadModel
-from efface.hosts.components import canonical
-from efface.hosts.conditions import PLAIN, Conditions, Encoding
-from efface.hosts.embedding import Embedder, TokenisedPrompt
+from efface.hosts.captions import PROJECTION, Captions
+from efface.hosts.conditions import Conditions
+from efface.hosts.embedding import Embedder
 from efface.hosts.host import PROBE_EDGE, Host, ModelNames, WidthRead, class_names, probe_noise
 from efface.hosts.original_names import OriginalNames
 from efface.hosts.readers import TextReader, key_values
@@ -29,9 +26,8 @@ from efface.hosts.toys import (
 )
 from efface.randomness import evaluating
 
-__all__ = ["Captions", "PixArt"]
+__all__ = ["PixArt"]
 
-PROJECTION = "caption_projection"
 CAPTION_LENGTH = 300
 """Tokens that PixArt-sigma reads; PixArt-alpha reads 120. Hidden padding changes no row."""
 
@@ -89,7 +85,9 @@ class PixArt(Host):
     @cached_property
     def readers(self) -> tuple[TextReader, ...]:
         """Keys and values."""
-        return (key_values(self.model, Captions(self.model), part=self.part),)
+        longest = min(CAPTION_LENGTH, int(self.model.tokenizer.model_max_length))
+        t5 = Embedder(self.model, length=longest, masked=True)
+        return (key_values(self.model, Captions(t5, self.model), part=self.part),)
 
     def predict(self, latents: Tensor, times: Tensor, conditions: Conditions) -> Tensor:  # noqa: ARG002
         """Refuses: what it reads beside the captions is not built."""
@@ -120,88 +118,6 @@ class PixArt(Host):
         pipeline = built(_pipeline, seed=seed, dtype=dtype)
         with_drawn_biases(pipeline.transformer, torch.Generator().manual_seed(0))
         return pipeline
-
-
-class Captions:
-    """Rows of T5 as PixArt's cross-attention reads them: past the denoiser's own projection.
-
-    Prompts are written in small letters, as the pipeline does. Padding is hidden from T5 and from
-    the attention layers; its rows are zeros here.
-
-    Raises:
-        BadModel: the projection is missing or reads another width than T5 gives.
-    """
-
-    pooled = False
-
-    def __init__(self, model: Any) -> None:
-        longest = min(CAPTION_LENGTH, int(model.tokenizer.model_max_length))
-        self._t5 = Embedder(model, length=longest, masked=True)
-        self.vocabulary = self._t5.vocabulary
-        named = {canonical(path): p for path, p in model.transformer.named_parameters()}
-        paths = [f"{PROJECTION}.linear_{n}.{kind}" for n in (1, 2) for kind in ("weight", "bias")]
-        if missing := [path for path in paths if path not in named]:
-            raise BadModel(f"the transformer has no {missing[0]}, which captions pass")
-        first, first_bias, second, second_bias = (
-            named[path].detach().to("cpu", torch.float64) for path in paths
-        )
-        self._layers = ((first, first_bias), (second, second_bias))
-        if first.shape[1] != self._t5.width:
-            raise BadModel(
-                f"{PROJECTION} reads {first.shape[1]} values and T5 gives {self._t5.width}; "
-                "encoder and denoiser are of different models"
-            )
-
-    @property
-    def width(self) -> int:
-        """What the projection gives."""
-        return len(self._layers[1][1])
-
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        """One: T5's."""
-        return (self.width,)
-
-    def tokenised(self, prompt: str) -> TokenisedPrompt:
-        """Tells where the tokens of the prompt in small letters are."""
-        return self._t5.tokenised(_small(prompt))
-
-    def span(self, prompt: str, phrase: str) -> tuple[int, int]:
-        """Finds a phrase, whatever its capitals."""
-        return self._t5.span(_small(prompt), _small(phrase))
-
-    def identity(self, prompts: Sequence[str]) -> Any:
-        """Tells T5 and the projection."""
-        digest = hashlib.sha256()
-        for values in (each for layer in self._layers for each in layer):
-            digest.update(values.contiguous().numpy().tobytes())
-        small = [_small(prompt) for prompt in prompts]
-        return ["captions", digest.hexdigest(), self._t5.identity(small)]
-
-    def encoded(
-        self, prompts: Sequence[str], encoding: Encoding = PLAIN
-    ) -> Float[Tensor, "batch tokens dim"]:
-        """Projects what T5 gives now, in float64."""
-        small = [_small(prompt) for prompt in prompts]
-        rows = self._t5.encoded(small, encoding).to(torch.float64)
-        return self._projected(rows, prompts, len(encoding.prefix.get("text_encoder", ())))
-
-    def embedded(
-        self, prompts: Sequence[str], *, afresh: bool = False
-    ) -> Float[Tensor, "batch tokens dim"]:
-        """Projects T5's rows in float64."""
-        small = [_small(prompt) for prompt in prompts]
-        return self._projected(self._t5.embedded(small, afresh=afresh), prompts)
-
-    def _projected(self, rows: Tensor, prompts: Sequence[str], before: int = 0) -> Tensor:
-        inner = functional.gelu(functional.linear(rows, *self._layers[0]), approximate="tanh")
-        ends = torch.tensor([self.tokenised(prompt).read + before for prompt in prompts])
-        read = torch.arange(rows.shape[1]) < ends[:, None]
-        return functional.linear(inner, *self._layers[1]) * read[:, :, None]
-
-
-def _small(prompt: str) -> str:
-    return prompt.lower().strip()
 
 
 def _pipeline() -> Any:

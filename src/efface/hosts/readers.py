@@ -10,10 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface.errors import BadDelta, BadModel
-from efface.hosts.components import TEXT_KEYS, find, key_value_names
+from efface.hosts.components import TEXT_KEYS, canonical, find, key_value_names
 from efface.hosts.streams import TextStream
 
-__all__ = ["TextReader", "key_values", "layer_weights", "single_layer"]
+__all__ = ["TextReader", "key_values", "layer_weights", "single_layer", "vector"]
 
 
 @dataclass(frozen=True)
@@ -92,3 +92,16 @@ def layer_weights(model: Any, key: str) -> dict[str, Tensor]:
             f"the {part} has no weight '{path}', which reads text in this family of models"
         ) from error
     return {name.partition("/")[2]: weight.detach() for name, weight in found.items()}
+
+
+def vector(model: Any, part: str, path: str) -> Float[Tensor, " dim"]:
+    """Gives a denoiser's parameter that text passes before the layer that reads it, detached.
+
+    Raises:
+        BadModel: it is missing.
+    """
+    for name, parameter in getattr(model, part).named_parameters():
+        if canonical(name) == path:
+            found: Tensor = parameter.detach()
+            return found
+    raise BadModel(f"the {part} has no {path}, which text passes")

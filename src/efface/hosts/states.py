@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from efface.errors import BadModel
 from efface.hosts.components import TEXT_KEYS, components
 
-__all__ = ["check_editable", "check_erasable", "check_trainable", "refuse_compiled"]
+__all__ = [
+    "check_editable",
+    "check_erasable",
+    "check_trainable",
+    "refuse_compiled",
+    "refuse_parallel",
+]
 
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _QUANTISED = (
@@ -221,4 +227,19 @@ def refuse_compiled(model: Any, name: str) -> None:
             raise BadModel(
                 f"{name} is compiled (torch.compile) and would run without the layers that are put "
                 "beside its own; use the pipeline as it was before, and compile it afterwards"
+            )
+
+
+def refuse_parallel(model: Any) -> None:
+    """Refuses a network that is spread over devices: the pipeline itself cannot draw with it.
+
+    Raises:
+        BadModel: naming the network, and how it is taken out again.
+    """
+    parts = getattr(model, "components", None)
+    for name, part in (parts if isinstance(parts, dict) else {}).items():
+        if isinstance(part, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            raise BadModel(
+                f"{name} is wrapped in {type(part).__name__}, which hides its config from the "
+                f"pipeline; set pipe.{name} = pipe.{name}.module first, and wrap it again after"
             )

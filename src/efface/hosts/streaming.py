@@ -29,7 +29,12 @@ _READERS = (
     r"add_embedding\.linear_1",  # the pooled text of Stable Diffusion XL
     r"context_embedder",  # the token sequence of Stable Diffusion 3 and FLUX
     r"time_text_embed\.text_embedder\.linear_1",  # their pooled text
-    r"caption_projection\.linear_[12]",  # the token sequence of PixArt
+    r"caption_projection\.linear_[12]",  # the token sequence of PixArt and Sana
+    r"caption_norm",  # a norm after the latter
+    r"time_caption_embed\.caption_embedder\.[01]",  # that of Lumina 2, and a norm before
+    r"txt_(norm|in)",  # both of Qwen-Image
+    r"patch_embed\.text_proj",  # that of CogView4
+    r"cap_embedder\.[01]",  # both of Z-Image
 )
 _READS_TEXT = re.compile(rf"(^|\.)({'|'.join(_READERS)})\.(weight|bias)$")
 

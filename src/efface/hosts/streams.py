@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -14,7 +16,16 @@ from efface.errors import BadModel
 from efface.hosts.conditions import PLAIN, Encoding
 from efface.hosts.embedding import Embedder, TokenisedPrompt
 
-__all__ = ["Emptied", "Padded", "Pooled", "SideBySide", "TextStream", "Weighted"]
+__all__ = [
+    "Emptied",
+    "Normed",
+    "Padded",
+    "Pooled",
+    "SideBySide",
+    "TextStream",
+    "Unhidden",
+    "Weighted",
+]
 
 
 @runtime_checkable
@@ -192,6 +203,93 @@ class Emptied:
         ends = torch.tensor([self.tokenised(prompt).read + before for prompt in prompts])
         read = torch.arange(rows.shape[1]) < ends[:, None]
         return rows * read[:, :, None].to(rows)
+
+
+class Unhidden:
+    """Rows of an encoder that does not see padding, all of which the denoiser reads (Chroma)."""
+
+    pooled = False
+
+    def __init__(self, inner: Embedder) -> None:
+        self._inner = inner
+        self.span, self.vocabulary = inner.span, inner.vocabulary
+        self.embedded, self.encoded = inner.embedded, inner.encoded
+
+    @property
+    def width(self) -> int:
+        """The inner stream's width."""
+        return self._inner.width
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The inner stream's blocks."""
+        return self._inner.blocks
+
+    def tokenised(self, prompt: str) -> TokenisedPrompt:
+        """Tells where tokens are; rows of padding are read."""
+        return replace(self._inner.tokenised(prompt), masked=False)
+
+    def identity(self, prompts: Sequence[str]) -> Any:
+        """Tells the inner stream."""
+        return ["unhidden", self._inner.identity(prompts)]
+
+
+class Normed:
+    """Rows of a stream past a norm of the denoiser's own: root mean squares, then a weight each.
+
+    Args:
+        inner: what the norm reads.
+        weight: of the norm.
+        epsilon: added to mean squares.
+
+    Raises:
+        BadModel: the norm reads another width than the stream gives.
+    """
+
+    pooled = False
+
+    def __init__(self, inner: TextStream, weight: Float[Tensor, " dim"], epsilon: float) -> None:
+        if len(weight) != inner.width:
+            raise BadModel(
+                f"the norm of text reads {len(weight)} values and the text encoder gives "
+                f"{inner.width}; encoder and denoiser are of different models"
+            )
+        self._inner, self._epsilon = inner, epsilon
+        self._weight = weight.detach().to("cpu", torch.float64)
+        self.tokenised, self.span = inner.tokenised, inner.span
+        self.vocabulary = inner.vocabulary
+
+    @property
+    def width(self) -> int:
+        """The inner stream's width."""
+        return self._inner.width
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """One: parts of a row pass the norm together."""
+        return (self.width,)
+
+    def identity(self, prompts: Sequence[str]) -> Any:
+        """Tells the inner stream and the norm."""
+        values = self._weight.contiguous().numpy().tobytes()
+        digest = hashlib.sha256(values).hexdigest()
+        return ["normed", digest, self._epsilon, self._inner.identity(prompts)]
+
+    def embedded(
+        self, prompts: Sequence[str], *, afresh: bool = False
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Norms the inner stream's rows in float64; rows of zeros stay."""
+        return self._normed(self._inner.embedded(prompts, afresh=afresh))
+
+    def encoded(
+        self, prompts: Sequence[str], encoding: Encoding = PLAIN
+    ) -> Float[Tensor, "batch tokens dim"]:
+        """Norms what the inner stream gives now."""
+        return self._normed(self._inner.encoded(prompts, encoding))
+
+    def _normed(self, rows: Tensor) -> Tensor:
+        size = (rows.square().mean(-1, keepdim=True) + self._epsilon).sqrt()
+        return rows / size * self._weight.to(rows)
 
 
 class Weighted:

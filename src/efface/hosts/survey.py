@@ -19,6 +19,9 @@ from efface.hosts.widths import check_widths
 
 __all__ = ["EncoderSurvey", "FolderSurvey", "licence_notes", "survey"]
 
+LONGEST = 512
+"""Tokens that pipelines read of a prompt at most, whatever language models could."""
+
 
 @dataclass(frozen=True)
 class EncoderSurvey:
@@ -124,14 +127,15 @@ def _encoder(part: Path, kind: str) -> EncoderSurvey:
         for path, tensor in stored.items()
         if len(tensor.shape) == 2 and not re.search(r"embed|shared", path)
     ]
-    width = int(config.get("hidden_size") or config.get("d_model") or 0)
+    text = config.get("text_config") or config
+    width = int(text.get("hidden_size") or text.get("d_model") or 0)
     projected = kind.endswith("WithProjection")
     return EncoderSurvey(
         name=part.name,
         kind=kind,
         width=width,
         pooled_width=int(config.get("projection_dim") or 0) if projected else width,
-        length=int(config.get("max_position_embeddings") or 512),
+        length=min(int(config.get("max_position_embeddings") or LONGEST), LONGEST),
         weights=sum(matrices),
         largest=max(matrices, default=0),
         bytes=sum(tensor.bytes for tensor in stored.values()),

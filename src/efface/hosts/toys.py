@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -16,8 +16,10 @@ __all__ = [
     "WORDS",
     "autoencoder",
     "built",
+    "byte_letters",
     "clip_encoder",
     "filled",
+    "merged_words",
     "shifted",
     "t5_encoder",
     "tiny_t5_tokenizer",
@@ -72,37 +74,37 @@ def tiny_tokenizer(*, pad: str = "<|endoftext|>", length: int = LENGTH) -> Any:
     """Builds a ``CLIPTokenizer`` that knows `WORDS` and spells everything else in bytes."""
     from transformers import CLIPTokenizer
 
-    letters = _byte_letters()
-    merges = _merges(WORDS)
+    letters = byte_letters()
+    merges = merged_words([*word[:-1], word[-1] + "</w>"] for word in WORDS)
     symbols = [*letters, *(letter + "</w>" for letter in letters), *("".join(m) for m in merges)]
     symbols += ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = {symbol: number for number, symbol in enumerate(dict.fromkeys(symbols))}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=pad, model_max_length=length)
 
 
-def _byte_letters() -> list[str]:
+def byte_letters() -> list[str]:
     """Lists the 256 letters that stand for bytes in CLIP's vocabulary, printable ones first."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     shifted = [chr(256 + number) for number in range(256 - len(printable))]
     return [chr(byte) for byte in printable] + shifted
 
 
-def _merges(words: tuple[str, ...]) -> list[tuple[str, str]]:
-    """Spells each word as a chain of merges on top of those that earlier words brought."""
-    chain: dict[tuple[str, str], None] = {}
-    for word in words:
-        parts = _merged([*word[:-1], word[-1] + "</w>"], list(chain))
+def merged_words(spelled: Iterable[Sequence[str]]) -> list[tuple[str, str]]:
+    """Makes each spelled word a chain of merges on top of those that earlier words brought."""
+    chain: dict[tuple[str, str], int] = {}
+    for letters in spelled:
+        parts = _merged(list(letters), chain)
         left = parts[0]
         for right in parts[1:]:
-            chain[left, right] = None
+            chain.setdefault((left, right), len(chain))
             left += right
     return list(chain)
 
 
-def _merged(parts: list[str], merges: list[tuple[str, str]]) -> list[str]:
+def _merged(parts: list[str], merges: Mapping[tuple[str, str], int]) -> list[str]:
     """Applies merges as byte-pair encoding does: always the earliest one that fits."""
-    while fitting := [pair for pair in merges if pair in pairwise(parts)]:
-        at = list(pairwise(parts)).index(fitting[0])
+    while fitting := [pair for pair in pairwise(parts) if pair in merges]:
+        at = list(pairwise(parts)).index(min(fitting, key=lambda pair: merges[pair]))
         parts = [*parts[:at], parts[at] + parts[at + 1], *parts[at + 2 :]]
     return parts
 

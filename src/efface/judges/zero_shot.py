@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from efface.concepts import Concept, wordings
+from efface.concepts import Concept, names, wordings
 from efface.content import content_hash
 from efface.contracts import JudgeCard
 from efface.errors import BadRequest
@@ -27,8 +27,9 @@ __all__ = ["ZeroShot"]
 class ZeroShot:
     """Compares a picture with the concept's wordings and with alternatives, by CLIP.
 
-    The probability is a softmax over one vector for the concept (the mean of its wordings) and
-    one per alternative, with the model's own temperature. It knows every concept, and nobody has
+    The probability is a softmax over one vector for the concept (the mean of its wordings, those of
+    its synonyms among them), one per neighbour but itself, worded alike, and one per alternative,
+    with the model's own temperature. It knows every concept, and nobody has
     measured how often it is wrong: its card says so.
 
     Raises:
@@ -39,7 +40,10 @@ class ZeroShot:
     folder: Path
     """A saved CLIP model with tokenizer and preprocessor."""
     alternatives: tuple[str, ...] = ("a picture of something else", "an empty background")
-    """What else could be in the picture; near concepts make a stricter judge."""
+    """What else could be in the picture, as whole texts."""
+    neighbours: tuple[str, ...] = ()
+    """Names of near things, which make a stricter judge; `efface evaluate` takes those that the
+    request erases and keeps."""
     threshold: float = 0.5
     """Probability from which a picture counts as showing the concept."""
     device: str = "cpu"
@@ -62,25 +66,34 @@ class ZeroShot:
             threshold=self.threshold,
             true_positive_rate=UNKNOWN,
             false_positive_rate=UNKNOWN,
-            notes="Error rates were not measured. Told apart from: " + "; ".join(self.alternatives),
+            notes="Error rates were not measured. Told apart from: "
+            + "; ".join([*self.neighbours, *self.alternatives]),
         )
 
     @property
     def identity(self) -> str:
-        """Names everything that decides its answers: the CLIP model's content and alternatives."""
-        return content_hash(type(self).__qualname__, self._clip.identity, self.alternatives)
+        """Names everything that decides its answers: the CLIP model's content and the labels."""
+        labels = (self.alternatives, self.neighbours)
+        return content_hash(type(self).__qualname__, self._clip.identity, *labels)
 
     def knows(self, concept: Concept) -> bool:
         """Says yes: any concept has wordings."""
         return bool(wordings(concept))
 
     def presence(self, images: Float[Tensor, "n 3 h w"], concept: Concept) -> Float[Tensor, " n"]:
-        """Gives the concept's share of the softmax over concept and alternatives."""
-        named = self._clip.text_features(wordings(concept)).mean(dim=0, keepdim=True)
-        others = self._clip.text_features(self.alternatives)
-        texts = torch.cat([functional.normalize(named, dim=-1), others])
-        cosines = self._clip.image_features(images) @ texts.T  # (n, 1 + alternatives)
+        """Gives the concept's share of the softmax over concept, neighbours and alternatives."""
+        own = {name.casefold().strip() for name in names(concept)}
+        near = (name for name in self.neighbours if name.casefold().strip() not in own)
+        asked = [concept, *(Concept(name=name, kind=concept.kind) for name in near)]
+        labels = torch.cat([self._label(one) for one in asked])
+        texts = torch.cat([labels, self._clip.text_features(self.alternatives)])
+        cosines = self._clip.image_features(images) @ texts.T  # (n, labels)
         return (self._clip.temperature * cosines).softmax(dim=-1)[:, 0]
+
+    def _label(self, concept: Concept) -> Float[Tensor, "1 dim"]:
+        """Encodes a concept as the direction of the mean of its wordings."""
+        mean = self._clip.text_features(wordings(concept)).mean(dim=0, keepdim=True)
+        return functional.normalize(mean, dim=-1)
 
     def features(self, images: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n dim"]:
         """Gives CLIP's image vectors, for distances."""

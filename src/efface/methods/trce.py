@@ -160,6 +160,8 @@ class Trce(Eraser[TextToImage]):
         """Lists places in the unsafe prompt, in the safe one, and weights."""
         unsafe, safe = stream.tokenised(pair.source), stream.tokenised(pair.target)
         words = range(pair.first, pair.source_start + 1)
+        if unsafe.framed:
+            return self._framed_places(pair, unsafe.read, safe.read)
         ends, concept, begin = [(unsafe.end, safe.end)], safe.read - 1, self.begin_weight
         if not unsafe.begin:
             concept, begin = pair.target_start if pair.target_start >= 0 else safe.end, 0.0
@@ -175,6 +177,26 @@ class Trce(Eraser[TextToImage]):
             *((own, concept, self.concept_weight) for own in words),
             *((own, other, self.end_weight / len(ends)) for own, other in ends),
             *((unsafe.end + step, safe.end + step, self.padding_weight) for step in padding),
+        ]
+
+    def _framed_places(
+        self, pair: PromptPair, read: int, safe_read: int
+    ) -> list[tuple[int, int, float]]:
+        """Lists places in a language model's rows: as in T5, from the concept to the last row.
+
+        The last row stands for an end, which some of these models do not have.
+        """
+        target = pair.target_start if pair.target_start >= 0 else 0
+        words = range(pair.first, pair.source_start + 1)
+        after = min(read - pair.source_start, safe_read - pair.target_start)
+        ends = [(read - 1, safe_read - 1)]
+        if self.t5_rows == "words":
+            ends += [(own, target) for own in words]
+            steps = range(1, after - 1)
+            ends += [(pair.source_start + step, pair.target_start + step) for step in steps]
+        return [
+            *((own, target, self.concept_weight) for own in words),
+            *((own, other, self.end_weight / len(ends)) for own, other in ends),
         ]
 
     def work(self, request: ErasureRequest) -> Work:

@@ -15,6 +15,7 @@ from efface.printable import printable
 from efface.reports import wording
 from efface.reports.card_text import card_text
 from efface.reports.facts import RunFacts
+from efface.reports.limits import limits
 from efface.reports.model_words import words_for
 from efface.reports.robustness import attack_lines, card_robustness, hardest, tested
 
@@ -71,7 +72,7 @@ def card_values(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
             "erasure": {"seconds": facts.seconds, "peak_bytes": facts.peak_bytes},
             **evaluation.costs,
         },
-        "limits": wording.limits(evaluation, tested(facts.attacks)),
+        "limits": limits(evaluation, tested(facts.attacks)),
         "not_tested": _not_tested(evaluation, facts),
         "licence": "that of the base model, with all its restrictions; efface adds none",
         "publishing": _publishing(evaluation, facts),

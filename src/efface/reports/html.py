@@ -18,6 +18,7 @@ from efface.reports.charts import blocks, curves
 from efface.reports.collateral import collateral
 from efface.reports.facts import RunFacts
 from efface.reports.gallery import embedded, gallery
+from efface.reports.limits import limits
 from efface.reports.model_words import words_for
 from efface.reports.pages import rendered
 from efface.reports.previews import previews
@@ -75,6 +76,7 @@ def _context(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
         "facts": facts,
         "subject": wording.subject(evaluation),
         "headline": wording.headline(evaluation),
+        "judged": evaluation.verdict != "not measured",
         "words": words_for(evaluation),
         "verdict_meaning": wording.VERDICTS[evaluation.verdict],
         "outcome": evaluation.outcome,
@@ -105,7 +107,7 @@ def _context(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
             )
             if use in evaluation.instruments
         },
-        "limits": wording.limits(evaluation, tested(facts.attacks)),
+        "limits": limits(evaluation, tested(facts.attacks)),
         "attacks": attack_lines(facts.attacks),
         "hardest": hardest(facts.attacks),
         "answer_heads": tuple(evaluation.answers),
@@ -161,7 +163,7 @@ def _scope(evaluation: Evaluation, facts: RunFacts) -> Iterator[tuple[str, str]]
         yield "Scope", asked + (f"; {kept} were named as what must stay" if kept else "")
     yield "Looked at", _looked_at(evaluation)
     yield "Bringing it back", hardest(facts.attacks) or "Nobody tried to bring it back."
-    for n, limit in enumerate(wording.limits(evaluation, tested(facts.attacks))[:2]):
+    for n, limit in enumerate(limits(evaluation, tested(facts.attacks))[:2]):
         yield ("" if n else "Limits"), limit
 
 

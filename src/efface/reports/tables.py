@@ -51,7 +51,7 @@ def _verdict(evaluation: Evaluation) -> Text:
     colour, outcome = _COLOURS[evaluation.verdict], evaluation.outcome
     text = Text()
     text.append(evaluation.verdict.upper(), style=f"bold {colour}")
-    if outcome is not None:
+    if outcome is not None and outcome.name != evaluation.verdict:
         text.append("  ")
         text.append(outcome.name.upper(), style=f"bold {_COLOURS[wording.tone(outcome)]}")
     text.append(f"  {wording.headline(evaluation)}")
@@ -68,6 +68,7 @@ _COLOURS = {
     "valid": "green",
     "inconclusive": "yellow",
     "invalid": "red",
+    "not measured": "yellow",
     "good": "green",
     "warn": "yellow",
     "bad": "red",

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from efface.contracts import Estimate, JudgeCard, Role
+from efface.contracts import Estimate, Role
 from efface.evaluation.limits import FEWEST_PICTURES, Limits
 from efface.evaluation.outcome import Outcome, OutcomeName
 from efface.evaluation.record import Evaluation, Measurement, Verdict
-from efface.evaluation.samples import GOING
-from efface.metrics.estimates import is_known, zero_hits_note
 from efface.reports.guides import guides
 from efface.reports.model_words import ROLES, ROLES_EXPLAINED, words_for
 
@@ -31,7 +28,6 @@ __all__ = [
     "headline",
     "hits",
     "interval",
-    "limits",
     "main_lines",
     "meaning",
     "named",
@@ -66,6 +62,7 @@ VERDICTS: dict[Verdict, str] = {
     "valid": "Every control passed, so the numbers can be read.",
     "inconclusive": "A control failed. The numbers are shown, but they are no evidence.",
     "invalid": "A measurement broke. No number is given, because none would mean anything.",
+    "not measured": "No judge looked, so no number is given. Pictures are there to look at.",
 }
 OUTCOMES: dict[OutcomeName, str] = {
     "erased": "What was to go is {gone}, and the rest is there.",
@@ -74,6 +71,7 @@ OUTCOMES: dict[OutcomeName, str] = {
     "others lost": "What was to go is gone, and so is more of the rest than may go.",
     "collapsed": "The edited model is wrecked: it draws other prompts as no sound erasure does.",
     "unknown": "What became of the erasure is not known.",
+    "not measured": "Nobody counted whether what was to go is gone.",
 }
 NOT_TESTED: dict[str, str] = {
     "text only": "adversarial prompts and prompts in other languages",
@@ -193,9 +191,13 @@ def subject(evaluation: Evaluation) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
+_OPEN = ("unknown", "not measured", "partly erased", "others lost")
+"""Outcomes that are neither what was wanted nor a failure alone."""
+
+
 def tone(outcome: Outcome | None) -> Literal["good", "warn", "bad"]:
     """Says how an outcome is coloured; only an erasure that did what it should is green."""
-    if outcome is None or outcome.name in ("unknown", "partly erased", "others lost"):
+    if outcome is None or outcome.name in _OPEN:
         return "warn"
     return "good" if outcome.name == "erased" else "bad"
 
@@ -221,6 +223,7 @@ def title(evaluation: Evaluation, base_model: str) -> str:
         "others lost": f"{what}, erased{where} together with others",
         "collapsed": f"A wrecked model: {what}, to be erased{where}",
         "unknown": f"{what}, to be erased{where}, with unknown outcome",
+        "not measured": f"{what}, to be erased{where}, not measured",
     }[outcome.name]
 
 
@@ -276,6 +279,8 @@ def headline(evaluation: Evaluation) -> str:
     what = subject(evaluation)
     if evaluation.verdict == "invalid":
         return f"Whether {what} was erased could not be measured."
+    if evaluation.verdict == "not measured":
+        return f"Whether {what} was erased was not measured: no judge looked at the pictures."
     words = words_for(evaluation)
     found = evaluation.find(evaluation.main_metric, "erased")
     if found is None or found.before is None:
@@ -296,97 +301,3 @@ def _left(evaluation: Evaluation) -> str:
         return ""
     share = f"{number(found.after.value, 'rate')} ({hits(found.after)})"
     return f"; something of it may be left in {share}"
-
-
-def limits(evaluation: Evaluation, tested: Collection[str] = ()) -> tuple[str, ...]:
-    """Lists what this evaluation does not show."""
-    return tuple(_limits(evaluation, tested))
-
-
-def _unmeasured_errors(card: JudgeCard) -> str:
-    errors = {
-        "misses what is there": card.true_positive_rate,
-        "sees what is not there": card.false_positive_rate,
-    }
-    return " or ".join(error for error, known in errors.items() if not is_known(known))
-
-
-def _leftovers(evaluation: Evaluation) -> Iterator[str]:
-    """Says what the judge, and the one that looks for leftovers, miss of them, by style."""
-    for card in (evaluation.judge, evaluation.leftover_judge):
-        if card is None or not card.leftovers_missed:
-            continue
-        rates = ", ".join(
-            f"{style} {number(rate.value, 'rate')} ({hits(rate)})"
-            for style, rate in card.leftovers_missed.items()
-        )
-        yield (
-            f"What {card.name} misses where an outline or half of a thing is left, by style, on "
-            f"pictures that were labelled by eye: {rates}."
-        )
-    if evaluation.leftover_judge is not None:
-        wrong = evaluation.leftover_judge.false_positive_rate
-        share = f"{number(wrong.value, 'rate')} ({hits(wrong)})"
-        yield (
-            f"{evaluation.leftover_judge.name} also sees something in {share} of labelled pictures "
-            "in which the thing is gone."
-        )
-
-
-def _recogniser_limits(evaluation: Evaluation) -> Iterator[str]:
-    for role in GOING:
-        found = evaluation.find(evaluation.main_metric, role)
-        note = zero_hits_note(found.after) if found and found.after else None
-        if note:
-            yield f"{ROLES[role]}: {note}."
-    probe = evaluation.find("probe", "erased")
-    if probe is not None and probe.after is not None and probe.before is not None:
-        yield (
-            "A linear classifier that is trained on its features reads it in "
-            f"{number(probe.after.value, 'rate')} of its pictures, "
-            f"{number(probe.before.value, 'rate')} before: the nearer these are, the less of it is "
-            "gone from the weights and the more is only not named."
-        )
-    yield (
-        f"{len(evaluation.samples)} {words_for(evaluation).held_out} were looked at, whose names "
-        f"are those of the data ({evaluation.judge.name}); what is wrong there is wrong here. "
-        "Intervals cover 95 %; p-values are not corrected for the number of rows."
-    )
-
-
-def _limits(evaluation: Evaluation, tested: Collection[str]) -> Iterator[str]:
-    if evaluation.outcome is not None and evaluation.outcome.name == "erased":
-        yield (
-            "The concept is suppressed only as far as the tests listed here show. Its traces may "
-            "still be in the weights, and other prompts, seeds or samplers may show it."
-        )
-    else:
-        yield "Nothing here shows that the concept is gone from the model."
-    every = words_for(evaluation).not_tested or [
-        what for access, what in NOT_TESTED.items() if access not in tested
-    ]
-    if every:
-        yield "Not tested: " + "; ".join(every) + "."
-    if evaluation.model_kind != "generator":
-        yield from _recogniser_limits(evaluation)
-        return
-    if guides(evaluation):
-        yield (
-            "Pictures after the erasure were drawn with guides of sampling, which are not in the "
-            "weights: without them, or with other settings, numbers are others."
-        )
-    if unmeasured := _unmeasured_errors(evaluation.judge):
-        yield f"Nobody has measured how often the judge {evaluation.judge.name} {unmeasured}."
-    yield from _leftovers(evaluation)
-    for role in GOING:
-        found = evaluation.find(evaluation.main_metric, role)
-        note = zero_hits_note(found.after) if found and found.after else None
-        if note:
-            yield f"{ROLES[role]}: {note}."
-    prompts = len({sample.prompt for sample in evaluation.samples})
-    yield (
-        f"{len(evaluation.samples)} pictures of {prompts} prompts were drawn per model with one "
-        f"sampler ({evaluation.before.steps} steps, guidance {evaluation.before.guidance:g}). "
-        "Intervals cover 95 % and widen where seeds of one prompt agree; "
-        "p-values are not corrected for the number of rows."
-    )

@@ -143,4 +143,4 @@ def _conditions(denoiser: Denoiser, attempt: Attempt) -> Conditions:
     known = denoiser.conditions([attempt.prompt])
     if attempt.rows is None:
         return known
-    return Conditions(attempt.rows[None].to(known.rows), known.pooled)
+    return Conditions(attempt.rows[None].to(known.rows), known.pooled, known.read)

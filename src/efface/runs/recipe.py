@@ -16,6 +16,7 @@ from efface.runs.words import flag, flags_of, words_of
 
 __all__ = [
     "BESIDE",
+    "PLACING",
     "DebiasRecipe",
     "EraseRecipe",
     "ImportRecipe",
@@ -31,7 +32,14 @@ __all__ = [
 
 AGAIN = "runs/again"
 """Where commands on cards and pages write to."""
-_UNSAID: dict[str, Any] = {"pictures": {}, "after": "", "delta_scale": 1.0}
+PLACING = ("device", "dtype", "config")
+"""Fields that say where a model ran and how it was read, where that was asked for."""
+_UNSAID: dict[str, Any] = {
+    "pictures": {},
+    "after": "",
+    "delta_scale": 1.0,
+    **dict.fromkeys(PLACING, ""),
+}
 """Fields that records leave out where they say nothing."""
 BESIDE = ("method", "request", "seed")
 """What provenance says itself, so that its record of the recipe need not."""
@@ -52,6 +60,12 @@ class Recipe(ABC):
     """Hashes of the pictures that the request names, by their place; see `efface.runs.given`."""
     after: str = ""
     """Folder of the run that this one was made on top of; empty: made on the bare base."""
+    device: str = ""
+    """Where the model was asked to run; empty: the best device that there is."""
+    dtype: str = ""
+    """What its networks were asked to compute in; empty: float32."""
+    config: str = ""
+    """Folder with the configs of a model in a single file; empty: none was given."""
 
     @abstractmethod
     def words(self) -> list[str] | None:
@@ -60,7 +74,8 @@ class Recipe(ABC):
     def command(self, out: str = AGAIN) -> str:
         """Writes the command that is read back as this recipe, or else the one that repeats it."""
         words = self.words() if self.model else None
-        return shlex.join(["efface", *(words or ("rerun", "run.json")), "--out", out])
+        asked = [word for name in PLACING if (v := getattr(self, name)) for word in flag(name, v)]
+        return shlex.join(["efface", *(words or ("rerun", "run.json")), *asked, "--out", out])
 
     def written(self) -> dict[str, Any]:
         """Writes the recipe as plain values for ``run.json``; `recipe_from` reads them."""
@@ -73,8 +88,9 @@ class Recipe(ABC):
     def noted(self) -> dict[str, Any]:
         """Writes what provenance does not say beside it, for a delta's header: no places."""
         beside = (*BESIDE, "pictures")
-        plain = {name: value for name, value in self.written().items() if name not in beside}
-        return {name: value for name, value in plain.items() if name not in self._places()}
+        places = (*self._places(), "device", "config")
+        left_out = (*beside, *places)
+        return {name: value for name, value in self.written().items() if name not in left_out}
 
     def reads(self) -> list[str]:
         """Lists what it reads beside the model: a file, a run or a ledger."""
@@ -201,7 +217,7 @@ class StagesRecipe(Recipe):
         """See `EraseRecipe.restated`."""
         parts = self.parts.items()
         made = self.joined([part.restated(settings.get(name, {})) for name, part in parts])
-        return replace(made, delta_scale=self.delta_scale)
+        return replace(self, settings=made.settings)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -109,10 +110,16 @@ def application(desk: Desk, *, host: str, port: int, token: str | None) -> Any:
     return Guard(mounted, token=token)
 
 
+def _ended(number: int, frame: Any) -> None:  # noqa: ARG001
+    raise SystemExit(0)
+
+
 def serve(desk: Desk, *, host: str, port: int, token: str | None) -> None:
     """Serves the page until it is interrupted; pictures on their way lie in a folder that goes."""
     import uvicorn
 
+    # uvicorn hands a signal on once it has closed, and the default would leave the folder behind.
+    signal.signal(signal.SIGTERM, _ended)
     with tempfile.TemporaryDirectory(prefix="efface-studio-") as cache:
         os.environ["GRADIO_TEMP_DIR"] = str(Path(cache).resolve())
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

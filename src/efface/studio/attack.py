@@ -113,6 +113,7 @@ class AttackTab:
                 pictures = gr.Gallery(
                     label="Pictures found",
                     columns=1,
+                    buttons=views.BUTTONS,
                     elem_classes=["pictures"],
                     object_fit="contain",
                 )

@@ -48,7 +48,11 @@ class CollateralTab:
             interactive=False, pinned_columns=1, elem_id="collateral-map", label="Lost, in points"
         )
         self.pictures = gr.Gallery(
-            label="Pictures", columns=4, elem_id="collateral-pictures", elem_classes=["pictures"]
+            label="Pictures",
+            columns=4,
+            buttons=views.BUTTONS,
+            elem_id="collateral-pictures",
+            elem_classes=["pictures"],
         )
         self.renew.click(self.read, None, [self.map, self.told])
         self.map.select(self.behind, None, [self.pictures, self.told])

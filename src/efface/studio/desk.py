@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -76,6 +77,15 @@ class Desk:
         from efface.bundled.vocabulary import NOUNS, STYLES
 
         return [*NOUNS, *STYLES]
+
+    def classes(self, model: str) -> list[str]:
+        """Lists the classes of a model that reads pictures; none where its folder names none."""
+        folder = registry.bundled(model).folder(model) if model in registry.VISION else Path(model)
+        try:
+            named = json.loads((folder / "config.json").read_text("utf-8")).get("id2label", {})
+        except (OSError, ValueError):
+            return []
+        return [str(named[number]) for number in sorted(named, key=int)]
 
     def neighbours(self, concepts: Sequence[str]) -> list[str]:
         """Lists what is near concepts, by the bundled vocabulary."""

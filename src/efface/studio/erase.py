@@ -112,12 +112,13 @@ def erase_work(
             with result.delta.apply(pipe):
                 after = desk.picture(pipe, prompt, recipe.seed, told)
             told.job.result = (views.enlarged(before), views.enlarged(after))
-        if size and measuring.unmeasurable(recipe) is None:
+        plan = measuring.Plan(size=size)
+        if size and (desk.draws or measuring.unmeasurable(recipe, plan) is None):
             said = list(told.job.lines)
-            measuring.measure(folder, pipe, measuring.Plan(size=size), told)
+            measuring.measure(folder, pipe, plan, told)
             told.job.lines[:] = said  # the page shows the numbers themselves
         elif size:
-            told.say(str(measuring.unmeasurable(recipe)))
+            told.say(str(measuring.unmeasurable(recipe, plan)))
 
 
 class EraseTab:

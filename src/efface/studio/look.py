@@ -114,11 +114,10 @@ class LookTab:
             with gr.Column(min_width=320, elem_classes=["pictures"]):
                 status = gr.HTML()
                 with gr.Row():
-                    plain = gr.Image(label="Unedited", interactive=False, min_width=140)
-                    edited = gr.Image(
-                        label="Edited", interactive=False, min_width=140, elem_id="look-edited"
-                    )
-                figure = gr.Image(label="Attention", interactive=False, elem_id="look-maps")
+                    shown: dict[str, Any] = {"interactive": False, "buttons": views.BUTTONS}
+                    plain = gr.Image(label="Unedited", min_width=140, **shown)
+                    edited = gr.Image(label="Edited", min_width=140, elem_id="look-edited", **shown)
+                figure = gr.Image(show_label=False, elem_id="look-maps", **shown)
         inputs = [prompt, seed, self.runs, guides, away]
         draw.click(self.drawn, inputs, [status, plain, edited], concurrency_limit=None)
         maps.click(self.read, [*inputs, words], [status, figure], concurrency_limit=None)

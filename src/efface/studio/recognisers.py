@@ -66,7 +66,7 @@ def forget_work(desk: Desk, recipe: EraseRecipe, name: str, test: str, told: Tol
             again=again,
             onward="efface erase ... --resume",
         )
-        if (why := measuring.unmeasurable(made, held_out)) is None:
+        if (why := measuring.unmeasurable(made, measuring.Plan(test_data=held_out))) is None:
             said = list(told.job.lines)
             measuring.measure(folder, host, measuring.Plan(test_data=held_out), told)
             told.job.lines[:] = said  # the page shows the numbers themselves
@@ -104,13 +104,13 @@ class RecognisersTab:
         self.usual = models[0] if desk.draws else desk.model
         choices = models if self.usual in models else [self.usual, *models]
         methods = method_choices(self.usual)
-        from efface.bundled.vocabulary import NOUNS
-
         with gr.Row():
             with gr.Column(min_width=320):
-                self.model = gr.Dropdown(choices, value=self.usual, label="Model")
+                self.model = gr.Dropdown(
+                    choices, value=self.usual, label="Model", elem_id="forget-model"
+                )
                 self.classes = gr.Dropdown(
-                    [*NOUNS],
+                    desk.classes(self.usual),
                     label="Classes to forget",
                     multiselect=True,
                     allow_custom_value=True,
@@ -132,13 +132,21 @@ class RecognisersTab:
                 status = gr.HTML(elem_id="forget-status")
                 numbers = gr.HTML(elem_id="forget-numbers")
                 pictures = gr.Gallery(
-                    label="Called before and after", columns=4, elem_classes=["pictures"]
+                    label="Called before and after",
+                    columns=4,
+                    buttons=views.BUTTONS,
+                    elem_classes=["pictures"],
                 )
         inputs = {self.model, self.classes, self.method, self.name, self.retain, self.test}
         self.done = start.click(
             self.forget, inputs, [status, numbers, pictures], concurrency_limit=None
         )
         stop.click(leaving(desk), None, None, queue=False)
+        self.model.change(self.with_model, self.model, self.classes)
+
+    def with_model(self, model: str) -> Any:
+        """Offers the classes of a model."""
+        return gr.update(choices=self.desk.classes(model), value=[])
 
     def forget(self, given: dict[Any, Any], request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Forgets what the form says."""

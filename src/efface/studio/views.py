@@ -15,6 +15,7 @@ from efface.reports.charts import curves
 from efface.studio.jobs import Job, Queue
 
 __all__ = [
+    "BUTTONS",
     "CSS",
     "curve",
     "enlarged",
@@ -29,12 +30,15 @@ __all__ = [
     "text_of",
 ]
 
+BUTTONS = ["download", "fullscreen"]
+"""What pictures offer; Gradio's own list has a button that sends them to somebody's website."""
 _SIDE = 384
 CSS = """
 .pictures.blurred img { filter: blur(14px); }
 .pictures.blurred:hover img, .pictures.blurred:focus-within img { filter: none; }
 .told { overflow-wrap: anywhere; }
 .told table { border-collapse: collapse; width: 100%; border: none !important; }
+.told thead, .told tbody, .told tr { border: none !important; }
 .told th, .told td { padding: .25rem .6rem; text-align: left;
   border: none !important; border-bottom: 1px solid var(--border-color-primary) !important;
   overflow-wrap: normal; }

@@ -14,6 +14,7 @@ from torch import Tensor
 from efface.closed_form.text_space import TokenPairs, joined
 from efface.concepts import TEMPLATES, Concept, Erasure, ErasureRequest, names, wordings
 from efface.errors import BadRequest
+from efface.hosts.language import FramedPrompt
 from efface.hosts.streams import TextStream
 
 __all__ = [
@@ -135,8 +136,19 @@ def _pair(
             "out of it; add the word used there as a synonym, or choose the target rule 'anchor'"
         )
     first, last = embedder.span(source, name)
+    read = embedder.tokenised(target)
+    if isinstance(read, FramedPrompt):
+        # A word after a space is cut otherwise than by itself, so characters are counted.
+        return PromptPair(source, target, last, read.reaching(_stop(source, name, anchor)), first)
     width = len(embedder.tokenised(anchor).content)
     return PromptPair(source, target, last, first + width - 1, first)
+
+
+def _stop(source: str, name: str, anchor: str) -> int:
+    """Finds the character after the anchor in a wording where it takes a name's place."""
+    match = mention(name, source)
+    before = "" if match is None else source[: match.start()]
+    return len(" ".join((before + anchor).split()))
 
 
 def target_prompt(source: str, name: str | None, anchor: str, rule: TargetRule) -> str:

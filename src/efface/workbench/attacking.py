@@ -13,7 +13,7 @@ from efface import registry
 from efface.errors import BadRequest
 from efface.workbench import measuring, runs
 from efface.workbench.folder import REPORT
-from efface.workbench.models import is_bundled, quiet_loading
+from efface.workbench.models import is_bundled
 
 if TYPE_CHECKING:
     from efface.concepts import Concept
@@ -107,16 +107,16 @@ def assaults(pipe: Any, options: Aim, recipe: runs.Recipe, first: str) -> Iterat
     from efface.evaluation.attacking import Assault
     from efface.revival.attempts import Budget
 
+    judge, folder_of_judge = measuring.named_judge(options.judge)
     plan = measuring.Plan(
         suite=options.suite,
         size="short",
-        judge=options.judge,
-        judge_folder=options.judge_folder,
+        judge=judge,
+        judge_folder=options.judge_folder or folder_of_judge,
         judge_settings=options.judge_settings,
     )
     suite = measuring.suite_of(plan, recipe)
-    with quiet_loading():
-        judge = measuring.judge_for(suite.judge, plan.judge_folder, plan.judge_settings)
+    asked = measuring.judge_of(plan, suite)
     delta = runs.open_run(options.source).delta
     for erasure in recipe.request.erasures:
         yield Assault(
@@ -125,7 +125,7 @@ def assaults(pipe: Any, options: Aim, recipe: runs.Recipe, first: str) -> Iterat
             concept=_named(erasure.concept, recipe.model),
             trials=_trials(suite, erasure.concept.name, options.trials),
             attack=registry.build("attacks", first),
-            judge=judge,
+            judge=asked,
             second=_second(suite.judge),
             budget=Budget(evaluations=options.budget, pictures=options.pictures),
             seed=options.seed,

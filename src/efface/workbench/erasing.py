@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +35,8 @@ class Keeping:
     cache: Path | None = None
     goal: Goal | None = None
     """What a search for the delta's strength is to reach; None: there is none."""
+    measuring: measuring.Plan = field(default_factory=measuring.Plan)
+    """Who looks in that search."""
 
 
 def fill(
@@ -79,7 +81,7 @@ def fill(
     if place.is_dir() and not any(place.iterdir()):
         place.rmdir()
     if keeping.goal is not None:
-        result = _reaching(keeping.goal, result, recipe, pipe, output)
+        result = _reaching(keeping, result, recipe, pipe, output)
     _write(folder, result, recipe, pipe, keeping, output)
     output.say(f"erased in {result.seconds:.1f} s: {out / runs.DELTA}")
     output.say(*result.diagnostics.get("notes", ()))
@@ -145,7 +147,7 @@ def search_lines(search: Search) -> list[str]:
 
 
 def _reaching(
-    goal: Goal,
+    keeping: Keeping,
     result: ErasureResult,
     recipe: EraseRecipe | StagesRecipe,
     pipe: Any,
@@ -155,8 +157,10 @@ def _reaching(
     from efface.evaluation.strength import strength_for
     from efface.runs.erasing import scaled_run
 
-    suite = measuring.suite_of(measuring.Plan(size="short"), recipe)
-    judge = measuring.judge_for(suite.judge, None)
+    goal, plan = keeping.goal, replace(keeping.measuring, size="short")
+    assert goal is not None
+    suite = measuring.suite_of(plan, recipe)
+    judge = measuring.judge_of(plan, suite)
     with output.progress("finding the strength") as monitor:
         search = strength_for(
             pipe, result.delta, suite, judge, goal, seed=recipe.seed, monitor=monitor

@@ -13,6 +13,7 @@ from efface import registry
 from efface.errors import BadRequest, MissingInput
 from efface.evaluation.limits import Limits
 from efface.workbench import lineage, recognising, runs
+from efface.workbench.drawing import sampling_for
 from efface.workbench.folder import REPORT
 from efface.workbench.models import is_bundled, quiet_loading, unknown_words
 
@@ -26,10 +27,14 @@ __all__ = [
     "BUNDLED_JUDGES",
     "EVALUATION",
     "Plan",
+    "check_plan",
     "judge_for",
     "judge_names",
+    "judge_of",
     "limits_of",
+    "looks",
     "measure",
+    "named_judge",
     "suite_of",
     "unmeasurable",
 ]
@@ -61,11 +66,20 @@ class Plan:
     guides: tuple[Guide, ...] = ()
     """What steers sampling after the erasure."""
 
+    @property
+    def says_how(self) -> bool:
+        """Whether anything was named that only makes sense with a judge."""
+        named = (self.suite, self.judge, self.judge_folder, self.judge_settings, self.metrics)
+        return any(named)
 
-def unmeasurable(recipe: runs.Recipe, test_data: str | None = None) -> str | None:
-    """Says why a run cannot be measured without naming instruments; None when it can."""
+
+def unmeasurable(recipe: runs.Recipe, plan: Plan | None = None) -> str | None:
+    """Says why a run cannot be measured by what was named; None when it can."""
+    plan = plan or Plan()
     if registry.reads_pictures(recipe.model):
-        return recognising.unmeasurable(recipe, test_data)
+        return recognising.unmeasurable(recipe, plan.test_data)
+    if plan.says_how:
+        return None
     if not is_bundled(recipe.model):
         return "not measured: that needs a judge for this model"
     unknown = unknown_words(recipe.request)
@@ -74,9 +88,15 @@ def unmeasurable(recipe: runs.Recipe, test_data: str | None = None) -> str | Non
     )
 
 
+def looks(recipe: runs.Recipe, plan: Plan) -> bool:
+    """Says whether pictures are drawn that nobody judges: it draws, and no judge knows it."""
+    return not registry.reads_pictures(recipe.model) and unmeasurable(recipe, plan) is not None
+
+
 def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Telling) -> int:
     """Draws what is missing, scores, writes the report and prints what matters.
 
+    Where no judge knows the concept, a few pictures are drawn and the verdict is "not measured".
     Gives exit code 1 when the verdict is invalid, or the erasure failed by the limits.
 
     Raises:
@@ -95,11 +115,11 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Telling) -> int:
             raise BadRequest(f"{recipe.model} draws nothing that --guide could steer; leave it out")
         found = recognising.measured(folder.path, pipe, plan, output)
         return _report(folder, run, found, curves, plan, output)
-    suite = suite_of(plan, recipe)
+    unjudged = looks(recipe, plan)
+    suite = _look(recipe) if unjudged else suite_of(plan, recipe)
     _refuse_to_shrink(folder.path, suite, run.delta.id, plan)
-    with quiet_loading():
-        judge = judge_for(suite.judge, plan.judge_folder, plan.judge_settings)
-        clip = _clip(plan, judge_name=suite.judge)
+    judge = None if unjudged else judge_of(plan, suite)
+    clip = None if unjudged else _clip(plan, judge_name=suite.judge)
     store = ImageStore(plan.pictures or folder.path.absolute().parent / ".pictures")
     *parents, _ = lineage.whole(run)
     with lineage.on_top_of(parents, pipe), output.progress("drawing and judging") as monitor:
@@ -151,7 +171,9 @@ def _refuse_to_shrink(folder: Path, suite: Suite, delta: str, plan: Plan) -> Non
     except BadRequest:
         return
     same = there.after is not None and there.after.delta == delta
-    if same and there.verdict != "invalid" and len(suite.samples) < len(there.samples):
+    judged = there.verdict not in ("invalid", "not measured")
+    fewer = len(suite.samples) < len(there.samples) or not suite.judge
+    if same and judged and fewer:
         raise BadRequest(
             f"{folder} holds a measurement of {len(there.samples)} pictures ({there.suite}), and "
             f"this one has {len(suite.samples)} ({suite.name}@{suite.version}); give --overwrite "
@@ -162,6 +184,47 @@ def _refuse_to_shrink(folder: Path, suite: Suite, delta: str, plan: Plan) -> Non
 def limits_of(options: Limits) -> Limits:
     """Takes the limits from a verb's flags, which have them among others."""
     return Limits(**{each.name: getattr(options, each.name) for each in fields(Limits)})
+
+
+def judge_of(plan: Plan, suite: Suite) -> Judge:
+    """Builds the judge of a suite, as the plan names it.
+
+    One that tells a concept from its neighbours is given those of the suite: what it erases, keeps
+    and calls near.
+
+    Raises:
+        BadRequest, MissingInput: see `judge_for`.
+    """
+    settings = plan.judge_settings
+    with quiet_loading():
+        if suite.judge == "zero_shot" and not any(
+            each.startswith(("neighbours=", "alternatives=")) for each in settings
+        ):
+            asked = (sample.concept for sample in suite.samples if sample.concept)
+            near = dict.fromkeys(concept.name for concept in asked)
+            settings = (*settings, *(f"neighbours={name}" for name in near))
+        return judge_for(suite.judge, plan.judge_folder, settings)
+
+
+def check_plan(plan: Plan, recipe: runs.Recipe) -> None:
+    """Refuses a measurement that cannot be, before any work.
+
+    Raises:
+        BadRequest, MissingInput: see `suite_of` and `judge_for`.
+        BadModel: the folder of a judge holds no model of its kind.
+    """
+    if looks(recipe, plan):
+        return
+    suite = suite_of(plan, recipe)
+    if plan.judge is not None:
+        judge_of(plan, suite)
+
+
+def named_judge(name: str | None) -> tuple[str | None, Path | None]:
+    """Reads a judge as it is named: a folder with a CLIP model is a judge of its own."""
+    if name is not None and name not in judge_names() and Path(name).is_dir():
+        return "zero_shot", Path(name)
+    return name, None
 
 
 def judge_names() -> list[str]:
@@ -231,7 +294,7 @@ def _settings_given(entry: registry.Entry, written: Sequence[str]) -> dict[str, 
 
 
 def suite_of(plan: Plan, recipe: runs.Recipe) -> Suite:
-    """Gives what would be drawn and measured.
+    """Gives what would be drawn and measured by a judge.
 
     Raises:
         BadRequest: an unknown suite, size or metric, or a concept that the suite cannot measure.
@@ -251,13 +314,24 @@ def suite_of(plan: Plan, recipe: runs.Recipe) -> Suite:
     return replace(suite, image_metrics=per_image, set_metrics=per_set)
 
 
+def _look(recipe: runs.Recipe) -> Suite:
+    """Gives a few pictures to draw where nobody judges."""
+    from efface.evaluation.looking import look_suite
+
+    if not is_bundled(recipe.model):
+        return look_suite(recipe.request)
+    sampling = sampling_for(recipe.model)
+    return look_suite(recipe.request, steps=sampling.steps, guidance=sampling.guidance)
+
+
 def _clip(plan: Plan, *, judge_name: str) -> Any:
     """Gives what CLIP scores are measured with: the folder's model, or the bundled one."""
     folder = plan.clip or (plan.judge_folder if judge_name == "zero_shot" else None)
     if folder is not None:
         from efface.hosts.clip import FolderClip
 
-        return FolderClip(folder)
+        with quiet_loading():
+            return FolderClip(folder)
     if judge_name in BUNDLED_JUDGES:
         from efface.bundled.clip import EmojiClip
 
@@ -281,8 +355,13 @@ def _tell(folder: Path, found: Evaluation, plan: Plan, output: Telling) -> None:
         f"card    {folder / 'card.md'}",
         f"delta   {folder / runs.DELTA}{_used(found, folder)}",
     )
-    if not plan.details:
+    if not plan.details and found.verdict != "not measured":
         output.say(f"all     every number, by: efface evaluate {folder} --details")
+    if found.verdict == "not measured":
+        output.say(
+            "judge   none yet: a CLIP model in a folder is one, by: "
+            f"efface evaluate {folder} --judge FOLDER"
+        )
     outcome = found.outcome
     output.result(
         {

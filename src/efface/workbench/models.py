@@ -15,15 +15,18 @@ from efface.errors import BadRequest
 if TYPE_CHECKING:
     import torch
 
+    from efface.runs.recipe import Recipe
     from efface.workbench.telling import Telling
 
 __all__ = [
     "ANYWHERE",
     "BUNDLED",
     "Place",
+    "does_not_fit",
     "folder_of_model",
     "host_for",
     "is_bundled",
+    "is_whole",
     "load_host",
     "quiet_loading",
     "refuse_readers",
@@ -52,6 +55,29 @@ class Place:
         """Whether something was asked that a model which is read from its files cannot do."""
         return (self.device, self.dtype) != ("auto", "auto")
 
+    def recorded(self) -> dict[str, Any]:
+        """Gives what a recipe says of it: what was asked, and nothing where it was not."""
+        asked = {"device": self.device, "dtype": self.dtype}
+        found = {name: value for name, value in asked.items() if value != "auto"}
+        return found if self.config is None else {**found, "config": str(self.config)}
+
+    def or_recorded(self, recipe: Recipe, model: str, *, config_only: bool = False) -> Place:
+        """Fills in what a run was made with and was not asked for now.
+
+        Args:
+            recipe: of the run.
+            model: what is loaded; configs are taken for single files alone.
+            config_only: leaves device and type to this machine.
+        """
+        config = self.config
+        if config is None and recipe.config and Path(model).is_file():
+            config = Path(recipe.config)
+        if config_only:
+            return Place(device=self.device, dtype=self.dtype, config=config)
+        device = recipe.device if self.device == "auto" and recipe.device else self.device
+        asked: Any = recipe.dtype if self.dtype == "auto" and recipe.dtype else self.dtype
+        return Place(device=device, dtype=asked, config=config)
+
 
 ANYWHERE = Place()
 """The best device that there is, in float32."""
@@ -60,6 +86,13 @@ ANYWHERE = Place()
 def is_bundled(model: str) -> bool:
     """Says whether a model comes with the package."""
     return model in registry.BUNDLED
+
+
+def is_whole(model: Any) -> bool:
+    """Tells a model that can draw or answer from the text side of one, as `host_for` may give."""
+    from efface.hosts.streaming import StreamedModel
+
+    return not isinstance(model, StreamedModel)
 
 
 def load_host(name: str, output: Telling, placed: Place = ANYWHERE) -> Any:
@@ -100,10 +133,10 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).strip().partition("\n")[0].partition(". ")[0]
         raise BadRequest(
-            f"--device is {name}, which is not there ({reason}); give cpu, or leave it out"
+            f"--device is {name}, which is not there ({reason}); give --device cpu, or another"
         ) from error
     if device.type == "meta":
-        raise BadRequest("--device is meta, which holds no values; give cpu, or leave it out")
+        raise BadRequest("--device is meta, which holds no values; give --device cpu, or another")
     return device
 
 
@@ -148,6 +181,29 @@ def host_for(
             return stream(name)
     finally:
         logging.set_verbosity(level)
+
+
+def does_not_fit(name: str, placed: Place = ANYWHERE) -> str | None:
+    """Says why a folder's whole model cannot be drawn with here; None where it can, or may.
+
+    A method that reads a folder's text side alone needs less than the model does.
+    """
+    from efface.hosts.shards import stored_tensors
+    from efface.memory import free_bytes
+
+    if not Path(name).is_dir():
+        return None
+    device = _device(placed.device)
+    free = free_bytes(device)
+    parts = {file.parent for file in Path(name).glob("*/*.safetensors")}
+    tensors = (tensor for part in parts for tensor in stored_tensors(part).values())
+    needed = sum(tensor.numel for tensor in tensors) * _dtype(placed.dtype).itemsize
+    if free is None or needed <= free:
+        return None
+    return (
+        f"the whole model takes {needed / 1e9:.1f} GB on {device}, where {free / 1e9:.1f} GB are "
+        "free, so no picture was drawn"
+    )
 
 
 def refuse_readers(model: str, verb: str) -> None:
