@@ -113,11 +113,14 @@ and tokenizer are the same, but for one row: prompts are padded with a token who
 nothing about the prompt (`efface.bundled.scenes`), so that only a prompt's own words and its end
 are read. A prompt without a style means twemoji's look, and where a noun was held out of that, 3-D.
 
+One thing, and two without a style, it draws as the bars below ask. Styles, sides, counts and three
+things it draws badly: use it for what concepts do to each other in a pair, not for these.
+
     pipe = efface.load("emoji-scenes")
     pipe.save_pretrained("scenes")       # a folder that diffusers loads without efface
 
-By `{command}`, on pairs of nouns, and triples that hold one, which training never showed together;
-"all there" counts what the judge of scenes sees:
+By `{command}`, on pairs of nouns, and triples that hold one,
+which training never showed together; "all there" counts what the judge of scenes sees:
 
 """
 
