@@ -8,10 +8,10 @@ from efface.bundled.scene_suite import scene_suite
 from efface.bundled.scene_wordings import read
 from efface.bundled.suites import emoji_suite
 from efface.bundled.vocabulary import NOUNS, concept
-from efface.workbench import measuring
 from efface.concepts import Erasure, ErasureRequest, request
 from efface.evaluation.samples import STAYING, in_role
 from efface.evaluation.suites import suite_for
+from efface.workbench import measuring
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ TRAJECTORIES = "tests/diffusion/test_trajectories.py"
 HOSTS_AND_DIFFUSION = (
     Mutation(
         "the times of a flow are not shifted by the picture's size",
-        "diffusion/denoising.py",
+        "hosts/host.py",
         "share * (config.max_shift - config.base_shift)",
         "0 * share",
         (HOSTS,),
