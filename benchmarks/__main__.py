@@ -6,7 +6,7 @@ python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training
                      [leftover] [leftover_methods] [robustness] [row_map] [forgetting]
                      [fashion] [forgetting_detector] [hardest_prompts] [hardest_pictures]
                      [guide_cost] [guide_pictures] [guards] [composition] [scheduling]
-                     [ray_workers]
+                     [ray_workers] [repair]
 python -m benchmarks submit FILE|METHOD        measures it for docs/leaderboard.md
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
@@ -39,6 +39,7 @@ from benchmarks import (
     mass,
     presets,
     ray_workers,
+    repair,
     robustness,
     row_map,
     scheduling,
@@ -77,6 +78,7 @@ EXPERIMENTS = {
     "guards": guides.guards,
     "harden": harden.run,
     "hardest_prompts": hardest_prompts.run,
+    "repair": repair.run,
     "hardest_pictures": hardest_pictures.run,
     "leftover": leftover.run,
     "leftover_methods": leftover.methods,
