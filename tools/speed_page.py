@@ -86,7 +86,10 @@ def page(results: Path) -> str:
         parts.append(_speed(json.loads(speed.read_text("utf-8"))))
     if mass.exists():
         parts.append(_mass(json.loads(mass.read_text("utf-8"))))
-        parts.append(_wider(json.loads(mass.read_text("utf-8")).get("wider", {})))
+        record = json.loads(mass.read_text("utf-8"))
+        parts.append(_wider(record.get("wider", {})))
+        if "kernel_map" in record["sweep"]:
+            parts.append(_compared(**record["sweep"]["kernel_map"]))
     if (rows := results / "row_map.json").exists():
         parts.append(_row_map(json.loads(rows.read_text("utf-8"))))
     return "".join(parts)
@@ -137,6 +140,24 @@ def _wider(found: dict[str, list[dict[str, Any]]]) -> str:
     head = WIDER.format(count=rows[0]["erased"]["after"]["count"])
     told = "\n".join(_bars(row) for row in found.get("kernel_map", ()) if row["erased_nouns"] > 1)
     return head + table(["method", "nouns at once", *names], cells) + "\n" + BARS.format(met=told)
+
+
+COMPARED = """
+Its settings, each on 25 nouns and on seeds of their own. What is left of erased nouns and synonyms
+and lost of the others and of partners is least in sum for: {chosen}.
+
+"""
+
+
+def _compared(rows: list[dict[str, Any]], chosen: dict[str, Any]) -> str:
+    names = ["erased", "synonyms", "remaining", "kept partners", "erased beside them"]
+    cells = [[_settings(row["settings"]), *(_side(row, name) for name in names)] for row in rows]
+    head = COMPARED.format(chosen=_settings(chosen))
+    return head + table(["settings", *names], cells) + "\n"
+
+
+def _settings(given: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in given.items()) or "defaults"
 
 
 def _bars(row: dict[str, Any]) -> str:

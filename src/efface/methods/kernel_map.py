@@ -88,7 +88,7 @@ class KernelMap(Eraser[TextToImage]):
 
     @classmethod
     def presets(cls) -> Mapping[str, KernelMap]:
-        """Gives the settings for the bundled model, measured on 25 nouns at once alone."""
+        """Gives the settings for the bundled model, measured on 1, 25 and 50 nouns at once."""
         return {"emoji": cls(), "emoji-many": cls()}
 
     def erase(
