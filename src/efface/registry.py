@@ -275,7 +275,7 @@ def _settings(node: ast.ClassDef, tree: ast.Module) -> dict[str, Setting]:
     return found
 
 
-def _inherited(name: str, tree: ast.Module) -> dict[str, Setting]:
+def _inherited(name: str, tree: ast.Module) -> Mapping[str, Setting]:
     """Reads the settings of a base class from the file that holds it."""
     for item in tree.body:
         if isinstance(item, ast.ClassDef) and item.name == name:
@@ -284,8 +284,14 @@ def _inherited(name: str, tree: ast.Module) -> dict[str, Setting]:
             continue
         if any(each.name == name for each in item.names):
             path = _ROOT.joinpath(*str(item.module).split(".")[1:]).with_suffix(".py")
-            return _inherited(name, ast.parse(path.read_text(encoding="utf-8")))
+            return _of_base(name, path)
     return {}
+
+
+@cache
+def _of_base(name: str, path: Path) -> Mapping[str, Setting]:
+    """Reads the settings of a base class from a file of this package, once for all that have it."""
+    return _inherited(name, ast.parse(path.read_text(encoding="utf-8")))
 
 
 def _text(node: ast.stmt | None) -> str:
