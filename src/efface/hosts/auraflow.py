@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -12,44 +11,29 @@ from torch import Tensor
 
 from efface.hosts.conditions import Conditions
 from efface.hosts.embedding import Embedder
-from efface.hosts.host import Host, WidthRead, class_names, width_read
-from efface.hosts.readers import TextReader, single_layer
-from efface.hosts.streams import Emptied
+from efface.hosts.one_layer import OneLayerHost
+from efface.hosts.streams import Emptied, TextStream
 from efface.hosts.toys import T5_WIDTH, autoencoder, built, t5_encoder, tiny_t5_tokenizer
 
 __all__ = ["AuraFlow"]
 
-TOKENS = "transformer/text_tokens"
 LENGTH = 256
 """Tokens that the pipeline pads prompts to."""
 _USUAL_SIDE = 1024
 """Pixels of a side that the pipeline draws unasked."""
 
 
-class AuraFlow(Host):
+class AuraFlow(OneLayerHost):
     """AuraFlow, whose one layer without a bias reads T5; closed forms edit it."""
 
     key: ClassVar[str] = "auraflow"
     title: ClassVar[str] = "AuraFlow"
-    part: ClassVar[str] = "transformer"
-
-    @classmethod
-    def recognises(cls, model: Any) -> bool:
-        """Goes by the transformer's class."""
-        return "AuraFlowTransformer2DModel" in class_names(getattr(model, "transformer", None))
-
-    @classmethod
-    def widths_read(
-        cls, tokens: Mapping[str, int], _pooled: Mapping[str, int]
-    ) -> Iterator[WidthRead]:
-        """T5 gives the tokens."""
-        yield width_read(TOKENS, tokens.get("text_encoder", 0))
+    transformer: ClassVar[str] = "AuraFlowTransformer2DModel"
 
     @cached_property
-    def readers(self) -> tuple[TextReader, ...]:
-        """The layer that reads tokens."""
-        rows = Emptied(Embedder(self.model, length=LENGTH, masked=True))
-        return (single_layer(self.model, TOKENS, (rows,)),)
+    def stream(self) -> TextStream:
+        """T5's rows, zeros in place of padding."""
+        return Emptied(Embedder(self.model, length=LENGTH, masked=True))
 
     @property
     def picture_side(self) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from efface.hosts.conditions import Conditions
 from efface.hosts.embedding import Embedder
-from efface.hosts.host import Host, WidthRead, class_names, evenly_spaced, width_read
+from efface.hosts.host import evenly_spaced
 from efface.hosts.language_host import packed, unpacked
-from efface.hosts.readers import TextReader, single_layer
-from efface.hosts.streams import Unhidden
+from efface.hosts.one_layer import OneLayerHost
+from efface.hosts.streams import TextStream, Unhidden
 from efface.hosts.toys import (
     T5_WIDTH,
     autoencoder,
@@ -27,12 +27,11 @@ from efface.hosts.toys import (
 
 __all__ = ["Chroma"]
 
-TOKENS = "transformer/text_tokens"
 LENGTH = 512
 """Tokens that the pipeline pads prompts to."""
 
 
-class Chroma(Host):
+class Chroma(OneLayerHost):
     """Chroma, whose one layer reads T5; padding is hidden from T5 and read by the transformer.
 
     The pipeline's mask is 1 for the prompt, its end and one token of padding, and 0 for the rest.
@@ -41,26 +40,13 @@ class Chroma(Host):
 
     key: ClassVar[str] = "chroma"
     title: ClassVar[str] = "Chroma"
-    part: ClassVar[str] = "transformer"
+    transformer: ClassVar[str] = "ChromaTransformer2DModel"
     comfy_layers: ClassVar[bool] = False
 
-    @classmethod
-    def recognises(cls, model: Any) -> bool:
-        """Goes by the transformer's class."""
-        return "ChromaTransformer2DModel" in class_names(getattr(model, "transformer", None))
-
-    @classmethod
-    def widths_read(
-        cls, tokens: Mapping[str, int], _pooled: Mapping[str, int]
-    ) -> Iterator[WidthRead]:
-        """T5 gives the tokens."""
-        yield width_read(TOKENS, tokens.get("text_encoder", 0))
-
     @cached_property
-    def readers(self) -> tuple[TextReader, ...]:
-        """The layer that reads tokens."""
-        rows = Unhidden(Embedder(self.model, length=LENGTH, masked=True))
-        return (single_layer(self.model, TOKENS, (rows,)),)
+    def stream(self) -> TextStream:
+        """T5's rows, of padding too."""
+        return Unhidden(Embedder(self.model, length=LENGTH, masked=True))
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -10,16 +9,13 @@ import torch
 from torch import Tensor
 
 from efface.hosts.conditions import Conditions
-from efface.hosts.host import WidthRead, class_names, width_read
 from efface.hosts.language import Frame, FramedRows
 from efface.hosts.language_host import LanguageHost, by_length
 from efface.hosts.language_toys import LANGUAGE_WIDTH, glm_encoder, tiny_glm_tokenizer
-from efface.hosts.readers import TextReader, single_layer
 from efface.hosts.toys import autoencoder, built, shifted
 
 __all__ = ["CogView4"]
 
-TOKENS = "transformer/text_tokens"
 LENGTH = 1024
 """Tokens that the pipeline reads."""
 MULTIPLE = 16
@@ -31,29 +27,12 @@ class CogView4(LanguageHost):
 
     key: ClassVar[str] = "cogview4"
     title: ClassVar[str] = "CogView4"
-    part: ClassVar[str] = "transformer"
-
-    @classmethod
-    def recognises(cls, model: Any) -> bool:
-        """Goes by the transformer's class."""
-        return "CogView4Transformer2DModel" in class_names(getattr(model, "transformer", None))
-
-    @classmethod
-    def widths_read(
-        cls, tokens: Mapping[str, int], _pooled: Mapping[str, int]
-    ) -> Iterator[WidthRead]:
-        """GLM gives the tokens."""
-        yield width_read(TOKENS, tokens.get("text_encoder", 0))
+    transformer: ClassVar[str] = "CogView4Transformer2DModel"
 
     @cached_property
     def rows(self) -> FramedRows:
         """GLM's rows of padding, two begin tokens, and the prompt; there is no end token."""
         return FramedRows(self.model, Frame(multiple=MULTIPLE), length=LENGTH, layers=(-2,))
-
-    @cached_property
-    def readers(self) -> tuple[TextReader, ...]:
-        """The layer that reads tokens."""
-        return (single_layer(self.model, TOKENS, (self.rows,)),)
 
     def set_steps(self, scheduler: Any, steps: int, **options: Any) -> None:
         """Spaces times evenly down to 1, in whole numbers."""

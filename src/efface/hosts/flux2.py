@@ -11,16 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from efface.hosts.conditions import Conditions
-from efface.hosts.host import WidthRead, class_names, evenly_spaced, width_read
+from efface.hosts.host import WidthRead, evenly_spaced, width_read
 from efface.hosts.language import FramedRows
 from efface.hosts.language_host import LanguageHost, conversation
 from efface.hosts.language_toys import DEEP_WIDTH, deep_qwen3_encoder, tiny_qwen_tokenizer
-from efface.hosts.readers import TextReader, single_layer
+from efface.hosts.one_layer import TOKENS
 from efface.hosts.toys import built
 
 __all__ = ["Flux2Klein"]
 
-TOKENS = "transformer/text_tokens"
 LENGTH = 512
 """Tokens that the pipeline pads a conversation to; the transformer reads all of them."""
 LAYERS = (9, 18, 27)
@@ -32,15 +31,14 @@ class Flux2Klein(LanguageHost):
 
     key: ClassVar[str] = "flux2klein"
     title: ClassVar[str] = "FLUX.2 klein"
-    part: ClassVar[str] = "transformer"
+    transformer: ClassVar[str] = "Flux2Transformer2DModel"
 
     @classmethod
     def recognises(cls, model: Any) -> bool:
         """Goes by the transformer's class, and by the encoder's, which is Mistral in dev."""
         encoder = getattr(model, "text_encoder", None)
         kind = getattr(getattr(encoder, "config", None), "model_type", encoder)
-        known = "Flux2Transformer2DModel" in class_names(getattr(model, "transformer", None))
-        return known and str(kind).lower().startswith("qwen3")
+        return super().recognises(model) and str(kind).lower().startswith("qwen3")
 
     @classmethod
     def widths_read(
@@ -55,11 +53,6 @@ class Flux2Klein(LanguageHost):
         frame = conversation(self.model.tokenizer, enable_thinking=False)
         frame = replace(frame, whole=True)
         return FramedRows(self.model, frame, length=LENGTH, layers=LAYERS)
-
-    @cached_property
-    def readers(self) -> tuple[TextReader, ...]:
-        """The layer that reads tokens, which has no bias."""
-        return (single_layer(self.model, TOKENS, (self.rows,)),)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -12,8 +12,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from efface.hosts.conditions import Conditions, Encoding
-from efface.hosts.host import Host, evenly_spaced
+from efface.hosts.host import evenly_spaced
 from efface.hosts.language import Frame, FramedRows
+from efface.hosts.one_layer import OneLayerHost
+from efface.hosts.streams import TextStream
 
 __all__ = ["LanguageHost", "by_length", "conversation", "packed", "unpacked"]
 
@@ -21,7 +23,7 @@ _PLACE = "\ue000"
 """Stands for a prompt while a conversation is written."""
 
 
-class LanguageHost(Host):
+class LanguageHost(OneLayerHost):
     """A family that reads a language model's rows, as many as a prompt has tokens."""
 
     comfy_layers: ClassVar[bool] = False
@@ -30,6 +32,11 @@ class LanguageHost(Host):
     @abstractmethod
     def rows(self) -> FramedRows:
         """What the encoder gives of prompts, before any layer of the denoiser."""
+
+    @property
+    def stream(self) -> TextStream:
+        """The encoder's rows as they are; some families norm them first."""
+        return self.rows
 
     @cached_property
     def unconditional(self) -> FramedRows:

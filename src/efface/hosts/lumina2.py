@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -10,17 +9,16 @@ import torch
 from torch import Tensor
 
 from efface.hosts.conditions import Conditions
-from efface.hosts.host import WidthRead, class_names, shifted_by, width_read
+from efface.hosts.host import shifted_by
 from efface.hosts.language import BARE, Frame, FramedRows
 from efface.hosts.language_host import LanguageHost
 from efface.hosts.language_toys import LANGUAGE_WIDTH, gemma_encoder, tiny_gemma_tokenizer
-from efface.hosts.readers import TextReader, single_layer, vector
-from efface.hosts.streams import Normed
+from efface.hosts.readers import vector
+from efface.hosts.streams import Normed, TextStream
 from efface.hosts.toys import autoencoder, built, shifted
 
 __all__ = ["Lumina2"]
 
-TOKENS = "transformer/text_tokens"
 LENGTH = 256
 """Tokens that the pipeline reads, its system prompt among them."""
 SYSTEM = (
@@ -36,19 +34,7 @@ class Lumina2(LanguageHost):
 
     key: ClassVar[str] = "lumina2"
     title: ClassVar[str] = "Lumina 2"
-    part: ClassVar[str] = "transformer"
-
-    @classmethod
-    def recognises(cls, model: Any) -> bool:
-        """Goes by the transformer's class."""
-        return "Lumina2Transformer2DModel" in class_names(getattr(model, "transformer", None))
-
-    @classmethod
-    def widths_read(
-        cls, tokens: Mapping[str, int], _pooled: Mapping[str, int]
-    ) -> Iterator[WidthRead]:
-        """Gemma gives the tokens."""
-        yield width_read(TOKENS, tokens.get("text_encoder", 0))
+    transformer: ClassVar[str] = "Lumina2Transformer2DModel"
 
     @cached_property
     def rows(self) -> FramedRows:
@@ -62,11 +48,11 @@ class Lumina2(LanguageHost):
         return FramedRows(self.model, BARE, length=LENGTH, layers=(-2,))
 
     @cached_property
-    def readers(self) -> tuple[TextReader, ...]:
-        """The layer that reads tokens past the norm."""
+    def stream(self) -> TextStream:
+        """Those rows past the transformer's norm."""
         norm = vector(self.model, self.part, "time_caption_embed.caption_embedder.0.weight")
         epsilon = float(getattr(self.network.config, "norm_eps", 1e-5))
-        return (single_layer(self.model, TOKENS, (Normed(self.rows, norm, epsilon),)),)
+        return Normed(self.rows, norm, epsilon)
 
     def shift(self, config: Any) -> float:
         """Counts channels in place of the picture's tokens, as the pipeline does."""

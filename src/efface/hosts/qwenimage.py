@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -10,17 +9,15 @@ import torch
 from torch import Tensor, nn
 
 from efface.hosts.conditions import Conditions
-from efface.hosts.host import WidthRead, class_names, width_read
 from efface.hosts.language import Frame, FramedRows
 from efface.hosts.language_host import LanguageHost, packed, unpacked
 from efface.hosts.language_toys import LANGUAGE_WIDTH, qwen_vision_encoder, tiny_qwen_tokenizer
-from efface.hosts.readers import TextReader, single_layer, vector
-from efface.hosts.streams import Normed
+from efface.hosts.readers import vector
+from efface.hosts.streams import Normed, TextStream
 from efface.hosts.toys import built
 
 __all__ = ["QwenImage"]
 
-TOKENS = "transformer/text_tokens"
 LENGTH = 1024
 """Rows that the pipeline reads of a prompt."""
 TEMPLATE = (
@@ -38,19 +35,7 @@ class QwenImage(LanguageHost):
 
     key: ClassVar[str] = "qwenimage"
     title: ClassVar[str] = "Qwen-Image"
-    part: ClassVar[str] = "transformer"
-
-    @classmethod
-    def recognises(cls, model: Any) -> bool:
-        """Goes by the transformer's class."""
-        return "QwenImageTransformer2DModel" in class_names(getattr(model, "transformer", None))
-
-    @classmethod
-    def widths_read(
-        cls, tokens: Mapping[str, int], _pooled: Mapping[str, int]
-    ) -> Iterator[WidthRead]:
-        """Qwen gives the tokens."""
-        yield width_read(TOKENS, tokens.get("text_encoder", 0))
+    transformer: ClassVar[str] = "QwenImageTransformer2DModel"
 
     @cached_property
     def rows(self) -> FramedRows:
@@ -61,10 +46,10 @@ class QwenImage(LanguageHost):
         return FramedRows(self.model, frame, length=LENGTH + count)
 
     @cached_property
-    def readers(self) -> tuple[TextReader, ...]:
-        """The layer that reads tokens past the norm."""
+    def stream(self) -> TextStream:
+        """Those rows past the transformer's norm."""
         norm = vector(self.model, self.part, "txt_norm.weight")
-        return (single_layer(self.model, TOKENS, (Normed(self.rows, norm, 1e-6),)),)
+        return Normed(self.rows, norm, 1e-6)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from efface.hosts.captions import PROJECTION, Captions, written_small
 from efface.hosts.conditions import Conditions
-from efface.hosts.host import WidthRead, class_names
+from efface.hosts.host import WidthRead
 from efface.hosts.language import BARE, Frame, FramedRows
 from efface.hosts.language_host import LanguageHost
 from efface.hosts.language_toys import LANGUAGE_WIDTH, gemma_encoder, tiny_gemma_tokenizer
@@ -30,15 +30,14 @@ class Sana(LanguageHost):
 
     key: ClassVar[str] = "sana"
     title: ClassVar[str] = "Sana"
-    part: ClassVar[str] = "transformer"
+    transformer: ClassVar[str] = "SanaTransformer2DModel"
 
     @classmethod
     def recognises(cls, model: Any) -> bool:
         """Goes by the transformer's class; Sprint, which steps otherwise, embeds its guidance."""
-        network = getattr(model, "transformer", None)
-        config = getattr(network, "config", None)
+        config = getattr(getattr(model, "transformer", None), "config", None)
         sprint = bool(getattr(config, "guidance_embeds", False))
-        return "SanaTransformer2DModel" in class_names(network) and not sprint
+        return super().recognises(model) and not sprint
 
     @classmethod
     def widths_read(

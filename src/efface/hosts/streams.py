@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
@@ -125,185 +126,14 @@ class SideBySide:
         return self._first.span(prompt, phrase)
 
 
-class Padded:
-    """Rows of a narrower stream filled up with zeros, as Stable Diffusion 3 joins CLIP to T5."""
+class _Over(ABC):
+    """Rows made of another stream's, with its tokens where it has them."""
 
     pooled = False
 
-    def __init__(self, inner: TextStream, width: int) -> None:
-        self._inner = inner
-        self.width = width
-        self.tokenised, self.span = inner.tokenised, inner.span
-        self.vocabulary = inner.vocabulary
-
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        """The inner stream's blocks, then the zeros."""
-        zeros = self.width - self._inner.width
-        return (*self._inner.blocks, zeros) if zeros else self._inner.blocks
-
-    def identity(self, prompts: Sequence[str]) -> Any:
-        """Tells the inner stream and the width."""
-        return ["padded", self.width, self._inner.identity(prompts)]
-
-    def embedded(
-        self, prompts: Sequence[str], *, afresh: bool = False
-    ) -> Float[Tensor, "batch tokens dim"]:
-        """Fills the inner stream's rows up."""
-        return self._filled(self._inner.embedded(prompts, afresh=afresh))
-
-    def encoded(
-        self, prompts: Sequence[str], encoding: Encoding = PLAIN
-    ) -> Float[Tensor, "batch tokens dim"]:
-        """Fills up what the inner stream gives now."""
-        return self._filled(self._inner.encoded(prompts, encoding))
-
-    def _filled(self, rows: Tensor) -> Tensor:
-        return functional.pad(rows, (0, self.width - rows.shape[-1]))
-
-
-class Emptied:
-    """Rows of an encoder with zeros in place of hidden padding, as AuraFlow reads T5."""
-
-    pooled = False
-
-    def __init__(self, inner: Embedder) -> None:
-        self._inner = inner
-        self.tokenised, self.span = inner.tokenised, inner.span
-        self.vocabulary = inner.vocabulary
-
-    @property
-    def width(self) -> int:
-        """The inner stream's width."""
-        return self._inner.width
-
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        """The inner stream's blocks."""
-        return self._inner.blocks
-
-    def identity(self, prompts: Sequence[str]) -> Any:
-        """Tells the inner stream."""
-        return ["emptied", self._inner.identity(prompts)]
-
-    def embedded(
-        self, prompts: Sequence[str], *, afresh: bool = False
-    ) -> Float[Tensor, "batch tokens dim"]:
-        """Empties the inner stream's padding."""
-        return self._emptied(self._inner.embedded(prompts, afresh=afresh), prompts)
-
-    def encoded(
-        self, prompts: Sequence[str], encoding: Encoding = PLAIN
-    ) -> Float[Tensor, "batch tokens dim"]:
-        """Empties the padding of what the encoder gives now; a prefix is read, too."""
-        before = max((len(rows) for rows in encoding.prefix.values()), default=0)
-        return self._emptied(self._inner.encoded(prompts, encoding), prompts, before)
-
-    def _emptied(self, rows: Tensor, prompts: Sequence[str], before: int = 0) -> Tensor:
-        ends = torch.tensor([self.tokenised(prompt).read + before for prompt in prompts])
-        read = torch.arange(rows.shape[1]) < ends[:, None]
-        return rows * read[:, :, None].to(rows)
-
-
-class Unhidden:
-    """Rows of an encoder that does not see padding, all of which the denoiser reads (Chroma)."""
-
-    pooled = False
-
-    def __init__(self, inner: Embedder) -> None:
-        self._inner = inner
+    def __init__(self, inner: TextStream) -> None:
+        self.inner = inner
         self.span, self.vocabulary = inner.span, inner.vocabulary
-        self.embedded, self.encoded = inner.embedded, inner.encoded
-
-    @property
-    def width(self) -> int:
-        """The inner stream's width."""
-        return self._inner.width
-
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        """The inner stream's blocks."""
-        return self._inner.blocks
-
-    def tokenised(self, prompt: str) -> TokenisedPrompt:
-        """Tells where tokens are; rows of padding are read."""
-        return replace(self._inner.tokenised(prompt), masked=False)
-
-    def identity(self, prompts: Sequence[str]) -> Any:
-        """Tells the inner stream."""
-        return ["unhidden", self._inner.identity(prompts)]
-
-
-class Normed:
-    """Rows of a stream past a norm of the denoiser's own: root mean squares, then a weight each.
-
-    Args:
-        inner: what the norm reads.
-        weight: of the norm.
-        epsilon: added to mean squares.
-
-    Raises:
-        BadModel: the norm reads another width than the stream gives.
-    """
-
-    pooled = False
-
-    def __init__(self, inner: TextStream, weight: Float[Tensor, " dim"], epsilon: float) -> None:
-        if len(weight) != inner.width:
-            raise BadModel(
-                f"the norm of text reads {len(weight)} values and the text encoder gives "
-                f"{inner.width}; encoder and denoiser are of different models"
-            )
-        self._inner, self._epsilon = inner, epsilon
-        self._weight = weight.detach().to("cpu", torch.float64)
-        self.tokenised, self.span = inner.tokenised, inner.span
-        self.vocabulary = inner.vocabulary
-
-    @property
-    def width(self) -> int:
-        """The inner stream's width."""
-        return self._inner.width
-
-    @property
-    def blocks(self) -> tuple[int, ...]:
-        """One: parts of a row pass the norm together."""
-        return (self.width,)
-
-    def identity(self, prompts: Sequence[str]) -> Any:
-        """Tells the inner stream and the norm."""
-        values = self._weight.contiguous().numpy().tobytes()
-        digest = hashlib.sha256(values).hexdigest()
-        return ["normed", digest, self._epsilon, self._inner.identity(prompts)]
-
-    def embedded(
-        self, prompts: Sequence[str], *, afresh: bool = False
-    ) -> Float[Tensor, "batch tokens dim"]:
-        """Norms the inner stream's rows in float64; rows of zeros stay."""
-        return self._normed(self._inner.embedded(prompts, afresh=afresh))
-
-    def encoded(
-        self, prompts: Sequence[str], encoding: Encoding = PLAIN
-    ) -> Float[Tensor, "batch tokens dim"]:
-        """Norms what the inner stream gives now."""
-        return self._normed(self._inner.encoded(prompts, encoding))
-
-    def _normed(self, rows: Tensor) -> Tensor:
-        size = (rows.square().mean(-1, keepdim=True) + self._epsilon).sqrt()
-        return rows / size * self._weight.to(rows)
-
-
-class Weighted:
-    """Rows of a stream times a number: ``P c = t`` asks the same of rows of any length.
-
-    The number decides how much the rows count beside those of another stream.
-    """
-
-    pooled = False
-
-    def __init__(self, inner: TextStream, factor: float) -> None:
-        self.inner, self.factor = inner, factor
-        self.tokenised, self.span = inner.tokenised, inner.span
-        self.vocabulary = inner.vocabulary
 
     @property
     def width(self) -> int:
@@ -315,21 +145,140 @@ class Weighted:
         """The inner stream's blocks."""
         return self.inner.blocks
 
-    def identity(self, prompts: Sequence[str]) -> Any:
-        """Tells the inner stream and the factor."""
-        return ["weighted", self.factor.hex(), self.inner.identity(prompts)]
+    def tokenised(self, prompt: str) -> TokenisedPrompt:
+        """Tells where the inner stream's tokens are."""
+        return self.inner.tokenised(prompt)
 
     def embedded(
         self, prompts: Sequence[str], *, afresh: bool = False
     ) -> Float[Tensor, "batch tokens dim"]:
-        """Scales the inner stream's rows."""
-        return self.inner.embedded(prompts, afresh=afresh) * self.factor
+        """Makes rows of the inner stream's, in float64."""
+        return self.made(self.inner.embedded(prompts, afresh=afresh), prompts)
 
     def encoded(
         self, prompts: Sequence[str], encoding: Encoding = PLAIN
     ) -> Float[Tensor, "batch tokens dim"]:
-        """Scales what the inner stream gives now."""
-        return self.inner.encoded(prompts, encoding) * self.factor
+        """Makes rows of what the inner stream gives now."""
+        before = max((len(rows) for rows in encoding.prefix.values()), default=0)
+        return self.made(self.inner.encoded(prompts, encoding), prompts, before)
+
+    @abstractmethod
+    def made(self, rows: Tensor, prompts: Sequence[str], before: int = 0) -> Tensor:
+        """Makes rows of the inner stream's, which a prefix of so many tokens may precede."""
+
+
+class Padded(_Over):
+    """Rows of a narrower stream filled up with zeros, as Stable Diffusion 3 joins CLIP to T5."""
+
+    def __init__(self, inner: TextStream, width: int) -> None:
+        super().__init__(inner)
+        self._width = width
+
+    @property
+    def width(self) -> int:
+        """What rows are filled up to."""
+        return self._width
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """The inner stream's blocks, then the zeros."""
+        zeros = self.width - self.inner.width
+        return (*self.inner.blocks, zeros) if zeros else self.inner.blocks
+
+    def identity(self, prompts: Sequence[str]) -> Any:
+        """Tells the inner stream and the width."""
+        return ["padded", self.width, self.inner.identity(prompts)]
+
+    def made(self, rows: Tensor, _prompts: Sequence[str], _before: int = 0) -> Tensor:
+        """Fills rows up."""
+        return functional.pad(rows, (0, self.width - rows.shape[-1]))
+
+
+class Emptied(_Over):
+    """Rows of an encoder with zeros in place of hidden padding, as AuraFlow reads T5."""
+
+    def identity(self, prompts: Sequence[str]) -> Any:
+        """Tells the inner stream."""
+        return ["emptied", self.inner.identity(prompts)]
+
+    def made(self, rows: Tensor, prompts: Sequence[str], before: int = 0) -> Tensor:
+        """Empties the padding; a prefix is read, too."""
+        ends = torch.tensor([self.tokenised(prompt).read + before for prompt in prompts])
+        read = torch.arange(rows.shape[1]) < ends[:, None]
+        return rows * read[:, :, None].to(rows)
+
+
+class Unhidden(_Over):
+    """Rows of an encoder that does not see padding, all of which the denoiser reads (Chroma)."""
+
+    def tokenised(self, prompt: str) -> TokenisedPrompt:
+        """Tells where tokens are; rows of padding are read."""
+        return replace(self.inner.tokenised(prompt), masked=False)
+
+    def identity(self, prompts: Sequence[str]) -> Any:
+        """Tells the inner stream."""
+        return ["unhidden", self.inner.identity(prompts)]
+
+    def made(self, rows: Tensor, _prompts: Sequence[str], _before: int = 0) -> Tensor:
+        """Leaves rows as they are."""
+        return rows
+
+
+class Normed(_Over):
+    """Rows of a stream past a norm of the denoiser's own: root mean squares, then a weight each.
+
+    Args:
+        inner: what the norm reads.
+        weight: of the norm.
+        epsilon: added to mean squares.
+
+    Raises:
+        BadModel: the norm reads another width than the stream gives.
+    """
+
+    def __init__(self, inner: TextStream, weight: Float[Tensor, " dim"], epsilon: float) -> None:
+        if len(weight) != inner.width:
+            raise BadModel(
+                f"the norm of text reads {len(weight)} values and the text encoder gives "
+                f"{inner.width}; encoder and denoiser are of different models"
+            )
+        super().__init__(inner)
+        self._epsilon, self._weight = epsilon, weight.detach().to("cpu", torch.float64)
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """One: parts of a row pass the norm together."""
+        return (self.width,)
+
+    def identity(self, prompts: Sequence[str]) -> Any:
+        """Tells the inner stream and the norm."""
+        values = self._weight.contiguous().numpy().tobytes()
+        digest = hashlib.sha256(values).hexdigest()
+        return ["normed", digest, self._epsilon, self.inner.identity(prompts)]
+
+    def made(self, rows: Tensor, _prompts: Sequence[str], _before: int = 0) -> Tensor:
+        """Norms rows; those of zeros stay."""
+        size = (rows.square().mean(-1, keepdim=True) + self._epsilon).sqrt()
+        return rows / size * self._weight.to(rows)
+
+
+class Weighted(_Over):
+    """Rows of a stream times a number: ``P c = t`` asks the same of rows of any length.
+
+    The number decides how much the rows count beside those of another stream.
+    """
+
+    def __init__(self, inner: TextStream, factor: float) -> None:
+        super().__init__(inner)
+        self.factor = factor
+
+    def identity(self, prompts: Sequence[str]) -> Any:
+        """Tells the inner stream and the factor."""
+        return ["weighted", self.factor.hex(), self.inner.identity(prompts)]
+
+    def made(self, rows: Tensor, _prompts: Sequence[str], _before: int = 0) -> Tensor:
+        """Scales rows."""
+        return rows * self.factor
 
 
 class Pooled:

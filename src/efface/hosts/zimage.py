@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -10,17 +9,15 @@ import torch
 from torch import Tensor
 
 from efface.hosts.conditions import Conditions
-from efface.hosts.host import WidthRead, class_names, width_read
 from efface.hosts.language import FramedRows
 from efface.hosts.language_host import LanguageHost, conversation
 from efface.hosts.language_toys import LANGUAGE_WIDTH, qwen3_encoder, tiny_qwen_tokenizer
-from efface.hosts.readers import TextReader, single_layer, vector
-from efface.hosts.streams import Normed
+from efface.hosts.readers import vector
+from efface.hosts.streams import Normed, TextStream
 from efface.hosts.toys import autoencoder, built, shifted
 
 __all__ = ["ZImage"]
 
-TOKENS = "transformer/text_tokens"
 LENGTH = 512
 """Tokens that the pipeline reads, the conversation among them."""
 
@@ -30,19 +27,7 @@ class ZImage(LanguageHost):
 
     key: ClassVar[str] = "zimage"
     title: ClassVar[str] = "Z-Image"
-    part: ClassVar[str] = "transformer"
-
-    @classmethod
-    def recognises(cls, model: Any) -> bool:
-        """Goes by the transformer's class."""
-        return "ZImageTransformer2DModel" in class_names(getattr(model, "transformer", None))
-
-    @classmethod
-    def widths_read(
-        cls, tokens: Mapping[str, int], _pooled: Mapping[str, int]
-    ) -> Iterator[WidthRead]:
-        """Qwen gives the tokens."""
-        yield width_read(TOKENS, tokens.get("text_encoder", 0))
+    transformer: ClassVar[str] = "ZImageTransformer2DModel"
 
     @cached_property
     def rows(self) -> FramedRows:
@@ -51,11 +36,11 @@ class ZImage(LanguageHost):
         return FramedRows(self.model, frame, length=LENGTH, layers=(-2,))
 
     @cached_property
-    def readers(self) -> tuple[TextReader, ...]:
-        """The layer that reads tokens past the norm."""
+    def stream(self) -> TextStream:
+        """Those rows past the transformer's norm."""
         norm = vector(self.model, self.part, "cap_embedder.0.weight")
         epsilon = float(getattr(self.network.config, "norm_eps", 1e-5))
-        return (single_layer(self.model, TOKENS, (Normed(self.rows, norm, epsilon),)),)
+        return Normed(self.rows, norm, epsilon)
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
