@@ -240,11 +240,20 @@ def test_streams_say_where_tokens_are():
 
 
 @SLOW  # By default the suite of families compares all that is streamed.
-@pytest.mark.parametrize("method", ["uce", "rece", "trce"])
-def test_a_streamed_folder_gives_the_same_delta_bit_for_bit(pipe, tmp_path, method):
+@pytest.mark.parametrize(
+    ("method", "keep"),
+    [
+        pytest.param("uce", ["cat"], id="uce"),
+        # With one kept concept RECE wrecks the toy of PixArt, which is refused.
+        pytest.param("rece", ["cat", "house", "tree", "dog", "car"], id="rece"),
+        pytest.param("trce", ["cat"], id="trce"),
+    ],
+)
+def test_a_streamed_folder_gives_the_same_delta_bit_for_bit(pipe, tmp_path, method, keep):
     pipe.save_pretrained(tmp_path / "model")
-    loaded = erase(pipe, ERASE, method=method).delta.tensors()
-    streamed = erase(stream(tmp_path / "model"), ERASE, method=method).delta.tensors()
+    wanted = request("pistol", anchor="lamp", keep=keep)
+    loaded = erase(pipe, wanted, method=method).delta.tensors()
+    streamed = erase(stream(tmp_path / "model"), wanted, method=method).delta.tensors()
     assert loaded.keys() == streamed.keys()
     assert all(torch.equal(loaded[name], streamed[name]) for name in loaded)
 
