@@ -2,7 +2,8 @@
 
     python -m benchmarks guide_cost     writes benchmarks/results/guide_cost.json
     python -m benchmarks guards         writes benchmarks/results/guards.json
-    python -m benchmarks guide_pictures writes docs/images/guides.png, each guide on the same seeds
+    python -m benchmarks guide_pictures writes docs/images/guides.png, each guide on the same seeds,
+                                        and docs/images/attention.png, where words attend
 
 Costs are of one run on one thread: the same prompts and seeds, drawn by our engine and diffusers'
 ``StableDiffusionPipelineSafe`` and ``SemanticStableDiffusionPipeline`` with the same networks.
@@ -30,17 +31,22 @@ import torch
 from PIL import Image, ImageDraw
 
 import efface
+from benchmarks.composition import TUNED
 from efface.bundled import understood
 from efface.bundled.judge import EmojiJudge
 from efface.bundled.suites import GUIDANCE, STEPS, emoji_suite
 from efface.contracts import Guide, Sample
 from efface.files import write_atomically
 from efface.guiding.drawing import draw, guide
+from efface.guiding.watching import watched
+from efface.reports.attention import attention_figure
 
 __all__ = ["costs", "guards", "pictures"]
 
 RESULTS = Path(__file__).parent / "results"
 PICTURE = Path(__file__).parents[1] / "docs" / "images" / "guides.png"
+ATTENTION = PICTURE.with_name("attention.png")
+PROMPT, SEED = "a cat and an apple", 0
 CONCEPT, PICTURES, KEPT = "pistol", 12, 12
 ROLES = {"emoji": ("erased", "kept"), "emoji-reader": ("paraphrase", "kept")}
 """What each model is asked; the first does not know descriptions."""
@@ -53,6 +59,15 @@ GUARDS: dict[str, tuple[str, dict[str, Any]]] = {
     "nag": ("nag", {"text": CONCEPT}),
     "safree": ("safree", {"concepts": (CONCEPT,)}),
 }
+LAYOUTS = ("cat=0,0,0.5,1", "apple=0.5,0,1,1")
+LED: dict[str, tuple[str, dict[str, Any]]] = {
+    "no guide": ("", {}),
+    "attend_and_excite": ("attend_and_excite", {}),
+    "a_star": ("a_star", {}),
+    "a_star, 10 times the step": ("a_star", {"step_size": 200.0}),
+    "a_star, 10 times, layouts": ("a_star", {"step_size": 200.0, "layouts": LAYOUTS}),
+}
+"""Rows of the figure of attention, on the model that draws several things."""
 WITHOUT_BRANCH = ("safree",)
 """Guards that predict nothing for the concept."""
 
@@ -253,6 +268,27 @@ def pictures() -> None:
     content = io.BytesIO()
     sheet.quantize(128).save(content, format="PNG", optimize=True)
     write_atomically(PICTURE, content.getvalue())
+    _attention()
+
+
+def _attention() -> None:
+    """Draws one prompt of two things with every guide that reads attention, its maps beside it."""
+    pipe, words = efface.load("emoji-scenes"), ("cat", "apple")
+    drawn = {}
+    for row, (kind, settings) in LED.items():
+        own = TUNED["emoji-scenes"].get(kind, {}) | settings
+        guides = [guide(kind, words=words, **own)] if kind else []
+        drawn[row] = watched(
+            pipe,
+            guides,
+            PROMPT,
+            words=words,
+            seed=SEED,
+            steps=STEPS,
+            guidance=GUIDANCE,
+            shares=(0.25, 0.75),
+        )
+    attention_figure(drawn, ATTENTION, title=f"{PROMPT}, seed {SEED}", layouts=LAYOUTS)
 
 
 def _samples(role: str) -> list[Sample]:
