@@ -96,8 +96,15 @@ class Screen:
         self.page.keyboard.press("Escape")
         self.page.click("h1")
 
+    def press(self, place):
+        """Clicks what stands below a frame: Chromium learns late that a frame was scrolled away."""
+        found = self.page.locator(place).first
+        found.scroll_into_view_if_needed()
+        self.page.wait_for_timeout(500)
+        found.click()
+
     def unfold(self, name):
-        self.page.locator(f"button:has-text('{name}')").first.click()
+        self.press(f"button:has-text('{name}')")
         self.page.wait_for_timeout(800)
 
     def wait(self, place, text=None):
@@ -201,10 +208,10 @@ def runs(shown, first, second):
     shown.wait("#shown iframe")
     shown.unfold("Compare with another run")
     shown.choose("#other", second)
-    shown.page.click("#compare")
+    shown.press("#compare")
     shown.wait("#difference td", "kept")
     shown.unfold("Export for")
-    shown.page.click("button:has-text('prompt embeddings')")
+    shown.press("button:has-text('prompt embeddings')")
     shown.wait("#export-status", ": done")
 
 
