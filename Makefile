@@ -6,7 +6,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 JOBS ?= 2
 DEMO ?= runs/demo
 
-.PHONY: demo demo-vision studio test test-slow test-minimum lint format docs site picture emoji bench clean
+.PHONY: demo demo-vision studio test test-thorough test-slow test-minimum lint format docs site picture emoji bench clean
 
 demo: $(VENV)/.ready
 	$(BIN)/efface erase rece --concept pistol --size short --out $(DEMO) --overwrite
@@ -24,8 +24,13 @@ studio: $(VENV)/.ready-studio
 test: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q
 
+# Those of a second or more each, which CI runs as well.
+test-thorough: $(VENV)/.ready-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q -m thorough
+
+# Those of minutes: hours in all on two cores. What is not installed for them is skipped by name.
 test-slow: $(VENV)/.ready-dev
-	$(BIN)/python -m pytest -m "not gpu" -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q -m slow
 
 # Reads what is exported with the oldest diffusers and peft that are allowed.
 test-minimum: $(VENV)/.ready-dev

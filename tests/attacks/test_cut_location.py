@@ -9,6 +9,7 @@ from efface.revival.changes import touched
 from tests.attacks.toys import course, drawn, erasure, left_as_found, target_of
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("unit", ["rows", "weights"])
 def test_all_put_back_draws_as_the_base(tiny_sd1, unit):
     target = target_of(tiny_sd1, erasure(tiny_sd1, "esd"))

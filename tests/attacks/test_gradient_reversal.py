@@ -19,6 +19,7 @@ def weights(pipe):
     return {key: weight.detach().clone() for key, weight in parameters(pipe)}
 
 
+@pytest.mark.thorough
 def test_with_nothing_of_the_erasure_the_model_is_the_base_bit_for_bit(tiny_sd1, delta):
     target, base = target_of(tiny_sd1, delta), weights(tiny_sd1)
     with target.edited():
@@ -50,6 +51,7 @@ def test_the_whole_of_an_erasure_without_a_gate_changes_nothing(tiny_sd1):
         assert left_standing(target, held, dict.fromkeys(held, 1.0)) == (frozenset(), {})
 
 
+@pytest.mark.thorough
 def test_pictures_with_nothing_left_are_those_of_the_base(tiny_sd1, delta):
     attack = GradientReversal(shares=(0.5, 0.0))
     target = target_of(tiny_sd1, delta)

@@ -22,6 +22,7 @@ def test_at_strength_0_it_is_the_picture_and_costs_nothing(tiny_sd1):
     assert target.evaluations == target.setup == 0
 
 
+@pytest.mark.thorough
 def test_more_strength_is_farther_from_the_picture_and_costs_more(tiny_sd1):
     target = target_of(tiny_sd1, erasure(tiny_sd1), steps=10, pictures=PICTURES, look=seen_nowhere)
     turns = course(ImageToImage(pictures=2, strengths=(0.9, 0.5, 0.2)), target)

@@ -15,6 +15,7 @@ def redness(images, concept):
     return 20 * (images[:, 0] - images[:, 1:].mean(dim=1)).mean(dim=(1, 2))
 
 
+@pytest.mark.thorough
 def test_pictures_turn_towards_what_the_judge_likes(tiny_sd1):
     target = target_of(tiny_sd1, erasure(tiny_sd1), steps=6, logits=redness)
     with left_as_found(tiny_sd1):

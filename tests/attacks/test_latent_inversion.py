@@ -1,5 +1,6 @@
 """A picture comes again from the noise that it was traced back to, with the edited model."""
 
+import pytest
 import torch
 
 from efface.attacks.latent_inversion import LatentInversion
@@ -9,6 +10,7 @@ from tests.attacks.toys import course, drawn, erasure, generator, left_as_found,
 PICTURES = 0.2 * torch.randn(2, 4, 8, 8, generator=generator(7))
 
 
+@pytest.mark.thorough
 def test_without_guidance_it_returns_near_the_picture(tiny_sd1):
     target = target_of(tiny_sd1, erasure(tiny_sd1), steps=40, guidance=1.0)
     with left_as_found(tiny_sd1):

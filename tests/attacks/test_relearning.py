@@ -12,6 +12,7 @@ SMALL = {"batch": 2, "pictures": 2, "marks": (1, 3)}
 PICTURES = 0.3 * torch.randn(2, 4, 8, 8, generator=generator(7))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("rank", [0, 2])
 def test_what_was_learnt_grows_from_mark_to_mark_and_the_model_stays(tiny_sd1, rank):
     target = target_of(tiny_sd1, erasure(tiny_sd1), pictures=PICTURES)
@@ -47,6 +48,7 @@ def test_it_learns_on_top_of_a_gate_and_leaves_it_after_an_exception(tiny_sd1):
         course(Relearning(**SMALL), target, close_after=1)
 
 
+@pytest.mark.thorough
 def test_pictures_of_others_are_near_or_far(tiny_sd1):
     others = ("a revolver", "a red pistol emoji", "the church", "a tree", "a lamp", "art by monet")
     held = {}
@@ -69,6 +71,7 @@ def test_marks_out_of_order_are_refused(marks):
         Relearning(marks=marks)
 
 
+@pytest.mark.thorough
 def test_the_error_of_the_lesson_falls(tiny_sd1):
     """Three hundred small steps on two pictures: the trained model denoises them better."""
     from efface.revival.reconstruction import denoising_errors, noised_pictures

@@ -45,6 +45,7 @@ def test_what_is_spent_is_what_the_networks_did_and_weights_stay(attack):
         assert all("cat" not in one.prompt.split()[: attack.tokens] for one in attempts)
 
 
+@pytest.mark.thorough
 def test_a_trial_finds_the_same_after_another_has_ended(attack):
     whole = driven(attack, toy_target())
     alone = driven(attack, toy_target(), close=(0,))

@@ -33,6 +33,7 @@ def test_configs_give_the_published_numbers_of_parameters(layout, part, count):
     assert sum(parameter.numel() for parameter in network.parameters()) == count
 
 
+@pytest.mark.thorough
 def test_a_made_folder_loads_and_is_edited(tmp_path, monkeypatch):
     tiny = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2}
     tiny |= {"num_attention_heads": 4}

@@ -33,6 +33,7 @@ def test_a_name_that_leaves_the_folder_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.thorough
 def test_a_delta_says_what_it_erases(delta):
     assert submit.request_of(delta).erasures[0].concept.name == "pistol"
 

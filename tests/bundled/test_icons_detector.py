@@ -1,5 +1,6 @@
 """The bundled detector finds things in held-out scenes."""
 
+import pytest
 import torch
 
 import efface
@@ -8,6 +9,7 @@ from efface.evaluation.detection import DetectedBoxes, TrueBoxes, score_detectio
 from efface.hosts.detector import Detector
 
 
+@pytest.mark.thorough
 def test_things_in_held_out_scenes_are_found():
     model, pictures = efface.load("icons-detector"), scenes("test", count=60)
     host, read = Detector(model), pictures.scenes(range(60))

@@ -62,6 +62,7 @@ def test_it_loads_as_float32_and_ready_to_draw(pipe):
     assert not pipe.unet.training
 
 
+@pytest.mark.thorough
 def test_pictures_show_what_was_asked_for(pictures):
     judge = EmojiJudge()
     assert pictures.shape == (4, 3, 64, 64)

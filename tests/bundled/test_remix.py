@@ -121,6 +121,7 @@ def test_a_carried_run_is_measured_like_any_other(carried):
     assert found["judge"]["name"] == "emoji-remix-judge"
 
 
+@pytest.mark.thorough
 def test_an_erasure_on_it_takes_the_presets_of_the_base(remix):
     delta = efface.erase(remix, "pizza", method="uce").delta
     assert delta.provenance.recipe["preset"] == "emoji"

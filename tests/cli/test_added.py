@@ -39,6 +39,7 @@ def test_it_is_listed(efface, kind):
         assert listed[name]["summary"].endswith((".", ")"))
 
 
+@pytest.mark.thorough
 def test_methods_erase_and_judge_and_metric_measure(efface, model, tmp_path, two_pictures):
     plain = ("--model", model, "--concept", "pistol", "--keep", "cat", "--no-evaluate")
     short = (
@@ -66,6 +67,7 @@ def test_methods_erase_and_judge_and_metric_measure(efface, model, tmp_path, two
     assert "contrast" in evaluation
 
 
+@pytest.mark.thorough
 def test_a_judge_says_which_of_its_settings_is_missing_or_wrong(efface, a_run):
     def refused(*settings):
         given = [word for each in settings for word in ("--judge-settings", each)]

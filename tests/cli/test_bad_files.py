@@ -12,6 +12,7 @@ from tests.cli.test_bad_input import refused
 from tests.cli.test_faults import files_of_at_most
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", ["uce", "rece"])
 def test_a_solve_without_a_solution_says_which_ridge_would_do(efface, model, tmp_path, method):
     erase = ("erase", method, "--model", model, "--concept", "cat", "--out", tmp_path / "run")

@@ -40,6 +40,7 @@ def measured(few_pictures, tmp_path_factory):
     return out
 
 
+@pytest.mark.thorough
 def test_erase_fills_in_synonyms_keep_set_and_preset(measured):
     record = json.loads((measured / "run.json").read_text())
     concept = record["recipe"]["request"]["erasures"][0]["concept"]
@@ -84,6 +85,7 @@ def test_verify_and_rerun_agree(efface, measured):
     assert (repeated.code, repeated.json["equal"]) == (0, True)
 
 
+@pytest.mark.thorough
 def test_a_forged_record_or_report_is_noticed(efface, measured, tmp_path):
     forged = tmp_path / "forged"
     shutil.copytree(measured, forged)

@@ -7,6 +7,7 @@ import pytest
 from efface.deltas.delta import Delta
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "pictures", ["--no-smoke", pytest.param("--smoke", marks=pytest.mark.slow)]
 )

@@ -35,6 +35,7 @@ def folders(tmp_path_factory):
     return folder
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "method",
     [

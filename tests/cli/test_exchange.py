@@ -11,6 +11,7 @@ def said(efface, *arguments):
     return outcome.json
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("name", "file"),
     [
@@ -162,6 +163,7 @@ def test_a_closed_form_written_as_spm_comes_back_without_a_gate(efface, a_run, m
     assert (made["layout"], made["opens_for"]) == ("SPM", [])
 
 
+@pytest.mark.thorough
 def test_one_network_of_several_can_be_asked_for(efface, model, tmp_path):
     from diffusers import StableDiffusionPipeline
 

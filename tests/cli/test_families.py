@@ -26,6 +26,7 @@ def large(request, tmp_path_factory):
     return request.param, place
 
 
+@pytest.mark.thorough
 def test_a_family_from_plan_to_files(efface, large, tmp_path):
     name, place = large
     asked = ("--model", place, "--concept", "pistol")

@@ -52,6 +52,7 @@ def saving(run):
         yield process
 
 
+@pytest.mark.thorough
 def test_ctrl_c_during_a_save_keeps_the_old_delta(a_run):
     before = Delta.load(a_run).id
     with saving(a_run) as process:

@@ -19,6 +19,7 @@ def test_guides_are_listed(efface):
         assert name in listed.out
 
 
+@pytest.mark.thorough
 def test_a_picture_is_drawn_with_a_guide_and_its_settings(efface, model, tmp_path):
     plain, led, off = (tmp_path / f"{name}.png" for name in ("plain", "led", "off"))
     assert drawn(efface, model, plain).code == 0

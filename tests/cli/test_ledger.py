@@ -30,6 +30,7 @@ def test_entries_are_listed_with_their_state(efface, book):
     assert [row["revoked"] is None for row in rows] == [True, False]
 
 
+@pytest.mark.thorough
 def test_the_run_of_a_ledger_is_read_by_other_verbs(efface, book, model, tmp_path):
     out = tmp_path / "run"
     made = erased(efface, book, model, out)
@@ -57,6 +58,7 @@ def test_revoking_gives_the_delta_of_the_rest(efface, book, model, tmp_path):
     assert left["delta"] == alone["delta"] != both["delta"]
 
 
+@pytest.mark.thorough
 def test_merge_and_replay(efface, book, model, other_model, tmp_path):
     other = tmp_path / "other"
     add = ("ledger", "add", other, "--model", model, "--concept", "knife", "--keep", "cat")
@@ -71,6 +73,7 @@ def test_merge_and_replay(efface, book, model, other_model, tmp_path):
     assert "replay" in wrong.err
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

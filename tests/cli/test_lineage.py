@@ -35,6 +35,7 @@ def moved(chain, tmp_path):
     return shutil.copytree(chain, tmp_path / "moved")
 
 
+@pytest.mark.thorough
 def test_each_names_those_beneath_it(chain):
     found = [runs.open_run(chain / f"run{number}").delta for number in range(3)]
     assert found[2].provenance.parents == (found[0].id, found[1].id)
@@ -43,6 +44,7 @@ def test_each_names_those_beneath_it(chain):
     ]
 
 
+@pytest.mark.thorough
 def test_repeats_verifies_and_draws_with_those_beneath(chain, efface, tmp_path):
     assert "equal" in efface("rerun", chain / "run2").out
     assert efface("verify", chain / "run2").code == 0
@@ -81,6 +83,7 @@ def test_refuses_a_run_of_another_model(chain, other_model, efface, tmp_path):
     assert "requests in turn are of one model" in told.err
 
 
+@pytest.mark.thorough
 def test_revoking_one_leaves_the_sum_of_the_others(chain, model, efface, tmp_path):
     told = efface(
         "revoke", chain / "run1", "--of", chain / "run2", "--out", tmp_path / "left",
@@ -100,6 +103,7 @@ def test_revoking_one_leaves_the_sum_of_the_others(chain, model, efface, tmp_pat
     assert "equal" in efface("rerun", tmp_path / "left").out
 
 
+@pytest.mark.thorough
 def test_later_requests_are_made_again_without_the_revoked_one(chain, model, efface, tmp_path):
     told = efface(
         "revoke", chain / "run0", "--of", chain / "run2", "--out", tmp_path / "left",

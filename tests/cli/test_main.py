@@ -22,6 +22,7 @@ def run_alone(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("arguments", QUICK, ids=" ".join)
 def test_answers_in_half_a_second_of_processor_time(arguments):
     times = []

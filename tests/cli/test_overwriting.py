@@ -171,6 +171,7 @@ def write(efface, a_run, model, tmp_path):
     return run
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "verb",
     [

@@ -36,6 +36,7 @@ def looked(short, model, tmp_path_factory):
     return out
 
 
+@pytest.mark.thorough
 def test_a_run_that_nobody_judged_has_pictures_a_page_and_a_card(efface, looked):
     for name in ("before_after.png", "thumbnail.jpg", "report.html", "card.md", "card.json"):
         assert (looked / name).is_file(), name
@@ -57,6 +58,7 @@ def test_a_run_that_nobody_judged_has_pictures_a_page_and_a_card(efface, looked)
     assert efface("verify", looked).code == 0
 
 
+@pytest.mark.thorough
 def test_what_was_judged_is_not_replaced_by_what_nobody_judged(efface, looked, model, tmp_path):
     run = shutil.copytree(looked, tmp_path / "run")
     again = efface("evaluate", run, "--json").json
@@ -104,6 +106,7 @@ def test_words_that_the_bundled_judge_does_not_know_are_looked_at():
     assert measuring.named_judge("emoji") == ("emoji", None)
 
 
+@pytest.mark.thorough
 def test_a_clip_folder_is_a_judge_with_labels_of_the_request(efface, looked, tmp_path, monkeypatch):
     def short(wanted, *, size):
         whole = suites.basic_suite(wanted, size=size)

@@ -29,6 +29,7 @@ def erased(efface, model, out, *more, method="few_shot"):
     return efface("erase", method, *flags, *SHORT[: None if method == "few_shot" else 0], *more)
 
 
+@pytest.mark.thorough
 def test_a_run_holds_where_its_pictures_are_and_what_they_were(efface, model, icons, tmp_path):
     out = tmp_path / "run"
     outcome = erased(efface, model, out, "--images", icons)

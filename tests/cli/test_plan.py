@@ -21,6 +21,7 @@ def values_of(patch):
     return patch.difference.numel()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
@@ -61,6 +62,7 @@ def test_training_a_text_encoder_is_told_as_its_share(model):
     assert plan.share == trained / sum(weight.numel() for weight in encoder.parameters())
 
 
+@pytest.mark.thorough
 def test_a_file_is_no_larger_than_planned(model, tmp_path):
     plan = plan_training(survey(model), made("esd"), request("pistol", keep=["cat"]))
     ran("esd", host("tiny_sd1")).delta.save(tmp_path / "delta.safetensors")

@@ -85,6 +85,7 @@ def in_force(toys, run):
         return logits(model.model, model), model
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("last", [0, 1])
 def test_peft_loads_an_adapter_that_says_the_same(toys, requests, efface, tmp_path, last):
     peft = pytest.importorskip("peft")
@@ -152,6 +153,7 @@ def test_an_edited_copy_is_the_model_with_both_requests(toys, requests, efface, 
     assert (again.code, "is merged into" in again.err) == (2, True)
 
 
+@pytest.mark.thorough
 def test_a_recogniser_is_exported_both_ways(toys, efface, tmp_path):
     peft = pytest.importorskip("peft")
     root, model = tmp_path, fresh("recogniser")
@@ -193,6 +195,7 @@ def test_dense_matrices_are_refused_or_cut(toys, efface, tmp_path):
     assert layers_of(one, model, rank=16).lost < 1e-6
 
 
+@pytest.mark.thorough
 def test_every_verb_works_on_requests_in_turn(toys, requests, efface, tmp_path):
     first, second = requests
     assert "equal" in efface("rerun", second).out
@@ -338,6 +341,7 @@ def test_methods_are_refused_for_the_other_kind_of_model(model, toys, efface, tm
     assert (told.code, "did you mean icons-vit?" in told.err) == (2, True)
 
 
+@pytest.mark.thorough
 def test_fewer_pictures_than_a_batch_and_half_precision_work(toys, efface, tmp_path):
     shutil.copytree(toys / "model", tmp_path / "model")
     half = AutoModelForImageClassification.from_pretrained(toys / "model", dtype=torch.float16)

@@ -32,6 +32,7 @@ def assert_repeats(efface, folder, tmp_path):
     assert record(tmp_path / "again")["delta"] == record(folder)["delta"]
 
 
+@pytest.mark.thorough
 def test_an_erasure_with_everything_said(efface, model, tmp_path):
     out = tmp_path / "run"
     words = ("--concept", "van gogh", "--kind", "style", "--keep", "a cat", "--keep-kind", "object")
@@ -78,6 +79,7 @@ def test_a_ledger_run_of_before_says_that_its_weights_are_unknown(efface, made_r
     refused(efface("rerun", out), "does not hold the weights of its ledger's entries")
 
 
+@pytest.mark.thorough
 def test_an_import_repeats_while_its_file_is_there(efface, a_run, model, tmp_path):
     file, out = tmp_path / "edit.safetensors", tmp_path / "imported"
     export = ("export", a_run, "--as", "kohya", "--out", file, "--model", model)
@@ -131,6 +133,7 @@ def saved(model, tmp_path):
     return tmp_path / "saved"
 
 
+@pytest.mark.thorough
 def test_a_result_saved_from_python_is_a_run(efface, saved, tuned, tmp_path):
     assert_repeats(efface, saved, tmp_path)
     assert efface("verify", saved).code == 0
@@ -209,6 +212,7 @@ def stale(folder):
 LEFT = {"delta.safetensors", "run.json", "curves.jsonl"}
 
 
+@pytest.mark.thorough
 def test_no_verb_leaves_files_of_an_older_run_beside_a_new_delta(
     efface, made_run, model, tuned, tmp_path
 ):

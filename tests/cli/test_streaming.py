@@ -105,6 +105,7 @@ sys.exit(shell.guarded(verb, []))
 """
 
 
+@pytest.mark.thorough
 def test_ctrl_c_in_mid_copy_leaves_nothing_and_a_second_copy_waits(
     efface, model, plain_run, tmp_path
 ):

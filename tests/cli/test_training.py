@@ -57,6 +57,7 @@ def assert_goes_on(small, folder, capsys, code, told):
     assert checkpoint.exists()
 
 
+@pytest.mark.thorough
 def test_an_interrupted_run_says_how_to_go_on(small, tmp_path, capsys, monkeypatch):
     plain = making.perform
 

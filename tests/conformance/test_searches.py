@@ -121,6 +121,7 @@ def test_the_model_is_left_bit_for_bit_also_when_scoring_fails(case, monkeypatch
     assert not any(weight.requires_grad for weight in model.model.parameters())
 
 
+@pytest.mark.thorough
 def test_planted_duplicates_are_found(case):
     """Pictures that are in the data several times are known without themselves: they are hardest.
 

@@ -17,6 +17,7 @@ from tests.conftest import host
 from tests.deltas.toys import KEY, delta, drawn, toy
 
 
+@pytest.mark.thorough
 def test_a_folder_a_copy_in_half_and_the_pipeline_are_one_base(tmp_path):
     for family in ("sd1", "sd3", "pixart"):
         pipe = tiny_pipeline(family)

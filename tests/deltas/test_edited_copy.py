@@ -42,6 +42,7 @@ def folder(folders, tmp_path):
     return shutil.copytree(folders["float16"], tmp_path / "base")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", DTYPES)
 def test_a_copy_loads_in_diffusers_with_the_weights_of_the_applied_delta(
     folders, delta, tmp_path, name
@@ -87,6 +88,7 @@ def test_everything_but_the_edited_bytes_is_the_same(folders, delta, tmp_path):
     assert all((out / name).stat().st_ino != (base / name).stat().st_ino for name in names)
 
 
+@pytest.mark.thorough
 def test_scale_moves_along_the_line_and_zero_is_the_base(folders, delta, tmp_path):
     base = load(folders["float32"])
     edited_copy(folders["float32"], delta, tmp_path / "half", scale=0.5)

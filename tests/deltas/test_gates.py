@@ -68,6 +68,7 @@ def by_hand(pipe, delta, given, named, gates):
         return Denoiser(pipe).network(*given, **named)[0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "family", ["sd1", *(pytest.param(name, marks=pytest.mark.slow) for name in ("sdxl", "sd3"))]
 )
@@ -88,6 +89,7 @@ def test_guidance_opens_both_halves_as_told(family, how):
         assert not torch.allclose(by_hand(pipe, delta, given, named, other), found, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_without_guidance_every_sample_has_its_own(tiny_sd1):
     """The batch is even here too, also right after a picture with guidance."""
     own = gated(tiny_sd1)
@@ -148,6 +150,7 @@ def test_a_shared_gate_opens_for_pairs_and_for_nothing_beside_them(tiny_sd1, dra
     assert not torch.allclose(by_hand(tiny_sd1, own, given, named, alone), found, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_a_pipeline_that_guides_in_two_passes_knows_no_pairs():
     pipe = host("tiny_flux")
     own = gated(pipe)
@@ -159,6 +162,7 @@ def test_a_pipeline_that_guides_in_two_passes_knows_no_pairs():
     assert torch.equal(*pictures)
 
 
+@pytest.mark.thorough
 def test_gates_of_different_keep_sets_stay_as_they_were_side_by_side(tiny_sd1, tmp_path):
     one, other = gated(tiny_sd1), shared(gated(tiny_sd1, HOUSE, gate="official"))
     assert not torch.equal(one.gate.center, other.gate.center)

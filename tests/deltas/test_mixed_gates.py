@@ -41,6 +41,7 @@ def pair():
     return pipe, dense, gated(pipe)
 
 
+@pytest.mark.thorough
 def test_one_delta_does_what_both_do_in_turn(pair):
     pipe, dense, membranes = pair
     both = compose([dense, membranes])
@@ -107,6 +108,7 @@ def test_three_of_both_kinds_and_compositions_of_compositions(pair):
     assert torch.allclose(*seen, atol=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "names", ["uce+spm", "spm+uce", pytest.param("spm+esd", marks=pytest.mark.slow)]
 )

@@ -11,6 +11,7 @@ from tests.conftest import host
 from tests.methods.trained import ran
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("model", ["toy", pytest.param("emoji", marks=pytest.mark.slow)])
 def test_a_picture_comes_again_from_its_noise(model):
     denoiser = Denoiser(host("tiny_sd1") if model == "toy" else efface.load(model))
@@ -26,6 +27,7 @@ def test_a_picture_comes_again_from_its_noise(model):
     assert float((other - clean).norm() / clean.norm()) > 0.5
 
 
+@pytest.mark.thorough
 def test_an_erasure_that_holds_the_empty_prompt_inverts_alike(tiny_sd1):
     denoiser = Denoiser(tiny_sd1)
     clean = 0.2 * torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(2))

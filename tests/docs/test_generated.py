@@ -15,6 +15,7 @@ import readme_tables  # noqa: E402
 import write_docs  # noqa: E402
 
 
+@pytest.mark.thorough
 def test_generated_pages_are_up_to_date():
     stale = write_docs.out_of_date(write_docs.generated())
     assert [str(path.relative_to(ROOT)) for path in stale] == [], "run `make docs`"

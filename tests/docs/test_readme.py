@@ -48,6 +48,7 @@ def blocks(page, language):
     return [text for name, text in every if name == language]
 
 
+@pytest.mark.thorough
 @built
 def test_the_python_example_runs_as_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -89,6 +90,7 @@ def test_the_python_of_the_exchange_page_runs_as_it_is(tmp_path, monkeypatch):
     assert names["image"].size == (64, 64)
 
 
+@pytest.mark.thorough
 @built
 def test_the_python_of_the_guides_page_runs_as_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -133,6 +133,7 @@ def test_a_judge_that_always_sees_it_makes_it_inconclusive(delta):
     assert any("'unknown' failed" in reason for reason in record.reasons)
 
 
+@pytest.mark.thorough
 def test_a_judge_that_never_sees_it_makes_it_inconclusive(delta):
     """An attack that failed would look the same."""
     many = tuple(replace(TRIALS[0], seed=seed) for seed in range(6))

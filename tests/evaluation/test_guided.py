@@ -39,6 +39,7 @@ def test_sources_without_guides_keep_their_names():
     assert Source("model", None, 2, 2.0, recorded([SLD])).key != "a6783f3a9b8d3216"
 
 
+@pytest.mark.thorough
 def test_an_evaluation_with_a_guide_says_so_everywhere(pipe, delta, judge, tmp_path):
     plain = evaluate(pipe, delta, small_suite(), judge, store=tmp_path / "pictures")
     found = evaluate(pipe, delta, small_suite(), judge, store=tmp_path / "pictures", guides=[SLD])

@@ -50,6 +50,7 @@ def zeroed_bias(model):
     return delta_of(model, {"model/classifier.bias": change}, model.labels[GONE])
 
 
+@pytest.mark.thorough
 def test_a_class_that_is_gone_is_erased_and_reported(model, tmp_path):
     found = evaluated(model, zeroed_bias(model), tmp_path / "pictures", strangers=False)
     assert (found.verdict, found.outcome.name) == ("valid", "erased")

@@ -114,6 +114,7 @@ def _raising(images, concept):
     raise RuntimeError("weights are gone")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [

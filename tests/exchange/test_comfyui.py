@@ -199,6 +199,7 @@ def test_every_parameter_of_a_unet_and_a_text_encoder(tmp_path):
             assert torch.allclose(found[key], weight, **CLOSE), key
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", ["sd1", *TRANSFORMERS])
 def test_a_closed_form_stays_low_rank_and_comes_back(tmp_path, family):
     pipe, delta = shared(f"tiny_{family}"), erased(f"tiny_{family}")
@@ -220,6 +221,7 @@ def same(pipe, delta, again):
             assert torch.allclose(weight, wanted[key], **CLOSE), key
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", ["sd1", *TRANSFORMERS])
 def test_what_was_written_is_imported_again(tmp_path, family):
     pipe = shared(f"tiny_{family}")

@@ -53,6 +53,7 @@ def with_delta(pipe, delta):
         return predicted(pipe)
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(
     Version(diffusers.__version__) < Version("0.39"),
     reason="before 0.39 diffusers knows no layer of the pooled text in kohya's files",

@@ -120,6 +120,7 @@ def imported(pipe, membrane, path, *prompts, wanted=REQUEST, **options):
     return import_delta(path, pipe, wanted, **options)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", ["sd1", pytest.param("sd2", marks=pytest.mark.slow), "sdxl"])
 def test_an_imported_membrane_opens_for_the_prompts_of_its_header(family, tmp_path):
     pipe, ours = host(f"tiny_{family}"), trained_membrane(f"tiny_{family}")
@@ -188,6 +189,7 @@ def test_without_prompts_in_the_header_there_is_no_gate(pipe, membrane, tmp_path
     assert (found.layout, found.opens_for, found.delta.gate) == ("LoRA", (), None)
 
 
+@pytest.mark.thorough
 def test_imported_files_compose_and_keep_their_gates(request, pipe, membrane, tmp_path):
     name = request.node.callspec.params["pipe"]
     plain = replace(trained_membrane(name, "house", 0.03), gate=None)

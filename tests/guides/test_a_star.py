@@ -218,6 +218,7 @@ def test_a_small_step_lowers_the_loss(denoiser):
     assert losses[1] < losses[0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda each: "-".join(each) or "plain")
 def test_a_batch_gives_what_single_pictures_give(denoiser, options):
     guide = AStar(among=WORDS, **options)

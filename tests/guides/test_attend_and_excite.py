@@ -90,6 +90,7 @@ def released(pipeline, latents, *, steps, **options):
     return seen
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("resolution", [4, 8])
 def test_latents_are_those_of_diffusers_step_by_step(resolution, dtype):
@@ -177,6 +178,7 @@ def test_refinement_reaches_its_threshold_where_it_can(denoiser):
     assert seen[0] > 0.9 >= seen[1]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("refining", ["reached", "released"])
 def test_a_batch_gives_what_single_pictures_give(denoiser, refining):
     guide = AttendAndExcite(among=WORDS, refining=refining, **OFTEN)

@@ -67,6 +67,7 @@ def test_where_no_word_is_found_it_is_off(emoji):
     assert begun(PISTOL, emoji, ["a 3d emoji of a cat", "an icon of a crown"])[0] is None
 
 
+@pytest.mark.thorough
 def test_pictures_lose_the_concept_and_others_do_not_change_by_a_bit(emoji):
     """Of two pistols at most one is left; the cat is the plain one."""
     from efface.bundled.judge import EmojiJudge

@@ -62,6 +62,7 @@ def test_wholly_guided_it_is_a_negative_prompt_with_another_anchor():
     assert torch.allclose(safe - (C + w * (P - C)), U - C, atol=1e-12)
 
 
+@pytest.mark.thorough
 def test_momentum_is_a_geometric_series_with_the_known_limit():
     """Constant g: v_{i+1} = (b + (1-b) s) v_i + (1-b) g, whose limit guides by g / (1 - s)."""
     guide = SafeLatentDiffusion(
@@ -102,6 +103,7 @@ def test_concepts_are_summed_each_with_its_own_share():
     assert torch.allclose(found, U + 2.0 * (P - U - sum(parts)), atol=1e-12)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("preset", ["weak", "medium", "strong", "max"])
 def test_it_draws_what_the_released_code_draws(preset):
     from diffusers import StableDiffusionPipelineSafe

@@ -41,6 +41,7 @@ def stock(pipe, lead, latents, *, steps=4, **options):
     ).images
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
 def test_a_stock_pipeline_draws_what_the_engine_draws(family):
     pipe = host(f"tiny_{family}")

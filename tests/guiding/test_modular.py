@@ -45,6 +45,7 @@ def guider(name, pipe):
     return guide, made
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", GUIDES)
 @pytest.mark.parametrize("edited", [False, True])
 def test_it_draws_what_the_engine_draws(name, edited):

@@ -22,6 +22,7 @@ def pictures():
     return squares([f"thing {number}" for number in range(SQUARES)])
 
 
+@pytest.mark.thorough
 def test_what_is_where_is_learnt(pictures):
     assert found_shares(host_of_copy(), pictures) == [1, 1, 1]
 

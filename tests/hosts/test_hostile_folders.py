@@ -107,6 +107,7 @@ FILES = (
 )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("file", FILES)
 def test_configs_that_are_none_are_one_line(copied, file):
     before = (copied / file).read_bytes()
@@ -121,6 +122,7 @@ def test_configs_that_are_none_are_one_line(copied, file):
         (copied / file).write_bytes(before)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "part",
     [

@@ -27,6 +27,7 @@ def of_kind(kind, channels=4, **more):
     return kind(**parts, **more, requires_safety_checker=False)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", [StableDiffusionImg2ImgPipeline, StableDiffusionInpaintPipeline])
 def test_pipelines_that_start_from_pictures_draw_from_text(kind):
     made = of_kind(kind)

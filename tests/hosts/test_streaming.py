@@ -46,6 +46,7 @@ def test_the_folder_is_really_sharded(folder):
     assert len(list((folder / "text_encoder").glob("*.safetensors"))) > 1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("which", ["folder", pytest.param("half", marks=pytest.mark.slow)])
 def test_a_delta_equals_that_of_the_loaded_pipeline(request, which, method):

@@ -112,6 +112,7 @@ def test_rows_of_before_are_written_as_they_were(tmp_path, family):
     assert len(Encoder.of(host(f"tiny_{family}")).sketches) == len(book.encoder.sketches) == 8
 
 
+@pytest.mark.thorough
 def test_every_order_of_adding_gives_the_same_bits_in_every_branch(case, tmp_path):
     family, pipe = case
     made = [bits(new(tmp_path / ids, pipe, *ids), pipe) for ids in ("abc", "cab", "bac", "cba")]
@@ -132,6 +133,7 @@ def test_three_less_one_is_two_also_after_a_merge_and_from_disk(case, tmp_path):
     assert same(bits(merged, pipe), two)
 
 
+@pytest.mark.thorough
 def test_a_ledger_equals_one_request_for_everything_in_every_branch(case, tmp_path):
     family, _ = case
     pipe = host(f"tiny_{family}", dtype=torch.float64)
@@ -148,6 +150,7 @@ def test_a_ledger_equals_one_request_for_everything_in_every_branch(case, tmp_pa
         assert torch.allclose(found, patch.left @ patch.right, atol=1e-9, rtol=0), key
 
 
+@pytest.mark.thorough
 def test_a_ledger_moves_to_another_family_and_to_no_other_encoder(case, tmp_path):
     family, pipe = case
     shutil.copytree(FILES / "sd1", tmp_path / "book")

@@ -31,6 +31,7 @@ def same_bits(first, second):
     return mine.keys() == theirs.keys() and all(torch.equal(mine[k], theirs[k]) for k in mine)
 
 
+@pytest.mark.thorough
 def test_every_order_of_adding_gives_the_same_bits(tiny_sd1, tmp_path):
     orders = list(itertools.permutations("abc"))
     made = [new(tmp_path / "".join(ids), tiny_sd1, *ids).erase(tiny_sd1) for ids in orders]

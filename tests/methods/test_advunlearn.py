@@ -51,6 +51,7 @@ def test_the_first_clean_loss_is_the_gap_times_one_plus_eta_squared(tiny_sd1, et
     assert loss == pytest.approx((1 + eta) ** 2 * gap(tiny_sd1, **settings)[0], rel=1e-4)
 
 
+@pytest.mark.thorough
 def test_kept_prompts_are_where_they_were_before_the_first_step(tiny_sd1):
     for more in ({}, {"keep_unconditional": 0.5}, {"latents": "fresh"}):
         result = ran("advunlearn", tiny_sd1, steps=2, **NO_ATTACK | more)
@@ -67,6 +68,7 @@ def test_an_anchor_is_where_the_target_starts(tiny_sd1):
     assert loss == pytest.approx(float(expected), rel=1e-4)
 
 
+@pytest.mark.thorough
 def test_without_embeddings_it_is_esd_on_the_text_encoder():
     """The same pools and draws, in a loop written out here: encode, predict, Adam."""
     pipe, settings = host("tiny_sd1"), {"steps": 4, "batch": 3, "keep_batch": 2} | NO_ATTACK
@@ -220,6 +222,7 @@ def test_pools_give_the_loss_that_fresh_latents_give(tiny_sd1):
     assert pooled == pytest.approx(float(fresh), rel=1e-5)
 
 
+@pytest.mark.thorough
 def test_fresh_latents_cost_many_times_more(tiny_sd1):
     short = {"steps": 4, "attack_steps": 3}
     pooled, fresh = (

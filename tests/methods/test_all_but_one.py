@@ -18,6 +18,7 @@ def predictions(pipe, prompt):
         return denoiser.predict(latents, times, denoiser.conditions([prompt] * 3))
 
 
+@pytest.mark.thorough
 def test_the_first_losses_are_those_of_the_equations(tiny_sd1):
     esd = one_step("esd", tiny_sd1, negative_guidance=1.0, parameters="key_value")
     negate = one_step("all_but_one", tiny_sd1, mode="negate")

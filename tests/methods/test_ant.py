@@ -82,6 +82,7 @@ def test_the_guidance_can_be_turned_around_from_the_anchor(tiny_sd1):
     assert loss(turned_from="anchor") == pytest.approx(loss(), rel=1e-4)
 
 
+@pytest.mark.thorough
 def test_unconditional_terms_have_gradients(tiny_sd1):
     """The released code computes them without any: a run with them must differ."""
     held = ran("ant", tiny_sd1, **PLAIN, unconditional_weight=50.0, steps=3)
@@ -97,6 +98,7 @@ def test_the_sides_are_swapped_for_the_released_reading(tiny_sd1):
     assert early.curves["reverse"][0] != pytest.approx(late.curves["reverse"][0], rel=1e-3)
 
 
+@pytest.mark.thorough
 def test_weights_outside_the_mask_stay_bit_for_bit(tiny_sd1):
     one = ran("ant", tiny_sd1, before=0.5, maps=1, map_batches=2, parameters="key_value", steps=5)
     for key, patch in one.delta.patches.items():

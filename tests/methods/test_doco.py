@@ -226,6 +226,7 @@ def test_a_table_replaces_the_frozen_model_in_warm_up_and_in_every_step(tiny_sd1
     assert found.diagnostics["network_evaluations"] == expected
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("surgery", ["official", "none"])
 def test_conflict_is_not_told_where_nobody_looked_for_it(tiny_sd1, surgery):
     found = ran("doco", tiny_sd1, TO_LAMP, **TOY, surgery=surgery, steps=2)

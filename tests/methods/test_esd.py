@@ -42,6 +42,7 @@ def mean_gap(pipe, prompt, steps=4):
     return float((pool.conditional - pool.unconditional).square().mean())
 
 
+@pytest.mark.thorough
 def test_the_first_loss_is_the_gap_times_one_plus_eta_squared(tiny_sd1):
     plain = one_step("esd", tiny_sd1, negative_guidance=0.0).curves["erase"][0]
     for eta in (1.0, 3.0):
@@ -154,6 +155,7 @@ def test_groups_of_xl_leave_out_embeddings_and_all_outside_the_blocks():
     assert {key.split(".")[0] for key in every - without} >= {"unet/conv_in", "unet/conv_out"}
 
 
+@pytest.mark.thorough
 def test_students_latents_follow_the_model_in_training(tiny_sd1):
     base = ran("esd", tiny_sd1, steps=4)
     student = ran("esd", tiny_sd1, steps=4, latents="student")
@@ -189,6 +191,7 @@ def test_the_gradient_of_the_last_layer_is_the_one_derived_by_hand(tiny_sd1):
     assert torch.allclose(weights[0].flatten(1), by_hand, rtol=1e-3, atol=1e-7)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("erase_from", ["", "a house"])
 def test_the_empty_prompt_has_nothing_to_lose(tiny_sd1, monkeypatch, erase_from):
     """e_c is e_0 then, so the target is what is predicted already: no loss and no gradient."""

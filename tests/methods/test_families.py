@@ -258,6 +258,7 @@ def test_a_streamed_folder_gives_the_same_delta_bit_for_bit(pipe, tmp_path, meth
     assert all(torch.equal(loaded[name], streamed[name]) for name in loaded)
 
 
+@pytest.mark.thorough
 def test_a_saved_pipeline_is_loaded_and_takes_the_delta(pipe, tmp_path):
     pipe.save_pretrained(tmp_path / "model")
     delta = erase(pipe, ERASE, method="uce").delta
@@ -290,6 +291,7 @@ def test_a_map_and_a_change_of_one_weight_compose_in_any_layer(case):
                 assert torch.allclose(find(pipe, name)[name], value, atol=1e-9), name
 
 
+@pytest.mark.thorough
 def test_an_edited_copy_has_the_applied_weights_and_passes_nothing_over(pipe, tmp_path):
     pipe.save_pretrained(tmp_path / "model", max_shard_size="20KB")
     delta = erase(pipe, ERASE, method="uce").delta

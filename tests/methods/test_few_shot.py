@@ -264,6 +264,7 @@ def test_an_anchor_is_refused():
         made().check_request(request("pistol", anchor="lamp"))
 
 
+@pytest.mark.thorough
 def test_retention_keeps_kept_prompts_nearer(tiny_sd1):
     bare = ran(tiny_sd1, steps=12)
     held = ran(tiny_sd1, steps=12, retention_weight=30.0)

@@ -96,6 +96,7 @@ def test_unedited_gives_the_base_while_deltas_are_applied(tiny_sd1):
         assert torch.equal(weight, before[name])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "pair",
     [pytest.param(("trce", "trce_vision"), marks=pytest.mark.slow), ("realera", "realera_noise")],

@@ -28,6 +28,7 @@ def trained(wanted=PISTOL):
     return ran("spm", shared("tiny_sd1"), wanted, **SHORT).delta
 
 
+@pytest.mark.thorough
 def test_the_first_losses_are_those_of_the_equations(tiny_sd1):
     esd = one_step("esd", tiny_sd1, negative_guidance=1.0)
     spm = one_step("spm", tiny_sd1, anchoring=1.0, anchors=1)
@@ -163,6 +164,7 @@ def test_gated_deltas_survive_their_file(tmp_path):
     assert ungated.id != delta.id
 
 
+@pytest.mark.thorough
 def test_gated_deltas_compose_exactly_in_any_order(tiny_sd1):
     one, other = trained(), trained(HOUSE)
     both = compose([one, other])

@@ -111,6 +111,7 @@ def t5():
     return host("tiny_flux", dtype=torch.float64)
 
 
+@pytest.mark.thorough
 def test_rows_that_a_family_does_not_have_are_no_reason_to_do_nothing(t5):
     """T5 has no begin token, and PixArt hides padding; pooled rows count as end rows."""
     wanted = request("pistol", anchor="lamp")

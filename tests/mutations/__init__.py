@@ -1,1 +1,1 @@
-"""Small mistakes in numerics, one line each, and the default tests that must catch them."""
+"""Small mistakes in numerics, one line each, and the tests of CI that must catch them."""

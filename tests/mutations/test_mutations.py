@@ -1,4 +1,4 @@
-"""Mistakes of one line in numerics are caught by default tests."""
+"""Mistakes of one line in numerics are caught by tests that CI runs."""
 
 import os
 import subprocess
@@ -24,7 +24,7 @@ def named(test):
 
 
 @pytest.mark.slow
-def test_every_mutation_is_caught_by_a_default_test():
+def test_every_mutation_is_caught():
     done = subprocess.run(
         [sys.executable, "-m", "tests.mutations"],
         cwd=ROOT,

@@ -20,6 +20,7 @@ def colours(path):
         return {tuple(pixel) for pixel in np.asarray(image.convert("RGB")).reshape(-1, 3)}
 
 
+@pytest.mark.thorough
 def test_a_report_is_one_folder(tmp_path, evaluation):
     written = write_report(tmp_path / "run", evaluation, RUN)
     names = {path.name for path in written}

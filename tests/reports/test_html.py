@@ -144,6 +144,7 @@ def test_missing_pictures_leave_no_broken_images(tmp_path, evaluation):
     assert "Same prompt, same seed" not in found.text
 
 
+@pytest.mark.thorough
 def test_the_page_and_the_card_list_where_a_concept_went(evaluation, tmp_path):
     import json
     from dataclasses import replace

@@ -41,6 +41,7 @@ def test_of_many_pictures_some_are_shown_with_both_ends(tmp_path):
     assert {later - step for step, later in pairwise(steps)} == {4, 5}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("stems", [(), ("base", "step-0025", "step-0050")])
 def test_the_page_holds_the_pictures(tmp_path, evaluation, stems):
     bare = write_page(tmp_path / "bare.html", evaluation, run_facts(evaluation, RUN))

@@ -78,6 +78,7 @@ def test_the_whole_table_keeps_words_whole(evaluation, width):
     assert {"neighbours", "feature_distance", "before:", "change:"} <= set(words)
 
 
+@pytest.mark.thorough
 def test_what_failed_is_called_so_and_never_suppressed(tmp_path):
     rows = (measurement("erased", 31, 30), measurement("kept", 31, 10))
     found = made(tmp_path, measurements=rows)

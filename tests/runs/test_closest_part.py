@@ -59,6 +59,7 @@ def opened(pipe, part, prompts, membranes=2):
     return part.openings(Denoiser(pipe).conditions(prompts).rows.float(), membranes)
 
 
+@pytest.mark.thorough
 def test_a_name_opens_its_own_membrane_whatever_is_around_it(part):
     pipe, gate, _ = part
     text = Denoiser(pipe).text
@@ -74,6 +75,7 @@ def test_kept_prompts_leave_every_membrane_shut_to_the_bit(part):
     assert not opened(pipe, gate, kept).any()
 
 
+@pytest.mark.thorough
 def test_the_same_draws_give_the_same_gate_and_others_another(part):
     pipe, gate, _ = part
     again, _ = part_of(pipe, BOTH)
@@ -124,6 +126,7 @@ def by_part(fewer):
     return pipe, gated(pipe, PISTOL, **BY_PART)
 
 
+@pytest.mark.thorough
 def test_it_opens_where_the_whole_prompt_does_and_more(by_part):
     pipe, delta = by_part
     whole = replace(delta.gate, part=None)

@@ -75,6 +75,7 @@ METHODS = [
 ]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", METHODS)
 def test_the_command_of_every_method_is_read_as_its_recipe(name):
     """With a preset and another value of every setting that goes with the others, and with none."""

@@ -31,6 +31,7 @@ def interrupted(pipe, folder, **more):
         erased(pipe, folder, stop=2, **more)
 
 
+@pytest.mark.thorough
 def test_methods_in_turn_resume_to_the_same_delta(tiny_sd1, tmp_path):
     whole = erased(tiny_sd1, None)
     interrupted(tiny_sd1, tmp_path)
@@ -39,12 +40,14 @@ def test_methods_in_turn_resume_to_the_same_delta(tiny_sd1, tmp_path):
     assert not [*tmp_path.rglob("*.safetensors")]
 
 
+@pytest.mark.thorough
 def test_a_later_stage_is_not_resumed_on_another_earlier_one(tiny_sd1, tmp_path):
     interrupted(tiny_sd1, tmp_path)
     with pytest.raises(BadRequest, match=r"of another run .* then "):
         erased(tiny_sd1, tmp_path, resume=True, uce={"ridge": 5.0})
 
 
+@pytest.mark.thorough
 def test_a_checkpoint_of_a_base_with_the_same_name_but_other_weights_is_refused(tmp_path):
     pipe = host("tiny_sd1")
     interrupted(pipe, tmp_path)

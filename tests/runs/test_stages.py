@@ -20,6 +20,7 @@ def test_a_method_that_comes_again_is_counted():
     assert stage_names(["uce", "esd", "uce", "uce"]) == ["uce", "esd", "uce-2", "uce-3"]
 
 
+@pytest.mark.thorough
 def test_curves_of_all_stages_are_kept_whatever_their_length(tiny_sd1, tmp_path):
     settings = {"esd": {**TOY, "steps": 3}, "esd-2": {**TOY, "steps": 2}}
     made = erased(tiny_sd1, "uce+esd+esd", **settings)

@@ -61,6 +61,7 @@ def test_what_does_not_fit_is_refused():
         transferred(on_top, fine_tune(base))
 
 
+@pytest.mark.thorough
 def test_a_gate_goes_along(tiny_sd1):
     delta = ran("spm", tiny_sd1, anchors=0).delta
     tuned = host("tiny_sd1")

@@ -65,6 +65,7 @@ def cancelled_by(end, pipe, queue, **how):
     return ended(queue, job)
 
 
+@pytest.mark.thorough
 def test_a_cancelled_training_leaves_the_model_bit_for_bit_and_goes_on_from_there(
     pipe, whole, tmp_path
 ):
@@ -82,6 +83,7 @@ def test_a_cancelled_training_leaves_the_model_bit_for_bit_and_goes_on_from_ther
     assert whole()
 
 
+@pytest.mark.thorough
 def test_a_closed_page_ends_its_jobs_and_no_others(pipe, whole):
     queue = Queue()
     other = []
@@ -98,6 +100,7 @@ def test_a_closed_page_ends_its_jobs_and_no_others(pipe, whole):
     assert whole()
 
 
+@pytest.mark.thorough
 def test_a_job_that_nobody_follows_any_more_is_cancelled(pipe, whole):
     queue = Queue()
 
@@ -110,6 +113,7 @@ def test_a_job_that_nobody_follows_any_more_is_cancelled(pipe, whole):
     assert whole()
 
 
+@pytest.mark.thorough
 def test_an_error_is_told_in_one_line_and_leaves_the_model_bit_for_bit(pipe, whole):
     queue = Queue()
     job = ended(queue, queue.submit("train", training(pipe, fails=True)))

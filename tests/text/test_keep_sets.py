@@ -48,6 +48,7 @@ def test_a_set_says_of_its_rows_what_the_rows_say(tiny_sd1, tokens):
     assert nothing.factors(3.0, "mean") == (pytest.approx(1 / 3), 1.0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", CACHED)
 def test_deltas_are_the_same_bits_with_and_without(tiny_sd1, tmp_path, method):
     erased = [request(name, keep=["cat", "dog"]) for name in ("pistol", "knife")]

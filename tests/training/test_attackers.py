@@ -71,6 +71,7 @@ def test_attackers_start_over_when_they_are_done(tiny_sd1, clean):
     assert float(max(ups)) > 1.5e-2
 
 
+@pytest.mark.thorough
 def test_they_go_on_from_a_checkpoint_to_the_same_bits(tiny_sd1, clean):
     whole = made(tiny_sd1)
     stepped(whole, tiny_sd1, clean, 3)

@@ -35,6 +35,7 @@ def error_now(pipe, clean):
         return float(denoising_error(denoiser, clean, conditions, which, generator(7)))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "how", [{"rank": 2, "learning_rate": 2e-2}, {"rank": 0, "role": "unet", "learning_rate": 1e-3}]
 )
@@ -55,6 +56,7 @@ def test_the_error_falls_while_it_learns_and_the_model_stays(tiny_sd1, clean, ho
     assert not differences(before, snapshot(tiny_sd1))
 
 
+@pytest.mark.thorough
 def test_looking_changes_nothing_of_what_is_learnt(tiny_sd1, clean):
     settings = Relearning(steps=3, rank=1)
     watched = relearn(
