@@ -26,7 +26,7 @@ test: $(VENV)/.ready-dev
 
 # Those of a second or more each, which CI runs as well.
 test-thorough: $(VENV)/.ready-dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q -m thorough
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q -m "thorough and not slow and not gpu"
 
 # Those of minutes: hours in all on two cores. What is not installed for them is skipped by name.
 test-slow: $(VENV)/.ready-dev

@@ -91,6 +91,7 @@ some = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.thorough
 @some
 def test_the_same_seed_gives_the_same_delta_and_another_does_not(ran):
     again = run(ran.method, ran.model, asked(ran.model)).delta

@@ -187,6 +187,7 @@ def test_nothing_of_a_run_is_kept_after_it(case):
     assert [each() for each in held] == [None] * len(held)
 
 
+@pytest.mark.thorough
 @each_case
 def test_while_a_delta_is_applied_the_base_says_what_to_avoid(case):
     """That is the default; weights are bit for bit what they were, and the choice matters."""

@@ -12,6 +12,7 @@ from tests.conformance.conftest import TRAINED, kinds, run
 STOP = 7
 
 
+@pytest.mark.thorough
 @kinds(TRAINED, default=("esd-tiny_sd1", "doco-tiny_sd1"))
 def test_an_interrupted_run_resumes_to_the_same_delta(ran, tmp_path):
     assert isinstance(ran.method, Training)

@@ -111,6 +111,7 @@ def committed():
         yield commit, goldens(*sources), revisions
 
 
+@pytest.mark.thorough
 def test_golden_numbers_only_change_with_the_revision_of_their_method():
     if git("rev-parse", "--is-inside-work-tree") is None:
         pytest.skip("not a git checkout, so there is nothing to compare with")

@@ -99,6 +99,7 @@ def test_provenance_says_what_was_done(ran):
         assert set(find(ran.pipe, key)) <= provenance.base_sketch.keys()
 
 
+@pytest.mark.thorough
 @kinds(default=("uce-tiny_sd1", "trce-tiny_sd2", "doco-tiny_sd1", "realera_noise-tiny_sd1"))
 def test_several_concepts_are_accepted_or_refused_clearly(ran):
     erasures = ran.case.request.erasures
