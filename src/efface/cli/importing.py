@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Import", "recipe_for", "run"]
 
-ABOUT = "Reads another tool's edit as a run."
+ABOUT = "Reads another tool's edit, or a delta that came without its run, as a run."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,8 @@ class Import(Placed, Asking):
     """What to import, what it is said to erase, and from which base; that will be measured."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE")]
-    """LoRA, edited weights (safetensors or pickle), or folder of an edited network or pipeline."""
+    """LoRA, edited weights (safetensors or pickle), folder of an edited network or pipeline, or a
+    delta of efface."""
     out: Path
     """Folder of the run."""
     part: (
@@ -80,7 +81,7 @@ def run(arguments: list[str], output: Output) -> int:
         first = ", ".join(unused[:3])
         output.say(f"{len(unused)} keys of it are of nothing that is read: {first} ...")
     output.say(*facts["notes"])
-    if facts["layout"] != "edited weights":
+    if facts["layout"] not in ("edited weights", "a delta of efface"):
         output.say(_opening(facts))
     output.say(f"wrote {options.out}; measure it with: efface evaluate {options.out}")
     output.result({"run": str(options.out), "delta": result.delta.id, "tensors": tensors, **facts})

@@ -15,7 +15,8 @@ from efface.deltas.delta import Delta
 from efface.deltas.patches import LowRankPatch, Patch
 from efface.deltas.provenance import Provenance, base_sketch
 from efface.deltas.recording import model_name
-from efface.errors import BadDelta
+from efface.errors import BadDelta, BadRequest
+from efface.exchange.own_files import own_delta
 from efface.exchange.reading import Reading, read
 from efface.exchange.sources import Place, find_places, header_of
 from efface.exchange.spm_files import ALWAYS, erased_prompts, gate_from
@@ -35,7 +36,7 @@ class Imported:
 
     delta: Delta
     layout: str
-    """What the file was: ``SPM``, ``LoRA`` or ``edited weights``."""
+    """What the file was: ``SPM``, ``LoRA``, ``edited weights`` or ``a delta of efface``."""
     unused: tuple[str, ...]
     """Keys of the file that belong to nothing in the model, or to parts that were not asked for."""
     notes: tuple[str, ...] = ()
@@ -61,10 +62,10 @@ def import_delta(
     Understood are LoRA files (diffusers, peft and kohya layouts, with alphas in tensors, header or
     ``adapter_config.json``), safetensors or pickled files with edited weights by parameter name
     (ESD, UCE, RECE and whole networks), and diffusers folders of an edited network or pipeline.
-    Several networks make one delta. Pickles are read with ``weights_only`` alone, so that they can
-    run nothing. Every key is read, or refused if it is of something that the model has; what
-    belongs to nothing is listed. A LoRA file of a U-Net whose header names erased prompts is SPM's:
-    its membranes get a gate.
+    Several networks make one delta; one of this package stays as it is. Pickles are read with
+    ``weights_only`` alone, so that they can run nothing. Every key is read, or refused if it is of
+    something that the model has; what belongs to nothing is listed. A LoRA file of a U-Net whose
+    header names erased prompts is SPM's: its membranes get a gate.
 
     Args:
         source: file or folder.
@@ -78,9 +79,12 @@ def import_delta(
 
     Raises:
         MissingInput: there is nothing at ``source``, or the model has no such part.
+        BadRequest: a delta of this package is to be read in part or with another gate.
         BadDelta: the file is damaged or unsafe, keys of it match nothing of the model or are not
             understood, a tensor has another shape, or nothing differs from the base.
     """
+    if own := own_delta(Path(source), model, request):
+        return _as_it_is(own, chosen=(part, gate, unconditional) != (None, "linear", "own"))
     places = find_places(Path(source))
     reading = read(places, model, part)
     patches, layout = reading.patches, "LoRA" if reading.low_rank else "edited weights"
@@ -101,12 +105,17 @@ def import_delta(
         ungated = {key: p for key, p in patches.items() if not isinstance(p, LowRankPatch)}
         patches = {key: p for key, p in patches.items() if key not in ungated}
     provenance = _provenance(facts, model, request, (*patches, *ungated))
-    return Imported(
-        Delta(patches=patches, provenance=provenance, gate=opening, ungated=ungated),
-        layout,
-        tuple(reading.unused),
-        tuple(reading.notes),
-    )
+    made = Delta(patches=patches, provenance=provenance, gate=opening, ungated=ungated)
+    return Imported(made, layout, tuple(reading.unused), tuple(reading.notes))
+
+
+def _as_it_is(delta: Delta, *, chosen: bool) -> Imported:
+    if chosen:
+        raise BadRequest(
+            "the file is a delta of efface, which has its own parts and gates; leave out part, "
+            "gate and unconditional"
+        )
+    return Imported(delta, "a delta of efface", ())
 
 
 def _prompts(reading: Reading, file: Path | None) -> tuple[str, ...]:
