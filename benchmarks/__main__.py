@@ -6,7 +6,7 @@ python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training
                      [leftover] [leftover_methods] [robustness] [row_map] [forgetting]
                      [fashion] [forgetting_detector] [hardest_prompts] [hardest_pictures]
                      [guide_cost] [guide_pictures] [guards] [composition] [scheduling]
-                     [ray_workers] [repair]
+                     [ray_workers] [repair] [ensembles]
 python -m benchmarks submit FILE|METHOD        measures it for docs/leaderboard.md
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
@@ -24,6 +24,7 @@ from benchmarks import (
     composition,
     cost,
     debias,
+    ensembles,
     erasure,
     fashion,
     few_shot,
@@ -79,6 +80,7 @@ EXPERIMENTS = {
     "harden": harden.run,
     "hardest_prompts": hardest_prompts.run,
     "repair": repair.run,
+    "ensembles": ensembles.run,
     "hardest_pictures": hardest_pictures.run,
     "leftover": leftover.run,
     "leftover_methods": leftover.methods,

@@ -25,6 +25,7 @@ from efface.contracts import ForgetSetSearch
 from efface.data.idx import idx_files
 from efface.data.pictures import LabelledPictures, Part
 from efface.errors import EffaceError, MissingInput
+from efface.evaluation.answers import Answers
 from efface.files import write_atomically
 from efface.hosts.classifier import Classifier
 from efface.hosts.vision import VisionModel, labels_of
@@ -69,7 +70,8 @@ def baselines() -> dict[str, Any]:
 class Bench:
     """The pictures, and the model that learnt them."""
 
-    def __init__(self) -> None:
+    def __init__(self, seed: int = 0) -> None:
+        self.seed = seed
         every = idx_files(FOLDER)
         order = torch.randperm(len(every), generator=derive(0, "fashion", "pictures"))
         self.pictures: LabelledPictures = Part(every, order[:COUNT].sort().values)
@@ -85,7 +87,7 @@ class Bench:
         with torch.random.fork_rng(devices=[]):
             network = ViTForImageClassification(config).eval()
         host = Classifier(VisionModel(network, Resized(28), labels_of(config)))
-        generator = derive(0, "fashion", "original")
+        generator = derive(self.seed, "fashion", "original")
         nothing = torch.zeros(COUNT, dtype=torch.float64)
         with RECIPE.erased(host, self.pictures, nothing, generator=generator, start=None):
             learnt = {name: value.clone() for name, value in network.state_dict().items()}
@@ -94,7 +96,8 @@ class Bench:
 
     def accuracies(self, chosen: list[int]) -> dict[str, float]:
         """Gives shares that are recognised, of the set, of the rest and of test pictures."""
-        right = torch.cat([self._right(self.pictures, COUNT), self._right(self.tested, TESTED)])
+        asked = (self.answers(self.pictures), self.answers(self.tested))
+        right = torch.cat([each.predictions == each.labels for each in asked])
         inside = torch.zeros(COUNT, dtype=torch.bool)
         inside[chosen] = True
         own = right[:COUNT]
@@ -102,12 +105,11 @@ class Bench:
         return {name: round(float(part.double().mean()), 5) for name, part in parts.items()}
 
     @torch.no_grad()
-    def _right(self, pictures: LabelledPictures, count: int) -> torch.Tensor:
-        found = []
-        for some in torch.arange(count).split(500):
-            pixels = self.host.model.prepared(pictures.read(some.tolist()))
-            found.append(self.host.logits(pixels).argmax(1) == pictures.labels[some])
-        return torch.cat(found)
+    def answers(self, pictures: LabelledPictures) -> Answers:
+        """Asks the model, as it is now, for its logits of all of some pictures."""
+        every = torch.arange(len(pictures)).split(500)
+        read = (self.host.model.prepared(pictures.read(some.tolist())) for some in every)
+        return Answers(torch.cat([self.host.logits(pixels) for pixels in read]), pictures.labels)
 
 
 def run() -> None:
