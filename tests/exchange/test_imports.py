@@ -117,6 +117,17 @@ class Trap:
         return (print, ("ran",))
 
 
+@pytest.mark.parametrize("name", ["delta.safetensors", "delta.pt"])
+def test_what_came_in_place_of_weights_is_named(pipe, tmp_path, name):
+    path = tmp_path / name
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    assert "git lfs pull" in refusal(BadDelta, path, pipe)
+    path.write_text("\n<!doctype html><title>Sign in</title>")
+    assert "web page" in refusal(BadDelta, path, pipe)
+    path.write_text("root:x:0:0:root:/root:/bin/sh")
+    assert ("neither" if name.endswith("pt") else "damaged") in refusal(BadDelta, path, pipe)
+
+
 def test_a_pickle_that_holds_more_than_tensors_is_not_read(pipe, tmp_path, capsys):
     (tmp_path / "evil.pt").write_bytes(pickle.dumps({"a": Trap()}))
     torch.save({"a": Trap()}, tmp_path / "evil2.pt")

@@ -146,6 +146,7 @@ def load(place: Place) -> Source:
 
 
 def _read(file: Path) -> dict[str, Tensor]:
+    _refuse_text(file)
     try:
         if file.suffix == ".safetensors":
             return dict(load_file(file))
@@ -165,6 +166,19 @@ def _read(file: Path) -> dict[str, Tensor]:
     if not isinstance(held, Mapping):
         raise BadDelta(f"{file} holds a {type(held).__name__} and no tensors by name")
     return dict(_flat(file, held))
+
+
+def _refuse_text(file: Path) -> None:
+    """Tells what came in place of weights from what is damaged."""
+    with file.open("rb") as opened:
+        start = opened.read(64).lstrip()
+    if start.startswith(b"version https://git-lfs"):
+        raise BadDelta(f"{file} is a pointer of Git LFS and not the file; fetch it: git lfs pull")
+    if start.startswith(b"<"):
+        raise BadDelta(f"{file} is a web page and no file of weights; download the file itself")
+    zipped, pickled = start.startswith(b"PK"), start.startswith(b"\x80")
+    if file.suffix != ".safetensors" and not zipped and not pickled:
+        raise BadDelta(f"{file} is no file of weights: neither safetensors nor a pickle of PyTorch")
 
 
 def _flat(file: Path, held: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, Tensor]]:
