@@ -78,6 +78,8 @@ class Host(ABC):
     """Where a transformer's parameters lie in the code that the family was published with."""
     comfy_layers: ClassVar[bool] = True
     """Whether it is known by which names ComfyUI looks the denoiser's layers up."""
+    comfy_own: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of layers that it looks up by their original names alone, not by diffusers'."""
     comfy_encoders: ClassVar[Mapping[str, str]] = {}
     """What ComfyUI calls the text encoders."""
     names: ClassVar[ModelNames] = ModelNames("", "")

@@ -36,6 +36,7 @@ class QwenImage(LanguageHost):
     key: ClassVar[str] = "qwenimage"
     title: ClassVar[str] = "Qwen-Image"
     transformer: ClassVar[str] = "QwenImageTransformer2DModel"
+    comfy_layers: ClassVar[bool] = True
 
     @cached_property
     def rows(self) -> FramedRows:
