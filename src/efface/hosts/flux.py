@@ -13,6 +13,7 @@ from efface.hosts.conditions import Conditions
 from efface.hosts.embedding import Embedder
 from efface.hosts.flux_names import COMMON, FEED_FORWARD, FUSED_DOUBLE, FUSED_SINGLE
 from efface.hosts.host import (
+    GuidanceKind,
     Host,
     ModelNames,
     WidthRead,
@@ -86,6 +87,12 @@ class Flux(Host):
         """T5 gives the tokens, CLIP the pooled row."""
         yield width_read(TOKENS, tokens.get("text_encoder_2", 0))
         yield width_read(POOLED, pooled.get("text_encoder", 0))
+
+    @property
+    def guidance_kind(self) -> GuidanceKind:
+        """The dev network is told the scale; schnell's reads none."""
+        config: Any = self.network.config
+        return "distilled" if getattr(config, "guidance_embeds", False) else "none"
 
     @property
     def file_names(self) -> ModelNames:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from efface.hosts.conditions import Conditions
 from efface.hosts.flux_names import COMMON, FEED_FORWARD_2, FUSED_DOUBLE
-from efface.hosts.host import WidthRead, evenly_spaced, width_read
+from efface.hosts.host import GuidanceKind, WidthRead, evenly_spaced, width_read
 from efface.hosts.language import FramedRows
 from efface.hosts.language_host import LanguageHost, conversation
 from efface.hosts.language_toys import DEEP_WIDTH, deep_qwen3_encoder, tiny_qwen_tokenizer
@@ -77,6 +77,12 @@ class Flux2Klein(LanguageHost):
         frame = conversation(self.model.tokenizer, enable_thinking=False)
         frame = replace(frame, whole=True)
         return FramedRows(self.model, frame, length=LENGTH, layers=LAYERS)
+
+    @property
+    def guidance_kind(self) -> GuidanceKind:
+        """Pipelines that are distilled to few steps leave it out."""
+        config: Any = getattr(self.model, "config", None)
+        return "none" if getattr(config, "is_distilled", False) else "free"
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from efface.randomness import derive, evaluating
 
 __all__ = [
     "PROBE_EDGE",
+    "GuidanceKind",
     "Host",
     "ModelNames",
     "WidthRead",
@@ -50,6 +51,10 @@ class ModelNames(NamedTuple):
     """kohya's ``ss_base_model_version``, by which tools sort LoRA files."""
     architecture: str
     """ModelSpec's ``architecture``."""
+
+
+GuidanceKind: TypeAlias = Literal["free", "distilled", "none"]
+"""Guidance without a classifier; a number that a distilled network is told; or nothing at all."""
 
 
 class Host(ABC):
@@ -166,6 +171,15 @@ class Host(ABC):
     def picture_side(self) -> int | None:
         """Pixels of a side that the pipeline is to be asked for; None: what it draws unasked."""
         return None
+
+    @property
+    def guidance_kind(self) -> GuidanceKind:
+        """What the pipeline does with a scale of guidance."""
+        return "free"
+
+    def guidance_options(self, scale: float, _count: int) -> dict[str, Any]:
+        """Gives what the pipeline is told to guide so many prompts away from the empty one."""
+        return {"guidance_scale": scale}
 
     def encode(
         self,
