@@ -88,6 +88,8 @@ def keys(tmp_path_factory):
 def signed(efface, a_run, keys):
     """A run with a manifest, and how it is checked."""
     with_card(a_run)
+    (a_run / "attacks").mkdir(exist_ok=True)
+    (a_run / "attacks" / "found.safetensors").write_bytes(b"of an attack, no edited model")
     given = ("--certificate", keys / "signer.pem", "--key", keys / "private.pem")
     outcome = efface("sign", a_run, "--c2pa", *given)
     assert outcome.code == 0, outcome

@@ -19,6 +19,8 @@ SUFFIX = ".c2pa"
 """Ends the name of a manifest in place of ``.safetensors``."""
 _LABEL = "efface.card"
 _CARD = "card.json"
+_ATTACKS = "attacks"
+"""What a run's attacks found lies here, which is no edited model."""
 _FORMAT = "application/octet-stream"
 """C2PA's library writes into no such file; its data hash is over the whole."""
 _SOURCE = "http://c2pa.org/digitalsourcetype/trainedAlgorithmicData"
@@ -219,7 +221,8 @@ def _signer(found: Mapping[str, Any]) -> str:
 def _assets(folder: Path) -> tuple[Path, ...]:
     if not folder.is_dir():
         raise MissingInput(f"there is no folder {folder}; give the folder that is signed")
-    found = tuple(sorted(folder.rglob("*.safetensors")))
+    every = sorted(folder.rglob("*.safetensors"))
+    found = tuple(file for file in every if file.relative_to(folder).parts[0] != _ATTACKS)
     if not found:
         raise MissingInput(f"{folder} holds no safetensors file to write a manifest for")
     return found
