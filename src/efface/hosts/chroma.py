@@ -43,6 +43,7 @@ class Chroma(OneLayerHost):
 
     key: ClassVar[str] = "chroma"
     title: ClassVar[str] = "Chroma"
+    tokens_read: ClassVar[Mapping[str, int]] = {"text_encoder": LENGTH}
     transformer: ClassVar[str] = "ChromaTransformer2DModel"
     comfy_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "t5xxl"}
     comfy_own: ClassVar[tuple[str, ...]] = ("distilled_guidance_layer.",)

@@ -33,6 +33,7 @@ class Flux2Klein(LanguageHost):
 
     key: ClassVar[str] = "flux2klein"
     title: ClassVar[str] = "FLUX.2 klein"
+    tokens_read: ClassVar[Mapping[str, int]] = {"text_encoder": LENGTH}
     transformer: ClassVar[str] = "Flux2Transformer2DModel"
     comfy_layers: ClassVar[bool] = True
     comfy_own: ClassVar[tuple[str, ...]] = (

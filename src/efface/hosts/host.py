@@ -75,6 +75,9 @@ class Host(ABC):
     """Whether the denoiser can be run on latents; otherwise it is edited by closed forms alone."""
     kohya_encoders: ClassVar[Mapping[str, str]] = {}
     """What kohya's LoRA files call the text encoders; empty: that layout has no names for it."""
+    tokens_read: ClassVar[Mapping[str, int]] = {}
+    """Tokens at most that an encoder is given of a prompt, padding and instruction included; where
+    missing, what the encoder itself can read."""
     unread_layers: ClassVar[Mapping[str, int]] = {}
     """How many of a CLIP encoder's last layers the denoiser reads nothing of; where missing, 0."""
     original_names: ClassVar[bool] = False

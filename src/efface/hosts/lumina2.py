@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -50,6 +51,7 @@ class Lumina2(LanguageHost):
 
     key: ClassVar[str] = "lumina2"
     title: ClassVar[str] = "Lumina 2"
+    tokens_read: ClassVar[Mapping[str, int]] = {"text_encoder": LENGTH}
     transformer: ClassVar[str] = "Lumina2Transformer2DModel"
     comfy_layers: ClassVar[bool] = True
     comfy_own: ClassVar[tuple[str, ...]] = ("",)

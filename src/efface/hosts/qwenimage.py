@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -36,6 +37,7 @@ class QwenImage(LanguageHost):
 
     key: ClassVar[str] = "qwenimage"
     title: ClassVar[str] = "Qwen-Image"
+    tokens_read: ClassVar[Mapping[str, int]] = {"text_encoder": LENGTH + DROPPED}
     transformer: ClassVar[str] = "QwenImageTransformer2DModel"
     comfy_layers: ClassVar[bool] = True
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -42,6 +43,7 @@ class ZImage(LanguageHost):
 
     key: ClassVar[str] = "zimage"
     title: ClassVar[str] = "Z-Image"
+    tokens_read: ClassVar[Mapping[str, int]] = {"text_encoder": LENGTH}
     transformer: ClassVar[str] = "ZImageTransformer2DModel"
     comfy_layers: ClassVar[bool] = True
     original_layers: ClassVar[OriginalNames | None] = OriginalNames(
