@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import subprocess
 import sys
 from typing import Any
+
+from efface.memory import peak_resident_bytes
 
 __all__ = ["held", "took"]
 
@@ -22,5 +23,9 @@ def took(module: str, *arguments: str, threads: int) -> dict[str, Any]:
 
 
 def held() -> int:
-    """Gives the most bytes that this process has held so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Gives the most bytes that this process has held so far, and no other.
+
+    What the system counts as ``ru_maxrss`` of a process is at least what its parent held when it
+    started this one, so a benchmark with a model of its own would be seen in all its children.
+    """
+    return peak_resident_bytes()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import resource
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +14,13 @@ from torch import Tensor
 
 from efface.errors import BadRequest
 
-__all__ = ["MemoryRanOut", "free_bytes", "in_parts", "translating_out_of_memory"]
+__all__ = [
+    "MemoryRanOut",
+    "free_bytes",
+    "in_parts",
+    "peak_resident_bytes",
+    "translating_out_of_memory",
+]
 
 _MESSAGES = (
     "not enough memory|can't allocate memory|could not create a (primitive|memory)|bad_alloc"
@@ -78,3 +86,16 @@ def in_parts(ask: Callable[[slice], Tensor], count: int, most: int) -> tuple[Ten
                     "device that has more"
                 ) from error
         most = max(1, min(most, count) // 2)
+
+
+def peak_resident_bytes() -> int:
+    """Gives the most memory that this process has held so far.
+
+    Linux counts it for the memory of this very program. ``ru_maxrss``, which other systems have
+    alone, is at least what the process that started this one held at that time.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file() and (found := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
+        return int(found[1]) * 1024
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024

@@ -70,6 +70,8 @@ _ROOT = Path(__file__).parent
 RETIRED: dict[str, Any] = {"ema": 0.0, "patience": 0, "originals": "memory"}
 """Settings that are gone, each with the value at which it did nothing: files that hold it are read
 as before."""
+SAME_PRESETS = {("kernel_map", "emoji-many"): "emoji"}
+"""Presets that are another one of the same method by now; commands and files still name them."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ def build(kind: Kind, name: str, *, preset: str | None = None, **settings: Any) 
     known = [each.name for each in fields(found) if each.init] if is_dataclass(found) else []
     given = without_retired({key: _tuples(value) for key, value in settings.items()}, known)
     if preset is not None:
+        preset = SAME_PRESETS.get((name, preset), preset)
         presets = found.presets()
         if preset not in presets:
             raise BadRequest(_unknown(f"preset of {name}", preset, presets))

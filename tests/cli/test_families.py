@@ -76,3 +76,15 @@ def test_sd3_without_t5_loads_streams_and_is_edited_alike(efface, tmp_path):
     assert efface(*asked, "--smoke", "--out", tmp_path / "loaded").code == 0
     assert Delta.load(tmp_path / "streamed").id == Delta.load(tmp_path / "loaded").id
     assert load(tmp_path / "model").text_encoder_3 is None
+
+
+@pytest.mark.slow
+def test_guidance_that_a_pipeline_does_not_use_is_said(efface, tmp_path):
+    host("tiny_flux").save_pretrained(tmp_path / "model")
+    words = ("generate", "--model", tmp_path / "model", "--prompt", "a cat", "--steps", "1")
+    outcome = efface(*words, "--out", tmp_path / "a.png")
+    assert outcome.code == 0, outcome
+    note = "guidance 7.5 is not used: this pipeline draws without guidance"
+    assert note in outcome.out + outcome.err
+    told = efface(*words, "--out", tmp_path / "b.png", "--json").json
+    assert told["notes"] == [note]

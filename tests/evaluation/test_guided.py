@@ -80,7 +80,7 @@ def pixels(path):
 
 
 def test_guidance_that_is_not_the_same_on_both_sides_is_refused():
-    with pytest.raises(BadRequest, match="guidance is what a distilled model is told"):
+    with pytest.raises(BadRequest, match="guidance is not used: this pipeline draws without"):
         draw_guided(shared("tiny_flux"), small_suite().samples[:1], [SLD], steps=2, guidance=3.0)
 
 

@@ -119,7 +119,7 @@ def test_alpha_in_the_header_of_a_membrane(base, tmp_path):
 @pytest.mark.parametrize(
     ("config", "text"),
     [
-        ({"use_dora": True}, "DoRA"),
+        ({"use_dora": True}, "is of DoRA and the file has no magnitude"),
         ({"peft_type": "LOKR"}, "LOKR"),
         ({"init_lora_weights": "pissa_niter_4"}, "changes the base's weights"),
         ({"layer_replication": [[0, 4]]}, "layer_replication"),

@@ -6,12 +6,11 @@ under a name it reads a pair of matrices with alpha, a difference, and, if its p
 such rows, a difference of the bias.
 """
 
+import re
 from dataclasses import replace
 
 import pytest
 import torch
-from diffusers import FluxTransformer2DModel
-from diffusers.loaders import single_file_utils
 from safetensors.torch import load_file
 
 from efface.deltas.delta import Delta
@@ -32,12 +31,32 @@ ENCODERS = {
     "sd3": {"text_encoder": "clip_l", "text_encoder_2": "clip_g", "text_encoder_3": "t5xxl"},
     "flux": {"text_encoder": "clip_l", "text_encoder_2": "t5xxl"},
     "pixart": {"text_encoder": "t5xxl"},
+    "chroma": {"text_encoder": "t5xxl"},
+    "auraflow": {"text_encoder": "pile_t5xl"},
 }
-TRANSFORMERS = ["sd3", "flux", "pixart"]
+TRANSFORMERS = [
+    "sd3",
+    "flux",
+    "pixart",
+    *(
+        pytest.param(family, marks=pytest.mark.slow)
+        for family in ("auraflow", "chroma", "flux2klein", "qwenimage", "zimage")
+    ),
+    "lumina2",
+]
+DIFFUSERS_NAMES = {
+    # ComfyUI has classes with a map from diffusers' names, and Chroma is one of FLUX.1.
+    "chroma": r"(?!distilled_guidance_layer)",
+    "flux2klein": r"(single_)?transformer_blocks\.|x_embedder|context_embedder|proj_out|norm_out",
+    "lumina2": r"(?!)",  # the class has one of Z-Image's names, which are others
+}
+"""Layers of families that ComfyUI looks up after ``transformer.``; all others by default."""
 
 
 def original(host, network, state):
     """Puts a transformer's parameters together as the original network has them."""
+    if host.original_layers is None:
+        return dict(state)
     whole = {}
     for path, piece in host.original_layers.pieces(network).items():
         value = state[path]
@@ -47,42 +66,39 @@ def original(host, network, state):
     return whole
 
 
-def test_the_table_of_sd3_is_the_one_that_diffusers_turns_back():
-    pipe = shared("tiny_sd3")
-    state = {path: weight.detach() for path, weight in pipe.transformer.named_parameters()}
-    whole = original(host_of(pipe), pipe.transformer, state)
-    whole["pos_embed"] = torch.zeros(1, 4, 32)
-    convert = single_file_utils.convert_sd3_transformer_checkpoint_to_diffusers
-    found = convert(whole, caption_projection_dim=32)
-    assert all(torch.equal(found[path], weight) for path, weight in state.items())
-
-
-def test_the_table_of_flux_is_the_one_that_diffusers_turns_back():
-    """Its converter knows FLUX.1's own width alone; one column of every weight is enough."""
-    with torch.device("meta"):
-        network = FluxTransformer2DModel(num_layers=1, num_single_layers=1, guidance_embeds=True)
-    draw = torch.Generator().manual_seed(0)
-    state = {
-        path: torch.randn(len(weight), *([1] * (weight.ndim - 1)), generator=draw)
-        for path, weight in network.named_parameters()
+def test_rows_of_one_layer_become_one_pair_or_one_difference(tmp_path):
+    pipe = shared("tiny_lumina2")
+    block, draw = "transformer/layers.0.attn", torch.Generator().manual_seed(0)
+    q, k, v = (dict(parameters(pipe))[f"{block}.to_{each}.weight"] for each in "qkv")
+    low = {
+        f"{block}.to_{each}.weight": LowRankPatch(
+            torch.randn(len(weight), rank, generator=draw), torch.randn(rank, 24, generator=draw)
+        )
+        for each, weight, rank in (("q", q, 1), ("v", v, 2))
     }
-    whole = original(host_of(shared("tiny_flux")), network, state)
-    found = single_file_utils.convert_flux_transformer_checkpoint_to_diffusers(whole)
-    assert all(torch.equal(found[path], weight) for path, weight in state.items())
-
-
-def test_names_of_pixart_s_original_code():
-    pipe = shared("tiny_pixart")
-    pieces = host_of(pipe).original_layers.pieces(pipe.transformer)
-    assert pieces.keys() == state_of(pipe, "transformer").keys()
-    known = {
-        "transformer_blocks.1.attn2.to_v.weight": ("blocks.1.cross_attn.kv_linear.weight", 32),
-        "transformer_blocks.0.attn1.to_k.bias": ("blocks.0.attn.qkv.bias", 32),
-        "caption_projection.linear_1.weight": ("y_embedder.y_proj.fc1.weight", 0),
-        "adaln_single.linear.bias": ("t_block.1.bias", 0),
-        "scale_shift_table": ("final_layer.scale_shift_table", 0),
+    want = torch.cat([low[f"{block}.to_q.weight"].on(q), 0 * k, low[f"{block}.to_v.weight"].on(v)])
+    path = tmp_path / "a.safetensors"
+    tensors = load_file(write_comfyui(every_network(changed(pipe, low), pipe), path, {}))
+    name = "diffusion_model.layers.0.attention.qkv"
+    assert tensors.keys() == {
+        f"{name}.{n}" for n in ("lora_up.weight", "lora_down.weight", "alpha")
     }
-    assert {path: (pieces[path].name, pieces[path].start) for path in known} == known
+    assert float(tensors[f"{name}.alpha"]) == len(tensors[f"{name}.lora_down.weight"]) == 3
+    product = tensors[f"{name}.lora_up.weight"] @ tensors[f"{name}.lora_down.weight"]
+    assert torch.allclose(product, want, **CLOSE)
+    both = low | {f"{block}.to_k.weight": DensePatch(torch.randn(k.shape, generator=draw))}
+    tensors = load_file(write_comfyui(every_network(changed(pipe, both), pipe), path, {}))
+    want[len(q) : len(q) + len(k)] = both[f"{block}.to_k.weight"].difference
+    assert tensors.keys() == {f"{name}.diff"}  # ComfyUI takes a pair or a difference, not both
+    assert torch.allclose(tensors[f"{name}.diff"], want, **CLOSE)
+
+
+def test_encoders_whose_names_in_comfyui_are_not_known_are_refused(tmp_path):
+    pipe = shared("tiny_qwenimage")
+    key = next(k for k, w in parameters(pipe) if k.startswith("text_encoder/") and w.ndim == 2)
+    delta = changed(pipe, {key: DensePatch(torch.ones(dict(parameters(pipe))[key].shape))})
+    with pytest.raises(BadRequest, match="what ComfyUI calls the layers of Qwen-Image's text_enc"):
+        write_comfyui(every_network(delta, pipe), tmp_path / "a.safetensors", {})
 
 
 def looked_up(pipe):
@@ -90,21 +106,32 @@ def looked_up(pipe):
     found = {}
     host = host_of(pipe)
     for part, module in components(pipe).items():
+        if part == "transformer":
+            found |= of_transformer(host, module)
+            continue
         for path, _ in module.named_parameters():
             layer, _, leaf = canonical(path).rpartition(".")
-            if part == "transformer":
-                piece = host.original_layers.pieces(module)[path]
-                if leaf == "weight":
-                    found[f"transformer.{layer}"] = piece
-                if not piece.name.endswith(".weight"):
-                    found[f"diffusion_model.{piece.name}"] = piece.name
-            elif part == "unet" and leaf == "weight":
+            if part == "unet" and leaf == "weight":
                 found[f"lora_unet_{layer.replace('.', '_')}"] = f"unet/{layer}.weight"
-            elif part.startswith("text_encoder") and leaf == "weight":
+            elif part in ENCODERS.get(host.key, {}) and leaf == "weight":
                 name = ENCODERS[host.key][part]
-                inside = "" if name == "t5xxl" or layer == "text_projection" else "text_model."
+                inside = "" if "t5" in name or layer == "text_projection" else "text_model."
                 lookup = f"text_encoders.{name}.transformer.{inside}{layer}"
                 found[lookup] = f"{part}/{layer}.weight"
+    return found
+
+
+def of_transformer(host, module):
+    """Has every parameter by ComfyUI's own name, and the layers of a family's map by diffusers'."""
+    found = {}
+    own_names = host.original_layers
+    for path, _ in module.named_parameters():
+        layer, _, leaf = canonical(path).rpartition(".")
+        piece = path if own_names is None else own_names.pieces(module)[path]
+        if leaf == "weight" and re.match(DIFFUSERS_NAMES.get(host.key, ""), layer):
+            found[f"transformer.{layer}"] = piece
+        name = piece if own_names is None else piece.name
+        found[f"diffusion_model.{re.sub(r'[.](weight|scale)$', '', name)}"] = name
     return found
 
 
@@ -225,7 +252,8 @@ def same(pipe, delta, again):
 @pytest.mark.parametrize("family", ["sd1", *TRANSFORMERS])
 def test_what_was_written_is_imported_again(tmp_path, family):
     pipe = shared(f"tiny_{family}")
-    delta = everything(pipe, {"transformer", "unet", "text_encoder"} & components(pipe).keys())
+    encoder = {"text_encoder"} & ENCODERS.get(family, {}).keys()
+    delta = everything(pipe, {"transformer", "unet"} & components(pipe).keys() | encoder)
     path = write_comfyui(every_network(delta, pipe), tmp_path / "a.safetensors", {})
     same(pipe, delta, import_delta(path, pipe, REQUEST).delta)
 
@@ -268,7 +296,7 @@ def test_the_vae_is_refused(tmp_path):
         write_comfyui(every_network(delta, pipe), tmp_path / "a.safetensors", {})
 
 
-@pytest.mark.parametrize("family", ["chroma", "lumina2"])
+@pytest.mark.parametrize("family", ["cogview4", "sana"])
 def test_families_whose_names_in_comfyui_are_not_known_are_refused_by_name(tmp_path, family):
     pipe = shared(f"tiny_{family}")
     key = next(key for key, w in parameters(pipe) if key.startswith("transformer/") and w.ndim == 2)

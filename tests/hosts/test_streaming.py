@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import efface
+from efface.deltas.delta import Delta
 from efface.errors import BadModel
 from efface.hosts.encoders import StreamedEncoder
 from efface.hosts.loading import load
@@ -60,6 +61,33 @@ def test_a_delta_equals_that_of_the_loaded_pipeline(request, which, method):
     assert streamed.delta.provenance.base_model == loaded.delta.provenance.base_model
     for field in ("weight_change", "erased_response", "kept_response"):
         assert streamed.diagnostics[field] == pytest.approx(loaded.diagnostics[field], rel=2e-2)
+
+
+@pytest.mark.parametrize("which", ["folder", pytest.param("half", marks=pytest.mark.slow)])
+def test_a_map_of_rows_equals_that_of_the_loaded_pipeline_bit_for_bit(request, which, tmp_path):
+    place, settings = request.getfixturevalue(which), {"method": "kernel_map", "centers": 40}
+    assert which == "half" or len(list((place / "unet").glob("*.safetensors"))) > 1
+    streamed = efface.erase(stream(place), "pistol", keep=["cat"], **settings).delta
+    pipe = load(place)
+    loaded = efface.erase(pipe, "pistol", keep=["cat"], **settings).delta
+    assert streamed.id == loaded.id
+    assert streamed.row_maps.keys() == loaded.row_maps.keys()
+    for key, maps in loaded.row_maps.items():
+        for one, other in zip(streamed.row_maps[key], maps, strict=True):
+            for name in ("centers", "coefficients", "length_scale"):
+                assert torch.equal(getattr(one, name), getattr(other, name))
+    # The file that a streamed folder leaves is that of the loaded pipeline, and fits it.
+    streamed.save(tmp_path / "delta.safetensors")
+    rows = next(iter(loaded.row_maps.values()))[0].centers[None, :5].to(pipe.unet.dtype)
+    noise = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0)).to(rows)
+    drawn = []
+    for delta in (Delta.load(tmp_path), loaded):
+        with delta.apply(pipe), torch.no_grad():
+            drawn.append(pipe.unet(noise, 500, encoder_hidden_states=rows).sample)
+    assert torch.equal(*drawn)
+    with torch.no_grad():
+        plain = pipe.unet(noise, 500, encoder_hidden_states=rows).sample
+    assert not torch.equal(drawn[0], plain)
 
 
 def test_only_what_reads_text_is_there_and_in_the_dtype_of_the_file(half):

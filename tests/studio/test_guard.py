@@ -114,3 +114,15 @@ def test_the_command_refuses_an_open_door_before_anything_is_loaded(capsys):
     assert "give --token" in capsys.readouterr().err
     assert main(["studio", "--port", "0"]) == 2
     assert "port is 0" in capsys.readouterr().err
+
+
+def test_methods_follow_the_model_that_is_chosen(tmp_path):
+    gradio = pytest.importorskip("gradio")
+    from efface.studio.recognisers import RecognisersTab
+
+    with gradio.Blocks():
+        tab = RecognisersTab(Desk(tmp_path / "runs", "icons-detector"))
+    assert tab.method.choices == [("gs_lora", "gs_lora")]
+    _, methods = tab.with_model("icons-vit")
+    assert {"gs_lora", "scrub"} <= {name for _, name in methods["choices"]}
+    assert methods["value"] == "gs_lora"

@@ -1,11 +1,14 @@
 """Memory that runs out, on a network that refuses more samples than some."""
 
+import subprocess
+import sys
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import torch
 
-from efface.memory import MemoryRanOut, in_parts
+from efface.memory import MemoryRanOut, in_parts, peak_resident_bytes
 from tests.diffusion.test_trajectories import pool_of
 from tests.methods.trained import TO_LAMP, ran
 
@@ -66,3 +69,15 @@ def test_a_step_that_does_not_fit_names_settings_that_need_less(tiny_sd1):
     assert all(torch.equal(after[key], weight) for key, weight in before.items())
     with holding(tiny_sd1.unet, learning=10):
         ran("esd", tiny_sd1, TO_LAMP, **(BIG | {"batch": 4, "keep_batch": 6, "accumulate": 2}))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux counts it")
+def test_the_peak_is_of_this_process_alone():
+    """A child's ``ru_maxrss`` begins with what its parent held; this one is that of the child."""
+    ballast = bytearray(300_000_000)
+    ballast[::4096] = b"x" * len(ballast[::4096])
+    assert peak_resident_bytes() > len(ballast)
+    code = "from efface.memory import peak_resident_bytes as peak; print(peak())"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 0 < int(ran.stdout) < peak_resident_bytes() - len(ballast) / 2

@@ -46,3 +46,12 @@ def test_the_settings_of_committed_runs_are_read():
 def test_a_value_that_a_setting_does_not_name_is_refused_with_those_it_does(method, setting, value):
     with pytest.raises(BadRequest, match=f"^{setting} is '{value}'; choose one of: "):
         registry.build("methods", method, **{setting: value})
+
+
+def test_presets_that_are_another_by_now_are_still_named_and_no_longer_listed():
+    for (method, former), name in registry.SAME_PRESETS.items():
+        presets = registry.load("methods", method).presets()
+        assert former not in presets
+        assert registry.build("methods", method, preset=former) == presets[name]
+        changed = registry.build("methods", method, preset=former, centers=7)
+        assert changed == registry.build("methods", method, preset=name, centers=7)

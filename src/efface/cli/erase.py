@@ -105,7 +105,7 @@ def run(arguments: list[str], output: Output) -> int:
         test_data=options.test_data,
         overwrite=options.overwrite,
     )
-    reason = measuring.unmeasurable(recipe, plan) if options.evaluate else "not measured"
+    reason = _unmeasured(options, recipe, plan, output)
     looks = options.evaluate and measuring.looks(recipe, plan)
     if (looks or reason is None) and not registry.reads_pictures(recipe.model):
         measuring.check_plan(plan, recipe)
@@ -136,6 +136,17 @@ def run(arguments: list[str], output: Output) -> int:
     delta = runs.read_delta(options.out).id
     output.result({"run": str(options.out), "delta": delta, "verdict": None})
     return 0
+
+
+def _unmeasured(
+    options: Erase, recipe: runs.Recipe, plan: measuring.Plan, output: Output
+) -> str | None:
+    """Says why nothing is measured; None where it is. Unknown words are said in either case."""
+    if options.evaluate:
+        return measuring.unmeasurable(recipe, plan)
+    if (unknown := measuring.untaught(recipe)) is not None:
+        output.say(unknown)
+    return "not measured"
 
 
 def _asked(options: Erase) -> dict[str, Any]:

@@ -106,8 +106,11 @@ def draw_with(options: Drawing, shown: Shown, output: Output) -> int:
             pictures = drawing.draw(pipe, shots, sampling, monitor)
     for picture, path in zip(pictures, places, strict=True):
         drawing.write_png(picture, path)
-    output.say(*(f"wrote {path}" for path in places), *guiding.told(guided))
+    note = drawing.guidance_note(pipe, sampling)
+    notes = [] if note is None else [note]
+    output.say(*(f"wrote {path}" for path in places), *notes, *guiding.told(guided))
     result = {"images": [str(path) for path in places], "deltas": [c.id for c in changes]}
+    result |= {"notes": notes} if notes else {}
     output.result({**result, **guiding.record(guided, shown.guides)})
     return 0
 

@@ -25,13 +25,18 @@ class Verify(Placed):
     """Which run to check."""
 
     source: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
-    """Run folder; with --signature also a folder of an export or a card."""
+    """Run folder; with --signature or --c2pa also a folder of an export or a card."""
     model: str | None = None
     """Another copy of the base model; by default the model that the run names."""
     signature: Path | None = None
     """Signature of the folder, as efface sign writes it; needs --key."""
     key: Path | None = None
     """The signer's public key, as PEM."""
+    c2pa: bool = False
+    """Check the C2PA manifests beside safetensors files, as efface sign --c2pa writes them; needs
+    --certificate."""
+    certificate: Path | None = None
+    """Certificate of the authority that is trusted to name signers, as PEM."""
 
 
 def run(arguments: list[str], output: Output) -> int:
@@ -41,8 +46,9 @@ def run(arguments: list[str], output: Output) -> int:
     delta's, and other pictures, are a mismatch (1).
     """
     options = parse(Verify, arguments, prog="efface verify", description="Checks a run.")
-    signed = _signed(options, output)
-    if options.signature is not None and not (options.source / runs.RECORD).is_file():
+    signed = [*_signed(options, output), *_manifests(options, output)]
+    given = options.signature is not None or options.c2pa
+    if given and not (options.source / runs.RECORD).is_file():
         output.result({"different": signed, "agrees": not signed})
         return 1 if signed else 0
     found = runs.open_run(options.source)
@@ -81,6 +87,31 @@ def _signed(options: Verify, output: Output) -> list[str]:
     output.say(
         f"signed  DIFFERENT: {'; '.join(apart)}" if apart else "signed  every file, by that key"
     )
+    return apart
+
+
+def _manifests(options: Verify, output: Output) -> list[str]:
+    """Checks C2PA manifests beside the folder's files.
+
+    Raises:
+        BadRequest: manifests without a certificate, or the reverse.
+        MissingInput: the extra is not installed, or a file is not there.
+    """
+    if not options.c2pa and options.certificate is None:
+        return []
+    if not options.c2pa or options.certificate is None:
+        raise BadRequest(
+            "manifests are checked by a certificate that is trusted: give --c2pa and "
+            "--certificate FILE"
+        )
+    from efface.exchange.manifests import check_manifests
+
+    checked = check_manifests(options.source, certificate=options.certificate)
+    apart = list(checked.trouble)
+    if apart:
+        output.say(f"c2pa    DIFFERENT: {'; '.join(apart)}")
+    else:
+        output.say(f"c2pa    {len(checked.files)} manifests hold, by {', '.join(checked.signers)}")
     return apart
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -22,6 +20,7 @@ from efface.deltas.provenance import Provenance, base_sketch
 from efface.deltas.results import ErasureResult
 from efface.deltas.row_maps import RowMaps
 from efface.hosts.components import components
+from efface.memory import peak_resident_bytes
 from efface.picture_files import by_content
 from efface.randomness import environment
 
@@ -116,8 +115,7 @@ def peak_bytes(model: Any) -> int:
     """Gives the most GPU memory since the start, or else this process's largest resident size."""
     if on_gpu(model):
         return torch.cuda.max_memory_allocated()
-    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return largest if sys.platform == "darwin" else largest * 1024
+    return peak_resident_bytes()
 
 
 def wrapped(model: Any, delta: Delta, *, since: float) -> ErasureResult:

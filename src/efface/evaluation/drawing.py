@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,11 +17,20 @@ from efface.contracts import Guide, Sample
 from efface.errors import BadModel, BadRequest, MeasurementFailed
 from efface.guiding import drawing as guiding
 from efface.hosts.families import HOSTS
+from efface.hosts.host import GuidanceKind, Host
 
 if TYPE_CHECKING:
     from jaxtyping import UInt8
 
-__all__ = ["Drawn", "draw", "draw_guided"]
+__all__ = ["Drawn", "draw", "draw_guided", "guidance_note", "guided_by"]
+
+
+_USUAL = "guidance_scale"
+"""Most pipelines' word for the scale of guidance."""
+_KINDS: Mapping[GuidanceKind, str] = {
+    "distilled": "what the distilled network is told, not guidance without a classifier",
+    "none": "not used: this pipeline draws without guidance",
+}
 
 
 @dataclass(frozen=True)
@@ -48,7 +56,7 @@ def draw(pipe: Any, samples: Sequence[Sample], *, steps: int, guidance: float) -
             by black, which a judge would take for an erased concept.
     """
     started = time.perf_counter()
-    host = next((each(pipe) for each in HOSTS if each.recognises(pipe)), None)
+    host = _host(pipe)
     side = None if host is None else host.picture_side
     size = {} if side is None else {"height": side, "width": side}
     with _quiet(pipe), _counted(_denoiser(pipe)) as evaluations, torch.no_grad():
@@ -56,8 +64,8 @@ def draw(pipe: Any, samples: Sequence[Sample], *, steps: int, guidance: float) -
             prompt=[sample.prompt for sample in samples],
             generator=[torch.Generator().manual_seed(sample.seed) for sample in samples],
             num_inference_steps=steps,
-            guidance_scale=guidance,
             output_type="np",
+            **_guidance(host, guidance, len(samples)),
             **size,
         )
     if any(getattr(output, "nsfw_content_detected", None) or ()):
@@ -90,9 +98,10 @@ def draw_guided(
             guidance is something else than that of guides.
         MeasurementFailed: a picture is not finite.
     """
-    if "true_cfg_scale" in inspect.signature(type(pipe).__call__).parameters:
+    host = _host(pipe)
+    if host is not None and host.guidance_kind != "free":
         raise BadRequest(
-            "this pipeline's guidance is what a distilled model is told, and that of guides leads "
+            f"this pipeline's guidance is {_KINDS[host.guidance_kind]}, and that of guides leads "
             "away from the empty prompt: pictures before and after would differ by that; draw with "
             "efface.guided, or measure without guides"
         )
@@ -109,6 +118,28 @@ def draw_guided(
         for place in range(len(samples))
     )
     return Drawn(drawn.pixels, drawn.seconds, drawn.evaluations, changes)
+
+
+def guided_by(pipe: Any) -> str:
+    """Names the pipeline's word for guidance, where it is not ``guidance_scale``."""
+    word = next(iter(_guidance(_host(pipe), 2.0, 1)))
+    return "" if word == _USUAL else word
+
+
+def guidance_note(pipe: Any, guidance: float) -> str | None:
+    """Says what became of a scale of guidance where it is not guidance without a classifier."""
+    host = _host(pipe)
+    if host is None or host.guidance_kind == "free":
+        return None
+    return f"guidance {guidance:g} is {_KINDS[host.guidance_kind]}"
+
+
+def _host(pipe: Any) -> Host | None:
+    return next((each(pipe) for each in HOSTS if each.recognises(pipe)), None)
+
+
+def _guidance(host: Host | None, scale: float, count: int) -> dict[str, Any]:
+    return {_USUAL: scale} if host is None else host.guidance_options(scale, count)
 
 
 def _denoiser(pipe: Any) -> nn.Module:

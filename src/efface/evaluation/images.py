@@ -41,17 +41,20 @@ class Source:
     guidance: float
     guides: str = ""
     """What steers sampling, as `efface.guiding.records` writes it; empty: nothing."""
+    guided_by: str = ""
+    """The pipeline's word for guidance; empty: ``guidance_scale``."""
 
     @classmethod
-    def of(cls, suite: Suite, model: str, delta: str | None = None) -> Source:
+    def of(cls, suite: Suite, model: str, *, guided_by: str = "") -> Source:
         """Takes the way of sampling from a suite."""
-        return cls(model, delta, suite.steps, suite.guidance)
+        return cls(model, None, suite.steps, suite.guidance, guided_by=guided_by)
 
     @property
     def key(self) -> str:
         """Sixteen hex digits that depend on every field; the folder's name."""
         facts = [self.model, self.delta, self.steps, float(self.guidance)]
-        text = json.dumps([*facts, *([self.guides] if self.guides else [])])
+        named = {"guided_by": self.guided_by} if self.guided_by else None
+        text = json.dumps([*facts, *(each for each in (self.guides, named) if each)])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -196,8 +199,9 @@ def _is_there(path: Path) -> bool:
 def _facts(source: Source, sample: Sample) -> dict[str, Any]:
     """Gives what decides a picture, as its note has it."""
     drawn = asdict(source) | {"guidance": float(source.guidance)}
-    if not source.guides:
-        del drawn["guides"]  # as in pictures that were drawn before there were any
+    for name in ("guides", "guided_by"):
+        if not drawn[name]:
+            del drawn[name]  # as in pictures that were drawn before there were any
     return {**drawn, "sample": sample.id, "prompt": sample.prompt, "seed": sample.seed}
 
 

@@ -15,6 +15,7 @@ from efface.deltas.recording import peak_bytes
 from efface.errors import BadRequest
 from efface.evaluation.comparison import image_measurements, set_measurements
 from efface.evaluation.controls import Asked, controls_for, unjudged, verdict_of
+from efface.evaluation.drawing import guidance_note, guided_by
 from efface.evaluation.identity import TensorChange, changes, fingerprints, model_id
 from efface.evaluation.images import ImageStore, Source
 from efface.evaluation.instruments import Instruments, instruments_for
@@ -107,7 +108,7 @@ def evaluate(
         monitor=monitor,
     )
     hashes = fingerprints(pipe)
-    base = Source.of(suite, model_id(pipe, hashes))
+    base = Source.of(suite, model_id(pipe, hashes), guided_by=guided_by(pipe))
     sources = _sources(base, delta, guides)
     with locked(job.store.folder / sources[-1].key), torch.no_grad():
         foreign = [len(job.store.foreign(source, suite.samples)) for source in sources]
@@ -186,7 +187,7 @@ def _measured(
         limits=job.limits,
         sightings=seen if measurements else (),
         answers=_answers(job, scorer, sources) if measurements else {},
-        notes=tuple(_notes(foreign, book, _unmoved(job, sources))),
+        notes=(*_guidance(job), *_notes(foreign, book, _unmoved(job, sources))),
         store=job.store.folder,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={**ran.versions, "commit": ran.commit + ("+changes" if ran.dirty else "")},
@@ -202,6 +203,11 @@ def _answers(job: _Job, scorer: Scorer, sources: Sequence[Source]) -> dict[str, 
         for metric in job.instruments.image_metrics
         for time, source in zip(_TIMES, sources, strict=False)
     }
+
+
+def _guidance(job: _Job) -> tuple[str, ...]:
+    note = guidance_note(job.pipe, job.suite.guidance)
+    return () if note is None else (note,)
 
 
 def _unmoved(job: _Job, sources: Sequence[Source]) -> dict[str, int]:

@@ -36,7 +36,7 @@ class Imported:
 
     delta: Delta
     layout: str
-    """What the file was: ``SPM``, ``LoRA``, ``edited weights`` or ``a delta of efface``."""
+    """What it was: ``SPM``, ``DoRA``, ``LoRA``, ``edited weights``, ``a delta of efface``."""
     unused: tuple[str, ...]
     """Keys of the file that belong to nothing in the model, or to parts that were not asked for."""
     notes: tuple[str, ...] = ()
@@ -59,8 +59,8 @@ def import_delta(
 ) -> Imported:
     """Reads an edit that another tool made as a delta against its base.
 
-    Understood are LoRA files (diffusers, peft and kohya layouts, with alphas in tensors, header or
-    ``adapter_config.json``), safetensors or pickled files with edited weights by parameter name
+    Understood are LoRA and DoRA files (diffusers, peft and kohya layouts, with alphas in tensors,
+    header or ``adapter_config.json``), safetensors or pickled files with edited weights by name
     (ESD, UCE, RECE and whole networks), and diffusers folders of an edited network or pipeline.
     Several networks make one delta; one of this package stays as it is. Pickles are read with
     ``weights_only`` alone, so that they can run nothing. Every key is read, or refused if it is of
@@ -87,13 +87,13 @@ def import_delta(
         return _as_it_is(own, chosen=(part, gate, unconditional) != (None, "linear", "own"))
     places = find_places(Path(source))
     reading = read(places, model, part)
-    patches, layout = reading.patches, "LoRA" if reading.low_rank else "edited weights"
+    patches = reading.patches
     one = places[0].files[0] if len(places) == len(places[0].files) == 1 else None
     name = (one or Path(source)).name
     if not patches:
         raise BadDelta(f"no weight in {name} differs from the base; give the base it was made from")
     prompts = _prompts(reading, one)
-    layout = "SPM" if prompts else layout
+    layout = "SPM" if prompts else reading.layout
     facts: dict[str, Any] = {"file": name, "sha256": _sha256(places), "layout": layout}
     opening, ungated = None, dict[str, Patch]()
     if prompts and (gate == "none" or ALWAYS in header_of(places[0].files[0])):
@@ -121,7 +121,13 @@ def _as_it_is(delta: Delta, *, chosen: bool) -> Imported:
 def _prompts(reading: Reading, file: Path | None) -> tuple[str, ...]:
     """Lists the prompts that open a file's membranes, if it is SPM's: one file, of a U-Net."""
     of_unet = reading.low_rank and all(key.startswith("unet/") for key in reading.patches)
-    return erased_prompts(file) if file is not None and of_unet else ()
+    prompts = erased_prompts(file) if file is not None and of_unet else ()
+    if prompts and reading.decomposed:
+        raise BadDelta(
+            f"the header names erased prompts, as SPM's do, and {reading.decomposed[0]} is changed "
+            "by DoRA, which no gate opens in part; ask for merged weights"
+        )
+    return prompts
 
 
 def _provenance(

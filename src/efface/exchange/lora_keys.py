@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from efface.deltas.patches import LowRankPatch
 from efface.errors import BadDelta
 
-__all__ = ["LoraLayer", "alpha_of", "foreign_kind", "lora_layers", "low_rank"]
+__all__ = ["MAGNITUDES", "LoraLayer", "alpha_of", "foreign_kind", "lora_layers", "low_rank"]
 
 _DOWN = r"\.lora_A(\.(?P<a>[^.]+))?|\.lora_down|[._]lora\.down|\.lora_linear_layer\.down"
 _UP = r"\.lora_B(\.(?P<a>[^.]+))?|\.lora_up|[._]lora\.up|\.lora_linear_layer\.up"
@@ -21,11 +21,16 @@ _ROLES = {
     "up": re.compile(rf"^(?P<layer>.+?)({_UP})\.weight$"),
     "weight": re.compile(r"^(?P<layer>.+)\.(diff|w_norm)$"),
     "bias": re.compile(r"^(?P<layer>.+)\.(diff_b|b_norm)$"),
+    "magnitude": re.compile(
+        r"^(?P<layer>.+)\.lora_magnitude_vector(\.(?!weight$)[^.]+)?(\.weight)?$"
+    ),
+    "dora_scale": re.compile(r"^(?P<layer>.+)\.dora_scale$"),
 }
 """Diffusers', peft's and kohya's names; full differences as ComfyUI and LyCORIS write them."""
+MAGNITUDES = ("magnitude", "dora_scale")
+"""Roles that make a layer one of DoRA, by peft's and LyCORIS' names."""
 
 _FOREIGN = {
-    "DoRA, which scales whole weights": r"\.(dora_scale|lora_magnitude_vector)\b|\.magnitude$",
     "LoHa": r"\.hada_",
     "LoKr": r"\.lokr_",
     "LoCon in Tucker form": r"\.lora_mid\b",
@@ -34,6 +39,8 @@ _FOREIGN = {
     "(IA)3": r"\.on_input$|\.ia3_",
     "GLoRA": r"\.[ab][12]\.weight$",
     "a LoRA of an embedding": r"\.lora_embedding_[AB]\b",
+    "DoRA without a LoRA's two matrices": r"\.(dora_scale|lora_magnitude_vector)\b",
+    "DoRA in a layout that is not known": r"\.magnitude$",
 }
 """Kinds of adapters that are not read, by their keys."""
 
@@ -43,13 +50,23 @@ class LoraLayer:
     """The tensors of one layer, and the keys they are under."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    """By role: ``down`` and ``up`` with or without ``alpha``; ``weight`` and ``bias``."""
+    """By role: ``down`` and ``up``, with or without ``alpha`` and one of `MAGNITUDES`; ``weight``
+    and ``bias``."""
     keys: list[str] = field(default_factory=list)
 
     @property
     def low(self) -> bool:
         """Whether there is a low-rank change."""
         return "down" in self.tensors
+
+    @property
+    def decomposed(self) -> bool:
+        """Whether it is a layer of DoRA."""
+        return self.low and any(role in self.tensors for role in MAGNITUDES)
+
+    def key_of(self, role: str) -> str:
+        """Gives the key that a role's tensor is under."""
+        return self.keys[list(self.tensors).index(role)]
 
 
 def foreign_kind(keys: Mapping[str, Tensor]) -> tuple[str, str] | None:

@@ -20,7 +20,10 @@ _HEADER = "lora_adapter_metadata"
 
 _PEFT_DEFAULT = 8
 """peft's rank and alpha where a config names none."""
-_READ = {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "init_lora_weights"}
+_READ = {
+    "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora",
+    "init_lora_weights",
+}  # fmt: skip
 _WITHOUT_EFFECT = {
     "task_type", "peft_type", "auto_mapping", "peft_version", "base_model_name_or_path",
     "revision", "inference_mode", "target_modules", "exclude_modules", "lora_dropout",
@@ -46,6 +49,8 @@ class LoraSettings:
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
     rank_stabilised: bool = False
     """Divides by the root of the rank (rsLoRA)."""
+    decomposed: bool | None = None
+    """Whether every layer has a magnitude (DoRA); None where nothing is said."""
 
     def scale(self, paths: Iterable[str], rank: int) -> float | None:
         """Gives the factor of one layer; None where nothing is said.
@@ -112,11 +117,6 @@ def _settings(origin: str, config: Mapping[str, Any]) -> LoraSettings:
     kind = config.get("peft_type") or "LORA"
     if kind != "LORA":
         raise BadDelta(f"{origin} is of {kind}, and LoRA alone is read; ask for merged weights")
-    if config.get("use_dora"):
-        raise BadDelta(
-            f"{origin} is of DoRA, which scales whole weights and is not read; ask for merged "
-            "weights"
-        )
     known = _READ | _WITHOUT_EFFECT | _IN_TENSORS
     if unknown := sorted(name for name in config if config[name] and name not in known):
         raise BadDelta(
@@ -136,6 +136,7 @@ def _settings(origin: str, config: Mapping[str, Any]) -> LoraSettings:
         rank_pattern=_pattern(origin, "rank_pattern", config),
         alpha_pattern=_pattern(origin, "alpha_pattern", config),
         rank_stabilised=bool(config.get("use_rslora")),
+        decomposed=bool(config["use_dora"]) if "use_dora" in config else None,
     )
 
 

@@ -22,10 +22,12 @@ _PREFIX = re.compile(
 _ENCODER = re.compile(r"^text_encoders\.(?P<encoder>[a-z0-9_]+)\.transformer\.")
 _SUFFIX = re.compile(
     r"\.(?P<leaf>weight|bias|scale)?\.?(?P<role>(lora_(up|down)|lora_[AB](\.[^.]+)?)\.weight|alpha"
-    r"|diff|diff_b|w_norm|b_norm)?$"
+    r"|lora_magnitude_vector(\.[^.]+)*|dora_scale|diff|diff_b|w_norm|b_norm)?$"
 )
 _OF_ROWS = re.compile(r"lora_up|lora_B|diff|norm|^$")
 """Roles whose tensors have a row for every output."""
+_MAGNITUDE = re.compile(r"^(dora_scale|lora_magnitude_vector)")
+"""A number for every output, or one for every input, which hold for whole layers alone."""
 _OF_BIAS = ("diff_b", "b_norm")
 
 
@@ -87,7 +89,10 @@ def _taken_apart(
         [],
     )
     for path, piece in pieces:
-        own = _rows(piece, tensor) if _OF_ROWS.search(role) else tensor
+        magnitude = _MAGNITUDE.match(role) is not None
+        own = _rows(piece, tensor) if magnitude or _OF_ROWS.search(role) else tensor
+        if own is None and magnitude and len(pieces) == 1:
+            own = tensor
         if own is None:
             return
         yield _key(path, leaf, role), own

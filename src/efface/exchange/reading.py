@@ -12,7 +12,15 @@ from torch import Tensor
 
 from efface.deltas.patches import DensePatch, LowRankPatch, Patch, added
 from efface.errors import BadDelta, MissingInput
-from efface.exchange.lora_keys import LoraLayer, alpha_of, foreign_kind, lora_layers, low_rank
+from efface.exchange.dora import check_magnitude, decomposed
+from efface.exchange.lora_keys import (
+    MAGNITUDES,
+    LoraLayer,
+    alpha_of,
+    foreign_kind,
+    lora_layers,
+    low_rank,
+)
 from efface.exchange.networks import NETWORKS, Network, claim, denoiser, networks
 from efface.exchange.original_layers import renamed
 from efface.exchange.sources import Place, Source, load
@@ -34,6 +42,8 @@ class Reading:
     patches: dict[str, Patch] = field(default_factory=dict)
     low_rank: bool = False
     """Whether there were LoRA layers."""
+    decomposed: list[str] = field(default_factory=list)
+    """Keys of weights that layers of DoRA change."""
     unused: list[str] = field(default_factory=list)
     """Keys of nothing in the model, or of networks that were not asked for."""
     notes: list[str] = field(default_factory=list)
@@ -44,6 +54,11 @@ class Reading:
     """Keys of layers and networks that the model lacks."""
     found: dict[str, tuple[str, Tensor]] = field(default_factory=dict)
     """Weights by key, with the name in the file."""
+
+    @property
+    def layout(self) -> str:
+        """Names what the files are, by the most special of their layers."""
+        return "DoRA" if self.decomposed else "LoRA" if self.low_rank else "edited weights"
 
 
 def read(places: Iterable[Place], model: Any, only: str | None) -> Reading:
@@ -73,6 +88,12 @@ def read(places: Iterable[Place], model: Any, only: str | None) -> Reading:
         source = replace(source, tensors=renamed(source.tensors, model))
         names += source.tensors
         _read_one(reading, source)
+    if reading.decomposed:
+        reading.notes.append(
+            f"{len(reading.decomposed)} layers are of DoRA, whose change is not a sum: it is read "
+            "as the dense change of this base at strength 1, and other scales lie on the line "
+            "between the two"
+        )
     _refuse_rest(reading, names)
     return reading
 
@@ -124,11 +145,9 @@ def _read_layer(reading: Reading, source: Source, name: str, layer: LoraLayer) -
     for key, tensor in zip(layer.keys, layer.tensors.values(), strict=True):
         _check_finite(key, tensor)
     if layer.low:
-        reading.low_rank = True
-        key, weight = f"{network.part}/{path}.weight", network.weights[f"{path}.weight"]
-        scale = _scale(reading, source, name, layer, (network.part, path))
-        patch = low_rank(key, layer, network.layers[path], weight, scale)
-        _add(reading, key, patch, again=False)
+        _read_low(reading, source, name, layer, (network, path))
+    elif any(role in layer.tensors for role in MAGNITUDES):
+        reading.not_understood += layer.keys
     for role in ("weight", "bias"):
         if role not in layer.tensors:
             continue
@@ -139,6 +158,23 @@ def _read_layer(reading: Reading, source: Source, name: str, layer: LoraLayer) -
             continue
         change = _shaped(name, layer.tensors[role], target, key).float()
         _add(reading, key, DensePatch(change))
+
+
+def _read_low(
+    reading: Reading, source: Source, name: str, layer: LoraLayer, place: tuple[Network, str]
+) -> None:
+    network, path = place
+    key, weight = f"{network.part}/{path}.weight", network.weights[f"{path}.weight"]
+    scale = _scale(reading, source, name, layer, (network.part, path))
+    patch = low_rank(key, layer, network.layers[path], weight, scale)
+    reading.low_rank = True
+    if not layer.decomposed:
+        _add(reading, key, patch, again=False)
+        return
+    if key in reading.patches:
+        raise _beside_decomposed(key)
+    _add(reading, key, decomposed(key, layer, patch, weight))
+    reading.decomposed.append(key)
 
 
 def _layer_or_parameter(network: Network, path: str) -> str | None:
@@ -156,6 +192,7 @@ def _scale(
     alpha = alpha_of(name, layer)
     settings = source.settings.get(part, source.settings.get(None))
     paths = (claim(name, reading.parts).path, path)
+    check_magnitude(name, layer, settings)
     said = settings.scale(paths, rank) if settings is not None else None
     if alpha is not None and said is not None and abs(alpha / rank - said) > 1e-4 * abs(said):
         raise BadDelta(
@@ -266,9 +303,18 @@ def _add(reading: Reading, key: str, patch: Patch, *, again: bool = True) -> Non
     if any(zero):
         return
     held = reading.patches.get(key)
+    if key in reading.decomposed:
+        raise _beside_decomposed(key)
     if held is not None and isinstance(held, LowRankPatch) and not again:
         raise BadDelta(f"the file has two LoRA layers for {key}; save each in a file of its own")
     reading.patches[key] = patch if held is None else added(held, patch)
+
+
+def _beside_decomposed(key: str) -> BadDelta:
+    return BadDelta(
+        f"the file changes {key} by DoRA and by something else, and the two do not add up; save "
+        "each in a file of its own"
+    )
 
 
 def _refuse_rest(reading: Reading, names: list[str]) -> None:

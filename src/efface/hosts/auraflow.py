@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from efface.hosts.conditions import Conditions
 from efface.hosts.embedding import Embedder
 from efface.hosts.one_layer import OneLayerHost
+from efface.hosts.original_names import OriginalNames
 from efface.hosts.streams import Emptied, TextStream
 from efface.hosts.toys import T5_WIDTH, autoencoder, built, t5_encoder, tiny_t5_tokenizer
 
@@ -19,6 +21,13 @@ __all__ = ["AuraFlow"]
 
 LENGTH = 256
 """Tokens that the pipeline pads prompts to."""
+_JOINT, _ONE = "joint_transformer_blocks.{}", "single_transformer_blocks.{}"
+_FEED_FORWARD = {
+    f"{_JOINT}.ff": "double_layers.{}.mlpX",
+    f"{_JOINT}.ff_context": "double_layers.{}.mlpC",
+    f"{_ONE}.ff": "single_layers.{}.mlp",
+}
+_IN_FEED_FORWARD = {"linear_1": "c_fc1", "linear_2": "c_fc2", "out_projection": "c_proj"}
 _USUAL_SIDE = 1024
 """Pixels of a side that the pipeline draws unasked."""
 
@@ -28,7 +37,37 @@ class AuraFlow(OneLayerHost):
 
     key: ClassVar[str] = "auraflow"
     title: ClassVar[str] = "AuraFlow"
+    tokens_read: ClassVar[Mapping[str, int]] = {"text_encoder": LENGTH}
     transformer: ClassVar[str] = "AuraFlowTransformer2DModel"
+    comfy_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "pile_t5xl"}
+    original_layers: ClassVar[OriginalNames | None] = OriginalNames(
+        layers={
+            "register_tokens": "register_tokens",
+            "pos_embed.pos_embed": "positional_encoding",
+            "pos_embed.proj": "init_x_linear",
+            "context_embedder": "cond_seq_linear",
+            "time_step_proj.linear_1": "t_embedder.mlp.0",
+            "time_step_proj.linear_2": "t_embedder.mlp.2",
+            "norm_out.linear": "modF.1",
+            "proj_out": "final_linear",
+            f"{_JOINT}.norm1.linear": "double_layers.{}.modX.1",
+            f"{_JOINT}.norm1_context.linear": "double_layers.{}.modC.1",
+            f"{_JOINT}.attn.to_out.0": "double_layers.{}.attn.w2o",
+            f"{_JOINT}.attn.to_add_out": "double_layers.{}.attn.w1o",
+            f"{_ONE}.norm1.linear": "single_layers.{}.modCX.1",
+            f"{_ONE}.attn.to_out.0": "single_layers.{}.attn.w1o",
+            **{f"{_JOINT}.attn.to_{q}": f"double_layers.{{}}.attn.w2{q}" for q in "qkv"},
+            **{f"{_JOINT}.attn.add_{q}_proj": f"double_layers.{{}}.attn.w1{q}" for q in "qkv"},
+            **{f"{_ONE}.attn.to_{q}": f"single_layers.{{}}.attn.w1{q}" for q in "qkv"},
+            **{
+                f"{ours}.{layer}": f"{theirs}.{name}"
+                for ours, theirs in _FEED_FORWARD.items()
+                for layer, name in _IN_FEED_FORWARD.items()
+            },
+        },
+        fused={},
+        swapped=("norm_out.linear",),
+    )
 
     @cached_property
     def stream(self) -> TextStream:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -12,9 +12,11 @@ from torch import Tensor
 
 from efface.hosts.conditions import Conditions
 from efface.hosts.embedding import Embedder
+from efface.hosts.flux_names import COMMON, FEED_FORWARD, FUSED_DOUBLE, FUSED_SINGLE
 from efface.hosts.host import evenly_spaced
 from efface.hosts.language_host import packed, unpacked
 from efface.hosts.one_layer import OneLayerHost
+from efface.hosts.original_names import OriginalNames
 from efface.hosts.streams import TextStream, Unhidden
 from efface.hosts.toys import (
     T5_WIDTH,
@@ -29,6 +31,7 @@ __all__ = ["Chroma"]
 
 LENGTH = 512
 """Tokens that the pipeline pads prompts to."""
+_GUIDANCE = "distilled_guidance_layer.layers.{}"
 
 
 class Chroma(OneLayerHost):
@@ -40,8 +43,22 @@ class Chroma(OneLayerHost):
 
     key: ClassVar[str] = "chroma"
     title: ClassVar[str] = "Chroma"
+    tokens_read: ClassVar[Mapping[str, int]] = {"text_encoder": LENGTH}
     transformer: ClassVar[str] = "ChromaTransformer2DModel"
-    comfy_layers: ClassVar[bool] = False
+    comfy_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "t5xxl"}
+    comfy_own: ClassVar[tuple[str, ...]] = ("distilled_guidance_layer.",)
+    original_layers: ClassVar[OriginalNames | None] = OriginalNames(
+        layers={
+            **COMMON,
+            **FEED_FORWARD,
+            "distilled_guidance_layer.in_proj": "distilled_guidance_layer.in_proj",
+            "distilled_guidance_layer.out_proj": "distilled_guidance_layer.out_proj",
+            f"{_GUIDANCE}.linear_1": f"{_GUIDANCE}.in_layer",
+            f"{_GUIDANCE}.linear_2": f"{_GUIDANCE}.out_layer",
+            "distilled_guidance_layer.norms.{}.weight": "distilled_guidance_layer.norms.{}.scale",
+        },
+        fused={**FUSED_DOUBLE, **FUSED_SINGLE},
+    )
 
     @cached_property
     def stream(self) -> TextStream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -27,6 +28,7 @@ class CogView4(LanguageHost):
 
     key: ClassVar[str] = "cogview4"
     title: ClassVar[str] = "CogView4"
+    tokens_read: ClassVar[Mapping[str, int]] = {"text_encoder": LENGTH}
     transformer: ClassVar[str] = "CogView4Transformer2DModel"
 
     @cached_property

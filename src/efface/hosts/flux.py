@@ -11,7 +11,9 @@ from torch import Tensor
 
 from efface.hosts.conditions import Conditions
 from efface.hosts.embedding import Embedder
+from efface.hosts.flux_names import COMMON, FEED_FORWARD, FUSED_DOUBLE, FUSED_SINGLE
 from efface.hosts.host import (
+    GuidanceKind,
     Host,
     ModelNames,
     WidthRead,
@@ -42,16 +44,13 @@ T5_LENGTH = 512
 DISTILLED_GUIDANCE = 3.5
 """What the guidance embedding is told; the pipeline's own default."""
 
-_BLOCK, _DOUBLE = "transformer_blocks.{}", "double_blocks.{}"
-_ONE, _SINGLE = "single_transformer_blocks.{}", "single_blocks.{}"
-"""Diffusers' blocks and those of the original code."""
-
 
 class Flux(Host):
     """FLUX.1, whose transformer reads two by two latents as one token."""
 
     key: ClassVar[str] = "flux"
     title: ClassVar[str] = "FLUX.1"
+    tokens_read: ClassVar[Mapping[str, int]] = {"text_encoder_2": T5_LENGTH}
     names: ClassVar[ModelNames] = ModelNames("flux1", "flux-1-dev")
     comfy_encoders: ClassVar[Mapping[str, str]] = {
         "text_encoder": "clip_l",
@@ -59,8 +58,8 @@ class Flux(Host):
     }
     original_layers: ClassVar[OriginalNames | None] = OriginalNames(
         layers={
-            "x_embedder": "img_in",
-            "context_embedder": "txt_in",
+            **COMMON,
+            **FEED_FORWARD,
             "time_text_embed.timestep_embedder.linear_1": "time_in.in_layer",
             "time_text_embed.timestep_embedder.linear_2": "time_in.out_layer",
             "time_text_embed.text_embedder.linear_1": "vector_in.in_layer",
@@ -68,32 +67,11 @@ class Flux(Host):
             "time_text_embed.guidance_embedder.linear_1": "guidance_in.in_layer",
             "time_text_embed.guidance_embedder.linear_2": "guidance_in.out_layer",
             "norm_out.linear": "final_layer.adaLN_modulation.1",
-            "proj_out": "final_layer.linear",
-            f"{_BLOCK}.norm1.linear": f"{_DOUBLE}.img_mod.lin",
-            f"{_BLOCK}.norm1_context.linear": f"{_DOUBLE}.txt_mod.lin",
-            f"{_BLOCK}.attn.norm_q.weight": f"{_DOUBLE}.img_attn.norm.query_norm.scale",
-            f"{_BLOCK}.attn.norm_k.weight": f"{_DOUBLE}.img_attn.norm.key_norm.scale",
-            f"{_BLOCK}.attn.norm_added_q.weight": f"{_DOUBLE}.txt_attn.norm.query_norm.scale",
-            f"{_BLOCK}.attn.norm_added_k.weight": f"{_DOUBLE}.txt_attn.norm.key_norm.scale",
-            f"{_BLOCK}.attn.to_out.0": f"{_DOUBLE}.img_attn.proj",
-            f"{_BLOCK}.attn.to_add_out": f"{_DOUBLE}.txt_attn.proj",
-            f"{_BLOCK}.ff.net.0.proj": f"{_DOUBLE}.img_mlp.0",
-            f"{_BLOCK}.ff.net.2": f"{_DOUBLE}.img_mlp.2",
-            f"{_BLOCK}.ff_context.net.0.proj": f"{_DOUBLE}.txt_mlp.0",
-            f"{_BLOCK}.ff_context.net.2": f"{_DOUBLE}.txt_mlp.2",
-            f"{_ONE}.norm.linear": f"{_SINGLE}.modulation.lin",
-            f"{_ONE}.proj_out": f"{_SINGLE}.linear2",
-            f"{_ONE}.attn.norm_q.weight": f"{_SINGLE}.norm.query_norm.scale",
-            f"{_ONE}.attn.norm_k.weight": f"{_SINGLE}.norm.key_norm.scale",
+            "transformer_blocks.{}.norm1.linear": "double_blocks.{}.img_mod.lin",
+            "transformer_blocks.{}.norm1_context.linear": "double_blocks.{}.txt_mod.lin",
+            "single_transformer_blocks.{}.norm.linear": "single_blocks.{}.modulation.lin",
         },
-        fused={
-            f"{_DOUBLE}.img_attn.qkv": tuple(f"{_BLOCK}.attn.to_{each}" for each in "qkv"),
-            f"{_DOUBLE}.txt_attn.qkv": tuple(f"{_BLOCK}.attn.add_{each}_proj" for each in "qkv"),
-            f"{_SINGLE}.linear1": (
-                *(f"{_ONE}.attn.to_{each}" for each in "qkv"),
-                f"{_ONE}.proj_mlp",
-            ),
-        },
+        fused={**FUSED_DOUBLE, **FUSED_SINGLE},
         swapped=("norm_out.linear",),
     )
     part: ClassVar[str] = "transformer"
@@ -110,6 +88,12 @@ class Flux(Host):
         """T5 gives the tokens, CLIP the pooled row."""
         yield width_read(TOKENS, tokens.get("text_encoder_2", 0))
         yield width_read(POOLED, pooled.get("text_encoder", 0))
+
+    @property
+    def guidance_kind(self) -> GuidanceKind:
+        """The dev network is told the scale; schnell's reads none."""
+        config: Any = self.network.config
+        return "distilled" if getattr(config, "guidance_embeds", False) else "none"
 
     @property
     def file_names(self) -> ModelNames:

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from efface.hosts.conditions import Conditions
-from efface.hosts.host import WidthRead, evenly_spaced, width_read
+from efface.hosts.flux_names import COMMON, FEED_FORWARD_2, FUSED_DOUBLE
+from efface.hosts.host import GuidanceKind, WidthRead, evenly_spaced, width_read
 from efface.hosts.language import FramedRows
 from efface.hosts.language_host import LanguageHost, conversation
 from efface.hosts.language_toys import DEEP_WIDTH, deep_qwen3_encoder, tiny_qwen_tokenizer
 from efface.hosts.one_layer import TOKENS
+from efface.hosts.original_names import OriginalNames
 from efface.hosts.toys import built
 
 __all__ = ["Flux2Klein"]
@@ -31,7 +33,30 @@ class Flux2Klein(LanguageHost):
 
     key: ClassVar[str] = "flux2klein"
     title: ClassVar[str] = "FLUX.2 klein"
+    tokens_read: ClassVar[Mapping[str, int]] = {"text_encoder": LENGTH}
     transformer: ClassVar[str] = "Flux2Transformer2DModel"
+    comfy_layers: ClassVar[bool] = True
+    comfy_own: ClassVar[tuple[str, ...]] = (
+        "time_guidance_embed.",
+        "double_stream_modulation_",
+        "single_stream_modulation.",
+    )
+    original_layers: ClassVar[OriginalNames | None] = OriginalNames(
+        layers={
+            **COMMON,
+            **FEED_FORWARD_2,
+            "time_guidance_embed.timestep_embedder.linear_1": "time_in.in_layer",
+            "time_guidance_embed.timestep_embedder.linear_2": "time_in.out_layer",
+            "time_guidance_embed.guidance_embedder.linear_1": "guidance_in.in_layer",
+            "time_guidance_embed.guidance_embedder.linear_2": "guidance_in.out_layer",
+            "double_stream_modulation_img.linear": "double_stream_modulation_img.lin",
+            "double_stream_modulation_txt.linear": "double_stream_modulation_txt.lin",
+            "single_stream_modulation.linear": "single_stream_modulation.lin",
+            "norm_out.linear": "final_layer.adaLN_modulation.1",
+        },
+        fused=FUSED_DOUBLE,
+        swapped=("norm_out.linear",),
+    )
 
     @classmethod
     def recognises(cls, model: Any) -> bool:
@@ -53,6 +78,12 @@ class Flux2Klein(LanguageHost):
         frame = conversation(self.model.tokenizer, enable_thinking=False)
         frame = replace(frame, whole=True)
         return FramedRows(self.model, frame, length=LENGTH, layers=LAYERS)
+
+    @property
+    def guidance_kind(self) -> GuidanceKind:
+        """Pipelines that are distilled to few steps leave it out."""
+        config: Any = getattr(self.model, "config", None)
+        return "none" if getattr(config, "is_distilled", False) else "free"
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
 import torch
 from jaxtyping import Float
@@ -19,6 +19,7 @@ from efface.randomness import derive, evaluating
 
 __all__ = [
     "PROBE_EDGE",
+    "GuidanceKind",
     "Host",
     "ModelNames",
     "WidthRead",
@@ -52,6 +53,10 @@ class ModelNames(NamedTuple):
     """ModelSpec's ``architecture``."""
 
 
+GuidanceKind: TypeAlias = Literal["free", "distilled", "none"]
+"""Guidance without a classifier; a number that a distilled network is told; or nothing at all."""
+
+
 class Host(ABC):
     """One family of text-to-image models: how it reads prompts and is asked for predictions.
 
@@ -70,6 +75,9 @@ class Host(ABC):
     """Whether the denoiser can be run on latents; otherwise it is edited by closed forms alone."""
     kohya_encoders: ClassVar[Mapping[str, str]] = {}
     """What kohya's LoRA files call the text encoders; empty: that layout has no names for it."""
+    tokens_read: ClassVar[Mapping[str, int]] = {}
+    """Tokens at most that an encoder is given of a prompt, padding and instruction included; where
+    missing, what the encoder itself can read."""
     unread_layers: ClassVar[Mapping[str, int]] = {}
     """How many of a CLIP encoder's last layers the denoiser reads nothing of; where missing, 0."""
     original_names: ClassVar[bool] = False
@@ -78,6 +86,8 @@ class Host(ABC):
     """Where a transformer's parameters lie in the code that the family was published with."""
     comfy_layers: ClassVar[bool] = True
     """Whether it is known by which names ComfyUI looks the denoiser's layers up."""
+    comfy_own: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of layers that it looks up by their original names alone, not by diffusers'."""
     comfy_encoders: ClassVar[Mapping[str, str]] = {}
     """What ComfyUI calls the text encoders."""
     names: ClassVar[ModelNames] = ModelNames("", "")
@@ -164,6 +174,15 @@ class Host(ABC):
     def picture_side(self) -> int | None:
         """Pixels of a side that the pipeline is to be asked for; None: what it draws unasked."""
         return None
+
+    @property
+    def guidance_kind(self) -> GuidanceKind:
+        """What the pipeline does with a scale of guidance."""
+        return "free"
+
+    def guidance_options(self, scale: float, _count: int) -> dict[str, Any]:
+        """Gives what the pipeline is told to guide so many prompts away from the empty one."""
+        return {"guidance_scale": scale}
 
     def encode(
         self,

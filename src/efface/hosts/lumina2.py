@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from efface.hosts.host import shifted_by
 from efface.hosts.language import BARE, Frame, FramedRows
 from efface.hosts.language_host import LanguageHost
 from efface.hosts.language_toys import LANGUAGE_WIDTH, gemma_encoder, tiny_gemma_tokenizer
+from efface.hosts.original_names import OriginalNames
 from efface.hosts.readers import vector
 from efface.hosts.streams import Normed, TextStream
 from efface.hosts.toys import autoencoder, built, shifted
@@ -27,6 +29,21 @@ SYSTEM = (
 )
 """What the pipeline puts before prompts, unless it is told otherwise."""
 START = " <Prompt Start> "
+_BLOCKS = ("layers", "noise_refiner", "context_refiner")
+_IN_BLOCK = {
+    "attn.to_out.0": "attention.out",
+    "attn.norm_q": "attention.q_norm",
+    "attn.norm_k": "attention.k_norm",
+    "feed_forward.linear_1": "feed_forward.w1",
+    "feed_forward.linear_2": "feed_forward.w2",
+    "feed_forward.linear_3": "feed_forward.w3",
+    "norm1.linear": "adaLN_modulation.1",
+    "norm1.norm": "attention_norm1",
+    "norm2": "attention_norm2",
+    "ffn_norm1": "ffn_norm1",
+    "ffn_norm2": "ffn_norm2",
+}
+"""Layers of a block by diffusers' and by the original names."""
 
 
 class Lumina2(LanguageHost):
@@ -34,7 +51,30 @@ class Lumina2(LanguageHost):
 
     key: ClassVar[str] = "lumina2"
     title: ClassVar[str] = "Lumina 2"
+    tokens_read: ClassVar[Mapping[str, int]] = {"text_encoder": LENGTH}
     transformer: ClassVar[str] = "Lumina2Transformer2DModel"
+    comfy_layers: ClassVar[bool] = True
+    comfy_own: ClassVar[tuple[str, ...]] = ("",)
+    original_layers: ClassVar[OriginalNames | None] = OriginalNames(
+        layers={
+            "x_embedder": "x_embedder",
+            "time_caption_embed.caption_embedder.{}": "cap_embedder.{}",
+            "time_caption_embed.timestep_embedder.linear_1": "t_embedder.mlp.0",
+            "time_caption_embed.timestep_embedder.linear_2": "t_embedder.mlp.2",
+            "norm_out.linear_1": "final_layer.adaLN_modulation.1",
+            "norm_out.linear_2": "final_layer.linear",
+            "context_refiner.{}.norm1": "context_refiner.{}.attention_norm1",
+            **{
+                f"{blocks}.{{}}.{ours}": f"{blocks}.{{}}.{theirs}"
+                for blocks in _BLOCKS
+                for ours, theirs in _IN_BLOCK.items()
+            },
+        },
+        fused={
+            f"{blocks}.{{}}.attention.qkv": tuple(f"{blocks}.{{}}.attn.to_{each}" for each in "qkv")
+            for blocks in _BLOCKS
+        },
+    )
 
     @cached_property
     def rows(self) -> FramedRows:

@@ -11,7 +11,7 @@ from torch import nn
 
 __all__ = ["OriginalNames", "Piece"]
 
-_BLOCK = re.compile(r"^([a-z_]+)\.(\d+)\.")
+_BLOCK = re.compile(r"^([a-z_.]+?)\.(\d+)\.")
 
 
 class Piece(NamedTuple):

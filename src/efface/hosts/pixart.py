@@ -39,6 +39,7 @@ class PixArt(Host):
 
     key: ClassVar[str] = "pixart"
     title: ClassVar[str] = "PixArt"
+    tokens_read: ClassVar[Mapping[str, int]] = {"text_encoder": CAPTION_LENGTH}
     names: ClassVar[ModelNames] = ModelNames("pixart", "pixart")
     comfy_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "t5xxl"}
     original_layers: ClassVar[OriginalNames | None] = OriginalNames(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from efface.hosts.conditions import Conditions
+from efface.hosts.host import GuidanceKind
 from efface.hosts.language import Frame, FramedRows
 from efface.hosts.language_host import LanguageHost, packed, unpacked
 from efface.hosts.language_toys import LANGUAGE_WIDTH, qwen_vision_encoder, tiny_qwen_tokenizer
@@ -35,7 +37,9 @@ class QwenImage(LanguageHost):
 
     key: ClassVar[str] = "qwenimage"
     title: ClassVar[str] = "Qwen-Image"
+    tokens_read: ClassVar[Mapping[str, int]] = {"text_encoder": LENGTH + DROPPED}
     transformer: ClassVar[str] = "QwenImageTransformer2DModel"
+    comfy_layers: ClassVar[bool] = True
 
     @cached_property
     def rows(self) -> FramedRows:
@@ -50,6 +54,19 @@ class QwenImage(LanguageHost):
         """Those rows past the transformer's norm."""
         norm = vector(self.model, self.part, "txt_norm.weight")
         return Normed(self.rows, norm, 1e-6)
+
+    @property
+    def guidance_kind(self) -> GuidanceKind:
+        """A network with a guidance embedding is told the scale."""
+        config: Any = self.network.config
+        return "distilled" if getattr(config, "guidance_embeds", False) else "free"
+
+    def guidance_options(self, scale: float, count: int) -> dict[str, Any]:
+        """Its pipeline guides by another word, and only away from a prompt that it is given."""
+        if self.guidance_kind == "distilled":
+            return super().guidance_options(scale, count)
+        empty = {"negative_prompt": [""] * count} if scale > 1 else {}
+        return {"true_cfg_scale": scale, **empty}
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:

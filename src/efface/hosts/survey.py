@@ -12,7 +12,7 @@ from typing import Any
 
 from efface.errors import BadModel
 from efface.hosts.components import TEXT_KEYS, reaches
-from efface.hosts.families import layout
+from efface.hosts.families import HOSTS, layout
 from efface.hosts.shards import StoredTensor, folder_json, stored_tensors
 from efface.hosts.streaming import DENOISERS
 from efface.hosts.widths import check_widths
@@ -20,7 +20,8 @@ from efface.hosts.widths import check_widths
 __all__ = ["EncoderSurvey", "FolderSurvey", "licence_notes", "survey"]
 
 LONGEST = 512
-"""Tokens that pipelines read of a prompt at most, whatever language models could."""
+"""Tokens of a prompt that count where neither the family nor the encoder's config names a number;
+language models could read many more."""
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,15 @@ def survey(folder: Path | str) -> FolderSurvey:
     }
     if not touched:
         raise BadModel(f"nothing in {folder / denoiser} reads text in a way that efface knows")
-    encoders = tuple(_encoders(folder, index))
-    if not encoders:
-        raise BadModel(f"{folder / 'model_index.json'} names no text encoder; copy the pipeline")
     named = ((name, entry) for name, entry in index.items() if name.startswith("text_encoder"))
     parts = {name: entry[1] for name, entry in named if isinstance(entry, list)}
     config = SimpleNamespace(**folder_json(folder / denoiser / "config.json"))
     stand_in = SimpleNamespace(**parts, **{denoiser: SimpleNamespace(config=config)})
     family = layout(stand_in)
+    read = next((host.tokens_read for host in HOSTS if host.key == family), {})
+    encoders = tuple(_encoders(folder, index, read))
+    if not encoders:
+        raise BadModel(f"{folder / 'model_index.json'} names no text encoder; copy the pipeline")
     check_widths(family, {path: tensor.shape for path, tensor in stored.items()}, encoders)
     return FolderSurvey(
         folder=folder,
@@ -113,13 +115,15 @@ def survey(folder: Path | str) -> FolderSurvey:
     )
 
 
-def _encoders(folder: Path, index: Mapping[str, Any]) -> Iterator[EncoderSurvey]:
+def _encoders(
+    folder: Path, index: Mapping[str, Any], read: Mapping[str, int]
+) -> Iterator[EncoderSurvey]:
     for name, entry in sorted(index.items()):
         if name.startswith("text_encoder") and isinstance(entry, list) and entry[1]:
-            yield _encoder(folder / name, entry[1])
+            yield _encoder(folder / name, entry[1], read.get(name, LONGEST))
 
 
-def _encoder(part: Path, kind: str) -> EncoderSurvey:
+def _encoder(part: Path, kind: str, longest: int) -> EncoderSurvey:
     config = folder_json(part / "config.json")
     stored = stored_tensors(part)
     matrices = [
@@ -135,7 +139,7 @@ def _encoder(part: Path, kind: str) -> EncoderSurvey:
         kind=kind,
         width=width,
         pooled_width=int(config.get("projection_dim") or 0) if projected else width,
-        length=min(int(config.get("max_position_embeddings") or LONGEST), LONGEST),
+        length=min(int(text.get("max_position_embeddings") or longest), longest),
         weights=sum(matrices),
         largest=max(matrices, default=0),
         bytes=sum(tensor.bytes for tensor in stored.values()),

@@ -18,7 +18,7 @@ from efface.registry import bundled
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["VISION", "VISION_HOSTS", "empty_vision", "load_vision", "vision_host"]
+__all__ = ["VISION", "VISION_HOSTS", "empty_vision", "kind_of", "load_vision", "vision_host"]
 
 VISION_HOSTS: tuple[type[VisionHost], ...] = (Classifier, Recogniser, Detector)
 VISION: dict[str, str] = {host.key: host.title for host in VISION_HOSTS}
@@ -85,6 +85,17 @@ def load_vision(
     if device is not None:
         network.to(device)
     return model
+
+
+def kind_of(name_or_folder: str | Path) -> str:
+    """Names the kind of a model that reads pictures, from its config alone: a key of `VISION`.
+
+    Raises:
+        BadModel: its class is not one that efface knows, or the folder has no config.
+    """
+    name = str(name_or_folder)
+    folder = Path(bundled(name).folder(name) if name in BUNDLED else name)
+    return vision_host(empty_vision(folder)).key
 
 
 def empty_vision(folder: Path) -> VisionModel:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from efface.hosts.conditions import Conditions
 from efface.hosts.language import FramedRows
 from efface.hosts.language_host import LanguageHost, conversation
 from efface.hosts.language_toys import LANGUAGE_WIDTH, qwen3_encoder, tiny_qwen_tokenizer
+from efface.hosts.original_names import OriginalNames
 from efface.hosts.readers import vector
 from efface.hosts.streams import Normed, TextStream
 from efface.hosts.toys import autoencoder, built, shifted
@@ -20,6 +22,20 @@ __all__ = ["ZImage"]
 
 LENGTH = 512
 """Tokens that the pipeline reads, the conversation among them."""
+_BLOCKS = ("layers", "noise_refiner", "context_refiner")
+_IN_BLOCK = {
+    "attention.to_out.0": "attention.out",
+    "attention.norm_q": "attention.q_norm",
+    "attention.norm_k": "attention.k_norm",
+    **{
+        name: name
+        for name in (
+            "attention_norm1", "attention_norm2", "ffn_norm1", "ffn_norm2", "adaLN_modulation.0",
+            "feed_forward.w1", "feed_forward.w2", "feed_forward.w3",
+        )
+    },
+}  # fmt: skip
+"""Layers of a block by diffusers' and by the original names."""
 
 
 class ZImage(LanguageHost):
@@ -27,7 +43,31 @@ class ZImage(LanguageHost):
 
     key: ClassVar[str] = "zimage"
     title: ClassVar[str] = "Z-Image"
+    tokens_read: ClassVar[Mapping[str, int]] = {"text_encoder": LENGTH}
     transformer: ClassVar[str] = "ZImageTransformer2DModel"
+    comfy_layers: ClassVar[bool] = True
+    original_layers: ClassVar[OriginalNames | None] = OriginalNames(
+        layers={
+            "x_pad_token": "x_pad_token",
+            "cap_pad_token": "cap_pad_token",
+            "all_x_embedder.2-1": "x_embedder",
+            "all_final_layer.2-1.linear": "final_layer.linear",
+            "all_final_layer.2-1.adaLN_modulation.1": "final_layer.adaLN_modulation.1",
+            "cap_embedder.{}": "cap_embedder.{}",
+            "t_embedder.mlp.{}": "t_embedder.mlp.{}",
+            **{
+                f"{blocks}.{{}}.{ours}": f"{blocks}.{{}}.{theirs}"
+                for blocks in _BLOCKS
+                for ours, theirs in _IN_BLOCK.items()
+            },
+        },
+        fused={
+            f"{blocks}.{{}}.attention.qkv": tuple(
+                f"{blocks}.{{}}.attention.to_{each}" for each in "qkv"
+            )
+            for blocks in _BLOCKS
+        },
+    )
 
     @cached_property
     def rows(self) -> FramedRows:

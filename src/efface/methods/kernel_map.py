@@ -89,7 +89,7 @@ class KernelMap(Eraser[TextToImage]):
     @classmethod
     def presets(cls) -> Mapping[str, KernelMap]:
         """Gives the settings for the bundled model, measured on 1, 25 and 50 nouns at once."""
-        return {"emoji": cls(), "emoji-many": cls()}
+        return {"emoji": cls()}
 
     def erase(
         self,

@@ -24,6 +24,7 @@ from efface.studio.jobs import Told
 from efface.studio.sharing import leaving
 from efface.workbench import making, measuring, previews
 from efface.workbench.erasing import Keeping, fill
+from efface.workbench.models import methods_for
 
 __all__ = ["EraseTab", "erase_work", "method_choices", "recipe_of"]
 
@@ -31,22 +32,19 @@ _USUAL = "usual"
 
 
 def method_choices(model: str) -> list[tuple[str, str]]:
-    """Lists methods for a kind of model, with what they cost and keep where that was measured."""
+    """Lists methods that edit a kind of model, with what they cost and keep where measured."""
     reads = registry.reads_pictures(model)
     text = files("efface.studio").joinpath("costs.json").read_text("utf-8")
     known = {} if reads else json.loads(text)["methods"]
     found = []
-    for entry in registry.entries("methods"):
-        families: frozenset[str] = registry.load("methods", entry.name).families
-        if bool(families & {"classifier", "recogniser", "detector"}) != reads:
-            continue
-        cost = known.get(entry.name)
+    for name in methods_for(model):
+        cost = known.get(name)
         told = (
             f": {cost['seconds']:.1f} s, {cost['left']:.0%} left, {cost['kept']:.0%} kept"
             if cost
             else ""
         )
-        found.append((cost is None, cost["seconds"] if cost else 0.0, f"{entry.name}{told}"))
+        found.append((cost is None, cost["seconds"] if cost else 0.0, f"{name}{told}"))
     return [(label, label.split(":")[0]) for _, _, label in sorted(found)]
 
 

@@ -95,6 +95,12 @@ def captioned(desk: Desk, name: str) -> list[tuple[Image.Image, str]]:
     return shown
 
 
+def _usual(methods: list[tuple[str, str]]) -> str | None:
+    """Names the method that is chosen at first: GS-LoRA where it edits the kind of model."""
+    names = [name for _, name in methods]
+    return "gs_lora" if "gs_lora" in names else next(iter(names), None)
+
+
 class RecognisersTab:
     """The form, and what became of the classes."""
 
@@ -117,7 +123,7 @@ class RecognisersTab:
                     elem_id="classes",
                 )
                 self.method = gr.Dropdown(
-                    methods, value="gs_lora", label="Method", elem_id="forget-method"
+                    methods, value=_usual(methods), label="Method", elem_id="forget-method"
                 )
                 self.name = gr.Textbox(label="Name of the run", elem_id="forget-name")
                 self.retain = gr.Textbox(label="Folder with a folder of pictures for each class")
@@ -142,11 +148,13 @@ class RecognisersTab:
             self.forget, inputs, [status, numbers, pictures], concurrency_limit=None
         )
         stop.click(leaving(desk), None, None, queue=False)
-        self.model.change(self.with_model, self.model, self.classes)
+        self.model.change(self.with_model, self.model, [self.classes, self.method])
 
-    def with_model(self, model: str) -> Any:
-        """Offers the classes of a model."""
-        return gr.update(choices=self.desk.classes(model), value=[])
+    def with_model(self, model: str) -> tuple[Any, Any]:
+        """Offers the classes of a model, and the methods that edit its kind."""
+        methods = method_choices(model)
+        classes = gr.update(choices=self.desk.classes(model), value=[])
+        return classes, gr.update(choices=methods, value=_usual(methods))
 
     def forget(self, given: dict[Any, Any], request: gr.Request) -> Iterator[tuple[Any, ...]]:
         """Forgets what the form says."""

@@ -25,6 +25,7 @@ __all__ = [
     "check_drawing",
     "draw",
     "draw_guided",
+    "guidance_note",
     "is_drawn",
     "sampling_for",
     "write_png",
@@ -136,6 +137,13 @@ def draw_guided(
         parts.append(drawing.draw(pipe, guides, batch, steps=steps, guidance=guidance))
         monitor(first + len(batch) - 1, len(shots), {})
     return parts
+
+
+def guidance_note(pipe: Any, sampling: Sampling) -> str | None:
+    """Says what became of the scale of guidance where it is not guidance without a classifier."""
+    from efface.evaluation import drawing
+
+    return drawing.guidance_note(pipe, sampling.guidance)
 
 
 def _check_schedule(pipe: Any, shots: Sequence[Shot], sampling: Sampling) -> None:

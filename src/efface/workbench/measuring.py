@@ -88,6 +88,12 @@ def unmeasurable(recipe: runs.Recipe, plan: Plan | None = None) -> str | None:
     )
 
 
+def untaught(recipe: runs.Recipe) -> str | None:
+    """Says which words a bundled model that draws was never taught; None where it knows all."""
+    unknown = unknown_words(recipe.request) if is_bundled(recipe.model) else []
+    return f"{recipe.model} was never taught {', '.join(unknown)}" if unknown else None
+
+
 def looks(recipe: runs.Recipe, plan: Plan) -> bool:
     """Says whether pictures are drawn that nobody judges: it draws, and no judge knows it."""
     return not registry.reads_pictures(recipe.model) and unmeasurable(recipe, plan) is not None

@@ -28,6 +28,7 @@ __all__ = [
     "is_bundled",
     "is_whole",
     "load_host",
+    "methods_for",
     "quiet_loading",
     "refuse_readers",
     "unknown_words",
@@ -239,6 +240,20 @@ def quiet_loading() -> Iterator[None]:
         diffusers.enable_progress_bar()
         transformers.enable_progress_bar()
         transformers.set_verbosity(level)
+
+
+def methods_for(model: str) -> list[str]:
+    """Lists the methods that edit a model: of one that reads pictures those for its very kind.
+
+    Raises:
+        BadModel: a folder of a model that reads pictures holds none that efface edits.
+    """
+    from efface.hosts.families import FAMILIES
+    from efface.hosts.vision_families import kind_of
+
+    kinds = frozenset({kind_of(model)} if registry.reads_pictures(model) else FAMILIES)
+    names = [entry.name for entry in registry.entries("methods")]
+    return [name for name in names if registry.load("methods", name).families & kinds]
 
 
 def unknown_words(made: ErasureRequest) -> list[str]:

@@ -1,0 +1,213 @@
+"""C2PA manifests say what the card says, and fail for another file, card or signer."""
+
+import datetime
+import json
+import shutil
+import sys
+
+import pytest
+
+from efface.exchange.manifests import statement
+from efface.workbench import runs
+
+FILE, MANIFEST = "delta.safetensors", "delta.c2pa"
+
+
+def certificates(folder):
+    """Makes an authority, a certificate that it issued for signing, and its key."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric import ec
+    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+    def named(name):
+        both = ((NameOID.ORGANIZATION_NAME, "Test"), (NameOID.COMMON_NAME, name))
+        return x509.Name([x509.NameAttribute(*each) for each in both])
+
+    def usage(*, ca):
+        names = (
+            "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
+            "encipher_only", "decipher_only",
+        )  # fmt: skip
+        off = dict.fromkeys(names, False)
+        return x509.KeyUsage(digital_signature=not ca, key_cert_sign=ca, crl_sign=ca, **off)
+
+    folder.mkdir()
+    now, day = datetime.datetime.now(datetime.UTC), datetime.timedelta(days=1)
+    root, own = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
+    made = []
+    for key, name, ca in ((root, "authority", True), (own, "signer", False)):
+        found = (
+            x509.CertificateBuilder()
+            .subject_name(named(name))
+            .issuer_name(named("authority"))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - day)
+            .not_valid_after(now + 30 * day)
+            .add_extension(x509.BasicConstraints(ca, None), critical=True)
+            .add_extension(usage(ca=ca), critical=True)
+            .add_extension(
+                x509.AuthorityKeyIdentifier.from_issuer_public_key(root.public_key()), False
+            )
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+        )
+        if not ca:
+            mail = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.EMAIL_PROTECTION])
+            found = found.add_extension(mail, critical=False)
+        made.append(found.sign(root, hashes.SHA256()).public_bytes(form.Encoding.PEM))
+    authority, signer = made
+    (folder / "authority.pem").write_bytes(authority)
+    (folder / "signer.pem").write_bytes(signer + authority)
+    # As `openssl ecparam -genkey` writes it, which is not PKCS #8.
+    plain = (form.Encoding.PEM, form.PrivateFormat.TraditionalOpenSSL, form.NoEncryption())
+    (folder / "private.pem").write_bytes(own.private_bytes(*plain))
+    return folder
+
+
+def with_card(run):
+    delta = json.loads((run / "run.json").read_text())["delta"]
+    card = {
+        "identity": {"delta": delta, "base_model": "toy", "base": "0123"},
+        "scope": {"erased": [{"name": "pistol", "kind": "object"}]},
+        "change": {"method": "uce"},
+        "summary": "Erased.",
+    }
+    (run / "card.json").write_text(json.dumps(card))
+    return delta
+
+
+@pytest.fixture(scope="session")
+def keys(tmp_path_factory):
+    pytest.importorskip("c2pa")
+    return certificates(tmp_path_factory.mktemp("keys") / "ours")
+
+
+@pytest.fixture
+def signed(efface, a_run, keys):
+    """A run with a manifest, and how it is checked."""
+    with_card(a_run)
+    (a_run / "attacks").mkdir(exist_ok=True)
+    (a_run / "attacks" / "found.safetensors").write_bytes(b"of an attack, no edited model")
+    given = ("--certificate", keys / "signer.pem", "--key", keys / "private.pem")
+    outcome = efface("sign", a_run, "--c2pa", *given)
+    assert outcome.code == 0, outcome
+    return a_run, ("--c2pa", "--certificate", keys / "authority.pem")
+
+
+def test_a_manifest_says_what_the_card_says(efface, signed, model, tmp_path):
+    import c2pa
+
+    run, check = signed
+    before = (run / FILE).read_bytes()
+    with (run / FILE).open("rb") as opened:
+        reader = c2pa.Reader("application/octet-stream", opened, (run / MANIFEST).read_bytes())
+        told = json.loads(reader.json())
+    assert told["validation_state"] == "Valid"
+    (manifest,) = told["manifests"].values()
+    assertions = {each["label"]: each["data"] for each in manifest["assertions"]}
+    said = assertions["efface.card"]
+    assert said == statement(run)
+    assert said["erased"] == ["pistol"]
+    assert (said["base_model"], said["method"]) == ("toy", "uce")
+    assert said["delta"] == runs.read_delta(run).id
+    created, edited = assertions["c2pa.actions.v2"]["actions"]
+    assert created["action"] == "c2pa.created"
+    assert (edited["action"], edited["description"]) == (
+        "c2pa.edited",
+        "erased from toy by uce: pistol",
+    )
+    outcome = efface("verify", run, "--model", model, *check)
+    assert outcome.code == 0, outcome
+    assert "1 manifests hold, by signer (Test)" in outcome.out + outcome.err
+    assert (run / FILE).read_bytes() == before
+    other = shutil.copytree(run, tmp_path / "export")
+    (other / "run.json").unlink()
+    assert efface("verify", other, *check, "--json").json == {"different": [], "agrees": True}
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("file", "Hashes do not match"),
+        ("longer", "Hashes do not match"),
+        ("card", "the manifest is of another card"),
+        ("statement", "hash does not match assertion data"),
+        ("cut", f"the manifest of {FILE} is damaged"),
+        ("gone", f"{FILE} has no manifest {MANIFEST}"),
+        ("authority", "signing certificate untrusted"),
+    ],
+)
+def test_what_is_another_since_is_told(efface, signed, tmp_path, change, told):
+    run, check = signed
+    (run / "run.json").unlink()
+    file, manifest = run / FILE, run / MANIFEST
+    if change == "file":
+        bytes_ = bytearray(file.read_bytes())
+        bytes_[-1] ^= 1
+        file.write_bytes(bytes_)
+    elif change == "longer":
+        file.write_bytes(file.read_bytes() + b"x")
+    elif change == "card":
+        card = json.loads((run / "card.json").read_text())
+        (run / "card.json").write_text(json.dumps({**card, "summary": "Nothing was erased."}))
+    elif change == "statement":
+        assert manifest.read_bytes().count(b"Erased.") == 1
+        manifest.write_bytes(manifest.read_bytes().replace(b"Erased.", b"Edited."))
+    elif change == "cut":
+        manifest.write_bytes(manifest.read_bytes()[:-100])
+    elif change == "gone":
+        manifest.unlink()
+    else:
+        check = (*check[:-1], certificates(tmp_path / "others") / "authority.pem")
+    outcome = efface("verify", run, *check)
+    assert outcome.code == 1, outcome
+    assert told in outcome.out + outcome.err
+
+
+def refused(efface, told, *words):
+    outcome = efface(*words)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1), outcome
+    assert told in outcome.err
+
+
+def test_what_cannot_be_signed_is_refused(efface, a_run, keys, tmp_path):
+    given = ("--certificate", keys / "signer.pem", "--key", keys / "private.pem")
+    refused(efface, "write it: efface card", "sign", a_run, "--c2pa", *given)
+    with_card(a_run)
+    other = certificates(tmp_path / "others") / "private.pem"
+    words = ("sign", a_run, "--c2pa", "--certificate", keys / "signer.pem", "--key")
+    refused(efface, "cannot sign as", *words, other)
+    (tmp_path / "bad.pem").write_text("no key")
+    refused(efface, "give a private key as PEM", *words, tmp_path / "bad.pem")
+    assert efface("sign", a_run, "--c2pa", *given).code == 0
+    refused(efface, "is there already; give --overwrite", "sign", a_run, "--c2pa", *given)
+    assert efface("sign", a_run, "--c2pa", *given, "--overwrite").code == 0
+    card = json.loads((a_run / "card.json").read_text())
+    card["identity"]["delta"] = "0" * 16
+    (a_run / "card.json").write_text(json.dumps(card))
+    refused(efface, "is not the card of delta", "sign", a_run, "--c2pa", *given, "--overwrite")
+
+
+def test_flags_that_do_not_go_together_are_refused(efface, a_run, tmp_path):
+    (tmp_path / "key.pem").write_text("x")
+    key = ("--key", tmp_path / "key.pem")
+    for words in (
+        ("--c2pa",),
+        ("--certificate", "x"),
+        ("--c2pa", "--certificate", "x", "--out", "y"),
+    ):
+        refused(
+            efface, "give --c2pa and --certificate FILE, and no --out", "sign", a_run, *words, *key
+        )
+    for words in (("--c2pa",), ("--certificate", "x")):
+        refused(efface, "give --c2pa and --certificate FILE", "verify", a_run, *words)
+
+
+def test_without_the_extra_it_is_said(efface, a_run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "c2pa", None)
+    with_card(a_run)
+    (tmp_path / "key.pem").write_text("x")
+    words = ("--c2pa", "--certificate", tmp_path / "key.pem", "--key", tmp_path / "key.pem")
+    refused(efface, 'pip install "efface[c2pa]"', "sign", a_run, *words)
