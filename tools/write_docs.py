@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import attack_page
 import cli_page
 import debias_page
+import forgetting_tables
 import guides_page
 import leaderboard_page
 import method_costs
@@ -26,6 +27,8 @@ import training_page
 
 ROOT = Path(__file__).parent.parent
 CHOOSING = ROOT / "docs" / "choosing.md"
+RECOGNISERS = ROOT / "docs" / "recognisers.md"
+HARDEST = ROOT / "docs" / "hardest.md"
 GUIDES = ROOT / "docs" / "guides.md"
 STREAMING = ROOT / "docs" / "streaming.md"
 RESULTS = ROOT / "benchmarks" / "results"
@@ -38,6 +41,8 @@ def generated() -> dict[Path, str]:
         ROOT / "docs" / "attacks.md": attack_page.page(),
         ROOT / "docs" / "cli.md": cli_page.page(),
         ROOT / "docs" / "debiasing.md": debias_page.page(RESULTS),
+        RECOGNISERS: forgetting_tables.recognisers(RECOGNISERS, RESULTS),
+        HARDEST: forgetting_tables.hardest(HARDEST, RESULTS),
         GUIDES: guides_page.page(GUIDES, RESULTS),
         ROOT / "docs" / "modules.md": module_map.page(ROOT),
         ROOT / "docs" / "results.md": readme_tables.results_page(RESULTS / "erasure")
