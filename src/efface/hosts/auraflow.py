@@ -28,6 +28,7 @@ class AuraFlow(OneLayerHost):
 
     key: ClassVar[str] = "auraflow"
     title: ClassVar[str] = "AuraFlow"
+    trains: ClassVar[bool] = True
     transformer: ClassVar[str] = "AuraFlowTransformer2DModel"
 
     @cached_property

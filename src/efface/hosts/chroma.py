@@ -40,6 +40,7 @@ class Chroma(OneLayerHost):
 
     key: ClassVar[str] = "chroma"
     title: ClassVar[str] = "Chroma"
+    trains: ClassVar[bool] = True
     transformer: ClassVar[str] = "ChromaTransformer2DModel"
     comfy_layers: ClassVar[bool] = False
 

@@ -27,6 +27,7 @@ class CogView4(LanguageHost):
 
     key: ClassVar[str] = "cogview4"
     title: ClassVar[str] = "CogView4"
+    trains: ClassVar[bool] = True
     transformer: ClassVar[str] = "CogView4Transformer2DModel"
 
     @cached_property

@@ -28,7 +28,15 @@ from efface.hosts.vision import VisionHost
 from efface.hosts.vision_families import VISION, VISION_HOSTS
 from efface.hosts.zimage import ZImage
 
-__all__ = ["FAMILIES", "HOSTS", "host_of", "layout", "refuse_family", "tiny_pipeline"]
+__all__ = [
+    "FAMILIES",
+    "HOSTS",
+    "TRAINABLE",
+    "host_of",
+    "layout",
+    "refuse_family",
+    "tiny_pipeline",
+]
 
 
 def _of_other_packages() -> Iterator[type[Host]]:
@@ -58,6 +66,8 @@ HOSTS: tuple[type[Host], ...] = (
 )
 FAMILIES: dict[str, str] = {host.key: host.title for host in HOSTS}
 """The families by key, with their names for people."""
+TRAINABLE: frozenset[str] = frozenset(host.key for host in HOSTS if host.trains)
+"""Families whose denoisers are trained on latents of their own trajectories."""
 
 
 def layout(model: Any) -> str:

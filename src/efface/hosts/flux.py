@@ -52,6 +52,7 @@ class Flux(Host):
 
     key: ClassVar[str] = "flux"
     title: ClassVar[str] = "FLUX.1"
+    trains: ClassVar[bool] = True
     names: ClassVar[ModelNames] = ModelNames("flux1", "flux-1-dev")
     comfy_encoders: ClassVar[Mapping[str, str]] = {
         "text_encoder": "clip_l",

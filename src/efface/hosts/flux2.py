@@ -31,6 +31,7 @@ class Flux2Klein(LanguageHost):
 
     key: ClassVar[str] = "flux2klein"
     title: ClassVar[str] = "FLUX.2 klein"
+    trains: ClassVar[bool] = True
     transformer: ClassVar[str] = "Flux2Transformer2DModel"
 
     @classmethod

@@ -68,6 +68,8 @@ class Host(ABC):
     """The denoiser's name in the pipeline."""
     predicts: ClassVar[bool] = True
     """Whether the denoiser can be run on latents; otherwise it is edited by closed forms alone."""
+    trains: ClassVar[bool] = False
+    """Whether methods that train on its own trajectories were tried on it."""
     kohya_encoders: ClassVar[Mapping[str, str]] = {}
     """What kohya's LoRA files call the text encoders; empty: that layout has no names for it."""
     unread_layers: ClassVar[Mapping[str, int]] = {}

@@ -34,6 +34,7 @@ class Lumina2(LanguageHost):
 
     key: ClassVar[str] = "lumina2"
     title: ClassVar[str] = "Lumina 2"
+    trains: ClassVar[bool] = True
     transformer: ClassVar[str] = "Lumina2Transformer2DModel"
 
     @cached_property

@@ -35,6 +35,7 @@ class QwenImage(LanguageHost):
 
     key: ClassVar[str] = "qwenimage"
     title: ClassVar[str] = "Qwen-Image"
+    trains: ClassVar[bool] = True
     transformer: ClassVar[str] = "QwenImageTransformer2DModel"
 
     @cached_property

@@ -30,6 +30,7 @@ class Sana(LanguageHost):
 
     key: ClassVar[str] = "sana"
     title: ClassVar[str] = "Sana"
+    trains: ClassVar[bool] = True
     transformer: ClassVar[str] = "SanaTransformer2DModel"
 
     @classmethod

@@ -27,6 +27,7 @@ class ZImage(LanguageHost):
 
     key: ClassVar[str] = "zimage"
     title: ClassVar[str] = "Z-Image"
+    trains: ClassVar[bool] = True
     transformer: ClassVar[str] = "ZImageTransformer2DModel"
 
     @cached_property
