@@ -100,6 +100,22 @@ def drawn_as_asked(pipe, start, guidance, **options):
     return pipe("a cat", latents=start, **plain, **options).images
 
 
+def rows_of_wan(pipe, prompt):
+    """As many as its transformer reads."""
+    return pipe.encode_prompt(prompt, do_classifier_free_guidance=False, max_sequence_length=512)[
+        0
+    ], None
+
+
+def drawn_in_frames(pipe, start, guidance, *, frames=1, **options):
+    """Of Wan, whose frames stand one below the other here."""
+    latents = start.unflatten(2, (frames, -1))
+    sizes = {"height": 16, "width": 16, "num_frames": 2 * frames - 1}
+    return pipe(
+        "a cat", latents=latents, guidance_scale=guidance, **sizes, **options
+    ).frames.flatten(2, 3)
+
+
 _PLAIN = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
 
 KEYS_AND_VALUES = ("unet/key_value",)
@@ -180,6 +196,13 @@ CASES = (
         encoded=rows_of_a_conversation,
         sized=True,
         drawn=drawn_of_klein,
+        slow=True,
+    ),
+    HostCase(
+        host="tiny_wan",
+        branches=("transformer/key_value",),
+        encoded=rows_of_wan,
+        drawn=drawn_in_frames,
         slow=True,
     ),
 )

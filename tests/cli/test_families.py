@@ -9,7 +9,7 @@ from efface.hosts.streaming import stream
 from tests.cli.test_bad_input import refused
 from tests.conftest import host
 
-WEIGHTS = {"sdxl": 9, "sd3": 2, "flux": 2, "pixart": 4, "auraflow": 1}
+WEIGHTS = {"sdxl": 9, "sd3": 2, "flux": 2, "pixart": 4, "auraflow": 1, "wan": 4}
 """How many weights closed forms edit in the toys."""
 
 

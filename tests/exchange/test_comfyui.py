@@ -32,8 +32,9 @@ ENCODERS = {
     "sd3": {"text_encoder": "clip_l", "text_encoder_2": "clip_g", "text_encoder_3": "t5xxl"},
     "flux": {"text_encoder": "clip_l", "text_encoder_2": "t5xxl"},
     "pixart": {"text_encoder": "t5xxl"},
+    "wan": {"text_encoder": "umt5xxl"},
 }
-TRANSFORMERS = ["sd3", "flux", "pixart"]
+TRANSFORMERS = ["sd3", "flux", "pixart", pytest.param("wan", marks=pytest.mark.slow)]
 
 
 def original(host, network, state):
@@ -94,15 +95,20 @@ def looked_up(pipe):
             layer, _, leaf = canonical(path).rpartition(".")
             if part == "transformer":
                 piece = host.original_layers.pieces(module)[path]
+                original_layer = f"diffusion_model.{piece.name.removesuffix('.weight')}"
                 if leaf == "weight":
-                    found[f"transformer.{layer}"] = piece
+                    found[original_layer if host.comfy_originals else f"transformer.{layer}"] = (
+                        piece
+                    )
                 if not piece.name.endswith(".weight"):
                     found[f"diffusion_model.{piece.name}"] = piece.name
             elif part == "unet" and leaf == "weight":
                 found[f"lora_unet_{layer.replace('.', '_')}"] = f"unet/{layer}.weight"
             elif part.startswith("text_encoder") and leaf == "weight":
                 name = ENCODERS[host.key][part]
-                inside = "" if name == "t5xxl" or layer == "text_projection" else "text_model."
+                inside = (
+                    "" if name.endswith("t5xxl") or layer == "text_projection" else "text_model."
+                )
                 lookup = f"text_encoders.{name}.transformer.{inside}{layer}"
                 found[lookup] = f"{part}/{layer}.weight"
     return found

@@ -60,6 +60,13 @@ def _chroma(pipe, prompt):
     return rows[0].double(), len(pipe.tokenizer(prompt)["input_ids"]) - 2
 
 
+def _wan(pipe, prompt):
+    """Rows of UMT5, zeros in place of padding; then the projection, which reads those, too."""
+    rows, _ = pipe.encode_prompt(prompt, do_classifier_free_guidance=False, max_sequence_length=512)
+    projection = copy.deepcopy(pipe.transformer.condition_embedder.text_embedder).double()
+    return projection(rows[0].double()), len(pipe.tokenizer(prompt)["input_ids"]) - 2
+
+
 LANGUAGE = {
     "lumina2": (("time_caption_embed.caption_embedder.1",), _lumina2),
     "sana": (("transformer_blocks.0.attn2.to_k", "transformer_blocks.0.attn2.to_v"), _sana),
@@ -71,5 +78,7 @@ LANGUAGE = {
 """By family: the layers, and a function of pipeline and prompt that gives the rows which they read
 and the place of the last row of the prompt."""
 
-ROWS = {**LANGUAGE, "chroma": (("context_embedder",), _chroma)}
+_WAN = tuple(f"blocks.{block}.attn2.to_{each}" for block in (0, 1) for each in "kv")
+
+ROWS = {**LANGUAGE, "chroma": (("context_embedder",), _chroma), "wan": (_WAN, _wan)}
 """The same with families whose encoder is none, and whose pipelines give all rows themselves."""

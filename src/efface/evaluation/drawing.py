@@ -49,8 +49,7 @@ def draw(pipe: Any, samples: Sequence[Sample], *, steps: int, guidance: float) -
     """
     started = time.perf_counter()
     host = next((each(pipe) for each in HOSTS if each.recognises(pipe)), None)
-    side = None if host is None else host.picture_side
-    size = {} if side is None else {"height": side, "width": side}
+    asked = {} if host is None else host.drawing
     with _quiet(pipe), _counted(_denoiser(pipe)) as evaluations, torch.no_grad():
         output = pipe(
             prompt=[sample.prompt for sample in samples],
@@ -58,14 +57,14 @@ def draw(pipe: Any, samples: Sequence[Sample], *, steps: int, guidance: float) -
             num_inference_steps=steps,
             guidance_scale=guidance,
             output_type="np",
-            **size,
+            **asked,
         )
     if any(getattr(output, "nsfw_content_detected", None) or ()):
         raise MeasurementFailed(
             "the pipeline's safety checker blackened a picture, which would count as erased; "
             "load the pipeline with safety_checker=None to measure the model itself"
         )
-    images = np.asarray(output.images, dtype=np.float32)
+    images = np.asarray(_pictures(output), dtype=np.float32)
     if not np.isfinite(images).all():
         raise MeasurementFailed(
             f"the model draws pictures that are not finite (first prompt: '{samples[0].prompt}')"
@@ -109,6 +108,12 @@ def draw_guided(
         for place in range(len(samples))
     )
     return Drawn(drawn.pixels, drawn.seconds, drawn.evaluations, changes)
+
+
+def _pictures(output: Any) -> Any:
+    """Gives what a pipeline drew; of videos the first frames."""
+    frames = getattr(output, "frames", None)
+    return output.images if frames is None else frames[:, 0]
 
 
 def _denoiser(pipe: Any) -> nn.Module:

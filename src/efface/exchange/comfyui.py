@@ -109,12 +109,25 @@ def _name(host: Host, layers: Layers, module: str) -> str:
     if part == "unet":
         return kohya_name(layers.model, part, module)
     if part == host.part:
-        return f"transformer.{plain}"
+        return _original(host, plain) if host.comfy_originals else f"transformer.{plain}"
     if part not in host.comfy_encoders:
         raise BadRequest(
             f"the delta changes {part}, and ComfyUI's LoRA loader changes the denoiser and text "
             "encoders alone; export the edited folder: --as diffusers"
         )
     encoder = host.comfy_encoders[part]
-    inside = "" if encoder == "t5xxl" or plain == "text_projection" else "text_model."
+    inside = "" if encoder.endswith("t5xxl") or plain == "text_projection" else "text_model."
     return f"text_encoders.{encoder}.transformer.{inside}{plain}"
+
+
+def _original(host: Host, layer: str) -> str:
+    """Names a layer of which the original code has one just as it is."""
+    network = component(host.model, host.part)
+    pieces = {} if host.original_layers is None else host.original_layers.pieces(network)
+    piece = pieces.get(f"{layer}.weight")
+    if piece is None or not piece.is_all:
+        raise BadRequest(
+            f"the original code has no layer like {layer}, by whose name ComfyUI would look it up; "
+            "export the edited folder: --as diffusers"
+        )
+    return f"diffusion_model.{piece.name.removesuffix('.weight')}"

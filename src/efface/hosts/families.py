@@ -26,12 +26,14 @@ from efface.hosts.sdxl import StableDiffusionXL
 from efface.hosts.states import refuse_parallel
 from efface.hosts.vision import VisionHost
 from efface.hosts.vision_families import VISION, VISION_HOSTS
+from efface.hosts.wan import Wan
 from efface.hosts.zimage import ZImage
 
 __all__ = [
     "FAMILIES",
     "HOSTS",
     "TRAINABLE",
+    "check_pipeline",
     "host_of",
     "layout",
     "refuse_family",
@@ -62,6 +64,7 @@ HOSTS: tuple[type[Host], ...] = (
     ZImage,
     Chroma,
     Flux2Klein,
+    Wan,
     *_of_other_packages(),
 )
 FAMILIES: dict[str, str] = {host.key: host.title for host in HOSTS}
@@ -99,6 +102,22 @@ def host_of(model: Any) -> Host:
         f"a {type(model).__name__} is of no family that efface edits; known: "
         f"{', '.join(FAMILIES.values())}"
     )
+
+
+def check_pipeline(model: Any, kind: str, parts: Collection[str]) -> None:
+    """Refuses a folder's pipeline of which an edit would not reach all that draws.
+
+    Args:
+        model: has the parts, or what their configs say.
+        kind: the pipeline's class.
+        parts: names of all that it has.
+
+    Raises:
+        BadModel: with what to do.
+    """
+    for host in HOSTS:
+        if host.recognises(model):
+            host.check_pipeline(kind, parts)
 
 
 def refuse_family(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, NamedTuple
 
@@ -80,6 +80,8 @@ class Host(ABC):
     """Where a transformer's parameters lie in the code that the family was published with."""
     comfy_layers: ClassVar[bool] = True
     """Whether it is known by which names ComfyUI looks the denoiser's layers up."""
+    comfy_originals: ClassVar[bool] = False
+    """Whether it looks a transformer's layers up by the original code's names alone."""
     comfy_encoders: ClassVar[Mapping[str, str]] = {}
     """What ComfyUI calls the text encoders."""
     names: ClassVar[ModelNames] = ModelNames("", "")
@@ -111,6 +113,18 @@ class Host(ABC):
         Args:
             tokens: values per token by encoder; those that a model leaves out are missing.
             pooled: values per prompt by encoder.
+        """
+
+    @classmethod  # noqa: B027
+    def check_pipeline(cls, kind: str, parts: Collection[str]) -> None:
+        """Refuses pipelines of the family of which an edit would not reach all that draws.
+
+        Args:
+            kind: the pipeline's class.
+            parts: that it has.
+
+        Raises:
+            BadModel: with what to do.
         """
 
     @cached_property
@@ -166,6 +180,12 @@ class Host(ABC):
     def picture_side(self) -> int | None:
         """Pixels of a side that the pipeline is to be asked for; None: what it draws unasked."""
         return None
+
+    @property
+    def drawing(self) -> dict[str, Any]:
+        """What the pipeline is asked for beside prompts when a picture is drawn to be looked at."""
+        side = self.picture_side
+        return {} if side is None else {"height": side, "width": side}
 
     def encode(
         self,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from efface.errors import BadModel
 from efface.hosts.encoders import StreamedEncoder
+from efface.hosts.families import check_pipeline
 from efface.hosts.folders import check_classes, pipeline_parts
 from efface.hosts.libraries import (
     check_configs,
@@ -30,6 +31,7 @@ _READERS = (
     r"context_embedder",  # the token sequence of Stable Diffusion 3 and FLUX
     r"time_text_embed\.text_embedder\.linear_1",  # their pooled text
     r"caption_projection\.linear_[12]",  # the token sequence of PixArt and Sana
+    r"condition_embedder\.text_embedder\.linear_[12]",  # that of Wan
     r"caption_norm",  # a norm after the latter
     r"time_caption_embed\.caption_embedder\.[01]",  # that of Lumina 2, and a norm before
     r"txt_(norm|in)",  # both of Qwen-Image
@@ -110,7 +112,9 @@ def stream(folder: Path | str) -> StreamedModel:
     parts: dict[str, Any] = dict.fromkeys(name for name in index if _reads(name))
     parts |= {name: _part(folder / name, *kinds[name]) for name in kinds if _reads(name)}
     parts[denoiser] = _denoiser(folder / denoiser)
-    return StreamedModel(folder, parts)
+    model = StreamedModel(folder, parts)
+    check_pipeline(model, str(index.get("_class_name")), kinds)
+    return model
 
 
 def _reads(name: str) -> bool:

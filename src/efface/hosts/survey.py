@@ -12,7 +12,7 @@ from typing import Any
 
 from efface.errors import BadModel
 from efface.hosts.components import TEXT_KEYS, reaches
-from efface.hosts.families import layout
+from efface.hosts.families import check_pipeline, layout
 from efface.hosts.shards import StoredTensor, folder_json, stored_tensors
 from efface.hosts.streaming import DENOISERS
 from efface.hosts.widths import check_widths
@@ -100,6 +100,7 @@ def survey(folder: Path | str) -> FolderSurvey:
     config = SimpleNamespace(**folder_json(folder / denoiser / "config.json"))
     stand_in = SimpleNamespace(**parts, **{denoiser: SimpleNamespace(config=config)})
     family = layout(stand_in)
+    check_pipeline(stand_in, str(index.get("_class_name")), _there(index))
     check_widths(family, {path: tensor.shape for path, tensor in stored.items()}, encoders)
     return FolderSurvey(
         folder=folder,
@@ -111,6 +112,11 @@ def survey(folder: Path | str) -> FolderSurvey:
         encoders=encoders,
         licence=tuple(licence_notes(folder)),
     )
+
+
+def _there(index: Mapping[str, Any]) -> list[str]:
+    """Names the parts that an index says are there."""
+    return [name for name, entry in index.items() if isinstance(entry, list) and entry[1]]
 
 
 def _encoders(folder: Path, index: Mapping[str, Any]) -> Iterator[EncoderSurvey]:
