@@ -108,7 +108,9 @@ def _families(stages: Sequence[type[Any]]) -> str:
     shared = frozenset(FAMILIES).intersection(*(one.families for one in stages))
     others = [name for key, name in FAMILIES.items() if key not in shared]
     if len(others) < len(shared):
-        return f"all but {' and '.join(others)}" if others else "all"
+        *first, last = others or [""]
+        named = f"{', '.join(first)} and {last}" if first else last
+        return f"all but {named}" if others else "all"
     return ", ".join(SHORT.get(key, key) for key in FAMILIES if key in shared)
 
 

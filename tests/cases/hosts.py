@@ -2,6 +2,8 @@
 
 import inspect
 
+import torch
+
 from tests.cases.kinds import HostCase
 
 
@@ -66,6 +68,13 @@ def rows_after_an_instruction(pipe, prompt):
     return rows[:, read[0].bool()], None
 
 
+def rows_of_sprint(pipe, prompt):
+    """Of Sana-Sprint, which asks nothing without a prompt."""
+    told = inspect.signature(type(pipe).__call__).parameters["complex_human_instruction"].default
+    rows, mask = pipe.encode_prompt(prompt, device="cpu", complex_human_instruction=told)
+    return rows[:, mask[0].bool()], None
+
+
 def rows_of_a_conversation(pipe, prompt):
     """Of Qwen-Image."""
     return pipe.encode_prompt(prompt, device="cpu")[0], None
@@ -84,6 +93,16 @@ def drawn_of_klein(pipe, start, guidance, *, height, width, **options):
         each.view(1, -1, 1, 1) for each in (pipe.vae.bn.running_mean, pipe.vae.bn.running_var)
     )
     return (ended - mean) / (variance + pipe.vae.config.batch_norm_eps).sqrt()
+
+
+def drawn_of_dev(pipe, start, guidance, **options):
+    """Of FLUX.2 dev, whose guidance is what the transformer is told, and is no second prompt."""
+    assert guidance == 1.0
+    options = {
+        key: 2 * value if key in ("height", "width") else value for key, value in options.items()
+    }
+    ended = pipe(prompt="a cat", latents=start, guidance_scale=4.0, **options).images
+    return ended.mT.reshape(start.shape)
 
 
 def drawn_packed_with_guidance(pipe, start, guidance, *, height, width, **options):
@@ -114,6 +133,17 @@ def drawn_in_frames(pipe, start, guidance, *, frames=1, **options):
     return pipe(
         "a cat", latents=latents, guidance_scale=guidance, **sizes, **options
     ).frames.flatten(2, 3)
+
+
+def drawn_on_a_circle(pipe, start, guidance, **options):
+    """Of Sana-Sprint, whose steps draw noise; latents have the spread of its data within."""
+    assert guidance == 1.0
+    steps = options["num_inference_steps"]
+    plain = {"use_resolution_binning": False, "guidance_scale": 4.5}
+    plain |= {} if steps == 2 else {"intermediate_timesteps": None}
+    generator = torch.Generator().manual_seed(7)
+    pipe.scheduler = type(pipe.scheduler)(sigma_data=0.5)  # ours has latents of unit spread
+    return pipe("a cat", latents=start, generator=generator, **plain, **options).images
 
 
 _PLAIN = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
@@ -167,6 +197,15 @@ CASES = (
         slow=True,
     ),
     HostCase(
+        host="tiny_sanasprint",
+        branches=("transformer/key_value",),
+        encoded=rows_of_sprint,
+        sized=True,
+        drawn=drawn_on_a_circle,
+        guidance=1.0,
+        slow=True,
+    ),
+    HostCase(
         host="tiny_qwenimage",
         branches=TOKENS,
         encoded=rows_of_a_conversation,
@@ -196,6 +235,15 @@ CASES = (
         encoded=rows_of_a_conversation,
         sized=True,
         drawn=drawn_of_klein,
+        slow=True,
+    ),
+    HostCase(
+        host="tiny_flux2dev",
+        branches=TOKENS,
+        encoded=rows_of_a_conversation,
+        sized=True,
+        drawn=drawn_of_dev,
+        guidance=1.0,
         slow=True,
     ),
     HostCase(

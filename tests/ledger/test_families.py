@@ -38,7 +38,7 @@ BRANCHES = {
     "auraflow": {"transformer/text_tokens"},
     "pixart": {"transformer/key_value"},
     **{name: {"transformer/text_tokens"} for name in ROWS},
-    **{name: {"transformer/key_value"} for name in ("sana", "wan")},
+    **{name: {"transformer/key_value"} for name in ("sana", "sanasprint", "wan")},
 }
 CAT = Concept(name="cat", prompts=("a cat",))
 WORDS = {"a": "pistol", "b": "church", "c": "knife"}

@@ -32,7 +32,7 @@ FAMILIES = (
     *(pytest.param(name, marks=SLOW) for name in ("sd3", "flux", "auraflow", *ROWS)),
     "pixart",
 )
-UNBIASED = ("auraflow", "flux2klein")
+UNBIASED = ("auraflow", "flux2klein", "flux2dev")
 ERASE = request("pistol", anchor="lamp", keep=["cat"])
 
 
@@ -185,7 +185,7 @@ def test_only_weights_that_read_text_change_and_no_bias(case):
 def picture(pipe, prompt):
     own = {"use_resolution_binning": False} if type(pipe).__name__[:4] in ("PixA", "Sana") else {}
     edge = 8 * getattr(pipe, "vae_scale_factor", 2)
-    edge = 32 if type(pipe).__name__ == "SanaPipeline" else edge
+    edge = 32 if type(pipe).__name__.startswith("Sana") else edge
     if type(pipe).__name__ == "WanPipeline":
         own, edge = {"num_frames": 1}, 16
     output = pipe(
@@ -221,7 +221,7 @@ def test_the_pipeline_draws_something_else_and_then_the_same_again(pipe):
     # language models read two among those of an instruction or of padding.
     few = host_of(pipe).key in ("auraflow", *ROWS)
     least = 0.001 if few else 0.01
-    least = 0.0003 if host_of(pipe).key == "wan" else least  # two among 512
+    least = {"wan": 3e-4, "flux2dev": 5e-5}.get(host_of(pipe).key, least)  # two among 512
     assert np.abs(during - before).mean() > least
     assert np.array_equal(picture(pipe, "a pistol"), before)
 

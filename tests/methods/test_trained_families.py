@@ -31,6 +31,7 @@ TEXT_SIDE = {
     "qwenimage": 3e-3,
     "chroma": 3e-3,
     "flux2klein": 3e-3,
+    "flux2dev": 1e-3,
 }
 """Families whose text has keys and values of its own, and step sizes that fit their toys."""
 SHARED = {"lumina2": 1e-3, "cogview4": 3e-4, "zimage": 3e-4}
@@ -40,7 +41,8 @@ FLOWS = {**TEXT_SIDE, **SHARED}
 
 def settings(family):
     role = "cross_attention" if family in TEXT_SIDE else "layers"
-    return SHORT | {"parameters": role, "learning_rate": FLOWS[family]}
+    held = {"keep_weight": 10.0} if family == "flux2dev" else {}
+    return SHORT | {"parameters": role, "learning_rate": FLOWS[family]} | held
 
 
 def every(default=()):

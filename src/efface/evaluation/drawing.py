@@ -49,7 +49,7 @@ def draw(pipe: Any, samples: Sequence[Sample], *, steps: int, guidance: float) -
     """
     started = time.perf_counter()
     host = next((each(pipe) for each in HOSTS if each.recognises(pipe)), None)
-    asked = {} if host is None else host.drawing
+    asked = {} if host is None else host.drawing(steps)
     with _quiet(pipe), _counted(_denoiser(pipe)) as evaluations, torch.no_grad():
         output = pipe(
             prompt=[sample.prompt for sample in samples],

@@ -15,11 +15,13 @@ from efface.hosts.chroma import Chroma
 from efface.hosts.cogview4 import CogView4
 from efface.hosts.flux import Flux
 from efface.hosts.flux2 import Flux2Klein
+from efface.hosts.flux2_dev import Flux2Dev
 from efface.hosts.host import Host
 from efface.hosts.lumina2 import Lumina2
 from efface.hosts.pixart import PixArt
 from efface.hosts.qwenimage import QwenImage
 from efface.hosts.sana import Sana
+from efface.hosts.sana_sprint import SanaSprint
 from efface.hosts.sd import StableDiffusion1, StableDiffusion2
 from efface.hosts.sd3 import StableDiffusion3
 from efface.hosts.sdxl import StableDiffusionXL
@@ -59,11 +61,13 @@ HOSTS: tuple[type[Host], ...] = (
     AuraFlow,
     Lumina2,
     Sana,
+    SanaSprint,
     QwenImage,
     CogView4,
     ZImage,
     Chroma,
     Flux2Klein,
+    Flux2Dev,
     Wan,
     *_of_other_packages(),
 )

@@ -181,9 +181,12 @@ class Host(ABC):
         """Pixels of a side that the pipeline is to be asked for; None: what it draws unasked."""
         return None
 
-    @property
-    def drawing(self) -> dict[str, Any]:
-        """What the pipeline is asked for beside prompts when a picture is drawn to be looked at."""
+    def drawing(self, steps: int) -> dict[str, Any]:  # noqa: ARG002
+        """Says what the pipeline is asked for beside prompts when a picture is drawn.
+
+        Args:
+            steps: in which it is drawn.
+        """
         side = self.picture_side
         return {} if side is None else {"height": side, "width": side}
 

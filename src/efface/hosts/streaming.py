@@ -126,7 +126,12 @@ def _part(part: Path, library: str, class_name: str) -> Any:
         raise BadModel(f"{part.parent} has no folder '{part.name}'; the copy is not complete")
     if part.name.startswith("text_encoder"):
         return StreamedEncoder(part, class_name)
-    kind: Any = library_class(part.parent / "model_index.json", library, class_name)
+    named = part.parent / "model_index.json"
+    if class_name.endswith("Processor"):
+        # It takes pictures, too, for which other packages are needed; the tokenizer lies beside it.
+        named = part / "tokenizer_config.json"
+        class_name = str(folder_json(named).get("tokenizer_class"))
+    kind: Any = library_class(named, library, class_name)
     check_configs(part)
     with library_errors(part, f"load as {class_name}"):
         return kind.from_pretrained(part, local_files_only=True)

@@ -147,10 +147,9 @@ class Wan(Host):
         side = places * int(self.model.vae_scale_factor_spatial)
         return side if side < max(SIZE) else None
 
-    @property
-    def drawing(self) -> dict[str, Any]:
-        """One frame."""
-        return {**super().drawing, "num_frames": 1}
+    def drawing(self, steps: int) -> dict[str, Any]:
+        """Asks for one frame."""
+        return {**super().drawing(steps), "num_frames": 1}
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
