@@ -1,12 +1,15 @@
 """FLUX.2 dev: padding on either side, a processor around the tokenizer, and guidance told."""
 
 import json
+from importlib.util import find_spec
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from efface.errors import BadModel
 from efface.hosts.families import host_of, layout
+from efface.hosts.loading import load
 from efface.hosts.streaming import stream
 from tests.conftest import host, shared
 
@@ -66,6 +69,9 @@ def test_a_folder_s_processor_is_not_needed_to_read_text_from_it(tmp_path):
     file = tmp_path / "model_index.json"
     index = json.loads(file.read_text("utf-8"))
     file.write_text(json.dumps(index | {"tokenizer": ["transformers", "PixtralProcessor"]}))
+    if find_spec("torchvision") is None:
+        with pytest.raises(BadModel, match="needs torchvision: install it"):
+            load(tmp_path)
     streamed = stream(tmp_path)
     assert layout(streamed) == "flux2dev"
     expected = rows_of(pipe).embedded([PROMPT])

@@ -32,6 +32,7 @@ TEXT_SIDE = {
     "chroma": 3e-3,
     "flux2klein": 3e-3,
     "flux2dev": 1e-3,
+    "wan": 1e-3,
 }
 """Families whose text has keys and values of its own, and step sizes that fit their toys."""
 SHARED = {"lumina2": 1e-3, "cogview4": 3e-4, "zimage": 3e-4}
@@ -41,7 +42,7 @@ FLOWS = {**TEXT_SIDE, **SHARED}
 
 def settings(family):
     role = "cross_attention" if family in TEXT_SIDE else "layers"
-    held = {"keep_weight": 10.0} if family == "flux2dev" else {}
+    held = {"keep_weight": 10.0} if family in ("flux2dev", "wan") else {}
     return SHORT | {"parameters": role, "learning_rate": FLOWS[family]} | held
 
 

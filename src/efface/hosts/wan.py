@@ -42,6 +42,7 @@ class Wan(Host):
 
     key: ClassVar[str] = "wan"
     title: ClassVar[str] = "Wan"
+    trains: ClassVar[bool] = True
     part: ClassVar[str] = "transformer"
     comfy_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "umt5xxl"}
     comfy_originals: ClassVar[bool] = True
