@@ -12,6 +12,7 @@ from efface.exchange.lora_files import write_peft
 from efface.exchange.low_rank import layers_of
 from efface.hosts.families import FAMILIES, TRAINABLE
 from efface.hosts.roles import members
+from efface.runs.checks import inspect
 from efface.training.checkpoints import Checkpointing
 from efface.training.session import Session
 from tests.conformance.snapshots import differences, snapshot
@@ -38,6 +39,8 @@ TEXT_SIDE = {
 SHARED = {"lumina2": 1e-3, "cogview4": 3e-4, "zimage": 3e-4}
 """Families in which the same weights read the picture and text."""
 FLOWS = {**TEXT_SIDE, **SHARED}
+GATED = ("auraflow", "chroma", "flux2klein", "wan")
+"""Families in which prompts have as many rows each, from the first one on."""
 
 
 def settings(family):
@@ -64,6 +67,7 @@ def test_all_families_are_trained_whose_denoisers_are_run():
     assert not TRAINABLE.difference(FAMILIES)
     for name in ("esd", "concept_ablation", "trce_vision"):
         assert registry.load("methods", name).families == TRAINABLE
+    assert {"sd1", "sd2", "sdxl", "sd3", "flux", *GATED} == registry.load("methods", "spm").families
 
 
 @every(default=("sana",))
@@ -142,8 +146,13 @@ def test_peft_reads_what_was_trained(family, tmp_path):
     plain = Delta(patches=weights, provenance=delta.provenance)
     layers = layers_of(plain, pipe, rank=64)
     assert layers.lost < 1e-5
+    agrees_with_peft(pipe, plain, layers, tmp_path)
+
+
+def agrees_with_peft(pipe, plain, layers, tmp_path):
+    """Compares predictions of a delta with those of the file that peft reads."""
     write_peft(layers, tmp_path, {"base_model": "tiny"})
-    run, pool = at_one_latent("esd", pipe, ONE_WORDING, parameters=role)
+    run, pool = at_one_latent("esd", pipe, ONE_WORDING, parameters="layers")
     unedited = run.answered(pool, run.prompts)
     with plain.apply(pipe):
         expected = run.answered(pool, run.prompts)
@@ -173,6 +182,21 @@ def test_other_methods_of_velocities_train_them_alike(family, method, extra):
     assert result.delta.patches.keys() <= members(pipe, role).keys()
     assert result.curves["keep"][0] == pytest.approx(0.0, abs=1e-6)
     assert not differences(before, snapshot(pipe))
+
+
+@pytest.mark.parametrize("family", [pytest.param(f, marks=SLOW) for f in GATED])
+def test_membranes_open_for_the_concept_alone_and_are_what_peft_reads(family, tmp_path):
+    """With a gate, kept prompts give what they gave; without one the layers are plain LoRA."""
+    pipe = shared(f"tiny_{family}")
+    wanted = {"steps": 6, "keep_weight": 0.0, "anchors": 1, "anchoring": 1.0}
+    delta = ran("spm", pipe, ONE_WORDING, calibrated=True, **wanted).delta
+    seen = inspect(pipe, delta, ONE_WORDING)
+    assert seen["erased_response"] > 10 * seen["kept_response"]
+    plain = ran("spm", pipe, ONE_WORDING, gate="none", **wanted).delta
+    assert plain.patches.keys() == delta.patches.keys()
+    layers = layers_of(plain, pipe)
+    assert (layers.rank, layers.lost) == (1, 0.0)
+    agrees_with_peft(pipe, plain, layers, tmp_path)
 
 
 @pytest.mark.parametrize("family", [pytest.param(f, marks=SLOW) for f in SHARED])

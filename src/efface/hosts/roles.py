@@ -35,7 +35,9 @@ class Role:
 _CROSS, _TEXT = r"(^|\.)attn2\.", r"\.attn\.(add_[qkv]_proj|to_add_out)\."
 _ATTENTION = r"\.(attn1?|attention)\."
 _OWN = rf"{_ATTENTION}to_(q|k|v|out|qkv_mlp_proj)\b"
-_BLOCKS = r"(transformer_blocks|^layers|^noise_refiner|^context_refiner)\.\d+\."
+_BLOCKS = (
+    r"^(?!.*\.conv_depth\.)(.*transformer_blocks|blocks|layers|(noise|context)_refiner)\.\d+\."
+)
 
 ROLES: dict[str, Role] = {
     "key_value": Role(
@@ -60,7 +62,7 @@ ROLES: dict[str, Role] = {
         "unet",
         r"(^|\.)attentions\.\d+\..*\.weight$",
         "linear layers and 1x1 convolutions of attention blocks",
-        rf"{_BLOCKS}.*\.weight$",
+        rf"{_BLOCKS}(?!.*conv_depth).*\.weight$",
         layers=True,
     ),
     "not_cross_attention": Role(
