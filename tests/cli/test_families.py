@@ -9,7 +9,8 @@ from efface.hosts.streaming import stream
 from tests.cli.test_bad_input import refused
 from tests.conftest import host
 
-WEIGHTS = {"sdxl": 9, "sd3": 2, "flux": 2, "pixart": 4, "auraflow": 1, "wan": 4}
+WEIGHTS = {"sdxl": 9, "sd3": 2, "flux": 2, "pixart": 4, "auraflow": 1, "flux2klein": 1, "wan": 4}
+WEIGHTS |= {"flux2dev": 1, "sanasprint": 2}
 """How many weights closed forms edit in the toys."""
 
 
@@ -41,6 +42,9 @@ def test_a_family_from_plan_to_files(efface, large, tmp_path):
     copy = efface("apply", out, "--in-place-copy", tmp_path / "copy", "--model", place, "--json")
     assert copy.json["tensors"] == WEIGHTS[name]
     assert efface("verify", out).code == 0
+    again = tmp_path / "again"
+    assert efface("rerun", out, "--out", again).code == 0
+    assert Delta.load(again).id == delta.id
     lora = efface("export", out, "--as", "diffusers-lora", "--out", tmp_path / "lora")
     assert f"{WEIGHTS[name]} layers" in lora.out
     kohya = efface("export", out, "--as", "kohya", "--out", tmp_path / "one.safetensors")
