@@ -79,3 +79,14 @@ def test_sd3_without_t5_loads_streams_and_is_edited_alike(efface, tmp_path):
     assert efface(*asked, "--smoke", "--out", tmp_path / "loaded").code == 0
     assert Delta.load(tmp_path / "streamed").id == Delta.load(tmp_path / "loaded").id
     assert load(tmp_path / "model").text_encoder_3 is None
+
+
+@pytest.mark.slow
+def test_what_pictures_are_is_said_beside_them(efface, tmp_path):
+    host("tiny_wan").save_pretrained(tmp_path / "model")
+    asked = ("--model", tmp_path / "model", "--concept", "pistol", "--out", tmp_path / "run")
+    assert efface("erase", "uce", *asked).code == 0
+    card = (tmp_path / "run" / "card.md").read_text("utf-8")
+    assert "Every picture is the first frame of a video of one frame" in card
+    assert 'frames = pipe("a prompt").frames[0]' in card
+    assert "first frame of a video" in (tmp_path / "run" / "report.html").read_text("utf-8")

@@ -18,6 +18,7 @@ from efface.hosts.readers import TextReader
 from efface.randomness import derive, evaluating
 
 __all__ = [
+    "FIRST_FRAMES",
     "PROBE_EDGE",
     "Host",
     "ModelNames",
@@ -31,6 +32,10 @@ __all__ = [
 
 PROBE_EDGE = 16
 """Height and width at most of the latents that probe a denoiser."""
+
+
+FIRST_FRAMES = "every picture is the first frame of a video of one frame; motion was not looked at"
+"""What records say of pictures of families that draw videos."""
 
 
 class WidthRead(NamedTuple):
@@ -68,6 +73,8 @@ class Host(ABC):
     """The denoiser's name in the pipeline."""
     predicts: ClassVar[bool] = True
     """Whether the denoiser can be run on latents; otherwise it is edited by closed forms alone."""
+    pictured: ClassVar[str] = ""
+    """What a picture that is looked at is, where pipelines draw something else."""
     trains: ClassVar[bool] = False
     """Whether methods that train on its own trajectories were tried on it."""
     kohya_encoders: ClassVar[Mapping[str, str]] = {}

@@ -14,7 +14,7 @@ from efface.errors import BadModel
 from efface.hosts.captions import Captions
 from efface.hosts.conditions import Conditions, Encoding
 from efface.hosts.embedding import Embedder
-from efface.hosts.host import Host, WidthRead, class_names
+from efface.hosts.host import FIRST_FRAMES, Host, WidthRead, class_names
 from efface.hosts.original_names import OriginalNames
 from efface.hosts.readers import TextReader, key_values
 from efface.hosts.streams import Emptied, TextStream, Unhidden
@@ -43,6 +43,7 @@ class Wan(Host):
     key: ClassVar[str] = "wan"
     title: ClassVar[str] = "Wan"
     trains: ClassVar[bool] = True
+    pictured: ClassVar[str] = FIRST_FRAMES
     part: ClassVar[str] = "transformer"
     comfy_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "umt5xxl"}
     comfy_originals: ClassVar[bool] = True
