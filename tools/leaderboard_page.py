@@ -106,8 +106,11 @@ def _needs(stages: Sequence[type[Any]]) -> str:
 def _families(stages: Sequence[type[Any]]) -> str:
     """Names the families that every stage edits."""
     shared = frozenset(FAMILIES).intersection(*(one.families for one in stages))
-    if shared == frozenset(FAMILIES):
-        return "all"
+    others = [name for key, name in FAMILIES.items() if key not in shared]
+    if len(others) < len(shared):
+        *first, last = others or [""]
+        named = f"{', '.join(first)} and {last}" if first else last
+        return f"all but {named}" if others else "all"
     return ", ".join(SHORT.get(key, key) for key in FAMILIES if key in shared)
 
 

@@ -39,6 +39,7 @@ CASES = (
     mapped("sd3", response=0.683604459),
     mapped("flux", response=0.4425625152),
     mapped("pixart", response=0.6408680661),
+    mapped("wan", response=0.248597112),
     Case(
         method="uce",
         request=request(PISTOL, keep=["cat"]),
@@ -129,6 +130,7 @@ CASES = (
     large("uce", "sd3", change=2.715040621, slow=False),
     large("uce", "flux", change=1.617330468),
     large("uce", "pixart", change=0.615895679),
+    large("uce", "wan", change=0.572972239),
     large("rece", "sdxl", change=1.539126263, rounds=1),
     large("rece", "flux", change=4.324315908, slow=False, rounds=1),
     large("rece", "sd3", anchor=None, change=1.302394878, rounds=1),

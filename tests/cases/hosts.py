@@ -2,6 +2,8 @@
 
 import inspect
 
+import torch
+
 from tests.cases.kinds import HostCase
 
 
@@ -66,6 +68,13 @@ def rows_after_an_instruction(pipe, prompt):
     return rows[:, read[0].bool()], None
 
 
+def rows_of_sprint(pipe, prompt):
+    """Of Sana-Sprint, which asks nothing without a prompt."""
+    told = inspect.signature(type(pipe).__call__).parameters["complex_human_instruction"].default
+    rows, mask = pipe.encode_prompt(prompt, device="cpu", complex_human_instruction=told)
+    return rows[:, mask[0].bool()], None
+
+
 def rows_of_a_conversation(pipe, prompt):
     """Of Qwen-Image."""
     return pipe.encode_prompt(prompt, device="cpu")[0], None
@@ -86,6 +95,16 @@ def drawn_of_klein(pipe, start, guidance, *, height, width, **options):
     return (ended - mean) / (variance + pipe.vae.config.batch_norm_eps).sqrt()
 
 
+def drawn_of_dev(pipe, start, guidance, **options):
+    """Of FLUX.2 dev, whose guidance is what the transformer is told, and is no second prompt."""
+    assert guidance == 1.0
+    options = {
+        key: 2 * value if key in ("height", "width") else value for key, value in options.items()
+    }
+    ended = pipe(prompt="a cat", latents=start, guidance_scale=4.0, **options).images
+    return ended.mT.reshape(start.shape)
+
+
 def drawn_packed_with_guidance(pipe, start, guidance, *, height, width, **options):
     """Of Chroma, whose latents are packed."""
     packed = pipe._pack_latents(start, 1, *start.shape[1:])
@@ -98,6 +117,33 @@ def drawn_as_asked(pipe, start, guidance, **options):
     """Of Sana, which would round sizes to those of its training."""
     plain = {"guidance_scale": guidance, "use_resolution_binning": False}
     return pipe("a cat", latents=start, **plain, **options).images
+
+
+def rows_of_wan(pipe, prompt):
+    """As many as its transformer reads."""
+    return pipe.encode_prompt(prompt, do_classifier_free_guidance=False, max_sequence_length=512)[
+        0
+    ], None
+
+
+def drawn_in_frames(pipe, start, guidance, *, frames=1, **options):
+    """Of Wan, whose frames stand one below the other here."""
+    latents = start.unflatten(2, (frames, -1))
+    sizes = {"height": 16, "width": 16, "num_frames": 2 * frames - 1}
+    return pipe(
+        "a cat", latents=latents, guidance_scale=guidance, **sizes, **options
+    ).frames.flatten(2, 3)
+
+
+def drawn_on_a_circle(pipe, start, guidance, **options):
+    """Of Sana-Sprint, whose steps draw noise; latents have the spread of its data within."""
+    assert guidance == 1.0
+    steps = options["num_inference_steps"]
+    plain = {"use_resolution_binning": False, "guidance_scale": 4.5}
+    plain |= {} if steps == 2 else {"intermediate_timesteps": None}
+    generator = torch.Generator().manual_seed(7)
+    pipe.scheduler = type(pipe.scheduler)(sigma_data=0.5)  # ours has latents of unit spread
+    return pipe("a cat", latents=start, generator=generator, **plain, **options).images
 
 
 _PLAIN = {"num_images_per_prompt": 1, "do_classifier_free_guidance": False}
@@ -151,6 +197,15 @@ CASES = (
         slow=True,
     ),
     HostCase(
+        host="tiny_sanasprint",
+        branches=("transformer/key_value",),
+        encoded=rows_of_sprint,
+        sized=True,
+        drawn=drawn_on_a_circle,
+        guidance=1.0,
+        slow=True,
+    ),
+    HostCase(
         host="tiny_qwenimage",
         branches=TOKENS,
         encoded=rows_of_a_conversation,
@@ -180,6 +235,22 @@ CASES = (
         encoded=rows_of_a_conversation,
         sized=True,
         drawn=drawn_of_klein,
+        slow=True,
+    ),
+    HostCase(
+        host="tiny_flux2dev",
+        branches=TOKENS,
+        encoded=rows_of_a_conversation,
+        sized=True,
+        drawn=drawn_of_dev,
+        guidance=1.0,
+        slow=True,
+    ),
+    HostCase(
+        host="tiny_wan",
+        branches=("transformer/key_value",),
+        encoded=rows_of_wan,
+        drawn=drawn_in_frames,
         slow=True,
     ),
 )

@@ -139,6 +139,8 @@ class HostCase:
     drawn: Callable[..., Any] | None = None
     """Asks the pipeline for latents at the end: ``(pipe, start, guidance, **options)``; None: its
     own names for these."""
+    guidance: float = 3.0
+    """What it is drawn with; 1 where the pipeline asks nothing without the prompt."""
     slow: bool = False
     """Whether only the slow tests run the whole suite on it."""
 

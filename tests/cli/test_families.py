@@ -9,7 +9,8 @@ from efface.hosts.streaming import stream
 from tests.cli.test_bad_input import refused
 from tests.conftest import host
 
-WEIGHTS = {"sdxl": 9, "sd3": 2, "flux": 2, "pixart": 4, "auraflow": 1}
+WEIGHTS = {"sdxl": 9, "sd3": 2, "flux": 2, "pixart": 4, "auraflow": 1, "flux2klein": 1, "wan": 4}
+WEIGHTS |= {"flux2dev": 1, "sanasprint": 2}
 """How many weights closed forms edit in the toys."""
 
 
@@ -42,6 +43,9 @@ def test_a_family_from_plan_to_files(efface, large, tmp_path):
     copy = efface("apply", out, "--in-place-copy", tmp_path / "copy", "--model", place, "--json")
     assert copy.json["tensors"] == WEIGHTS[name]
     assert efface("verify", out).code == 0
+    again = tmp_path / "again"
+    assert efface("rerun", out, "--out", again).code == 0
+    assert Delta.load(again).id == delta.id
     lora = efface("export", out, "--as", "diffusers-lora", "--out", tmp_path / "lora")
     assert f"{WEIGHTS[name]} layers" in lora.out
     kohya = efface("export", out, "--as", "kohya", "--out", tmp_path / "one.safetensors")
@@ -88,3 +92,14 @@ def test_guidance_that_a_pipeline_does_not_use_is_said(efface, tmp_path):
     assert note in outcome.out + outcome.err
     told = efface(*words, "--out", tmp_path / "b.png", "--json").json
     assert told["notes"] == [note]
+
+
+@pytest.mark.slow
+def test_what_pictures_are_is_said_beside_them(efface, tmp_path):
+    host("tiny_wan").save_pretrained(tmp_path / "model")
+    asked = ("--model", tmp_path / "model", "--concept", "pistol", "--out", tmp_path / "run")
+    assert efface("erase", "uce", *asked).code == 0
+    card = (tmp_path / "run" / "card.md").read_text("utf-8")
+    assert "Every picture is the first frame of a video of one frame" in card
+    assert 'frames = pipe("a prompt").frames[0]' in card
+    assert "first frame of a video" in (tmp_path / "run" / "report.html").read_text("utf-8")

@@ -21,6 +21,8 @@ def picture(pipe):
     sizes = dict(height=16, width=16, num_inference_steps=1, output_type="latent")
     if "PixArt" in type(pipe).__name__:
         sizes["use_resolution_binning"] = False
+    if "Wan" in type(pipe).__name__:
+        return pipe("a photo of a pistol", generator=generator, num_frames=1, **sizes).frames
     return pipe("a photo of a pistol", generator=generator, **sizes).images
 
 

@@ -7,7 +7,7 @@ from efface.deltas.delta import Delta
 from efface.deltas.patches import TextMapPatch
 from efface.deltas.provenance import Provenance, base_sketch
 from efface.diffusion.denoising import Denoiser
-from efface.diffusion.trajectories import sampled_pool
+from efface.diffusion.sampling import denoise
 from efface.errors import BadModel, BadRequest
 from efface.exchange.kohya_names import kohya_name
 from efface.hosts.components import canonical, components
@@ -79,7 +79,7 @@ def test_prompts_are_encoded_as_the_pipeline_encodes_them(case, pipe, known, pro
 @pytest.mark.parametrize("case", PREDICTING, ids=lambda case: case.host)
 def test_a_trajectory_ends_where_the_pipeline_does(case):
     """Same noise, steps and guidance: times, conditions and predictions are the pipeline's."""
-    ours, pipelines, start = ends(case, steps=3, guidance=3.0)
+    ours, pipelines, start = ends(case, steps=3, guidance=case.guidance)
     assert torch.allclose(pipelines, ours, atol=1e-3)
     assert not torch.allclose(pipelines, start, atol=1e-1)
 
@@ -88,15 +88,17 @@ def ends(case, *, steps, guidance):
     """Draws with our loop and with the pipeline: latents at both ends, and where both started."""
     pipe = shared(case.host)
     denoiser = Denoiser(pipe)
-    pool = sampled_pool(
+    start = torch.randn(1, *denoiser.latent_shape, generator=torch.Generator().manual_seed(0))
+    ours, sizes = start.clone(), {}
+    for _ in denoise(
         denoiser,
+        ours,
         denoiser.conditions(["a cat"]),
-        torch.zeros(1, dtype=torch.long),
-        steps=steps,
+        scheduler=denoiser.ready(steps),
         guidance=guidance,
-        generator=torch.Generator().manual_seed(0),
-    )
-    start, sizes = pool.latents[:1], {}
+        generators=[torch.Generator().manual_seed(7)],
+    ):
+        pass
     if case.sized:
         height, width = (edge * pipe.vae_scale_factor for edge in start.shape[-2:])
         sizes = {"height": height, "width": width}
@@ -109,7 +111,7 @@ def ends(case, *, steps, guidance):
             ended = pipe("a cat", latents=start, guidance_scale=guidance, **options).images
     finally:
         pipe.scheduler = held
-    return pool.clean, ended, start
+    return ours, ended, start
 
 
 def test_a_prediction_has_the_shape_of_its_latents_or_is_refused_by_name(case, known):

@@ -33,6 +33,7 @@ ENCODERS = {
     "pixart": {"text_encoder": "t5xxl"},
     "chroma": {"text_encoder": "t5xxl"},
     "auraflow": {"text_encoder": "pile_t5xl"},
+    "wan": {"text_encoder": "umt5xxl"},
 }
 TRANSFORMERS = [
     "sd3",
@@ -40,7 +41,7 @@ TRANSFORMERS = [
     "pixart",
     *(
         pytest.param(family, marks=pytest.mark.slow)
-        for family in ("auraflow", "chroma", "flux2klein", "qwenimage", "zimage")
+        for family in ("auraflow", "chroma", "flux2klein", "qwenimage", "wan", "zimage")
     ),
     "lumina2",
 ]
@@ -48,6 +49,7 @@ DIFFUSERS_NAMES = {
     # ComfyUI has classes with a map from diffusers' names, and Chroma is one of FLUX.1.
     "chroma": r"(?!distilled_guidance_layer)",
     "flux2klein": r"(single_)?transformer_blocks\.|x_embedder|context_embedder|proj_out|norm_out",
+    "wan": r"(?!)",
     "lumina2": r"(?!)",  # the class has one of Z-Image's names, which are others
 }
 """Layers of families that ComfyUI looks up after ``transformer.``; all others by default."""

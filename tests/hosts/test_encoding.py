@@ -18,6 +18,7 @@ ENCODERS = {
     "pixart": ("text_encoder",),
     "auraflow": ("text_encoder",),
     "chroma": ("text_encoder",),
+    "wan": ("text_encoder",),
 }
 """Families that take embeddings in place of words, with their encoders."""
 

@@ -21,7 +21,8 @@ CASES = {case.family: case for case in HOST_CASES if case.family in ROWS}
 
 
 SLOW = pytest.mark.slow
-QUICK = [pytest.param(each, marks=SLOW) if each == "flux2klein" else each for each in LANGUAGE]
+DEEP = ("flux2klein", "flux2dev")
+QUICK = [pytest.param(each, marks=SLOW) if each in DEEP else each for each in LANGUAGE]
 
 
 @pytest.fixture(params=QUICK)
@@ -42,7 +43,7 @@ def stream(pipe):
 @pytest.mark.parametrize("family", ROWS)
 def test_it_draws_as_its_pipeline_and_reads_what_that_reads(family, pipe, stream):
     """Two steps with guidance from the same noise; rows to rounding, within the instruction."""
-    ours, pipelines, start = ends(CASES[family], steps=2, guidance=3.0)
+    ours, pipelines, start = ends(CASES[family], steps=2, guidance=CASES[family].guidance)
     assert torch.allclose(pipelines, ours, atol=1e-4)
     assert not torch.allclose(pipelines, start, atol=1e-1)
     ((rows, last),) = token_rows(pipe, family, "a zebra and a cat")

@@ -194,8 +194,11 @@ def test_parts_of_a_row_are_those_of_its_encoders(case):
         "auraflow": [[(72,)]],
         "lumina2": [[(64,)]],
         "sana": [[(32,)]],
+        "sanasprint": [[(32,)]],
         "chroma": [[(72,)]],
         "flux2klein": [[(64, 64, 64)]],
+        "flux2dev": [[(64, 64, 64)]],
+        "wan": [[(24,)]],
         **{key: [[(64,)]] for key in ("qwenimage", "cogview4", "zimage")},
     }[family]
     found = [[stream.blocks for stream in branch.streams] for branch in text_branches(pipe)]

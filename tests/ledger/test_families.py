@@ -38,7 +38,7 @@ BRANCHES = {
     "auraflow": {"transformer/text_tokens"},
     "pixart": {"transformer/key_value"},
     **{name: {"transformer/text_tokens"} for name in ROWS},
-    "sana": {"transformer/key_value"},
+    **{name: {"transformer/key_value"} for name in ("sana", "sanasprint", "wan")},
 }
 CAT = Concept(name="cat", prompts=("a cat",))
 WORDS = {"a": "pistol", "b": "church", "c": "knife"}
@@ -176,10 +176,11 @@ def test_a_ledger_moves_to_another_family_and_to_no_other_encoder(case, tmp_path
         ("sd3", "text_encoder_3"),
         ("flux", "text_encoder_2"),
         ("pixart", "transformer"),
+        pytest.param("wan", "transformer", marks=SLOW),
     ],
 )
 def test_every_network_that_prompts_pass_is_looked_at(family, part):
-    """The last encoder of another seed is noticed, and so is PixArt's own projection."""
+    """The last encoder of another seed is noticed, and so is PixArt's and Wan's projection."""
     pipe, other = host(f"tiny_{family}"), host(f"tiny_{family}", seed=1)
     known = Encoder.of(pipe)
     assert known.same(Encoder.of(host(f"tiny_{family}", dtype=torch.float64)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -46,13 +47,21 @@ class Denoiser:
             )
         self._model = model
         self.network: nn.Module = self.host.network
-        self.process = NoiseProcess.of(self.scheduler())
         self.evaluations = 0
         """Samples that went through the network, with and without gradients."""
         self.passing = slice(None)
         """Which of a batch's samples are in the network now, where memory makes it parts."""
         self._part = sys.maxsize
         self._known: dict[str, Conditions] = {}
+
+    @cached_property
+    def process(self) -> NoiseProcess:
+        """How clean latents and noise mix.
+
+        Raises:
+            BadModel: in a way that is not known here.
+        """
+        return NoiseProcess.of(self.scheduler())
 
     @property
     def text(self) -> TextStream:
@@ -77,12 +86,16 @@ class Denoiser:
     def scheduler(self) -> Any:
         """Makes a fresh deterministic scheduler with the pipeline's own noise schedule.
 
+        Steps on a circle have no deterministic ones: theirs draw noise, for latents of unit spread.
         Latents are clipped only if the pipeline's own scheduler says so: DDIM's default, for other
         schedulers' settings, would clip them to -1 to 1.
         """
-        from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
+        from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler, SCMScheduler
 
         config = self._model.scheduler.config
+        if isinstance(self._model.scheduler, SCMScheduler):
+            circle: Any = SCMScheduler.from_config(config, sigma_data=1.0)
+            return circle
         if "Flow" in type(self._model.scheduler).__name__:
             flow: Any = FlowMatchEulerDiscreteScheduler.from_config(config)
             return flow

@@ -49,6 +49,11 @@ class NoiseProcess:
         Raises:
             BadModel: it predicts clean samples, or is of a kind that is not known here.
         """
+        if scheduler.config.get("prediction_type") == "trigflow":
+            raise BadModel(
+                "this model's latents go along a circle (trigflow), which training and attacks on "
+                "latents do not have; closed forms can edit it"
+            )
         alphas = getattr(scheduler, "alphas_cumprod", None)
         if alphas is None:
             shares = torch.linspace(0, 1, int(scheduler.config.num_train_timesteps) + 1)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from efface.deltas.gates import pairs_first
 from efface.diffusion.denoising import Denoiser
+from efface.errors import BadModel
 from efface.hosts.conditions import Conditions
 
 __all__ = ["Steer", "Visit", "denoise"]
@@ -107,7 +108,7 @@ def denoise(
     """
     if guidance is not None and negative is None:
         negative = denoiser.conditions([""]).repeated(len(latents))
-    times = scheduler.timesteps
+    times = _visited(scheduler, generators)
     ends = torch.full((len(latents),), len(times)) if stops is None else stops
     for index, time in enumerate(times[: int(ends.max())]):
         samples = (ends > index).nonzero().flatten()
@@ -129,6 +130,22 @@ def denoise(
         options = _options(scheduler, generators, samples)
         stepped = scheduler.step(visit.prediction, time, visit.latents, **options).prev_sample
         latents[samples] = stepped.detach()
+
+
+def _visited(scheduler: Any, generators: Sequence[torch.Generator] | None) -> Tensor:
+    """Lists the times at which the network is asked.
+
+    Steps on a circle name the end as well, and draw noise.
+    """
+    times: Tensor = scheduler.timesteps
+    if scheduler.config.get("prediction_type") != "trigflow":
+        return times
+    if generators is None:
+        raise BadModel(
+            "this model's steps go along a circle and draw noise on the way, for which there is no "
+            "generator here; closed forms can edit it"
+        )
+    return times[:-1]
 
 
 def _predicted(denoiser: Denoiser, visit: Visit, guidance: float | None) -> Visit:

@@ -57,8 +57,7 @@ def draw(pipe: Any, samples: Sequence[Sample], *, steps: int, guidance: float) -
     """
     started = time.perf_counter()
     host = _host(pipe)
-    side = None if host is None else host.picture_side
-    size = {} if side is None else {"height": side, "width": side}
+    asked = {} if host is None else host.drawing(steps)
     with _quiet(pipe), _counted(_denoiser(pipe)) as evaluations, torch.no_grad():
         output = pipe(
             prompt=[sample.prompt for sample in samples],
@@ -66,14 +65,14 @@ def draw(pipe: Any, samples: Sequence[Sample], *, steps: int, guidance: float) -
             num_inference_steps=steps,
             output_type="np",
             **_guidance(host, guidance, len(samples)),
-            **size,
+            **asked,
         )
     if any(getattr(output, "nsfw_content_detected", None) or ()):
         raise MeasurementFailed(
             "the pipeline's safety checker blackened a picture, which would count as erased; "
             "load the pipeline with safety_checker=None to measure the model itself"
         )
-    images = np.asarray(output.images, dtype=np.float32)
+    images = np.asarray(_pictures(output), dtype=np.float32)
     if not np.isfinite(images).all():
         raise MeasurementFailed(
             f"the model draws pictures that are not finite (first prompt: '{samples[0].prompt}')"
@@ -140,6 +139,12 @@ def _host(pipe: Any) -> Host | None:
 
 def _guidance(host: Host | None, scale: float, count: int) -> dict[str, Any]:
     return {_USUAL: scale} if host is None else host.guidance_options(scale, count)
+
+
+def _pictures(output: Any) -> Any:
+    """Gives what a pipeline drew; of videos the first frames."""
+    frames = getattr(output, "frames", None)
+    return output.images if frames is None else frames[:, 0]
 
 
 def _denoiser(pipe: Any) -> nn.Module:

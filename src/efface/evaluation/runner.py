@@ -29,6 +29,7 @@ from efface.evaluation.scoring import Scorer
 from efface.evaluation.sightings import sightings
 from efface.evaluation.soundness import detected, still_draws
 from efface.guiding.records import recorded
+from efface.hosts.families import HOSTS
 from efface.randomness import environment
 
 if TYPE_CHECKING:
@@ -187,7 +188,11 @@ def _measured(
         limits=job.limits,
         sightings=seen if measurements else (),
         answers=_answers(job, scorer, sources) if measurements else {},
-        notes=(*_guidance(job), *_notes(foreign, book, _unmoved(job, sources))),
+        notes=(
+            *_guidance(job),
+            *_pictured(job.pipe),
+            *_notes(foreign, book, _unmoved(job, sources)),
+        ),
         store=job.store.folder,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         versions={**ran.versions, "commit": ran.commit + ("+changes" if ran.dirty else "")},
@@ -212,6 +217,11 @@ def _guidance(job: _Job) -> tuple[str, ...]:
 
 def _unmoved(job: _Job, sources: Sequence[Source]) -> dict[str, int]:
     return job.store.unmoved(sources[-1], job.suite.samples) if sources[-1].guides else {}
+
+
+def _pictured(pipe: Any) -> tuple[str, ...]:
+    """Says what the pictures are, where the pipeline draws something else."""
+    return tuple(host.pictured for host in HOSTS if host.recognises(pipe) and host.pictured)
 
 
 def _notes(foreign: int, book: ScoreBook, unmoved: Mapping[str, int]) -> Iterator[str]:

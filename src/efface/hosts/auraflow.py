@@ -38,6 +38,7 @@ class AuraFlow(OneLayerHost):
     key: ClassVar[str] = "auraflow"
     title: ClassVar[str] = "AuraFlow"
     tokens_read: ClassVar[Mapping[str, int]] = {"text_encoder": LENGTH}
+    trains: ClassVar[bool] = True
     transformer: ClassVar[str] = "AuraFlowTransformer2DModel"
     comfy_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "pile_t5xl"}
     original_layers: ClassVar[OriginalNames | None] = OriginalNames(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -25,13 +25,14 @@ PROJECTION = "caption_projection"
 class Captions:
     """Rows of an encoder as cross-attention reads them: past the denoiser's own projection.
 
-    Prompts are written in small letters, as the pipelines do. Padding is hidden from the encoder
-    and from the attention layers; its rows are zeros here.
+    Padding that is hidden from the attention layers has rows of zeros here.
 
     Args:
         inner: what the projection reads.
         model: the pipeline.
         norm: path of the weight of a norm that the projected rows pass; none when left out.
+        path: of the projection in the denoiser.
+        written: writes a prompt as the pipeline does; in small letters when left out.
 
     Raises:
         BadModel: the projection is missing or reads another width than the encoder gives.
@@ -39,10 +40,18 @@ class Captions:
 
     pooled = False
 
-    def __init__(self, inner: TextStream, model: Any, *, norm: str | None = None) -> None:
-        self._inner = inner
+    def __init__(
+        self,
+        inner: TextStream,
+        model: Any,
+        *,
+        norm: str | None = None,
+        path: str = PROJECTION,
+        written: Callable[[str], str] | None = None,
+    ) -> None:
+        self._inner, self._written = inner, written or written_small
         self.vocabulary = inner.vocabulary
-        paths = [f"{PROJECTION}.linear_{n}.{kind}" for n in (1, 2) for kind in ("weight", "bias")]
+        paths = [f"{path}.linear_{n}.{kind}" for n in (1, 2) for kind in ("weight", "bias")]
         first, first_bias, second, second_bias = (
             vector(model, "transformer", path).to("cpu", torch.float64) for path in paths
         )
@@ -52,7 +61,7 @@ class Captions:
             self._norm = vector(model, "transformer", norm).to("cpu", torch.float64)
         if first.shape[1] != inner.width:
             raise BadModel(
-                f"{PROJECTION} reads {first.shape[1]} values and the text encoder gives "
+                f"{path} reads {first.shape[1]} values and the text encoder gives "
                 f"{inner.width}; encoder and denoiser are of different models"
             )
 
@@ -67,12 +76,12 @@ class Captions:
         return (self.width,)
 
     def tokenised(self, prompt: str) -> TokenisedPrompt:
-        """Tells where the tokens of the prompt in small letters are."""
-        return self._inner.tokenised(written_small(prompt))
+        """Tells where the tokens of the prompt as it is written are."""
+        return self._inner.tokenised(self._written(prompt))
 
     def span(self, prompt: str, phrase: str) -> tuple[int, int]:
         """Finds a phrase, whatever its capitals."""
-        return self._inner.span(written_small(prompt), written_small(phrase))
+        return self._inner.span(self._written(prompt), self._written(phrase))
 
     def identity(self, prompts: Sequence[str]) -> Any:
         """Tells the encoder and the projection."""
@@ -80,23 +89,23 @@ class Captions:
         values = [each for layer in self._layers for each in layer]
         for each in values if self._norm is None else [*values, self._norm]:
             digest.update(each.contiguous().numpy().tobytes())
-        small = [written_small(prompt) for prompt in prompts]
-        return ["captions", digest.hexdigest(), self._inner.identity(small)]
+        texts = [self._written(prompt) for prompt in prompts]
+        return ["captions", digest.hexdigest(), self._inner.identity(texts)]
 
     def encoded(
         self, prompts: Sequence[str], encoding: Encoding = PLAIN
     ) -> Float[Tensor, "batch tokens dim"]:
         """Projects what the encoder gives now, in float64."""
-        small = [written_small(prompt) for prompt in prompts]
-        rows = self._inner.encoded(small, encoding).to(torch.float64)
+        texts = [self._written(prompt) for prompt in prompts]
+        rows = self._inner.encoded(texts, encoding).to(torch.float64)
         return self._projected(rows, prompts, len(encoding.prefix.get("text_encoder", ())))
 
     def embedded(
         self, prompts: Sequence[str], *, afresh: bool = False
     ) -> Float[Tensor, "batch tokens dim"]:
         """Projects the encoder's rows in float64."""
-        small = [written_small(prompt) for prompt in prompts]
-        return self._projected(self._inner.embedded(small, afresh=afresh), prompts)
+        texts = [self._written(prompt) for prompt in prompts]
+        return self._projected(self._inner.embedded(texts, afresh=afresh), prompts)
 
     def _projected(self, rows: Tensor, prompts: Sequence[str], before: int = 0) -> Tensor:
         inner = functional.gelu(functional.linear(rows, *self._layers[0]), approximate="tanh")

@@ -29,6 +29,7 @@ class CogView4(LanguageHost):
     key: ClassVar[str] = "cogview4"
     title: ClassVar[str] = "CogView4"
     tokens_read: ClassVar[Mapping[str, int]] = {"text_encoder": LENGTH}
+    trains: ClassVar[bool] = True
     transformer: ClassVar[str] = "CogView4Transformer2DModel"
 
     @cached_property

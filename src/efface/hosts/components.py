@@ -46,6 +46,8 @@ _DROPPED_LEVELS = ("text_model", "language_model", "base_layer", "_orig_mod")
 transformers before 5.6 has ``text_model.`` in `CLIPTextModel`; peft wraps layers in ``base_layer``,
 and torch.compile whole networks in ``_orig_mod``. Files of Qwen 2.5 VL lack ``language_model.``.
 """
+_BESIDE = ("model.visual.", "model.vision_tower.", "model.multi_modal_projector.")
+"""Towers for pictures that networks have inside; files of Qwen 2.5 VL and Mistral 3 beside."""
 _TIED = {"encoder.embed_tokens.weight": "shared.weight"}
 """Weights with two names: T5's files have its token embedding under either or both."""
 
@@ -88,8 +90,7 @@ def component(model: Any, name: str) -> nn.Module:
 def canonical(path: str) -> str:
     """Writes a parameter path without the levels that come and go between library versions."""
     plain = ".".join(level for level in path.split(".") if level not in _DROPPED_LEVELS)
-    # Files of Qwen 2.5 VL have the tower for pictures beside the model, networks have it inside.
-    plain = plain.removeprefix("model.") if plain.startswith("model.visual.") else plain
+    plain = plain.removeprefix("model.") if plain.startswith(_BESIDE) else plain
     return _TIED.get(plain, plain)
 
 

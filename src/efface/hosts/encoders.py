@@ -37,12 +37,14 @@ class StreamedEncoder(nn.Module):
         super().__init__()
         self.config, network = _empty(part, class_name)
         stored = stored_tensors(part)
+        heads = _tied_heads(network, stored)
         self.stored: dict[str, StoredTensor] = {}
         """Where each weight lies, by canonical path."""
         for path, module in network.named_modules():
             own = {
                 name: _place(part, stored, f"{path}.{name}", parameter)
                 for name, parameter in module.named_parameters(recurse=False)
+                if canonical(f"{path}.{name}") not in heads
             }
             self.stored |= {canonical(f"{path}.{name}"): place for name, place in own.items()}
             if own:
@@ -81,6 +83,18 @@ def _empty(part: Path, class_name: str) -> tuple[Any, nn.Module]:
         config = kind.config_class.from_pretrained(part, local_files_only=True)
         with torch.random.fork_rng(devices=[]), init_empty_weights(include_buffers=False):
             return config, kind(config)
+
+
+def _tied_heads(network: Any, stored: Mapping[str, StoredTensor]) -> set[str]:
+    """Names heads that files leave out, being the token embedding once more; no text passes them.
+
+    Small Qwen 3 models have such a head.
+    """
+    tied = getattr(network, "_tied_weights_keys", None) or {}
+    if not getattr(network.config, "tie_word_embeddings", False) or not isinstance(tied, dict):
+        return set()
+    heads = {canonical(head): canonical(words) for head, words in tied.items()}
+    return {head for head, words in heads.items() if head not in stored and words in stored}
 
 
 def _place(

@@ -15,20 +15,32 @@ from efface.hosts.chroma import Chroma
 from efface.hosts.cogview4 import CogView4
 from efface.hosts.flux import Flux
 from efface.hosts.flux2 import Flux2Klein
+from efface.hosts.flux2_dev import Flux2Dev
 from efface.hosts.host import Host
 from efface.hosts.lumina2 import Lumina2
 from efface.hosts.pixart import PixArt
 from efface.hosts.qwenimage import QwenImage
 from efface.hosts.sana import Sana
+from efface.hosts.sana_sprint import SanaSprint
 from efface.hosts.sd import StableDiffusion1, StableDiffusion2
 from efface.hosts.sd3 import StableDiffusion3
 from efface.hosts.sdxl import StableDiffusionXL
 from efface.hosts.states import refuse_parallel
 from efface.hosts.vision import VisionHost
 from efface.hosts.vision_families import VISION, VISION_HOSTS
+from efface.hosts.wan import Wan
 from efface.hosts.zimage import ZImage
 
-__all__ = ["FAMILIES", "HOSTS", "host_of", "layout", "refuse_family", "tiny_pipeline"]
+__all__ = [
+    "FAMILIES",
+    "HOSTS",
+    "TRAINABLE",
+    "check_pipeline",
+    "host_of",
+    "layout",
+    "refuse_family",
+    "tiny_pipeline",
+]
 
 
 def _of_other_packages() -> Iterator[type[Host]]:
@@ -49,15 +61,20 @@ HOSTS: tuple[type[Host], ...] = (
     AuraFlow,
     Lumina2,
     Sana,
+    SanaSprint,
     QwenImage,
     CogView4,
     ZImage,
     Chroma,
     Flux2Klein,
+    Flux2Dev,
+    Wan,
     *_of_other_packages(),
 )
 FAMILIES: dict[str, str] = {host.key: host.title for host in HOSTS}
 """The families by key, with their names for people."""
+TRAINABLE: frozenset[str] = frozenset(host.key for host in HOSTS if host.trains)
+"""Families whose denoisers are trained on latents of their own trajectories."""
 
 
 def layout(model: Any) -> str:
@@ -89,6 +106,22 @@ def host_of(model: Any) -> Host:
         f"a {type(model).__name__} is of no family that efface edits; known: "
         f"{', '.join(FAMILIES.values())}"
     )
+
+
+def check_pipeline(model: Any, kind: str, parts: Collection[str]) -> None:
+    """Refuses a folder's pipeline of which an edit would not reach all that draws.
+
+    Args:
+        model: has the parts, or what their configs say.
+        kind: the pipeline's class.
+        parts: names of all that it has.
+
+    Raises:
+        BadModel: with what to do.
+    """
+    for host in HOSTS:
+        if host.recognises(model):
+            host.check_pipeline(kind, parts)
 
 
 def refuse_family(

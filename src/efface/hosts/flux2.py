@@ -20,16 +20,18 @@ from efface.hosts.one_layer import TOKENS
 from efface.hosts.original_names import OriginalNames
 from efface.hosts.toys import built
 
-__all__ = ["Flux2Klein"]
+__all__ = ["Flux2Klein", "tiny_autoencoder", "tiny_transformer"]
 
 LENGTH = 512
 """Tokens that the pipeline pads a conversation to; the transformer reads all of them."""
 LAYERS = (9, 18, 27)
 """What these layers of Qwen are given stands side by side in a row."""
+DISTILLED_GUIDANCE = 4.0
+"""What a guidance embedding is told; the pipelines' own default."""
 
 
 class Flux2Klein(LanguageHost):
-    """FLUX.2 klein, which reads Qwen 3; FLUX.2 dev, which reads Mistral, is not edited."""
+    """FLUX.2 klein, which reads Qwen 3."""
 
     key: ClassVar[str] = "flux2klein"
     title: ClassVar[str] = "FLUX.2 klein"
@@ -57,27 +59,31 @@ class Flux2Klein(LanguageHost):
         fused=FUSED_DOUBLE,
         swapped=("norm_out.linear",),
     )
+    trains: ClassVar[bool] = True
+    encoder: ClassVar[str] = "qwen3"
+    """How its encoder's kind begins, which tells klein from dev."""
+    layers: ClassVar[tuple[int, ...]] = LAYERS
 
     @classmethod
     def recognises(cls, model: Any) -> bool:
-        """Goes by the transformer's class, and by the encoder's, which is Mistral in dev."""
+        """Goes by the transformer's class, and by the encoder's."""
         encoder = getattr(model, "text_encoder", None)
         kind = getattr(getattr(encoder, "config", None), "model_type", encoder)
-        return super().recognises(model) and str(kind).lower().startswith("qwen3")
+        return super().recognises(model) and str(kind).lower().startswith(cls.encoder)
 
     @classmethod
     def widths_read(
         cls, tokens: Mapping[str, int], _pooled: Mapping[str, int]
     ) -> Iterator[WidthRead]:
-        """Qwen gives three rows for each token."""
-        yield width_read(TOKENS, len(LAYERS) * tokens.get("text_encoder", 0))
+        """The encoder gives three rows for each token."""
+        yield width_read(TOKENS, len(cls.layers) * tokens.get("text_encoder", 0))
 
     @cached_property
     def rows(self) -> FramedRows:
         """Qwen's rows of a conversation of one question, and of padding after it."""
         frame = conversation(self.model.tokenizer, enable_thinking=False)
         frame = replace(frame, whole=True)
-        return FramedRows(self.model, frame, length=LENGTH, layers=LAYERS)
+        return FramedRows(self.model, frame, length=LENGTH, layers=self.layers)
 
     @property
     def guidance_kind(self) -> GuidanceKind:
@@ -113,10 +119,13 @@ class Flux2Klein(LanguageHost):
         places = torch.cartesian_prod(*spread).to(latents.device)
         words = torch.cartesian_prod(*(torch.arange(edge) for edge in (1, 1, 1, count)))
         network: Any = self.network
+        guidance = None
+        if network.config.guidance_embeds:
+            guidance = torch.full((n,), DISTILLED_GUIDANCE, device=latents.device)
         prediction: Tensor = network(
             hidden_states=latents.flatten(2).mT,
             timestep=(times / 1000).to(latents.dtype),
-            guidance=None,
+            guidance=guidance,
             encoder_hidden_states=conditions.rows,
             txt_ids=words.to(latents.device).expand(n, -1, -1),
             img_ids=places.expand(n, -1, -1),
@@ -131,14 +140,25 @@ class Flux2Klein(LanguageHost):
 
 
 def _pipeline() -> Any:
-    from diffusers import (
-        FlowMatchEulerDiscreteScheduler,
-        Flux2KleinPipeline,
-        Flux2Transformer2DModel,
-    )
+    from diffusers import FlowMatchEulerDiscreteScheduler, Flux2KleinPipeline
 
     tokenizer = tiny_qwen_tokenizer()
-    denoiser = Flux2Transformer2DModel(
+    pipeline = Flux2KleinPipeline(
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        vae=tiny_autoencoder(),
+        text_encoder=deep_qwen3_encoder(tokenizer),
+        tokenizer=tokenizer,
+        transformer=tiny_transformer(guided=False),
+    )
+    pipeline.default_sample_size = 8
+    return pipeline
+
+
+def tiny_transformer(*, guided: bool) -> nn.Module:
+    """Builds a ``Flux2Transformer2DModel`` of one block of either kind."""
+    from diffusers import Flux2Transformer2DModel
+
+    made: nn.Module = Flux2Transformer2DModel(
         in_channels=16,
         num_layers=1,
         num_single_layers=1,
@@ -147,20 +167,13 @@ def _pipeline() -> Any:
         joint_attention_dim=len(LAYERS) * DEEP_WIDTH,
         timestep_guidance_channels=16,
         axes_dims_rope=(4, 4, 4, 4),
-        guidance_embeds=False,
+        guidance_embeds=guided,
     )
-    pipeline = Flux2KleinPipeline(
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        vae=_autoencoder(),
-        text_encoder=deep_qwen3_encoder(tokenizer),
-        tokenizer=tokenizer,
-        transformer=denoiser,
-    )
-    pipeline.default_sample_size = 8
-    return pipeline
+    return made
 
 
-def _autoencoder() -> nn.Module:
+def tiny_autoencoder() -> nn.Module:
+    """Builds an ``AutoencoderKLFlux2`` of factor 2."""
     from diffusers import AutoencoderKLFlux2
 
     made: nn.Module = AutoencoderKLFlux2(

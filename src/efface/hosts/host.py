@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple, TypeAlias
 
@@ -18,6 +18,7 @@ from efface.hosts.readers import TextReader
 from efface.randomness import derive, evaluating
 
 __all__ = [
+    "FIRST_FRAMES",
     "PROBE_EDGE",
     "GuidanceKind",
     "Host",
@@ -32,6 +33,10 @@ __all__ = [
 
 PROBE_EDGE = 16
 """Height and width at most of the latents that probe a denoiser."""
+
+
+FIRST_FRAMES = "every picture is the first frame of a video of one frame; motion was not looked at"
+"""What records say of pictures of families that draw videos."""
 
 
 class WidthRead(NamedTuple):
@@ -73,6 +78,10 @@ class Host(ABC):
     """The denoiser's name in the pipeline."""
     predicts: ClassVar[bool] = True
     """Whether the denoiser can be run on latents; otherwise it is edited by closed forms alone."""
+    pictured: ClassVar[str] = ""
+    """What a picture that is looked at is, where pipelines draw something else."""
+    trains: ClassVar[bool] = False
+    """Whether methods that train on its own trajectories were tried on it."""
     kohya_encoders: ClassVar[Mapping[str, str]] = {}
     """What kohya's LoRA files call the text encoders; empty: that layout has no names for it."""
     tokens_read: ClassVar[Mapping[str, int]] = {}
@@ -119,6 +128,18 @@ class Host(ABC):
         Args:
             tokens: values per token by encoder; those that a model leaves out are missing.
             pooled: values per prompt by encoder.
+        """
+
+    @classmethod  # noqa: B027
+    def check_pipeline(cls, kind: str, parts: Collection[str]) -> None:
+        """Refuses pipelines of the family of which an edit would not reach all that draws.
+
+        Args:
+            kind: the pipeline's class.
+            parts: that it has.
+
+        Raises:
+            BadModel: with what to do.
         """
 
     @cached_property
@@ -183,6 +204,15 @@ class Host(ABC):
     def guidance_options(self, scale: float, _count: int) -> dict[str, Any]:
         """Gives what the pipeline is told to guide so many prompts away from the empty one."""
         return {"guidance_scale": scale}
+
+    def drawing(self, steps: int) -> dict[str, Any]:  # noqa: ARG002
+        """Says what the pipeline is asked for beside prompts when a picture is drawn.
+
+        Args:
+            steps: in which it is drawn.
+        """
+        side = self.picture_side
+        return {} if side is None else {"height": side, "width": side}
 
     def encode(
         self,

@@ -37,7 +37,7 @@ class Frame:
     multiple: int = 1
     """Padding is put before the text until its tokens are a multiple of this, and is read."""
     whole: bool = False
-    """Whether the padding after the text, up to the longest prompt's length, is read."""
+    """Whether the padding up to the longest prompt's length is read, on the tokenizer's side."""
 
     def around(self, prompt: str) -> str:
         """Writes what the encoder reads."""
@@ -100,12 +100,8 @@ class FramedRows:
                 f"a {type(self._tokenizer).__name__} does not tell where in a text its tokens are; "
                 "save the tokenizer as tokenizer.json, which transformers reads as a fast one"
             )
-        if frame.whole and self._tokenizer.padding_side != "right":
-            raise BadModel(
-                "the tokenizer pads on the left, and padding after the prompt is read in this "
-                "family; set padding_side to 'right' in its tokenizer_config.json"
-            )
         self._frame, self._length, self._layers = frame, length, layers
+        self._left = frame.whole and self._tokenizer.padding_side == "left"
         self._states: dict[Any, Tensor] = getattr(model, "embedded_prompts", {})
         self._tokens: dict[str, FramedPrompt] = {}
 
@@ -146,7 +142,7 @@ class FramedRows:
             )
         places = [(start - before, stop - before) for start, stop in offsets]
         places = _specials_before(places, before)
-        padding = -len(ids) % frame.multiple
+        padding = self._length - len(ids) if self._left else -len(ids) % frame.multiple
         ids = [self._tokenizer.pad_token_id] * padding + ids
         places = [(-before - 1, -before - 1)] * padding + places
         own = [n for n, (start, stop) in enumerate(places) if start < len(prompt) and stop > 0]
@@ -241,7 +237,9 @@ class FramedRows:
         padding = self._tokenizer.pad_token_id
         ids = torch.tensor([[*each.ids, *[padding] * (total - len(each.ids))] for each in tokens])
         counts = torch.tensor([len(each.ids) for each in tokens])
-        mask = torch.arange(total) < counts[:, None]
+        begins = torch.tensor([self._hidden(each) for each in tokens])
+        places = torch.arange(total)
+        mask = (places < counts[:, None]) & (places >= begins[:, None])
         device = self._encoder.device
         with evaluating(self._encoder), torch.set_grad_enabled(encoding.gradients):
             states = _hidden_states(self._encoder, self._layers, ids.to(device), mask.to(device))
@@ -249,6 +247,11 @@ class FramedRows:
             states = states * mask[:, :, None].to(states)
         start, stop = self._frame.dropped
         return torch.cat([states[:, :start], states[:, stop:]], dim=1)
+
+    def _hidden(self, prompt: FramedPrompt) -> int:
+        """Counts the padding before a text, which the encoder does not see."""
+        padding = self._tokenizer.pad_token_id
+        return next(n for n, each in enumerate(prompt.ids) if each != padding) if self._left else 0
 
 
 def _specials_before(places: list[tuple[int, int]], before: int) -> list[tuple[int, int]]:

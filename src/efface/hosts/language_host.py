@@ -75,16 +75,27 @@ class LanguageHost(OneLayerHost):
         evenly_spaced(scheduler, steps, **options)
 
 
-def conversation(tokenizer: Any, **options: Any) -> Frame:
-    """Writes a conversation of one question by a tokenizer's own template.
+def _question(prompt: str) -> Any:
+    return [{"role": "user", "content": prompt}]
+
+
+def conversation(
+    tokenizer: Any,
+    asked: Callable[[str], Any] = _question,
+    *,
+    add_generation_prompt: bool = True,
+    **options: Any,
+) -> Frame:
+    """Writes a conversation by a tokenizer's own template.
 
     Args:
         tokenizer: of the encoder.
+        asked: makes the messages of a prompt; one question when left out.
+        add_generation_prompt: whether the answer begins.
         options: of the template.
     """
-    question = [{"role": "user", "content": _PLACE}]
     written = tokenizer.apply_chat_template(
-        question, tokenize=False, add_generation_prompt=True, **options
+        asked(_PLACE), tokenize=False, add_generation_prompt=add_generation_prompt, **options
     )
     before, _, after = written.partition(_PLACE)
     return Frame(before, after)

@@ -13,6 +13,7 @@ from efface.hosts.toys import WORDS, byte_letters, merged_words
 __all__ = [
     "DEEP_WIDTH",
     "LANGUAGE_WIDTH",
+    "deep_mistral_encoder",
     "deep_qwen3_encoder",
     "gemma_encoder",
     "glm_encoder",
@@ -20,6 +21,7 @@ __all__ = [
     "qwen_vision_encoder",
     "tiny_gemma_tokenizer",
     "tiny_glm_tokenizer",
+    "tiny_mistral_tokenizer",
     "tiny_qwen_tokenizer",
 ]
 
@@ -129,6 +131,41 @@ def tiny_glm_tokenizer() -> Any:
     )
 
 
+MISTRAL_CHAT = (
+    "{{ bos_token }}{% for message in messages %}{% if message.role == 'system' %}"
+    "[SYSTEM_PROMPT]{{ message.content[0].text }}[/SYSTEM_PROMPT]{% else %}"
+    "[INST]{{ message.content[0].text }}[/INST]{% endif %}{% endfor %}"
+)
+"""How Mistral writes a system message and a question."""
+
+
+def tiny_mistral_tokenizer() -> Any:
+    """Builds a Mistral's tokenizer: in bytes, with a begin token, and padding on the left."""
+    from diffusers.pipelines.flux2.system_messages import SYSTEM_MESSAGE
+    from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
+    from tokenizers.models import BPE
+    from transformers import PreTrainedTokenizerFast
+
+    marks = ("<pad>", "<s>", "</s>", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[INST]", "[/INST]")
+    vocabulary, merges = _byte_tokenizer(SYSTEM_MESSAGE, *marks)
+    inner = Tokenizer(BPE(vocab=vocabulary, merges=merges))
+    inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    inner.decoder = decoders.ByteLevel()
+    inner.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", vocabulary["<s>"])]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        additional_special_tokens=list(marks[3:]),
+        padding_side="left",
+        chat_template=MISTRAL_CHAT,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
 def _sizes(tokenizer: Any) -> dict[str, Any]:
     return {
         "vocab_size": len(tokenizer),
@@ -164,6 +201,26 @@ def deep_qwen3_encoder(tokenizer: Any) -> nn.Module:
 
     sizes = {**_sizes(tokenizer), "num_hidden_layers": 28, "hidden_size": DEEP_WIDTH}
     made: nn.Module = Qwen3ForCausalLM(Qwen3Config(**sizes, head_dim=16))
+    return made
+
+
+def deep_mistral_encoder(tokenizer: Any) -> nn.Module:
+    """Builds a narrow Mistral 3 of 31 layers, with a tower for pictures and a head."""
+    from transformers import Mistral3Config, Mistral3ForConditionalGeneration
+
+    sizes = {**_sizes(tokenizer), "num_hidden_layers": 31, "hidden_size": DEEP_WIDTH}
+    config = Mistral3Config(
+        text_config={**sizes, "model_type": "mistral", "head_dim": 16},
+        vision_config={
+            "model_type": "pixtral",
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "head_dim": 8,
+        },
+    )
+    made: nn.Module = Mistral3ForConditionalGeneration(config)
     return made
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 import importlib.metadata
+import importlib.util
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,15 +95,28 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Any:
     from efface.hosts.shards import folder_json
 
     variant = check_folder(folder)
+    index = folder_json(folder / "model_index.json")
+    _check_processor(folder, index)
     # diffusers wants to be told of encoders that a folder leaves out, such as T5 in SD 3.
     absent = {
         name: None
-        for name, entry in folder_json(folder / "model_index.json").items()
+        for name, entry in index.items()
         if name.startswith(("text_encoder", "tokenizer")) and entry == [None, None]
     }
     given = {"local_files_only": True, "use_safetensors": True, "variant": variant}
     with library_errors(folder, "load as a pipeline"):
         return DiffusionPipeline.from_pretrained(folder, **given, **_as(dtype), **absent)
+
+
+def _check_processor(folder: Path, index: Mapping[str, Any]) -> None:
+    """Refuses a processor that transformers offers with torchvision alone, by what to do."""
+    lacking = importlib.util.find_spec("torchvision") is None
+    if lacking and index.get("tokenizer") == ["transformers", "PixtralProcessor"]:
+        raise BadModel(
+            f"{folder} reads text by a PixtralProcessor, which needs torchvision: install it to "
+            "draw or train; closed forms edit the folder without (leave --smoke out and give "
+            "--no-evaluate)"
+        )
 
 
 def _as(dtype: torch.dtype) -> dict[str, torch.dtype]:

@@ -52,6 +52,7 @@ class Lumina2(LanguageHost):
     key: ClassVar[str] = "lumina2"
     title: ClassVar[str] = "Lumina 2"
     tokens_read: ClassVar[Mapping[str, int]] = {"text_encoder": LENGTH}
+    trains: ClassVar[bool] = True
     transformer: ClassVar[str] = "Lumina2Transformer2DModel"
     comfy_layers: ClassVar[bool] = True
     comfy_own: ClassVar[tuple[str, ...]] = ("",)

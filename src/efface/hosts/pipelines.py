@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from typing import Any
 
 from efface.errors import BadModel
@@ -33,7 +34,8 @@ def text_to_image(pipe: Any) -> Any:
     network: Any = getattr(pipe, "unet", None) or getattr(pipe, "transformer", None)
     reads = int(network.config.in_channels)
     gives = int(getattr(network.config, "out_channels", None) or reads)
-    packed = gives * int(getattr(network.config, "patch_size", None) or 1) ** 2
+    patch = getattr(network.config, "patch_size", None) or 1
+    packed = gives * (patch**2 if isinstance(patch, int) else math.prod(patch))
     if reads not in (gives, packed) and reads > gives:
         raise BadModel(
             f"the denoiser of this {name} reads {reads} channels and gives {gives}: it is given a "

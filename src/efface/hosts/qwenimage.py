@@ -38,6 +38,7 @@ class QwenImage(LanguageHost):
     key: ClassVar[str] = "qwenimage"
     title: ClassVar[str] = "Qwen-Image"
     tokens_read: ClassVar[Mapping[str, int]] = {"text_encoder": LENGTH + DROPPED}
+    trains: ClassVar[bool] = True
     transformer: ClassVar[str] = "QwenImageTransformer2DModel"
     comfy_layers: ClassVar[bool] = True
 

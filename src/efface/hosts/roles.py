@@ -23,12 +23,21 @@ class Role:
     pattern: str
     meaning: str
     transformer: str = ""
-    """The pattern in a ``transformer``, where it stands in for ``unet``; empty: there is none."""
+    """The pattern in a ``transformer``, where it stands in for ``unet``; empty: there is none.
+
+    Where a transformer's blocks attend to the picture first and then to text, as a U-Net's do, the
+    U-Net's patterns of attention hold.
+    """
     layers: bool = False
     """Only weights and biases of linear layers and convolutions, so no norms."""
 
 
 _CROSS, _TEXT = r"(^|\.)attn2\.", r"\.attn\.(add_[qkv]_proj|to_add_out)\."
+_ATTENTION = r"\.(attn1?|attention)\."
+_OWN = rf"{_ATTENTION}to_(q|k|v|out|qkv_mlp_proj)\b"
+_BLOCKS = (
+    r"^(?!.*\.conv_depth\.)(.*transformer_blocks|blocks|layers|(noise|context)_refiner)\.\d+\."
+)
 
 ROLES: dict[str, Role] = {
     "key_value": Role(
@@ -38,24 +47,22 @@ ROLES: dict[str, Role] = {
         r"\.attn\.add_[kv]_proj\.weight$",
     ),
     "cross_attention": Role("unet", _CROSS, "all of cross-attention", _TEXT),
-    "self_attention": Role(
-        "unet", r"(^|\.)attn1\.", "all of self-attention", r"\.attn\.to_(q|k|v|out)\b"
-    ),
-    "attention": Role("unet", r"(^|\.)attn[12]\.", "all of attention", r"\.attn\."),
+    "self_attention": Role("unet", r"(^|\.)attn1\.", "all of self-attention", _OWN),
+    "attention": Role("unet", r"(^|\.)attn[12]\.", "all of attention", _ATTENTION),
     "early_attention": Role(
         "unet",
         r"(^|\.)(attn1\.|attn2\.to_q\.)",
         "self-attention and what asks the text",
-        r"\.attn\.to_(q|k|v|out)\b",
+        _OWN,
     ),
     "queries": Role(
-        "unet", r"(^|\.)attn[12]\.to_q\.", "what asks pictures and text", r"\.attn\.to_q\b"
+        "unet", r"(^|\.)attn[12]\.to_q\.", "what asks pictures and text", rf"{_ATTENTION}to_q\b"
     ),
     "attention_blocks": Role(
         "unet",
         r"(^|\.)attentions\.\d+\..*\.weight$",
         "linear layers and 1x1 convolutions of attention blocks",
-        r"transformer_blocks\.\d+\..*\.weight$",
+        rf"{_BLOCKS}(?!.*conv_depth).*\.weight$",
         layers=True,
     ),
     "not_cross_attention": Role(
@@ -97,18 +104,38 @@ def members(model: Any, role: str) -> dict[str, nn.Parameter]:
     """
     if role not in ROLES:
         raise BadRequest(f"there is no role '{role}'; known: {', '.join(ROLES)}")
-    place = ROLES[role]
+    found = _members(model, ROLES[role])
+    if not found:
+        held = [
+            name
+            for name, other in ROLES.items()
+            if other.component == ROLES[role].component and _members(model, other)
+        ]
+        raise BadRequest(
+            f"this model has nothing in the role '{role}' ({ROLES[role].meaning}); "
+            f"it has {', '.join(held)}"
+        )
+    return found
+
+
+def _members(model: Any, place: Role) -> dict[str, nn.Parameter]:
+    """Lists the parameters of a role, of which there may be none."""
     name, pattern = place.component, place.pattern
     if name == "unet" and getattr(model, "transformer", None) is not None:
-        name, pattern = "transformer", place.transformer or "$^"
-    found = {
+        name = "transformer"
+        if not ("attn" in pattern and place.transformer and _crosses(component(model, name))):
+            pattern = place.transformer or "$^"
+    return {
         f"{name}/{path}": parameter
         for path, parameter in _named(component(model, name), layers=place.layers)
         if re.search(pattern, path)
     }
-    if not found:
-        raise BadRequest(f"this model has nothing in the role '{role}' ({place.meaning})")
-    return found
+
+
+def _crosses(transformer: nn.Module) -> bool:
+    """Says whether blocks have an attention of pictures and one of text, in this order."""
+    paths = [path for path, _ in transformer.named_modules()]
+    return all(any(path.endswith(name) for path in paths) for name in (".attn1", ".attn2"))
 
 
 def _named(network: nn.Module, *, layers: bool) -> Iterator[tuple[str, nn.Parameter]]:

@@ -19,25 +19,30 @@ from efface.hosts.language_toys import LANGUAGE_WIDTH, gemma_encoder, tiny_gemma
 from efface.hosts.readers import TextReader, key_values
 from efface.hosts.toys import built, with_drawn_biases
 
-__all__ = ["Sana"]
+__all__ = ["Sana", "instruction", "tiny_parts"]
 
 LENGTH = 300
 """Rows that the pipeline reads of a prompt."""
 
 
 class Sana(LanguageHost):
-    """Sana; keys and values after the projected captions are edited. Sana-Sprint is another."""
+    """Sana; keys and values after the projected captions are edited."""
 
     key: ClassVar[str] = "sana"
     title: ClassVar[str] = "Sana"
+    trains: ClassVar[bool] = True
     transformer: ClassVar[str] = "SanaTransformer2DModel"
+    pipeline: ClassVar[str] = "SanaPipeline"
+    """The pipeline's class, which has the instruction as a default."""
+    sprints: ClassVar[bool] = False
+    """Whether guidance is embedded, which tells Sana-Sprint."""
 
     @classmethod
     def recognises(cls, model: Any) -> bool:
         """Goes by the transformer's class; Sprint, which steps otherwise, embeds its guidance."""
         config = getattr(getattr(model, "transformer", None), "config", None)
-        sprint = bool(getattr(config, "guidance_embeds", False))
-        return super().recognises(model) and not sprint
+        sprints = bool(getattr(config, "guidance_embeds", False))
+        return super().recognises(model) and sprints == cls.sprints
 
     @classmethod
     def widths_read(
@@ -53,7 +58,7 @@ class Sana(LanguageHost):
         The pipeline reads the first row and the last ones; all but one of the instruction's own
         are left out.
         """
-        text = instruction()
+        text = instruction(self.pipeline)
         count = len(self.model.tokenizer(text)["input_ids"])
         frame = Frame(text, dropped=(1, count - 1))
         return FramedRows(self.model, frame, length=count + LENGTH - 2)
@@ -96,18 +101,30 @@ class Sana(LanguageHost):
         return pipeline
 
 
-def instruction() -> str:
-    """Gives what the installed pipeline writes before prompts, unless it is told otherwise."""
-    from diffusers import SanaPipeline
+def instruction(pipeline: str) -> str:
+    """Gives what an installed pipeline writes before prompts, unless it is told otherwise."""
+    import diffusers
 
-    call = inspect.signature(SanaPipeline.__call__).parameters
+    call = inspect.signature(getattr(diffusers, pipeline).__call__).parameters
     return "\n".join(call["complex_human_instruction"].default)
 
 
 def _pipeline() -> Any:
-    from diffusers import FlowMatchEulerDiscreteScheduler, SanaPipeline, SanaTransformer2DModel
+    from diffusers import FlowMatchEulerDiscreteScheduler, SanaPipeline
 
-    tokenizer = tiny_gemma_tokenizer(instruction())
+    return SanaPipeline(**tiny_parts(Sana.pipeline), scheduler=FlowMatchEulerDiscreteScheduler())
+
+
+def tiny_parts(pipeline: str, **options: Any) -> dict[str, Any]:
+    """Builds what pipelines of the family have but their schedulers.
+
+    Args:
+        pipeline: its class.
+        options: of the transformer.
+    """
+    from diffusers import SanaTransformer2DModel
+
+    tokenizer = tiny_gemma_tokenizer(instruction(pipeline))
     denoiser = SanaTransformer2DModel(
         in_channels=4,
         out_channels=4,
@@ -119,14 +136,14 @@ def _pipeline() -> Any:
         cross_attention_dim=32,
         caption_channels=LANGUAGE_WIDTH,
         sample_size=16,
+        **options,
     )
-    return SanaPipeline(
-        tokenizer=tokenizer,
-        text_encoder=gemma_encoder(tokenizer),
-        vae=_autoencoder(),
-        transformer=denoiser,
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-    )
+    return {
+        "tokenizer": tokenizer,
+        "text_encoder": gemma_encoder(tokenizer),
+        "vae": _autoencoder(),
+        "transformer": denoiser,
+    }
 
 
 def _autoencoder() -> nn.Module:

@@ -27,6 +27,7 @@ class StableDiffusion1(Host):
 
     key: ClassVar[str] = "sd1"
     title: ClassVar[str] = "Stable Diffusion 1.x"
+    trains: ClassVar[bool] = True
     names: ClassVar[ModelNames] = ModelNames("sd_v1", "stable-diffusion-v1")
     comfy_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "clip_l"}
     kohya_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "lora_te"}

@@ -48,6 +48,7 @@ class StableDiffusion3(Host):
     key: ClassVar[str] = "sd3"
     title: ClassVar[str] = "Stable Diffusion 3 and 3.5"
     tokens_read: ClassVar[Mapping[str, int]] = {"text_encoder_3": T5_LENGTH}
+    trains: ClassVar[bool] = True
     names: ClassVar[ModelNames] = ModelNames("sd3", "stable-diffusion-3")
     comfy_encoders: ClassVar[Mapping[str, str]] = {
         "text_encoder": "clip_l",

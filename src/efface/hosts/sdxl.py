@@ -27,6 +27,7 @@ class StableDiffusionXL(Host):
 
     key: ClassVar[str] = "sdxl"
     title: ClassVar[str] = "Stable Diffusion XL"
+    trains: ClassVar[bool] = True
     names: ClassVar[ModelNames] = ModelNames("sdxl_base_v1-0", "stable-diffusion-xl-v1-base")
     comfy_encoders: ClassVar[Mapping[str, str]] = {
         "text_encoder": "clip_l",

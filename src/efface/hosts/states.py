@@ -148,6 +148,8 @@ def check_trainable(model: Any, network: Any) -> None:
     config = network.config
     reads = int(config.in_channels)
     gives = int(getattr(config, "out_channels", None) or reads)
+    if type(network).__name__ == "QwenImageTransformer2DModel":
+        gives *= int(config.patch_size) ** 2  # it reads two by two latents as one, and counts them
     advice = "closed forms (uce, rece, trce) can edit it; or train on the model that it is made of"
     if reads != gives:
         raise BadModel(

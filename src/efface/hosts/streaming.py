@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from efface.errors import BadModel
 from efface.hosts.encoders import StreamedEncoder
+from efface.hosts.families import check_pipeline
 from efface.hosts.folders import check_classes, pipeline_parts
 from efface.hosts.libraries import (
     check_configs,
@@ -30,6 +31,7 @@ _READERS = (
     r"context_embedder",  # the token sequence of Stable Diffusion 3 and FLUX
     r"time_text_embed\.text_embedder\.linear_1",  # their pooled text
     r"caption_projection\.linear_[12]",  # the token sequence of PixArt and Sana
+    r"condition_embedder\.text_embedder\.linear_[12]",  # that of Wan
     r"caption_norm",  # a norm after the latter
     r"time_caption_embed\.caption_embedder\.[01]",  # that of Lumina 2, and a norm before
     r"txt_(norm|in)",  # both of Qwen-Image
@@ -110,7 +112,9 @@ def stream(folder: Path | str) -> StreamedModel:
     parts: dict[str, Any] = dict.fromkeys(name for name in index if _reads(name))
     parts |= {name: _part(folder / name, *kinds[name]) for name in kinds if _reads(name)}
     parts[denoiser] = _denoiser(folder / denoiser)
-    return StreamedModel(folder, parts)
+    model = StreamedModel(folder, parts)
+    check_pipeline(model, str(index.get("_class_name")), kinds)
+    return model
 
 
 def _reads(name: str) -> bool:
@@ -122,7 +126,12 @@ def _part(part: Path, library: str, class_name: str) -> Any:
         raise BadModel(f"{part.parent} has no folder '{part.name}'; the copy is not complete")
     if part.name.startswith("text_encoder"):
         return StreamedEncoder(part, class_name)
-    kind: Any = library_class(part.parent / "model_index.json", library, class_name)
+    named = part.parent / "model_index.json"
+    if class_name.endswith("Processor"):
+        # It takes pictures, too, for which other packages are needed; the tokenizer lies beside it.
+        named = part / "tokenizer_config.json"
+        class_name = str(folder_json(named).get("tokenizer_class"))
+    kind: Any = library_class(named, library, class_name)
     check_configs(part)
     with library_errors(part, f"load as {class_name}"):
         return kind.from_pretrained(part, local_files_only=True)

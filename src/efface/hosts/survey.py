@@ -12,7 +12,7 @@ from typing import Any
 
 from efface.errors import BadModel
 from efface.hosts.components import TEXT_KEYS, reaches
-from efface.hosts.families import HOSTS, layout
+from efface.hosts.families import HOSTS, check_pipeline, layout
 from efface.hosts.shards import StoredTensor, folder_json, stored_tensors
 from efface.hosts.streaming import DENOISERS
 from efface.hosts.widths import check_widths
@@ -98,6 +98,7 @@ def survey(folder: Path | str) -> FolderSurvey:
     config = SimpleNamespace(**folder_json(folder / denoiser / "config.json"))
     stand_in = SimpleNamespace(**parts, **{denoiser: SimpleNamespace(config=config)})
     family = layout(stand_in)
+    check_pipeline(stand_in, str(index.get("_class_name")), _there(index))
     read = next((host.tokens_read for host in HOSTS if host.key == family), {})
     encoders = tuple(_encoders(folder, index, read))
     if not encoders:
@@ -113,6 +114,11 @@ def survey(folder: Path | str) -> FolderSurvey:
         encoders=encoders,
         licence=tuple(licence_notes(folder)),
     )
+
+
+def _there(index: Mapping[str, Any]) -> list[str]:
+    """Names the parts that an index says are there."""
+    return [name for name, entry in index.items() if isinstance(entry, list) and entry[1]]
 
 
 def _encoders(

@@ -44,6 +44,7 @@ class ZImage(LanguageHost):
     key: ClassVar[str] = "zimage"
     title: ClassVar[str] = "Z-Image"
     tokens_read: ClassVar[Mapping[str, int]] = {"text_encoder": LENGTH}
+    trains: ClassVar[bool] = True
     transformer: ClassVar[str] = "ZImageTransformer2DModel"
     comfy_layers: ClassVar[bool] = True
     original_layers: ClassVar[OriginalNames | None] = OriginalNames(

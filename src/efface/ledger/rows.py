@@ -54,11 +54,13 @@ class Encoder:
     def of(cls, model: Any) -> Encoder:
         """Looks at evenly spread parameters of every network that prompts pass on their way.
 
-        Those are a model's text encoders, and the denoiser's projection of captions in PixArt.
+        Those are a model's text encoders, and the denoiser's projection of text in PixArt, Sana and
+        Wan.
         """
         parts = [getattr(model, f"text_encoder{suffix}", None) for suffix in ("", "_2", "_3")]
         denoiser = getattr(model, "transformer", None)
         parts.append(getattr(denoiser, "caption_projection", None))
+        parts.append(getattr(getattr(denoiser, "condition_embedder", None), "text_embedder", None))
         return cls(tuple(sketch(each) for part in parts for each in _spread(part)))
 
     def same(self, other: Encoder) -> bool:

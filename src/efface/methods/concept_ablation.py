@@ -11,6 +11,7 @@ import torch
 from efface.contracts import Monitor, Paper, TextToImage, silent
 from efface.diffusion.losses import Target, squared_errors
 from efface.hosts.conditions import Conditions
+from efface.hosts.families import TRAINABLE
 from efface.randomness import noise_like
 from efface.runs.gradient_eraser import SMALL, GradientEraser
 from efface.runs.gradient_runs import GradientRun
@@ -58,7 +59,7 @@ class ConceptAblation(GradientEraser):
         "Ablating Concepts in Text-to-Image Diffusion Models", "2303.13516", 2023
     )
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
-    families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})
+    families: ClassVar[frozenset[str]] = TRAINABLE
     revision: ClassVar[int] = 2
 
     parameters: Literal["key_value", "cross_attention", "self_attention", "attention", "unet"] = (

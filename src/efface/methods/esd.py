@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from efface.contracts import Monitor, Paper, TextToImage, silent
 from efface.diffusion.losses import Target, squared_errors
+from efface.hosts.families import TRAINABLE
 from efface.runs.gradient_eraser import SMALL, GradientEraser
 from efface.runs.gradient_runs import GradientRun
 
@@ -52,7 +53,7 @@ class Esd(GradientEraser):
     name: ClassVar[str] = "esd"
     paper: ClassVar[Paper] = Paper("Erasing Concepts from Diffusion Models", "2303.07345", 2023)
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
-    families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})
+    families: ClassVar[frozenset[str]] = TRAINABLE
     revision: ClassVar[int] = 2
 
     parameters: Literal[

@@ -66,7 +66,10 @@ class Spm(GradientEraser):
         2024,
     )
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
-    families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})
+    families: ClassVar[frozenset[str]] = frozenset(
+        {"sd1", "sd2", "sdxl", "sd3", "flux", "auraflow", "chroma", "flux2klein", "wan"}
+    )
+    """Those in which a word's row stands at the same place in every prompt of its length."""
     revision: ClassVar[int] = 2
 
     rank: int = 1
@@ -244,4 +247,5 @@ def _noises(like: Conditions, generator: torch.Generator) -> Conditions:
         noise: Tensor = drawn * length.reshape(-1, *[1] * (rows.ndim - 1))
         return noise
 
-    return Conditions(one(like.rows), None if like.pooled is None else one(like.pooled))
+    pooled = None if like.pooled is None else one(like.pooled)
+    return Conditions(one(like.rows), pooled, like.read)

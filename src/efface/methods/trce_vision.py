@@ -13,6 +13,7 @@ from efface.deltas.application import unedited
 from efface.diffusion.losses import Target, predicted
 from efface.diffusion.trajectories import Pool, sampled_pool
 from efface.errors import BadRequest, require_positive
+from efface.hosts.families import TRAINABLE
 from efface.runs.gradient_eraser import SMALL, GradientEraser
 from efface.runs.gradient_runs import GradientRun
 
@@ -55,7 +56,7 @@ class TrceVision(GradientEraser):
         2025,
     )
     edits: ClassVar[frozenset[str]] = frozenset({"unet", "transformer"})
-    families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl", "sd3", "flux"})
+    families: ClassVar[frozenset[str]] = TRAINABLE
     revision: ClassVar[int] = 2
 
     parameters: Literal["early_attention", "queries", "unet"] = "early_attention"

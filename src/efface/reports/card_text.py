@@ -60,7 +60,7 @@ def card_text(values: Mapping[str, Any]) -> str:
         shown=values["shown"],
         outcome=values["outcome"],
         words=words,
-        code=Markup(words.code(_fenced(htmlsafe_json_dumps(base)))),
+        code=Markup(words.code(_fenced(htmlsafe_json_dumps(base)), values.get("notes", ()))),
         licence=values["publishing"],
     )
     return f"---\n{_metadata(values).to_yaml()}\n---\n\n{body}\n"

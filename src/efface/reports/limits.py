@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from efface.contracts import JudgeCard
 from efface.evaluation.record import Evaluation
 from efface.evaluation.samples import GOING
+from efface.hosts.host import FIRST_FRAMES
 from efface.metrics.estimates import is_known, zero_hits_note
 from efface.reports import wording
 from efface.reports.guides import guides
@@ -76,6 +77,17 @@ def _recogniser_limits(evaluation: Evaluation) -> Iterator[str]:
     )
 
 
+def _drawn(evaluation: Evaluation) -> Iterator[str]:
+    """Says where pictures are not what the weights alone give when they are drawn as usual."""
+    if FIRST_FRAMES in evaluation.notes:
+        yield f"{FIRST_FRAMES.capitalize()}."
+    if guides(evaluation):
+        yield (
+            "Pictures after the erasure were drawn with guides of sampling, which are not in the "
+            "weights: without them, or with other settings, numbers are others."
+        )
+
+
 def _limits(evaluation: Evaluation, tested: Collection[str]) -> Iterator[str]:
     if evaluation.outcome is not None and evaluation.outcome.name == "erased":
         yield (
@@ -92,11 +104,7 @@ def _limits(evaluation: Evaluation, tested: Collection[str]) -> Iterator[str]:
     if evaluation.model_kind != "generator":
         yield from _recogniser_limits(evaluation)
         return
-    if guides(evaluation):
-        yield (
-            "Pictures after the erasure were drawn with guides of sampling, which are not in the "
-            "weights: without them, or with other settings, numbers are others."
-        )
+    yield from _drawn(evaluation)
     looked = evaluation.verdict != "not measured"
     if looked and (unmeasured := _unmeasured_errors(evaluation.judge)):
         yield f"Nobody has measured how often the judge {evaluation.judge.name} {unmeasured}."

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from efface.contracts import ModelKind, Role
 from efface.evaluation.record import Evaluation
+from efface.hosts.host import FIRST_FRAMES
 
 __all__ = ["ROLES", "ROLES_EXPLAINED", "ModelWords", "words_for", "words_of_kind"]
 
@@ -38,6 +40,9 @@ pipe = efface.load({base})
 delta = efface.Delta.load("delta.safetensors")
 with delta.apply(pipe):
     {use}"""
+
+_VIDEO = 'frames = pipe("a prompt").frames[0]'
+"""A line of code that uses a pipeline of videos."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,9 +92,14 @@ class ModelWords:
         """Explains a role."""
         return self.explained.get(role, ROLES_EXPLAINED[role])
 
-    def code(self, base: str) -> str:
-        """Writes how the delta is used on a model."""
-        return _TAKEN_OFF.format(base=base, use=self.use)
+    def code(self, base: str, notes: Collection[str] = ()) -> str:
+        """Writes how the delta is used on a model.
+
+        Args:
+            base: the model.
+            notes: of the evaluation, which say where a pipeline draws videos.
+        """
+        return _TAKEN_OFF.format(base=base, use=_VIDEO if FIRST_FRAMES in notes else self.use)
 
 
 _OF_PICTURES: dict[Role, str] = {

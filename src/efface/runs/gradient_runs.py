@@ -63,6 +63,7 @@ class GradientRun:
     ) -> None:
         check_family(method.name, method.families, layout(model))
         method.check_request(request)
+        method.chosen(model, len(request.erasures))
         self.method, self.model, self.request = method, model, request
         self.session = Session.of(monitor)
         if self.session.checkpointing is not None:
