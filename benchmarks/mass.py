@@ -137,7 +137,7 @@ MORE_SIDES = (
 SIDES_OF: dict[Callable[[ErasureRequest, int], Suite], tuple[tuple[str, str, str], ...]] = {
     suite: SIDES,
     wider_suite: (*SIDES, *MORE_SIDES),
-    described_suite: (("erased", "presence", "paraphrase"), *SIDES[1:]),
+    described_suite: (*SIDES, ("described", "presence", "paraphrase")),
 }
 
 

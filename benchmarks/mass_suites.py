@@ -85,9 +85,10 @@ def wider_suite(request: ErasureRequest, first_seed: int) -> Suite:
 
 
 def described_suite(request: ErasureRequest, first_seed: int) -> Suite:
-    """Erased nouns called by descriptions, for the model that knows these, and remaining ones."""
+    """Erased nouns by name and by descriptions, for the model that knows these, and others."""
     gone, left = sides(request)
     samples = [
+        *islice(pictures_of(gone, "erased", first_seed), FEWER),
         *islice(pictures_of(gone, "paraphrase", first_seed, "paraphrases"), FEWER),
         *islice(pictures_of(left, "kept", first_seed), FEWER),
     ]

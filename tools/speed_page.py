@@ -88,6 +88,7 @@ def page(results: Path) -> str:
         parts.append(_mass(json.loads(mass.read_text("utf-8"))))
         record = json.loads(mass.read_text("utf-8"))
         parts.append(_wider(record.get("wider", {})))
+        parts.append(_described(record.get("described", {})))
         if "kernel_map" in record["sweep"]:
             parts.append(_compared(**record["sweep"]["kernel_map"]))
     if (rows := results / "row_map.json").exists():
@@ -140,6 +141,24 @@ def _wider(found: dict[str, list[dict[str, Any]]]) -> str:
     head = WIDER.format(count=rows[0]["erased"]["after"]["count"])
     told = "\n".join(_bars(row) for row in found.get("kernel_map", ()) if row["erased_nouns"] > 1)
     return head + table(["method", "nouns at once", *names], cells) + "\n" + BARS.format(met=told)
+
+
+DESCRIBED = """
+emoji-reader knows nouns by descriptions, too, and both methods were given the names alone:
+
+"""
+
+
+def _described(found: dict[str, list[dict[str, Any]]]) -> str:
+    names = ["erased", "described", "remaining"]
+    cells = [
+        [row["method"], str(row["erased_nouns"]), *(_side(row, name) for name in names)]
+        for points in found.values()
+        for row in points
+        if "failed" not in row
+    ]
+    head = ["method", "nouns at once", "by name ↓", "by description ↓", "remaining"]
+    return DESCRIBED + table(head, cells) + "\n" if cells else ""
 
 
 COMPARED = """
