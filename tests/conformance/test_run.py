@@ -7,7 +7,7 @@ from efface import registry
 from efface.concepts import ErasureRequest, wordings
 from efface.contracts import Eraser
 from efface.deltas.recording import model_name
-from efface.errors import BadRequest
+from efface.errors import BadRequest, ModelCollapsed
 from efface.hosts.components import components, find
 from efface.runs.checks import inspect
 from tests.cases import CASES
@@ -99,6 +99,10 @@ def test_provenance_says_what_was_done(ran):
         assert set(find(ran.pipe, key)) <= provenance.base_sketch.keys()
 
 
+WRECKED_BY_TWO = {("few_shot", "tiny_sdxl")}
+"""Toys that the steps and rate of their case wreck when a second concept is asked for."""
+
+
 @pytest.mark.thorough
 @kinds(default=("uce-tiny_sd1", "trce-tiny_sd2", "doco-tiny_sd1", "realera_noise-tiny_sd1"))
 def test_several_concepts_are_accepted_or_refused_clearly(ran):
@@ -112,6 +116,10 @@ def test_several_concepts_are_accepted_or_refused_clearly(ran):
         delta = ran.method.erase(ran.pipe, both, generator=generator).delta
     except BadRequest as error:
         assert "one concept at a time" in str(error)
+        return
+    if (ran.case.method, ran.case.host) in WRECKED_BY_TWO:
+        with pytest.raises(ModelCollapsed, match="raise retention_weight or keep more concepts"):
+            inspect(ran.pipe, delta, both)
         return
     seen = inspect(ran.pipe, delta, both)
     assert seen["erased_response"] > seen["kept_response"]
