@@ -12,6 +12,7 @@ from efface.deltas.composition import compose
 from efface.deltas.delta import Delta
 from efface.diffusion.denoising import Denoiser
 from efface.diffusion.losses import squared_errors
+from efface.errors import BadRequest
 from efface.methods.spm import _noises
 from tests.conformance.snapshots import differences, snapshot
 from tests.conftest import host, shared
@@ -198,3 +199,17 @@ def test_merging_drops_the_gate():
     other = host("tiny_sd1")
     with replace(delta, gate=None).apply(other):
         assert torch.allclose(predictions(other, ["a cat"]), merged, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["flux", "auraflow"])
+def test_a_prompt_cannot_open_membranes_of_a_pass_that_it_has_no_part_in(family):
+    wanted, told = request("pistol", keep=["cat"]), []
+    method = registry.build("methods", "spm", unconditional="same")
+    with pytest.raises(BadRequest, match="do not ask with the prompt and without it in one pass"):
+        method.erase(
+            shared(f"tiny_{family}"),
+            wanted,
+            generator=torch.Generator().manual_seed(0),
+            monitor=lambda *each: told.append(each),
+        )
+    assert not told

@@ -39,6 +39,7 @@ class AuraFlow(OneLayerHost):
     title: ClassVar[str] = "AuraFlow"
     tokens_read: ClassVar[Mapping[str, int]] = {"text_encoder": LENGTH}
     trains: ClassVar[bool] = True
+    guides_in_pairs: ClassVar[bool] = False
     transformer: ClassVar[str] = "AuraFlowTransformer2DModel"
     comfy_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "pile_t5xl"}
     original_layers: ClassVar[OriginalNames | None] = OriginalNames(

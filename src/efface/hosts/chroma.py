@@ -45,6 +45,7 @@ class Chroma(OneLayerHost):
     title: ClassVar[str] = "Chroma"
     tokens_read: ClassVar[Mapping[str, int]] = {"text_encoder": LENGTH}
     trains: ClassVar[bool] = True
+    guides_in_pairs: ClassVar[bool] = False
     transformer: ClassVar[str] = "ChromaTransformer2DModel"
     comfy_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "t5xxl"}
     comfy_own: ClassVar[tuple[str, ...]] = ("distilled_guidance_layer.",)

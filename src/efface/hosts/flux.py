@@ -52,6 +52,7 @@ class Flux(Host):
     title: ClassVar[str] = "FLUX.1"
     tokens_read: ClassVar[Mapping[str, int]] = {"text_encoder_2": T5_LENGTH}
     trains: ClassVar[bool] = True
+    guides_in_pairs: ClassVar[bool] = False
     names: ClassVar[ModelNames] = ModelNames("flux1", "flux-1-dev")
     comfy_encoders: ClassVar[Mapping[str, str]] = {
         "text_encoder": "clip_l",

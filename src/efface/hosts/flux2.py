@@ -60,6 +60,7 @@ class Flux2Klein(LanguageHost):
         swapped=("norm_out.linear",),
     )
     trains: ClassVar[bool] = True
+    guides_in_pairs: ClassVar[bool] = False
     encoder: ClassVar[str] = "qwen3"
     """How its encoder's kind begins, which tells klein from dev."""
     layers: ClassVar[tuple[int, ...]] = LAYERS

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 
 from efface.hosts.flux2 import LENGTH, Flux2Klein, tiny_autoencoder, tiny_transformer
+from efface.hosts.host import GuidanceKind
 from efface.hosts.language import FramedRows
 from efface.hosts.language_host import conversation
 from efface.hosts.language_toys import deep_mistral_encoder, tiny_mistral_tokenizer
@@ -25,6 +26,11 @@ class Flux2Dev(Flux2Klein):
     title: ClassVar[str] = "FLUX.2 dev"
     encoder: ClassVar[str] = "mistral3"
     layers: ClassVar[tuple[int, ...]] = (10, 20, 30)
+
+    @property
+    def guidance_kind(self) -> GuidanceKind:
+        """The network is told the scale."""
+        return "distilled"
 
     @cached_property
     def rows(self) -> FramedRows:

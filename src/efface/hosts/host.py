@@ -82,6 +82,8 @@ class Host(ABC):
     """What a picture that is looked at is, where pipelines draw something else."""
     trains: ClassVar[bool] = False
     """Whether methods that train on its own trajectories were tried on it."""
+    guides_in_pairs: ClassVar[bool] = True
+    """Whether pipelines ask with the prompt and without it in one pass, and say that they guide."""
     kohya_encoders: ClassVar[Mapping[str, str]] = {}
     """What kohya's LoRA files call the text encoders; empty: that layout has no names for it."""
     tokens_read: ClassVar[Mapping[str, int]] = {}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from efface.hosts.conditions import Conditions
+from efface.hosts.host import GuidanceKind
 from efface.hosts.language import FramedRows
 from efface.hosts.sana import Sana, tiny_parts
 from efface.hosts.toys import built, with_drawn_biases
@@ -32,6 +33,11 @@ class SanaSprint(Sana):
     trains: ClassVar[bool] = False
     pipeline: ClassVar[str] = "SanaSprintPipeline"
     sprints: ClassVar[bool] = True
+
+    @property
+    def guidance_kind(self) -> GuidanceKind:
+        """The network is told the scale."""
+        return "distilled"
 
     @cached_property
     def unconditional(self) -> FramedRows:

@@ -43,6 +43,7 @@ class Wan(Host):
     key: ClassVar[str] = "wan"
     title: ClassVar[str] = "Wan"
     trains: ClassVar[bool] = True
+    guides_in_pairs: ClassVar[bool] = False
     pictured: ClassVar[str] = FIRST_FRAMES
     part: ClassVar[str] = "transformer"
     comfy_encoders: ClassVar[Mapping[str, str]] = {"text_encoder": "umt5xxl"}

@@ -166,6 +166,13 @@ class Spm(GradientEraser):
     ) -> ErasureResult:
         """Samples the pool with the frozen model, then trains all membranes at once."""
         run = GradientRun(self, model, request, generator=generator, monitor=monitor)
+        rule = GateRule(
+            kind=self.gate,
+            calibrated=self.calibrated,
+            unconditional=self.unconditional,
+            opens_by=self.opens_by,
+        )
+        rule.check(run.denoiser.host)
         pool = run.pool() if self.latents == "base" else None
         role, membranes = self.trainable().role, len(request.erasures)
         with run.adapting(role, rank=self.rank, membranes=membranes) as adapters:
@@ -184,12 +191,6 @@ class Spm(GradientEraser):
 
             run.train(losses, adapters.parameters, hooks=Released(adapters))
             patches = adapters.patches()
-        rule = GateRule(
-            kind=self.gate,
-            calibrated=self.calibrated,
-            unconditional=self.unconditional,
-            opens_by=self.opens_by,
-        )
         began = time.perf_counter()
         gate = gate_for(
             run.denoiser,

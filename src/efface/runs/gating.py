@@ -16,6 +16,8 @@ from efface.concepts import wordings as prompts_of
 from efface.deltas.adapters import Adapters
 from efface.deltas.gates import PromptGate
 from efface.diffusion.denoising import Denoiser
+from efface.errors import BadRequest
+from efface.hosts.host import Host
 from efface.runs.closest_part import closest_part
 from efface.runs.gradient_eraser import Wording
 from efface.training.hooks import Plain
@@ -64,6 +66,18 @@ class GateRule:
     opens_by: OpensBy = "whole_prompt"
     """Whether a part of a prompt opens a membrane as well; see `closest_part`."""
 
+    def check(self, host: Host) -> None:
+        """Refuses what pipelines of a family could not do.
+
+        Raises:
+            BadRequest: the prompt is to open membranes of a pass that it has no part in.
+        """
+        if self.kind != "none" and self.unconditional == "same" and not host.guides_in_pairs:
+            raise BadRequest(
+                f"pipelines of {host.title} do not ask with the prompt and without it in one pass, "
+                "so that the prompt cannot open membranes for both; give unconditional as own"
+            )
+
 
 def gate_for(
     denoiser: Denoiser,
@@ -83,9 +97,13 @@ def gate_for(
         keep: what is kept; its wordings tell what all texts share.
         rule: how they open.
         generator: draws random words, for membranes that the closest part opens.
+
+    Raises:
+        BadRequest: see `GateRule.check`.
     """
     if rule.kind == "none":
         return None
+    rule.check(denoiser.host)
     rows = denoiser.conditions([wording.prompt for wording in wordings]).rows.float().cpu()
     kept = [prompt for concept in keep for prompt in prompts_of(concept)] or [""]
     kept_rows = denoiser.conditions([*kept, ""]).rows.float().cpu()
