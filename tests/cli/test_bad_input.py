@@ -262,3 +262,9 @@ def test_traceback_only_on_demand(efface, tmp_path):
     assert outcome.code == 2
     assert "Traceback" in outcome.err
     assert outcome.err.splitlines()[-1].startswith("efface: there is no run at")
+
+
+def test_a_run_in_place_of_a_model(efface, made_run, out):
+    outcome = efface("generate", "--model", made_run, "--prompt", "x", "--out", "x.png")
+    refused(outcome, "is a run of efface and no model", f"efface apply {made_run}")
+    refused(efface("erase", "uce", "--model", made_run, "--concept", "x", "--out", out), "no model")

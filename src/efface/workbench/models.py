@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from efface import registry
 from efface.concepts import ErasureRequest
-from efface.errors import BadRequest
+from efface.deltas.results import RECORD
+from efface.errors import BadModel, BadRequest
 
 if TYPE_CHECKING:
     import torch
@@ -101,12 +102,13 @@ def load_host(name: str, output: Telling, placed: Place = ANYWHERE) -> Any:
 
     Raises:
         BadRequest: there is no such device here.
-        BadModel: no such model, its files are missing, cut short or of the wrong shape, or it draws
-            from pictures.
+        BadModel: no such model, it is a run, its files are missing, cut short or of the wrong
+            shape, or it draws from pictures.
     """
     import efface
     from efface.hosts.pipelines import text_to_image
 
+    _refuse_run(name)
     device, dtype = _device(placed.device), _dtype(placed.dtype)
     with output.progress(f"loading {name}"), quiet_loading():
         model = efface.load(name, dtype=dtype, device=device, config=placed.config)
@@ -116,6 +118,14 @@ def load_host(name: str, output: Telling, placed: Place = ANYWHERE) -> Any:
     if placed.whole or device.type != "cpu":
         output.say(f"{name} runs on {device} in {str(dtype).removeprefix('torch.')}")
     return model
+
+
+def _refuse_run(name: str) -> None:
+    if (Path(name) / RECORD).is_file() and not (Path(name) / "model_index.json").exists():
+        raise BadModel(
+            f"{name} is a run of efface and no model; draw with it: efface apply {name} --prompt "
+            "'...', or give as --model what it was made from"
+        )
 
 
 def _device(name: str) -> torch.device:
@@ -163,6 +173,7 @@ def host_for(
     Raises:
         BadModel: no such model, or its files are missing, cut short or of the wrong shape.
     """
+    _refuse_run(name)
     folder = not is_bundled(name) and Path(name).is_dir()
     known = {entry.name for entry in registry.entries("methods")}
     streams = all(
