@@ -30,6 +30,7 @@ def delta():
     return method.erase(shared("tiny_sd1"), CASES[0].request, generator=generator).delta
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", ATTACKS)
 def test_it_attacks_the_mapped_model_or_says_why_not(case, delta):
     pipe = shared("tiny_sd1")
@@ -63,6 +64,7 @@ def case_of(attack):
     return next(case for case in ATTACK_CASES if case.attack == attack)
 
 
+@pytest.mark.thorough
 def test_the_map_is_there_while_others_attack_and_is_what_component_swap_takes_off(delta):
     erased, unedited = pictures_of(case_of("other_seeds"), delta)
     assert (erased - unedited).abs().amax(dim=(1, 2, 3)).min() > 1 / 255

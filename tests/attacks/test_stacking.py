@@ -12,6 +12,7 @@ OTHERS = ("the church", "a tree", "a lamp", "art by monet")
 SMALL = {"steps": 2, "batch": 2, "pictures": 2, "rank": 2}
 
 
+@pytest.mark.thorough
 def test_the_lora_is_that_of_the_base_and_counted_once(tiny_sd1):
     found = []
     for delta in (None, erasure(tiny_sd1)):

@@ -58,6 +58,7 @@ def test_a_trial_finds_the_same_after_another_has_ended(attack):
     assert sum(one.trial == 0 for attempts in alone for one in attempts) == 1
 
 
+@pytest.mark.thorough
 def test_a_prompt_is_drawn_again_only_from_another_seed(attack):
     drawn = [
         (one.trial, one.prompt, one.seed) for each in driven(attack, toy_target()) for one in each

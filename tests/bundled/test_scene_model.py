@@ -28,6 +28,7 @@ def drawn(pipe):
     return made.images
 
 
+@pytest.mark.thorough
 def test_it_draws_wide_pictures_without_being_told_also_by_diffusers_alone(pipe, tmp_path):
     own = drawn(pipe)
     assert own.shape == (1, 3, 64, 192)

@@ -96,6 +96,7 @@ def signed(efface, a_run, keys):
     return a_run, ("--c2pa", "--certificate", keys / "authority.pem")
 
 
+@pytest.mark.thorough
 def test_a_manifest_says_what_the_card_says(efface, signed, model, tmp_path):
     import c2pa
 
@@ -127,6 +128,7 @@ def test_a_manifest_says_what_the_card_says(efface, signed, model, tmp_path):
     assert efface("verify", other, *check, "--json").json == {"different": [], "agrees": True}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -172,6 +174,7 @@ def refused(efface, told, *words):
     assert told in outcome.err
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_signed_is_refused(efface, a_run, keys, tmp_path):
     given = ("--certificate", keys / "signer.pem", "--key", keys / "private.pem")
     refused(efface, "write it: efface card", "sign", a_run, "--c2pa", *given)
@@ -190,6 +193,7 @@ def test_what_cannot_be_signed_is_refused(efface, a_run, keys, tmp_path):
     refused(efface, "is not the card of delta", "sign", a_run, "--c2pa", *given, "--overwrite")
 
 
+@pytest.mark.thorough
 def test_flags_that_do_not_go_together_are_refused(efface, a_run, tmp_path):
     (tmp_path / "key.pem").write_text("x")
     key = ("--key", tmp_path / "key.pem")
@@ -205,6 +209,7 @@ def test_flags_that_do_not_go_together_are_refused(efface, a_run, tmp_path):
         refused(efface, "give --c2pa and --certificate FILE", "verify", a_run, *words)
 
 
+@pytest.mark.thorough
 def test_without_the_extra_it_is_said(efface, a_run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "c2pa", None)
     with_card(a_run)

@@ -212,6 +212,7 @@ def test_a_new_run_takes_nothing_over_from_the_older_one(write, a_run, model, tm
     refused(write(verb, tmp_path / "link", "--overwrite"), "is a link")
 
 
+@pytest.mark.thorough
 def test_a_picture_replaces_pictures_of_efface_only(efface, model, tmp_path):
     out = tmp_path / "a.png"
     draw = ("generate", "--model", model, "--prompt", "a cat", "--steps", "1", "--out", out)

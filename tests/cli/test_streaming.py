@@ -40,12 +40,14 @@ def test_a_folder_is_erased_from_without_pictures_and_verified(efface, plain_run
     assert efface("rerun", plain_run).out.splitlines()[-1].startswith("equal")
 
 
+@pytest.mark.thorough
 def test_streamed_and_loaded_runs_are_the_same(efface, model, plain_run, tmp_path):
     erase = ("erase", "uce", "--model", model, "--concept", "pistol", "--smoke", "--no-evaluate")
     assert efface(*erase, "--out", tmp_path / "loaded").code == 0
     assert Delta.load(plain_run).id == Delta.load(tmp_path / "loaded").id
 
 
+@pytest.mark.thorough
 def test_an_edited_copy_from_the_command_line(efface, model, plain_run, tmp_path):
     out = tmp_path / "copy"
     outcome = efface("apply", plain_run, "--in-place-copy", out, "--model", model, "--json")

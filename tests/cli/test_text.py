@@ -64,6 +64,7 @@ def test_any_terminal_will_do(tmp_path, verb):
     assert (done.returncode, done.stderr.count(b"\n")) == ((0, 0) if verb == "list" else (2, 1))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("closed", ["1", "2", "0 1 2"])
 def test_closed_streams_are_no_trouble(closed):
     def close():

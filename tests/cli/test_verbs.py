@@ -3,6 +3,7 @@
 import json
 
 import numpy
+import pytest
 from PIL import Image
 
 
@@ -93,6 +94,7 @@ def test_apply_draws_what_generate_draws_with_the_delta(efface, made_run, model,
     assert (applied != base).any()
 
 
+@pytest.mark.thorough
 def test_scale_zero_is_the_base(efface, made_run, model, tmp_path):
     common = ("--prompt", "a pistol", "--steps", "2", "--out")
     assert efface("apply", made_run, "--scale", "0", *common, tmp_path / "a.png").code == 0

@@ -135,6 +135,7 @@ def test_no_weights_of_the_unedited_network_come_along(folder, delta, tmp_path):
     assert made.tensors == 2 * len(delta.provenance.base_sketch)
 
 
+@pytest.mark.thorough
 def test_the_record_says_what_was_merged_and_edits_add_up(folders, delta, tmp_path):
     first = edited_copy(folders["float32"], delta, tmp_path / "first").folder
     merged = json.loads((first / RECORD).read_text())["merged"]
@@ -214,6 +215,7 @@ def test_a_value_that_does_not_fit_the_files_dtype(folder, delta, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.thorough
 def test_memory_is_far_below_the_size_of_a_file(folder, delta, tmp_path):
     big = folder / "vae" / "notes.bin"
     big.write_bytes(bytes(64 << 20))

@@ -114,6 +114,7 @@ def test_a_batch_of_other_latents_is_not_taken_for_guidance(tiny_sd1):
     assert torch.equal(*found)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("drawn_before", [None, 5.0, 1.0])
 def test_a_shared_gate_opens_for_pairs_and_for_nothing_beside_them(tiny_sd1, drawn_before):
     """A batch is [without, without, pistol, cat] and two more, whatever was drawn before."""

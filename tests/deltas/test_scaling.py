@@ -24,6 +24,7 @@ class Overflowing(Stopped):
         return given
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("at", [3, 13])
 def test_the_gradient_scaler_resumes_where_it_was(tmp_path, at):
     """It starts so high that steps are left out until it fell, which a new one would do again."""

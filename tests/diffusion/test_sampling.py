@@ -80,6 +80,7 @@ def test_steering_may_replace_the_prediction(denoiser):
     assert torch.equal(ran(denoiser, steer=steer)[1], ran(denoiser, guidance=0.0)[1])
 
 
+@pytest.mark.thorough
 def test_steering_may_move_the_latents_by_a_gradient(denoiser):
     def steer(visit):
         if visit.prediction is not None:

@@ -176,6 +176,7 @@ def test_a_trial_ends_at_its_budget(delta):
     assert [trial.spent for trial in record.trials] == [12, 12]
 
 
+@pytest.mark.thorough
 def test_a_search_may_spell_the_name_on_the_unedited_model_alone(delta, memory):
     """A small vocabulary has no other words for it; for a made-up concept they stay out."""
     own = assault(delta, memory)

@@ -66,6 +66,7 @@ def test_pictures_that_a_guide_did_not_change_are_noted(pipe, delta, judge, tmp_
     assert "nag changed nothing beyond rounding in 2 pictures" in " ".join(found.notes)
 
 
+@pytest.mark.thorough
 def test_pictures_are_drawn_as_without_a_guide_that_is_off(pipe, delta, judge, tmp_path):
     off = dataclasses.replace(SLD, strength=0.0)
     found = evaluate(pipe, delta, small_suite(), judge, store=tmp_path, guides=[off])

@@ -264,6 +264,7 @@ def test_a_model_is_named_by_what_lies_beside_its_weights():
     assert model_id(fresh, fingerprints(fresh)) == names[0]  # drawing changes nothing
 
 
+@pytest.mark.thorough
 def test_scales_of_adapters_and_gated_deltas_name_a_model():
     pipe = tiny_pipeline()
     pipe.unet.add_adapter(LoraConfig(r=2, target_modules=["to_q"], init_lora_weights=False), "a")

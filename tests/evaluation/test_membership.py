@@ -147,6 +147,7 @@ def test_u_lira_tells_ensembles_that_differ_and_no_others():
     assert alike.true_positives.value < 0.1
 
 
+@pytest.mark.thorough
 def test_u_lira_is_at_chance_on_average_for_equal_ensembles():
     """Twenty pairs of ensembles; the mean is within three standard errors of a half."""
     areas, right = [], []

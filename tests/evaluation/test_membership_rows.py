@@ -57,6 +57,7 @@ def test_pictures_of_earlier_requests_are_on_neither_side():
     )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("known", [True, False])
 def test_an_evaluation_has_the_rows_where_training_pictures_are_known(known, tmp_path):
     model = knowing()

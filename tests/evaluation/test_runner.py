@@ -67,6 +67,7 @@ def test_everything_survives_the_file(found, tmp_path):
     assert loaded.picture(found.samples[0], edited=True).is_file()
 
 
+@pytest.mark.thorough
 def test_a_second_metric_draws_nothing(pipe, delta, judge, tmp_path):
     evaluate(pipe, delta, small_suite(), judge, store=tmp_path)
     calls, asked = pipe.calls, judge.asked
@@ -90,6 +91,7 @@ def test_sets_that_must_stay_are_compared_by_features(pipe, delta, judge, tmp_pa
     assert found.instruments["features"] == "features of memory@1"
 
 
+@pytest.mark.thorough
 def test_an_interrupted_run_goes_on_where_it_stopped(pipe, delta, judge, tmp_path):
     store = ImageStore(tmp_path, batch_size=1)
     pipe.interrupt_at = 8  # six of the base, then two edited ones

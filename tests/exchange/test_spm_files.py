@@ -52,6 +52,7 @@ def test_names_shapes_and_header_are_the_published_ones(pipe, membrane, tmp_path
         assert float(tensors[f"{name}.alpha"]) == 1.0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("write", ["spm", "kohya", "diffusers"])
 def test_stock_diffusers_predicts_what_the_open_membrane_gives(pipe, membrane, tmp_path, write):
     before, wanted = predicted(pipe), with_delta(pipe, membrane)

@@ -253,6 +253,7 @@ def test_each_step_costs_one_more_pass_and_after_one_more(denoiser):
         assert denoiser.evaluations - before == 2 * (2 * 4 + passes)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", ["sd2", "sdxl"])
 def test_other_u_nets_are_guided(family):
     denoiser = Denoiser(host(f"tiny_{family}"))

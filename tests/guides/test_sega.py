@@ -95,6 +95,7 @@ def test_after_its_end_only_its_momentum_is_left_and_fades():
     assert all(later < 0.5 * earlier for earlier, later in pairwise(left[2:]))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("stop", [None, 6])
 def test_it_draws_what_the_released_code_draws(stop):
     from diffusers import SemanticStableDiffusionPipeline

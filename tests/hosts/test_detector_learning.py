@@ -27,6 +27,7 @@ def test_what_is_where_is_learnt(pictures):
     assert found_shares(host_of_copy(), pictures) == [1, 1, 1]
 
 
+@pytest.mark.thorough
 def test_one_class_is_forgotten_where_it_stands_and_the_others_stay(pictures):
     """The loss of its naming is pushed up to a guess; all else is trained with it left out."""
     host = host_of_copy()

@@ -99,6 +99,7 @@ def test_components_of_a_pipeline_and_of_a_network(tiny_sd1):
         find(tiny_sd1, "unet/nothing")
 
 
+@pytest.mark.thorough
 def test_a_whole_folder_loads_as_it_was_saved(folder):
     loaded, saved = loading.load(folder), host("tiny_sd2")
     for name, network in components(saved).items():

@@ -304,6 +304,7 @@ def test_a_fused_lora_that_is_unloaded_is_part_of_the_model(pipe):
     check_erasable(pipe)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", ["sd1", pytest.param("flux", marks=pytest.mark.slow)])
 def test_a_compiled_network_has_the_names_of_the_plain_one(family):
     plain, compiled = tiny_pipeline(family), tiny_pipeline(family)

@@ -39,6 +39,7 @@ def test_every_order_of_adding_gives_the_same_bits(tiny_sd1, tmp_path):
     assert len({result.delta.id for result in made}) == 1
 
 
+@pytest.mark.thorough
 def test_adding_three_and_revoking_one_equals_adding_two_bit_for_bit(tiny_sd1, tmp_path):
     three = new(tmp_path / "abc", tiny_sd1, "a", "b", "c").revoke("b", reason="licensed")
     two = new(tmp_path / "ac", tiny_sd1, "a", "c")

@@ -121,6 +121,7 @@ def test_the_encoder_stands_still_while_it_is_attacked(tiny_sd1, monkeypatch):
     assert any(not torch.equal(spy.seen[0][name], spy.seen[-1][name]) for name in spy.seen[0])
 
 
+@pytest.mark.thorough
 def test_attacks_go_no_further_than_their_steps(tiny_sd1, monkeypatch):
     spy = Spy(monkeypatch)
     ran("advunlearn", tiny_sd1, steps=2, attack="fgsm", attack_rate=0.01)
@@ -130,6 +131,7 @@ def test_attacks_go_no_further_than_their_steps(tiny_sd1, monkeypatch):
     assert 0.01 < max(far[2:]) <= 0.05 * (1 + 1e-4)
 
 
+@pytest.mark.thorough
 def test_an_attack_brings_the_concept_nearer(tiny_sd1):
     """Small steps at the one latent lower the squared error to the original prediction."""
     settings = ONE | {"steps": 1, "attack_steps": 40, "attack_rate": 5e-4}
@@ -179,6 +181,7 @@ def test_the_warm_up_is_clean_and_shares_are_kept(tiny_sd1, monkeypatch):
     assert counts == [(6, False), (5, True), (2, False), (4, True)]
 
 
+@pytest.mark.thorough
 def test_only_the_chosen_layers_change(tiny_sd1):
     keys = {*ran("advunlearn", tiny_sd1, steps=1, layers=(-1,), part="feed_forward").delta.patches}
     norm = {f"text_encoder/final_layer_norm.{name}" for name in ("weight", "bias")}
@@ -187,6 +190,7 @@ def test_only_the_chosen_layers_change(tiny_sd1):
     assert {*alone} <= {*text_layers(tiny_sd1, layers=[0])}
 
 
+@pytest.mark.thorough
 def test_the_weight_of_what_is_kept_is_linear(tiny_sd1):
     """After a first step without it, so that there is something to hold."""
     gradients = {}

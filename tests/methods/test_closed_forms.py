@@ -69,6 +69,7 @@ def test_uce_with_the_new_rule_and_an_anchor_equals_the_loop_over_layers(pipe):
     assert worst(applied_layers(pipe, result.delta), expected) < 1e-9
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("aim", ["current", "original"])
 def test_rece_equals_the_loop_over_layers_with_two_denoisers(pipe, aim):
     layers = reference.key_value_layers(pipe.unet)

@@ -93,6 +93,7 @@ def test_what_the_concept_makes_becomes_what_the_anchor_makes(case):
         assert float((made - meant).norm() / meant.norm()) < 1e-2, name
 
 
+@pytest.mark.thorough
 def test_kept_prompts_move_a_tenth_of_the_erased_at_most(case):
     _, pipe = case
     result = erase(pipe, ERASE, method=Uce(keep_scale=100.0, ridge=1e-3))
@@ -126,6 +127,7 @@ def answers(pipe, family, prompt):
     return found
 
 
+@pytest.mark.thorough
 def test_layers_with_a_bias_answer_the_concept_as_they_answered_the_anchor(case):
     """Every wording, to a ten-thousandth of the way; what is kept moves by less than a thousandth.
 
@@ -200,6 +202,7 @@ def picture(pipe, prompt):
     return output.frames if "num_frames" in own else output.images
 
 
+@pytest.mark.thorough
 def test_the_pipeline_draws_the_anchor_where_it_drew_the_concept(pipe):
     """Nearer to the anchor's own picture than before; a kept prompt's stays nearer to its own."""
     one = request(Concept(name="pistol", prompts=("pistol",)), anchor="lamp", keep=["cat"])
@@ -212,6 +215,7 @@ def test_the_pipeline_draws_the_anchor_where_it_drew_the_concept(pipe):
     assert np.linalg.norm(after["cat"] - before["cat"]) < 0.5 * apart
 
 
+@pytest.mark.thorough
 def test_the_pipeline_draws_something_else_and_then_the_same_again(pipe):
     before = picture(pipe, "a pistol")
     delta = erase(pipe, ERASE, method="uce").delta
@@ -271,6 +275,7 @@ def test_a_saved_pipeline_is_loaded_and_takes_the_delta(pipe, tmp_path):
         assert np.allclose(picture(again, "a pistol"), picture(pipe, "a pistol"), atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_a_map_and_a_change_of_one_weight_compose_in_any_layer(case):
     """A low-rank change beneath a map that was made on top of it, and beside one that was not."""
     _, pipe = case

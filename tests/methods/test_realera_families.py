@@ -107,6 +107,7 @@ def maps(pipe, method):
     return {key: patch.left @ patch.right for key, patch in patches.items()}
 
 
+@pytest.mark.thorough
 def test_words_near_a_concept_are_found_and_erased_along_in_every_stream(case):
     """Words of T5 begin with a mark and those of CLIP end with one; pooled rows are rows too."""
     _, pipe = case

@@ -63,6 +63,7 @@ def test_a_safe_prediction_near_enough_moves_no_weight(tiny_sd1, margin, moves):
     tiny_sd1.unet.zero_grad(set_to_none=True)
 
 
+@pytest.mark.thorough
 def test_what_is_held_starts_at_zero(tiny_sd1):
     result = one_step("trce_vision", tiny_sd1, TO_LAMP)
     assert result.curves["hold"][0] == pytest.approx(0.0, abs=1e-8)

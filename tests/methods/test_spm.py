@@ -127,6 +127,7 @@ def test_a_gate_opens_for_the_concept_and_for_each_sample_by_itself(tiny_sd1):
     assert not differences(untouched, snapshot(tiny_sd1))
 
 
+@pytest.mark.thorough
 def test_openings_are_one_for_the_concept_and_between_zero_and_one(tiny_sd1):
     gate = ran("spm", tiny_sd1, steps=1, **FREE).delta.gate
     denoiser = Denoiser(tiny_sd1)
@@ -138,6 +139,7 @@ def test_openings_are_one_for_the_concept_and_between_zero_and_one(tiny_sd1):
     assert torch.allclose(squared.openings(denoiser.conditions([""]).rows), other[1:] ** 2)
 
 
+@pytest.mark.thorough
 def test_a_pipeline_draws_with_the_gate_and_scale_zero_is_the_base(tiny_sd1):
     delta = trained()
 

@@ -166,6 +166,7 @@ def test_an_unchanged_model_is_at_distance_zero():
     assert (found.value, found.low, found.high) == (0, 0, 0)
 
 
+@pytest.mark.thorough
 def test_pairs_are_unbiased_under_strong_pairing():
     """Two hundred sets of thirty, y = x plus noise; the truth comes from big independent sets."""
     generator = torch.Generator().manual_seed(0)

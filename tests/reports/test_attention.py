@@ -31,6 +31,7 @@ def test_watching_changes_no_picture():
         assert np.array_equal(found.pixels.numpy(), plain.pixels[0])
 
 
+@pytest.mark.thorough
 def test_maps_are_those_of_each_word_at_each_share_of_the_run():
     found = seen([], shares=(0.0, 0.5), resolution=8)
     assert found.maps.shape == (2, 2, 8, 8)
@@ -48,6 +49,7 @@ def test_shares_that_are_none_are_refused(shares):
         seen([], shares=shares)
 
 
+@pytest.mark.thorough
 def test_a_figure_has_a_row_for_each_way_and_shows_layouts(tmp_path):
     layouts = ("cat=0,0,0.5,1",)
     rows = {"plain": seen([]), "a_star": seen([guide(layouts=layouts)])}

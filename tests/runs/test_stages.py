@@ -40,6 +40,7 @@ def test_one_method_keeps_the_plain_names_of_its_curves(tiny_sd1):
     assert "erase" in erased(tiny_sd1, "esd", **TOY, steps=2).curves
 
 
+@pytest.mark.thorough
 def test_a_stage_may_have_a_preset_of_its_own(tiny_sd1):
     made = erased(tiny_sd1, "uce+rece", rece={"preset": "paper-sd14-unsafe", "rounds": 1})
     alone = erased(tiny_sd1, "rece", preset="paper-sd14-unsafe", rounds=1)

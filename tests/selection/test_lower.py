@@ -121,6 +121,7 @@ def test_retraining_needs_something_to_train_on(model, pictures):
         pass
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("by", ["picture", "class"])
 def test_any_method_that_forgets_pictures_is_a_lower_level(model, pictures, by):
     eraser = registry.build("methods", "random_labels", epochs=12.0, batch=8, learning_rate=5e-2)

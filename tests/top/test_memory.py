@@ -58,6 +58,7 @@ def test_a_pool_is_sampled_in_parts_where_it_does_not_fit(tiny_sd1):
     assert torch.equal(parts.prompt_index, whole.prompt_index)
 
 
+@pytest.mark.thorough
 def test_a_step_that_does_not_fit_names_settings_that_need_less(tiny_sd1):
     before = {key: weight.clone() for key, weight in tiny_sd1.unet.state_dict().items()}
     with holding(tiny_sd1.unet, learning=9), pytest.raises(MemoryRanOut) as caught:

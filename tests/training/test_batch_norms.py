@@ -64,6 +64,7 @@ def test_a_norm_without_weights_is_refused():
         pass
 
 
+@pytest.mark.thorough
 def test_a_network_of_batch_norms_is_retrained():
     """The delta alone, with the statistics of before, recognises what is retained."""
     model = knowing("classifier", "ResNetForImageClassification")
