@@ -297,10 +297,14 @@ def draw_figure(record: dict[str, Any]) -> None:
     from matplotlib.figure import Figure
 
     methods = record["methods"]
+    held_by = [name for held in methods.values() for name in held["sets"]]
+    lines = [name for name in SEARCHES if name in held_by]
+    lines += sorted({*held_by} - {*lines})
     figure = Figure(figsize=(5 * len(methods), 3.6), layout="constrained")
     panels = figure.subplots(1, len(methods), sharey=True, squeeze=False)[0]
     for axes, (method, held) in zip(panels, methods.items(), strict=True):
-        for place, (name, row) in enumerate(held["sets"].items()):
+        for name, row in held["sets"].items():
+            place = lines.index(name)
             cell = row["after"]
             low, high = cell["value"] - cell["low"], cell["high"] - cell["value"]
             colour = "C3" if "hardest" in name else "C2" if "easiest" in name else "C7"
@@ -308,7 +312,7 @@ def draw_figure(record: dict[str, Any]) -> None:
                 100 * cell["value"], place, xerr=[[100 * low], [100 * high]], fmt="o", color=colour
             )
             axes.plot(100 * row["before"]["value"], place, "|", color="black")
-        axes.set_yticks(range(len(held["sets"])), list(held["sets"]))
+        axes.set_yticks(range(len(lines)), lines)
         axes.set_xlim(0, 102)
         axes.set_title(method)
         axes.set_xlabel("noun still present, % (bar: before erasing)")
