@@ -160,9 +160,9 @@ def plot(rows: Sequence[dict[str, Any]]) -> None:
                 place.plot([int(step) for step in curve], shares, style, marker="o", label=when)
             place.axhline(0.5, color="grey", linewidth=0.5)
             title = f"{row['concept']}, {row['method']}, rate {rate}"
-            place.set(
-                title=title if row["way"] == "preset" else f"{title}\n{row['way']}", ylim=(0, 1)
-            )
+            place.set(ylim=(0, 1))
+            way = "" if row["way"] == "preset" else f"\n{row['way']}"
+            place.set_title(f"{title}{way}", fontsize=8)
     axes[0][0].legend(title="hardening")
     axes[-1][0].set(xlabel="steps of relearning", ylabel="shown again")
     figure.savefig(RESULTS.with_suffix(".png"), dpi=80)
