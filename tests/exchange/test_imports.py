@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from efface.deltas.delta import Delta
 from efface.errors import BadDelta, MissingInput
 from efface.exchange.imports import import_delta
+from efface.hosts.shards import came_instead
 from tests.conftest import host
 from tests.exchange.conftest import REQUEST, predicted, with_delta
 
@@ -119,6 +120,9 @@ class Trap:
 
 @pytest.mark.parametrize("name", ["delta.safetensors", "delta.pt"])
 def test_what_came_in_place_of_weights_is_named(pipe, tmp_path, name):
+    """And a safetensors file is none of it, whatever the length of its header looks like."""
+    (tmp_path / "long").write_bytes((0x3C20).to_bytes(8, "little") + b"{}")
+    assert came_instead(tmp_path / "long") is None
     path = tmp_path / name
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
     assert "git lfs pull" in refusal(BadDelta, path, pipe)

@@ -271,3 +271,11 @@ def test_older_libraries_are_refused(monkeypatch):
     with pytest.raises(BadModel, match=r"transformers 5.5.9"):
         efface.stream("anywhere")
     libraries.check_libraries.cache_clear()
+
+
+def test_a_pointer_in_place_of_weights_says_how_to_fetch_them(tmp_path):
+    host("tiny_sd1").save_pretrained(tmp_path)
+    weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(BadModel, match="git lfs pull"):
+        efface.load(str(tmp_path))

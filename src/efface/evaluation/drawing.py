@@ -28,7 +28,7 @@ __all__ = ["Drawn", "draw", "draw_guided", "guidance_note", "guided_by"]
 _USUAL = "guidance_scale"
 """Most pipelines' word for the scale of guidance."""
 _KINDS: Mapping[GuidanceKind, str] = {
-    "distilled": "what the distilled network is told, not guidance without a classifier",
+    "distilled": "what the distilled network is told, not classifier-free guidance",
     "none": "not used: this pipeline draws without guidance",
 }
 
@@ -126,7 +126,7 @@ def guided_by(pipe: Any) -> str:
 
 
 def guidance_note(pipe: Any, guidance: float) -> str | None:
-    """Says what became of a scale of guidance where it is not guidance without a classifier."""
+    """Says what became of a scale of guidance where it is not classifier-free."""
     host = _host(pipe)
     if host is None or host.guidance_kind == "free":
         return None

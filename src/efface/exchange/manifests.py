@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from efface.errors import BadRequest, MissingInput
-from efface.files import read_json_object
+from efface.files import read_json_object, write_atomically
 from efface.randomness import environment
 
 __all__ = ["SUFFIX", "Checked", "check_manifests", "statement", "write_manifests"]
@@ -74,7 +74,7 @@ def write_manifests(
                 f"{key} cannot sign as {certificate} ({_line(error)}); give the certificate of "
                 "this key with those that issued it, as PEM, for signing documents or e-mail"
             ) from error
-        file.with_suffix(SUFFIX).write_bytes(manifest)
+        write_atomically(file.with_suffix(SUFFIX), manifest)
     return tuple(file.with_suffix(SUFFIX) for file in files)
 
 

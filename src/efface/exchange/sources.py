@@ -17,7 +17,7 @@ from torch import Tensor
 
 from efface.errors import BadDelta, MissingInput
 from efface.exchange.lora_settings import CONFIG, LoraSettings, header_settings, peft_settings
-from efface.hosts.shards import folder_json, weight_sets
+from efface.hosts.shards import came_instead, folder_json, weight_sets
 
 __all__ = ["Place", "Source", "find_places", "header_of", "load"]
 
@@ -170,14 +170,11 @@ def _read(file: Path) -> dict[str, Tensor]:
 
 def _refuse_text(file: Path) -> None:
     """Tells what came in place of weights from what is damaged."""
+    if (told := came_instead(file)) is not None:
+        raise BadDelta(f"{file} is {told}")
     with file.open("rb") as opened:
-        start = opened.read(64).lstrip()
-    if start.startswith(b"version https://git-lfs"):
-        raise BadDelta(f"{file} is a pointer of Git LFS and not the file; fetch it: git lfs pull")
-    if start.startswith(b"<"):
-        raise BadDelta(f"{file} is a web page and no file of weights; download the file itself")
-    zipped, pickled = start.startswith(b"PK"), start.startswith(b"\x80")
-    if file.suffix != ".safetensors" and not zipped and not pickled:
+        start = opened.read(2)
+    if file.suffix != ".safetensors" and not start.startswith((b"PK", b"\x80")):
         raise BadDelta(f"{file} is no file of weights: neither safetensors nor a pickle of PyTorch")
 
 

@@ -59,7 +59,7 @@ class ModelNames(NamedTuple):
 
 
 GuidanceKind: TypeAlias = Literal["free", "distilled", "none"]
-"""Guidance without a classifier; a number that a distilled network is told; or nothing at all."""
+"""Classifier-free guidance; a number that a distilled network is told; or nothing at all."""
 
 
 class Host(ABC):
@@ -258,7 +258,7 @@ class Host(ABC):
         conditional: Float[Tensor, "n c h w"],
         scale: float,
     ) -> Float[Tensor, "n c h w"]:
-        """Guides as the family's pipeline does: without a classifier; some do more."""
+        """Guides as the family's pipeline does: classifier-free; some do more."""
         return unconditional + scale * (conditional - unconditional)
 
     def _placed(self, rows: Tensor) -> Tensor:

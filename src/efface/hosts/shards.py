@@ -20,6 +20,7 @@ from efface.hosts.components import canonical
 __all__ = [
     "StoredTensor",
     "WeightSet",
+    "came_instead",
     "data_start",
     "folder_json",
     "header",
@@ -212,6 +213,20 @@ def folder_json(file: Path) -> dict[str, Any]:
         raise BadModel(f"{file} is missing; the copy of the model is not complete") from error
 
 
+_PAGE = re.compile(rb"\s*<(!doctype|html|head|\?xml)", re.IGNORECASE)
+
+
+def came_instead(file: Path) -> str | None:
+    """Names what often comes in place of a file of weights, with what to do; None if it did not."""
+    with file.open("rb") as opened:
+        start = opened.read(64)
+    if start.startswith(b"version https://git-lfs"):
+        return "a pointer of Git LFS and not the file; fetch it: git lfs pull"
+    if _PAGE.match(start):
+        return "a web page and no file of weights; download the file itself"
+    return None
+
+
 def header(file: Path) -> dict[str, StoredTensor]:
     """Reads the header of a safetensors file and checks the file's length against it.
 
@@ -221,6 +236,8 @@ def header(file: Path) -> dict[str, StoredTensor]:
     try:
         if file.exists() and not file.is_file():
             raise BadModel(f"{file} is not a regular file; copy the model again")
+        if (other := came_instead(file)) is not None:
+            raise BadModel(f"{file} is {other}")
         with file.open("rb") as opened:
             (length,) = struct.unpack("<Q", opened.read(8))
             size = file.stat().st_size

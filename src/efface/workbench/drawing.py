@@ -140,7 +140,7 @@ def draw_guided(
 
 
 def guidance_note(pipe: Any, sampling: Sampling) -> str | None:
-    """Says what became of the scale of guidance where it is not guidance without a classifier."""
+    """Says what became of the scale of guidance where it is not classifier-free."""
     from efface.evaluation import drawing
 
     return drawing.guidance_note(pipe, sampling.guidance)
