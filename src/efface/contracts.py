@@ -73,7 +73,7 @@ Role = Literal[
     "composition",
     "general",
 ]
-"""What a picture stands for. Composition: several kept things at once, for models of scenes. Of
+"""What a picture stands for. Composition: several kept things at once. Of
 recognisers: earlier is what earlier requests erased, missing what training had no picture of."""
 ModelKind = Literal["generator", "classifier", "recogniser", "detector"]
 """What a model does: draws pictures of prompts, names what is in a picture, tells individuals
@@ -300,11 +300,20 @@ class Sample:
     """The thing that would be judged in the picture."""
     style: Concept | None = None
     """A second thing (of kind ``style``) that must be there too."""
+    others: tuple[Concept, ...] = ()
+    """What must be there beside the concept, in a picture of several things."""
+
+    @property
+    def subject(self) -> str:
+        """Names all that must be there: "cat and dog"; empty where nothing would be judged."""
+        things = (self.concept, *self.others)
+        return " and ".join(concept.name for concept in things if concept is not None)
 
     @property
     def id(self) -> str:
         """Sixteen hex digits that depend on every field and on nothing else."""
-        text = json.dumps(asdict(self), sort_keys=True, default=str)
+        named = {key: value for key, value in asdict(self).items() if key != "others" or value}
+        text = json.dumps(named, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

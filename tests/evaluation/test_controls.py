@@ -68,7 +68,7 @@ def test_samples_have_stable_ids():
 def test_basic_suite_covers_names_synonyms_and_kept():
     pistol = Concept(name="pistol", synonyms=("revolver",))
     suite = basic_suite(request(pistol, keep=["cat"]), size="smoke")
-    assert (suite.name, suite.version) == ("basic", 1)
+    assert (suite.name, suite.version) == ("basic", 2)
     prompts = {
         role: {one.prompt for one in in_role(suite.samples, role)}
         for role in ("erased", "synonym", "kept", "general")
@@ -79,6 +79,22 @@ def test_basic_suite_covers_names_synonyms_and_kept():
     assert all("cat" in prompt for prompt in prompts["kept"])
     assert len(prompts["general"]) == 6
     assert len({one.id for one in suite.samples}) == len(suite.samples)
+
+
+def test_kept_things_stand_two_in_one_picture():
+    kept = [Concept(name=name) for name in ("cat", "owl", "frog")]
+    ink, ann = Concept(name="ink", kind="style"), Concept(name="Ann", kind="person")
+    suite = basic_suite(request("pistol", keep=[*kept, ink, ann]), size="smoke")
+    drawn = in_role(suite.samples, "composition")
+    assert [one.prompt for one in drawn[::2]] == [
+        "a photo of a cat and a owl",
+        "a photo of a owl and a frog",
+        "a photo of a frog and Ann",
+        "a photo of Ann and a cat",
+    ]
+    assert [one.subject for one in drawn[-2:]] == ["Ann and cat"] * 2
+    alone = basic_suite(request("pistol", keep=["cat", ink]), size="smoke")
+    assert not in_role(alone.samples, "composition")
 
 
 def test_unknown_suites_and_sizes_are_refused():

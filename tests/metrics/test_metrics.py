@@ -65,6 +65,19 @@ def test_presence_asks_about_each_samples_own_concept():
     assert [metric.applies(sample) for sample in samples] == [True, True, True, False]
 
 
+def test_presence_of_several_things_is_that_of_the_least_probable():
+    images = torch.stack([torch.full((3, 4, 4), value) for value in (0.1, 0.9, 0.3, 0.3)])
+    owl = Concept(name="owl")
+    samples = [
+        Sample("p", 0, "composition", CAT, others=(DOG,)),
+        Sample("p", 1, "composition", DOG, others=(owl, CAT)),
+        Sample("p", 2, "kept", CAT),
+        Sample("p", 3, "composition", CAT, others=(CAT, owl)),
+    ]
+    assert Presence(Judge()).scores(images, samples).tolist() == pytest.approx([0.1, 0.1, 0.7, 0.3])
+    assert [one.subject for one in samples[:3]] == ["cat and dog", "dog and owl and cat", "cat"]
+
+
 def test_style_presence_asks_about_the_style():
     images = torch.full((1, 3, 4, 4), 0.7)
     sample = Sample("p", 0, "kept", CAT, INK)

@@ -47,7 +47,7 @@ def collateral(evaluations: Mapping[str, Evaluation]) -> CollateralMap:
     cells: dict[tuple[str, str], Cell] = {}
     for name, one in evaluations.items():
         before, after = (_hits(one, time) for time in ("before", "after"))
-        for concept in dict.fromkeys(each.concept.name for each in one.samples if each.concept):
+        for concept in dict.fromkeys(each.subject for each in one.samples if each.subject):
             going = concept in one.erased
             both = before.get(concept, {}).keys() & after.get(concept, {}).keys()
             places = [p for p in sorted(both) if not going or one.samples[p].role == "erased"]
@@ -68,11 +68,11 @@ def _hits(evaluation: Evaluation, time: str) -> dict[str, dict[int, float]]:
     values = evaluation.answers.get(f"{evaluation.main_metric} {time}", ())
     limit, found = evaluation.judge.threshold, defaultdict[str, dict[int, float]](dict)
     for place, (sample, value) in enumerate(zip(evaluation.samples, values, strict=False)):
-        if sample.concept is not None and not math.isnan(value):
-            found[sample.concept.name][place] = float(value >= limit)
+        if sample.subject and not math.isnan(value):
+            found[sample.subject][place] = float(value >= limit)
     return found
 
 
 def samples_of(evaluation: Evaluation, concept: str) -> tuple[Sample, ...]:
     """Lists what was drawn of one concept."""
-    return tuple(one for one in evaluation.samples if one.concept and one.concept.name == concept)
+    return tuple(one for one in evaluation.samples if one.subject == concept)

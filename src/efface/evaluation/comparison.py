@@ -96,10 +96,10 @@ def _groups(
         if not group:
             continue
         yield role, None, group
-        names = tuple(dict.fromkeys(one.concept.name for one in group if one.concept))
+        names = tuple(dict.fromkeys(one.subject for one in group if one.subject))
         if 1 < len(names) <= _MOST_CONCEPTS:
             for name in names:
-                yield role, name, tuple(s for s in group if s.concept and s.concept.name == name)
+                yield role, name, tuple(s for s in group if s.subject == name)
 
 
 def _measurement(

@@ -133,7 +133,8 @@ def _sources(
 def _check_known(judge: Judge | None, samples: Sequence[Sample]) -> None:
     if judge is None:
         return
-    asked = {concept for one in samples for concept in (one.concept, one.style) if concept}
+    named = (concept for one in samples for concept in (one.concept, one.style, *one.others))
+    asked = {concept for concept in named if concept is not None}
     unknown = sorted(concept.name for concept in asked if not judge.knows(concept))
     if unknown:
         raise BadRequest(

@@ -132,7 +132,7 @@ def _worded(samples: Sequence[Sample], *roles: Role) -> dict[str, Concept]:
     """Collects the prompts of every concept, and prompts without one as their own concepts."""
     prompts: dict[str, list[str]] = {}
     for one in in_role(samples, *roles):
-        name = one.concept.name if one.concept else one.prompt
+        name = one.subject or one.prompt
         if one.prompt.strip():
             prompts.setdefault(name.casefold().strip(), []).append(one.prompt)
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -150,7 +150,7 @@ def _tried(
         places = torch.randint(len(samples), (size,), generator=generator).tolist()
         seeds = torch.randint(2**31, (size,), generator=generator).tolist()
         batch = [
-            Sample(one.prompt, seed, one.role, one.concept, one.style)
+            replace(one, seed=seed)
             for one, seed in zip((samples[place] for place in places), seeds, strict=True)
         ]
         for shown in look(strength, batch):

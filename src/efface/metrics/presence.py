@@ -20,7 +20,10 @@ __all__ = ["Presence", "ask"]
 
 
 class Presence:
-    """Probability that the sample's concept is in its picture; a hit at the judge's threshold."""
+    """Probability that the sample's concept is in its picture; a hit at the judge's threshold.
+
+    Of a picture of several things, that of the least probable one.
+    """
 
     name: ClassVar[str] = "presence"
     unit: ClassVar[str] = "rate"
@@ -40,7 +43,14 @@ class Presence:
         self, images: Float[Tensor, "n 3 h w"], samples: Sequence[Sample]
     ) -> Float[Tensor, " n"]:
         """Asks the judge once per concept; samples without a concept score NaN."""
-        return ask(self._judge, images, [sample.concept for sample in samples])
+        answers = ask(self._judge, images, [sample.concept for sample in samples])
+        for turn in range(max((len(sample.others) for sample in samples), default=0)):
+            more = [(*sample.others, *(None,) * (turn + 1))[turn] for sample in samples]
+            asked = torch.tensor([concept is not None for concept in more])
+            answers = torch.where(
+                asked, torch.minimum(answers, ask(self._judge, images, more)), answers
+            )
+        return answers
 
 
 def ask(

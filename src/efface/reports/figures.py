@@ -38,7 +38,7 @@ def chosen(evaluation: Evaluation, role: Role, most: int = _COLUMNS) -> tuple[Sa
     rounds: dict[str, int] = {}
     order = []
     for place, sample in enumerate(drawn):
-        group = sample.concept.name if sample.concept else sample.prompt
+        group = sample.subject or sample.prompt
         rounds[group] = rounds.get(group, -1) + 1
         order.append((rounds[group], place, sample))
     several = len(rounds) > 1
