@@ -141,8 +141,9 @@ def test_a_word_that_the_judge_does_not_know_is_erased_and_not_measured(efface, 
     out = tmp_path / "run"
     outcome = efface("erase", "uce", "--concept", "dragonfly", "--out", out)
     assert outcome.code == 0, outcome
-    assert "the bundled judge does not know dragonfly" in outcome.out
-    assert not (out / "evaluation.json").exists()
+    assert "NOT MEASURED" in outcome.out
+    assert "emoji was never taught dragonfly" in outcome.out + outcome.err
+    assert json.loads((out / "evaluation.json").read_text())["verdict"] == "not measured"
 
 
 def test_weights_that_were_cut_short_are_one_line(efface, measured, tmp_path, monkeypatch):

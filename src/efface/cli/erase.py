@@ -142,11 +142,9 @@ def _unmeasured(
     options: Erase, recipe: runs.Recipe, plan: measuring.Plan, output: Output
 ) -> str | None:
     """Says why nothing is measured; None where it is. Unknown words are said in either case."""
-    if options.evaluate:
-        return measuring.unmeasurable(recipe, plan)
     if (unknown := measuring.untaught(recipe)) is not None:
         output.say(unknown)
-    return "not measured"
+    return measuring.unmeasurable(recipe, plan) if options.evaluate else "not measured"
 
 
 def _asked(options: Erase) -> dict[str, Any]:
