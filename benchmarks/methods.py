@@ -1,14 +1,17 @@
-"""Which methods there are, by the registry: a new one is measured without being listed."""
+"""Which methods of generators there are, by the registry: a new one is measured unlisted."""
 
 from __future__ import annotations
 
 from efface import registry
+from efface.hosts.families import FAMILIES
 from efface.training.settings import Training
 
 __all__ = ["CLOSED_FORMS", "TRAINED", "WITH_FIRST_STAGES"]
 
 _TRAINS = {
-    name: issubclass(registry.load("methods", name), Training) for name in registry.list_methods()
+    name: issubclass(method, Training)
+    for name in registry.list_methods()
+    if not FAMILIES.keys().isdisjoint((method := registry.load("methods", name)).families)
 }
 CLOSED_FORMS = tuple(name for name, trains in _TRAINS.items() if not trains)
 """Methods that solve, and draw nothing."""

@@ -32,7 +32,10 @@ EXTRA: dict[str, dict[str, Any]] = {
     "ant": {"before": 0.5, "maps": 1, "map_batches": 1, "parameters": "key_value"},
     "trce_vision": {"hold_trajectories": 1},
     "spm": {"anchors": 1},
+    "harden": {"directions": 0},  # Each has the size of the network.
 }
+WITHOUT_ANCHOR = ("few_shot",)
+"""Methods that steer to none."""
 
 
 def pipeline() -> Any:
@@ -86,7 +89,8 @@ def main() -> None:
     before = held()
     method = build("methods", name, recompute=recompute, **(SMALL | EXTRA.get(name, {})))
     started = time.perf_counter()
-    wanted = request("pistol", anchor="lamp", keep=["cat"])
+    anchor = None if name in WITHOUT_ANCHOR else "lamp"
+    wanted = request("pistol", anchor=anchor, keep=["cat"])
     found = method.erase(pipe, wanted, generator=torch.Generator().manual_seed(0))
     told = {
         "method": name,

@@ -185,9 +185,9 @@ CASES = (
     trained(
         "trce_vision",
         "flux",
-        change=0.052383099,
+        change=0.047790522,
         hold_trajectories=2,
-        steering=2.0,
+        steering=0.2,  # At 2 a toy's result differs by a tenth between processors.
         parameters="unet",
     ),
     trained(
