@@ -28,7 +28,8 @@ test: $(VENV)/.ready-dev
 test-thorough: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q -m "thorough and not slow and not gpu"
 
-# Those of minutes: hours in all on two cores. What is not installed for them is skipped by name.
+# Half an hour on two cores, and as long again for steps at the size of SD 1.5. What is not installed
+# for them is skipped by name.
 test-slow: $(VENV)/.ready-dev
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -q -m slow
 

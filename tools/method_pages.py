@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from efface import registry
 from method_pictures import FOLDER, caption
+from method_results import elsewhere
 from readme_tables import measured
 
 CELLS = (
@@ -48,6 +49,8 @@ def _page(entry: registry.Entry, results: Path) -> str:
         parts.append(f"## Pictures\n\n{_picture(entry.name)}")
     if tables := measured(entry.name, results):
         parts.append(f"## What it does to the bundled model\n\n{CELLS}\n\n{tables}")
+    if tables := elsewhere(entry.name, results):
+        parts.append(f"## What was measured beside that\n\n{tables}")
     parts.append(f"Source: [`{entry.module}`](../../src/{entry.module.replace('.', '/')}.py).")
     return "\n\n".join(parts) + "\n"
 

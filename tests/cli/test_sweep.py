@@ -153,6 +153,7 @@ def test_ctrl_c_ends_processes_at_once_and_keeps_what_is_done(tmp_path):
     file.write_text("methods = ['uce']\nconcepts = ['pistol', 'cat', 'frog']\nsize = 'smoke'\n")
     words = [sys.executable, "-m", "efface", "sweep", str(file), "--out", str(out)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    pipes["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # As in a terminal.
     with subprocess.Popen([*words, "--workers", "1"], start_new_session=True, **pipes) as child:
         while child.poll() is None and not list((out / "rows").glob("*.json")):
             time.sleep(0.2)

@@ -126,8 +126,12 @@ def _processes(jobs: Sequence[Any], work: Work, place: str, workers: Workers) ->
 
 
 def _end_when_interrupted() -> None:
-    """Lets Ctrl-C end a process at once and without a word; files are whole or not there."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    """Lets Ctrl-C end a process at once and without a word; files are whole or not there.
+
+    A job in the background of a script is left alone by it, and so are its processes.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _completed(given: dict[Future[str], Any]) -> Iterator[Future[str]]:
