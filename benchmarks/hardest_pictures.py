@@ -56,13 +56,18 @@ NETWORK: dict[str, Any] = {
 }
 
 
+PUBLISHED = {"selective_dampening": "paper"}
+"""Presets of methods whose own for small models is for whole classes."""
+
+
 def baselines() -> dict[str, Any]:
-    """Builds every method that forgets pictures, with its preset for small models if it has one."""
+    """Builds every method that forgets pictures, with its preset for small models if it fits."""
     found = {}
     for name in registry.list_methods():
         method = registry.load("methods", name)
         if "classifier" in method.families and name != "retrain":
-            preset = "icons" if "icons" in method.presets() else None
+            usual = "icons" if "icons" in method.presets() else None
+            preset = PUBLISHED.get(name, usual)
             found[name] = registry.build("methods", name, preset=preset)
     return found
 

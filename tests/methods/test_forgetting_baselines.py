@@ -14,6 +14,7 @@ from efface.methods.gs_lora import GsLora, prototype_divergence
 from efface.methods.last_layers import LastLayers
 from efface.methods.random_labels import RandomLabels
 from efface.methods.scrub import Scrub
+from efface.methods.selective_dampening import SelectiveDampening
 from efface.runs.forgetting import ForgettingRun
 from efface.training.distilling import answers_apart
 from efface.training.group_sparsity import group_norms, shrunk
@@ -151,6 +152,19 @@ def test_the_released_order_of_classes_is_known():
 
 
 class TestBaselines:
+    def test_dampening_against_all_chooses_nothing_beyond_the_inverse_of_the_erased_share(self):
+        """Of six classes one goes: its importance is at most six times that to all."""
+        model = knowing()
+        wanted = asked(model)
+        settings = {"selection": 6.5, "replay": 1.0}
+        chosen = {
+            against: run(SelectiveDampening(against=against, **settings), model, wanted)
+            for against in ("all", "retained")
+        }
+        shrunk = {name: made.diagnostics["shrunk_weights"] for name, made in chosen.items()}
+        assert shrunk["all"] == 0
+        assert shrunk["retained"] > 0
+
     def test_random_labels_are_uniform_and_may_leave_the_true_one_out(self):
         labels = torch.full((6000,), 2)
         found = RandomLabels().drawn(labels, 6, torch.Generator().manual_seed(0))
