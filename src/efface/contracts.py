@@ -306,8 +306,7 @@ class Sample:
     @property
     def subject(self) -> str:
         """Names all that must be there: "cat and dog"; empty where nothing would be judged."""
-        things = (self.concept, *self.others)
-        return " and ".join(concept.name for concept in things if concept is not None)
+        return " and ".join(one.name for one in (self.concept, *self.others) if one is not None)
 
     @property
     def id(self) -> str:
