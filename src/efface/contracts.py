@@ -62,17 +62,9 @@ __all__ = [
     "silent",
 ]
 
-Role = Literal[
-    "erased",
-    "synonym",
-    "paraphrase",
-    "earlier",
-    "neighbour",
-    "kept",
-    "missing",
-    "composition",
-    "general",
-]
+Going = Literal["erased", "synonym", "paraphrase", "earlier"]
+Staying = Literal["neighbour", "kept", "missing", "composition", "general"]
+Role = Literal[Going, Staying]
 """What a picture stands for. Composition: several kept things at once. Of
 recognisers: earlier is what earlier requests erased, missing what training had no picture of."""
 ModelKind = Literal["generator", "classifier", "recogniser", "detector"]
