@@ -268,3 +268,11 @@ def test_a_run_in_place_of_a_model(efface, made_run, out):
     outcome = efface("generate", "--model", made_run, "--prompt", "x", "--out", "x.png")
     refused(outcome, "is a run of efface and no model", f"efface apply {made_run}")
     refused(efface("erase", "uce", "--model", made_run, "--concept", "x", "--out", out), "no model")
+
+
+@pytest.mark.parametrize("verb", [("evaluate",), ("attack", "--with", "other_seeds")])
+def test_a_model_that_the_run_was_not_made_for(efface, a_run, other_model, verb):
+    name, *flags = verb
+    refused(efface(name, a_run, "--model", other_model, *flags), "this model differs from it by")
+    if name == "evaluate":
+        refused(efface(name, a_run, "--model", "icons-vit"), "delta is for another kind of model")

@@ -74,8 +74,9 @@ def run(arguments: list[str], output: Output) -> int:
         refuse_readers(options.model or recipe.model, "attack")
         model = options.model or recipe.model
         placed = options.or_recorded(recipe, model, config_only=True)
+        *parents, delta = lineage.whole(runs.open_run(folder.path))
         pipe = load_host(model, output, placed)
-        *parents, _ = lineage.whole(runs.open_run(options.source))
+        lineage.check_fits((*parents, delta), pipe)
         with lineage.on_top_of(parents, pipe):
             records = [
                 record
@@ -84,7 +85,7 @@ def run(arguments: list[str], output: Output) -> int:
                     folder, assault, names, output, overwrite=options.overwrite
                 )
             ]
-        renew_reports(folder)
+        renew_reports(folder, output)
     return _tell(folder.path, records, output)
 
 

@@ -13,7 +13,7 @@ from efface.cli.asking import Placed
 from efface.cli.shell import Repeated, parse
 from efface.errors import BadRequest
 from efface.evaluation.limits import Limits
-from efface.workbench import measuring, recognising, runs
+from efface.workbench import lineage, measuring, recognising, runs
 from efface.workbench.folder import locked
 from efface.workbench.models import load_host
 
@@ -56,7 +56,7 @@ class Evaluate(Limits, guiding.Guiding, Placed):
     details: bool = False
     """Print every number instead of the five lines that matter; the report has them always."""
     overwrite: bool = False
-    """Replace a measurement of more pictures, with its report and card."""
+    """Replace a measurement of more pictures, or one that says more, with its report and card."""
 
 
 def run(arguments: list[str], output: Output) -> int:
@@ -91,7 +91,9 @@ def run(arguments: list[str], output: Output) -> int:
     )
     output.after_interrupt = "drawn pictures are kept; run the same command again to go on"
     with locked(runs.folder_of(options.source)) as folder:
+        deltas = lineage.whole(runs.open_run(folder.path))
         model = options.model or recipe.model
         placed = options.or_recorded(recipe, model, config_only=True)
         pipe = load_host(model, output, placed)
+        lineage.check_fits(deltas, pipe)
         return measuring.measure(folder, pipe, plan, output)

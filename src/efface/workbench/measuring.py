@@ -112,15 +112,19 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Telling) -> int:
     from efface import evaluation
     from efface.deltas.results import CURVES, read_curves
     from efface.evaluation.images import ImageStore
+    from efface.evaluation.revival import FOLDER, load_records
 
-    curves = read_curves(folder.path) if (folder.path / CURVES).exists() else {}
     run = runs.open_run(folder.path)
+    told = {
+        "curves": read_curves(folder.path) if (folder.path / CURVES).exists() else {},
+        "attacks": load_records(folder.path / FOLDER, run.delta.id),
+    }
     recipe = runs.recipe_of(folder.path)
     if registry.reads_pictures(recipe.model):
         if plan.guides:
             raise BadRequest(f"{recipe.model} draws nothing that --guide could steer; leave it out")
         found = recognising.measured(folder.path, pipe, plan, output)
-        return _report(folder, run, found, curves, plan, output)
+        return _report(folder, found, {**run.record, **told}, plan, output)
     unjudged = looks(recipe, plan)
     suite = _look(recipe) if unjudged else suite_of(plan, recipe)
     _refuse_to_shrink(folder.path, suite, run.delta.id, plan)
@@ -140,27 +144,24 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Telling) -> int:
             monitor=monitor,
             guides=plan.guides,
         )
-    return _report(folder, run, found, curves, plan, output)
+    return _report(folder, found, {**run.record, **told}, plan, output)
 
 
 def _report(
     folder: RunFolder,
-    run: runs.Run,
     found: Evaluation,
-    curves: Mapping[str, Any],
+    facts: Mapping[str, Any],
     plan: Plan,
     output: Telling,
 ) -> int:
     """Writes the reports and prints what matters; gives the exit code."""
     from efface import reports
     from efface.evaluation.outcome import failed
-    from efface.evaluation.revival import FOLDER, load_records
 
     with folder.staged(owned=REPORT) as staging:
         away = os.path.relpath(found.store, folder.path)
         replace(found, store=staging / away).save(staging)
-        attacks = load_records(folder.path / FOLDER, run.delta.id)
-        reports.write_report(staging, found, {**run.record, "curves": curves, "attacks": attacks})
+        reports.write_report(staging, found, facts)
     runs.record_reports(folder.path, (EVALUATION, *REPORT))
     _tell(folder.path, found, plan, output)
     return 1 if failed(found) else 0
@@ -179,12 +180,22 @@ def _refuse_to_shrink(folder: Path, suite: Suite, delta: str, plan: Plan) -> Non
     same = there.after is not None and there.after.delta == delta
     judged = there.verdict not in ("invalid", "not measured")
     fewer = len(suite.samples) < len(there.samples) or not suite.judge
+    if same and judged and (lost := sorted(_decisive(there) - {*suite.image_metrics})):
+        raise BadRequest(
+            f"{folder} holds a measurement of {', '.join(lost)}, which this one leaves out; add "
+            f"--metrics {lost[0]}, or give --overwrite to replace its report and card"
+        )
     if same and judged and fewer:
         raise BadRequest(
             f"{folder} holds a measurement of {len(there.samples)} pictures ({there.suite}), and "
             f"this one has {len(suite.samples)} ({suite.name}@{suite.version}); give --overwrite "
             "to replace its report and card by the smaller one"
         )
+
+
+def _decisive(there: Evaluation) -> set[str]:
+    """Names the metrics of a measurement that say whether something was erased."""
+    return {one.metric for one in there.measurements} & {"presence"}
 
 
 def limits_of(options: Limits) -> Limits:
