@@ -6,6 +6,9 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from efface import registry
+from efface.workbench.measuring import judge_names
+
 
 def refused(outcome, *parts, code=2):
     assert outcome.code == code, outcome
@@ -276,3 +279,20 @@ def test_a_model_that_the_run_was_not_made_for(efface, a_run, other_model, verb)
     refused(efface(name, a_run, "--model", other_model, *flags), "this model differs from it by")
     if name == "evaluate":
         refused(efface(name, a_run, "--model", "icons-vit"), "delta is for another kind of model")
+
+
+def test_a_file_in_place_of_a_run(efface, a_run):
+    attack = ("attack", a_run / "delta.safetensors", "--with", "other_seeds")
+    refused(efface(*attack), "a run is a folder, so name that")
+
+
+def test_a_scale_of_no_delta(efface, tmp_path):
+    draw = ("generate", "--prompt", "cat", "--scale", 0.5, "--out", tmp_path / "x.png")
+    refused(efface(*draw), "--scale 0.5 is of deltas, and none is given; add --delta")
+
+
+def test_every_bundled_model_and_judge_is_listed(efface):
+    listed = {row["name"] for row in efface("list", "models", "--json").json["models"]}
+    assert listed >= {*registry.BUNDLED, *registry.VISION}
+    judges = efface("list", "judges", "--json").json["judges"]
+    assert {row["name"] for row in judges} >= {*judge_names()}

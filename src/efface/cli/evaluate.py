@@ -11,7 +11,6 @@ import tyro
 from efface.cli import debias, guiding
 from efface.cli.asking import Placed
 from efface.cli.shell import Repeated, parse
-from efface.errors import BadRequest
 from efface.evaluation.limits import Limits
 from efface.workbench import lineage, measuring, recognising, runs
 from efface.workbench.folder import locked
@@ -67,11 +66,7 @@ def run(arguments: list[str], output: Output) -> int:
     common, guides = guiding.guides_of(arguments)
     options = parse(Evaluate, common, prog="efface evaluate", description="Measures a run.")
     recipe = runs.recipe_of(options.source)
-    if recipe.method == debias.METHOD:
-        raise BadRequest(
-            f"{options.source} was debiased, so nothing in it was to be erased; run.json has the "
-            "shares of every round, and efface generate --delta draws with it"
-        )
+    debias.refuse_debiased(recipe, options.source)
     recognising.check_flags(recipe.model, options)
     judge, folder_of_judge = measuring.named_judge(options.judge)
     plan = measuring.Plan(
