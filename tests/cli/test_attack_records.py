@@ -9,6 +9,7 @@ from efface.concepts import Concept
 from efface.contracts import Sample, Suite
 from efface.errors import BadRequest
 from efface.evaluation.attacking import Assault
+from efface.evaluation.record import Evaluation
 from efface.evaluation.revival import AttackRecord, Trial
 from efface.reports.robustness import hardest
 from efface.revival.attempts import Budget
@@ -116,3 +117,16 @@ def test_a_measurement_is_not_replaced_by_one_that_does_not_say_what_was_erased(
         measuring._refuse_to_shrink(a_run, suite, there.after.delta, measuring.Plan())
     whole = replace(suite, image_metrics=("presence",))
     measuring._refuse_to_shrink(a_run, whole, there.after.delta, measuring.Plan())
+
+
+def test_a_recogniser_measured_on_fewer_pictures_replaces_nothing(a_run, tmp_path, monkeypatch):
+    found = made(tmp_path / "measured", model_kind="classifier")
+    there = replace(found, after=replace(found.after, delta=runs.open_run(a_run).delta.id))
+    there.save(a_run)
+    fewer = replace(there, samples=there.samples[1:])
+    monkeypatch.setattr(measuring.registry, "reads_pictures", lambda _model: True)
+    monkeypatch.setattr(measuring.recognising, "measured", lambda *_: fewer)
+    output = Output(machine=False, traceback=False)
+    with pytest.raises(BadRequest, match=r"and this one has 39 .*give --overwrite"):
+        measuring.measure(RunFolder(a_run), None, measuring.Plan(), output)
+    assert Evaluation.load(a_run).samples == there.samples

@@ -124,6 +124,9 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Telling) -> int:
         if plan.guides:
             raise BadRequest(f"{recipe.model} draws nothing that --guide could steer; leave it out")
         found = recognising.measured(folder.path, pipe, plan, output)
+        there = _worth_keeping(folder.path, run.delta.id, plan)
+        if there is not None and len(found.samples) < len(there.samples):
+            raise _smaller(folder.path, there, len(found.samples), found.suite)
         return _report(folder, found, {**run.record, **told}, plan, output)
     unjudged = looks(recipe, plan)
     suite = _look(recipe) if unjudged else suite_of(plan, recipe)
@@ -169,28 +172,38 @@ def _report(
 
 def _refuse_to_shrink(folder: Path, suite: Suite, delta: str, plan: Plan) -> None:
     """Keeps a measurement that says more than the one that is asked for."""
-    from efface.evaluation.record import Evaluation
-
-    if plan.overwrite or not (folder / EVALUATION).is_file():
+    there = _worth_keeping(folder, delta, plan)
+    if there is None:
         return
-    try:
-        there = Evaluation.load(folder)
-    except BadRequest:
-        return
-    same = there.after is not None and there.after.delta == delta
-    judged = there.verdict not in ("invalid", "not measured")
-    fewer = len(suite.samples) < len(there.samples) or not suite.judge
-    if same and judged and (lost := sorted(_decisive(there) - {*suite.image_metrics})):
+    if lost := sorted(_decisive(there) - {*suite.image_metrics}):
         raise BadRequest(
             f"{folder} holds a measurement of {', '.join(lost)}, which this one leaves out; add "
             f"--metrics {lost[0]}, or give --overwrite to replace its report and card"
         )
-    if same and judged and fewer:
-        raise BadRequest(
-            f"{folder} holds a measurement of {len(there.samples)} pictures ({there.suite}), and "
-            f"this one has {len(suite.samples)} ({suite.name}@{suite.version}); give --overwrite "
-            "to replace its report and card by the smaller one"
-        )
+    if len(suite.samples) < len(there.samples) or not suite.judge:
+        raise _smaller(folder, there, len(suite.samples), f"{suite.name}@{suite.version}")
+
+
+def _smaller(folder: Path, there: Evaluation, count: int, suite: str) -> BadRequest:
+    return BadRequest(
+        f"{folder} holds a measurement of {len(there.samples)} pictures ({there.suite}), and this "
+        f"one has {count} ({suite}); give --overwrite to replace its report and card by the "
+        "smaller one"
+    )
+
+
+def _worth_keeping(folder: Path, delta: str, plan: Plan) -> Evaluation | None:
+    """Gives the measurement of a delta that is there, unless it may be replaced or says nothing."""
+    from efface.evaluation.record import Evaluation
+
+    if plan.overwrite or not (folder / EVALUATION).is_file():
+        return None
+    try:
+        there = Evaluation.load(folder)
+    except BadRequest:
+        return None
+    same = there.after is not None and there.after.delta == delta
+    return there if same and there.verdict not in ("invalid", "not measured") else None
 
 
 def _decisive(there: Evaluation) -> set[str]:
