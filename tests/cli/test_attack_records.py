@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from efface import registry
 from efface.cli.output import Output
 from efface.concepts import Concept
 from efface.contracts import Sample, Suite
@@ -13,7 +14,7 @@ from efface.evaluation.record import Evaluation
 from efface.evaluation.revival import AttackRecord, Trial
 from efface.reports.robustness import hardest
 from efface.revival.attempts import Budget
-from efface.workbench import attacking, measuring, runs
+from efface.workbench import attacking, keeping, measuring, runs
 from efface.workbench.folder import RunFolder
 from tests.reports.conftest import made
 
@@ -114,9 +115,9 @@ def test_a_measurement_is_not_replaced_by_one_that_does_not_say_what_was_erased(
         name="basic", version=1, samples=there.samples, judge="emoji", image_metrics=("clip_score",)
     )
     with pytest.raises(BadRequest, match="add --metrics presence, or give --overwrite"):
-        measuring._refuse_to_shrink(a_run, suite, there.after.delta, measuring.Plan())
+        keeping.refuse_to_shrink(a_run, suite, there.after.delta, measuring.Plan())
     whole = replace(suite, image_metrics=("presence",))
-    measuring._refuse_to_shrink(a_run, whole, there.after.delta, measuring.Plan())
+    keeping.refuse_to_shrink(a_run, whole, there.after.delta, measuring.Plan())
 
 
 def test_a_recogniser_measured_on_fewer_pictures_replaces_nothing(a_run, tmp_path, monkeypatch):
@@ -130,3 +131,14 @@ def test_a_recogniser_measured_on_fewer_pictures_replaces_nothing(a_run, tmp_pat
     with pytest.raises(BadRequest, match=r"and this one has 39 .*give --overwrite"):
         measuring.measure(RunFolder(a_run), None, measuring.Plan(), output)
     assert Evaluation.load(a_run).samples == there.samples
+
+
+def test_a_guided_measurement_does_not_replace_that_of_the_change_itself(a_run, tmp_path):
+    there = made(tmp_path / "measured")
+    there.save(a_run)
+    suite = Suite(
+        name="basic", version=1, samples=there.samples, judge="emoji", image_metrics=("presence",)
+    )
+    guided = measuring.Plan(guides=(registry.build("guides", "negative", text="pistol"),))
+    with pytest.raises(BadRequest, match="this one adds negative; give --overwrite"):
+        keeping.refuse_to_shrink(a_run, suite, there.after.delta, guided)

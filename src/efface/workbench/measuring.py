@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from efface import registry
 from efface.errors import BadRequest, MissingInput
 from efface.evaluation.limits import Limits
-from efface.workbench import lineage, recognising, runs
+from efface.workbench import keeping, lineage, recognising, runs
 from efface.workbench.drawing import sampling_for
 from efface.workbench.folder import REPORT
 from efface.workbench.models import is_bundled, quiet_loading, unknown_words
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 BUNDLED_JUDGES = ("emoji", "emoji-second", "emoji-remix", "emoji-scenes")
-EVALUATION = "evaluation.json"
+EVALUATION = keeping.EVALUATION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,13 +124,11 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Telling) -> int:
         if plan.guides:
             raise BadRequest(f"{recipe.model} draws nothing that --guide could steer; leave it out")
         found = recognising.measured(folder.path, pipe, plan, output)
-        there = _worth_keeping(folder.path, run.delta.id, plan)
-        if there is not None and len(found.samples) < len(there.samples):
-            raise _smaller(folder.path, there, len(found.samples), found.suite)
+        keeping.refuse_fewer(folder.path, found, plan)
         return _report(folder, found, {**run.record, **told}, plan, output)
     unjudged = looks(recipe, plan)
     suite = _look(recipe) if unjudged else suite_of(plan, recipe)
-    _refuse_to_shrink(folder.path, suite, run.delta.id, plan)
+    keeping.refuse_to_shrink(folder.path, suite, run.delta.id, plan)
     judge = None if unjudged else judge_of(plan, suite)
     clip = None if unjudged else _clip(plan, judge_name=suite.judge)
     store = ImageStore(plan.pictures or folder.path.absolute().parent / ".pictures")
@@ -168,47 +166,6 @@ def _report(
     runs.record_reports(folder.path, (EVALUATION, *REPORT))
     _tell(folder.path, found, plan, output)
     return 1 if failed(found) else 0
-
-
-def _refuse_to_shrink(folder: Path, suite: Suite, delta: str, plan: Plan) -> None:
-    """Keeps a measurement that says more than the one that is asked for."""
-    there = _worth_keeping(folder, delta, plan)
-    if there is None:
-        return
-    if lost := sorted(_decisive(there) - {*suite.image_metrics}):
-        raise BadRequest(
-            f"{folder} holds a measurement of {', '.join(lost)}, which this one leaves out; add "
-            f"--metrics {lost[0]}, or give --overwrite to replace its report and card"
-        )
-    if len(suite.samples) < len(there.samples) or not suite.judge:
-        raise _smaller(folder, there, len(suite.samples), f"{suite.name}@{suite.version}")
-
-
-def _smaller(folder: Path, there: Evaluation, count: int, suite: str) -> BadRequest:
-    return BadRequest(
-        f"{folder} holds a measurement of {len(there.samples)} pictures ({there.suite}), and this "
-        f"one has {count} ({suite}); give --overwrite to replace its report and card by the "
-        "smaller one"
-    )
-
-
-def _worth_keeping(folder: Path, delta: str, plan: Plan) -> Evaluation | None:
-    """Gives the measurement of a delta that is there, unless it may be replaced or says nothing."""
-    from efface.evaluation.record import Evaluation
-
-    if plan.overwrite or not (folder / EVALUATION).is_file():
-        return None
-    try:
-        there = Evaluation.load(folder)
-    except BadRequest:
-        return None
-    same = there.after is not None and there.after.delta == delta
-    return there if same and there.verdict not in ("invalid", "not measured") else None
-
-
-def _decisive(there: Evaluation) -> set[str]:
-    """Names the metrics of a measurement that say whether something was erased."""
-    return {one.metric for one in there.measurements} & {"presence"}
 
 
 def limits_of(options: Limits) -> Limits:
