@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from efface import registry
 from efface.cli.output import Output
 from efface.concepts import Concept
 from efface.contracts import Sample, Suite
@@ -131,14 +130,3 @@ def test_a_recogniser_measured_on_fewer_pictures_replaces_nothing(a_run, tmp_pat
     with pytest.raises(BadRequest, match=r"and this one has 39 .*give --overwrite"):
         measuring.measure(RunFolder(a_run), None, measuring.Plan(), output)
     assert Evaluation.load(a_run).samples == there.samples
-
-
-def test_a_guided_measurement_does_not_replace_that_of_the_change_itself(a_run, tmp_path):
-    there = made(tmp_path / "measured")
-    there.save(a_run)
-    suite = Suite(
-        name="basic", version=1, samples=there.samples, judge="emoji", image_metrics=("presence",)
-    )
-    guided = measuring.Plan(guides=(registry.build("guides", "negative", text="pistol"),))
-    with pytest.raises(BadRequest, match="this one adds negative; give --overwrite"):
-        keeping.refuse_to_shrink(a_run, suite, there.after.delta, guided)

@@ -21,17 +21,11 @@ def refuse_to_shrink(folder: Path, suite: Suite, delta: str, plan: Plan) -> None
     """Keeps a measurement that says more than the one that is asked for, before any work.
 
     Raises:
-        BadRequest: there is one of more pictures, of what was erased, or without guides.
+        BadRequest: there is one of more pictures, or of what was erased.
     """
     there = _worth_keeping(folder, delta, plan)
     if there is None:
         return
-    if plan.guides and there.after is not None and not there.after.guides:
-        raise BadRequest(
-            f"{folder} holds a measurement of the change by itself, and this one adds "
-            f"{', '.join(guide.name for guide in plan.guides)}; give --overwrite to replace its "
-            "report and card, or measure a copy of the run"
-        )
     if lost := sorted(_decisive(there) - {*suite.image_metrics}):
         raise BadRequest(
             f"{folder} holds a measurement of {', '.join(lost)}, which this one leaves out; add "
