@@ -87,6 +87,8 @@ def test_no_run_is_refused(efface, tmp_path):
         (("--concepts", "zeppelin"), "no noun or style 'zeppelin'"),
         (("--model", "./sd15"), "is not a bundled model"),
         (("--budget", 0), "the budget is 0"),
+        (("--trials", 41), "there are 1 to 40 trials, not 41"),
+        (("--methods", "scrub"), "scrub does not edit emoji"),
         (("--workers", 0), "0 workers"),
     ],
 )

@@ -6,6 +6,9 @@ import pytest
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from efface import registry
+from efface.workbench.measuring import judge_names
+
 
 def refused(outcome, *parts, code=2):
     assert outcome.code == code, outcome
@@ -268,3 +271,28 @@ def test_a_run_in_place_of_a_model(efface, made_run, out):
     outcome = efface("generate", "--model", made_run, "--prompt", "x", "--out", "x.png")
     refused(outcome, "is a run of efface and no model", f"efface apply {made_run}")
     refused(efface("erase", "uce", "--model", made_run, "--concept", "x", "--out", out), "no model")
+
+
+@pytest.mark.parametrize("verb", [("evaluate",), ("attack", "--with", "other_seeds")])
+def test_a_model_that_the_run_was_not_made_for(efface, a_run, other_model, verb):
+    name, *flags = verb
+    refused(efface(name, a_run, "--model", other_model, *flags), "this model differs from it by")
+    if name == "evaluate":
+        refused(efface(name, a_run, "--model", "icons-vit"), "delta is for another kind of model")
+
+
+def test_a_file_in_place_of_a_run(efface, a_run):
+    attack = ("attack", a_run / "delta.safetensors", "--with", "other_seeds")
+    refused(efface(*attack), "a run is a folder, so name that")
+
+
+def test_a_scale_of_no_delta(efface, tmp_path):
+    draw = ("generate", "--prompt", "cat", "--scale", 0.5, "--out", tmp_path / "x.png")
+    refused(efface(*draw), "--scale 0.5 is of deltas, and none is given; add --delta")
+
+
+def test_every_bundled_model_and_judge_is_listed(efface):
+    listed = {row["name"] for row in efface("list", "models", "--json").json["models"]}
+    assert listed >= {*registry.BUNDLED, *registry.VISION}
+    judges = efface("list", "judges", "--json").json["judges"]
+    assert {row["name"] for row in judges} >= {*judge_names()}

@@ -85,3 +85,13 @@ def test_another_model_needs_a_judge(efface, model, tmp_path):
     outcome = efface(*PISTOL, *words)
     assert outcome.code == 2
     assert "give --judge zero_shot --judge-folder FOLDER" in outcome.err
+
+
+@pytest.mark.parametrize("verb", [("evaluate",), ("attack", "--with", "other_seeds"), ("card",)])
+def test_a_debiased_run_is_refused_where_something_was_to_be_erased(efface, a_run, verb):
+    record = json.loads((a_run / "run.json").read_text())
+    record["recipe"]["method"] = "debias"
+    (a_run / "run.json").write_text(json.dumps(record))
+    refused = efface(verb[0], a_run, *verb[1:])
+    assert refused.code == 2
+    assert "was debiased, so nothing in it was to be erased" in refused.err

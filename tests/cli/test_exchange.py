@@ -181,3 +181,24 @@ def test_one_network_of_several_can_be_asked_for(efface, model, tmp_path):
     alone = said(efface, *back, tmp_path / "alone", "--part", "text_encoder")
     assert both["tensors"] > alone["tensors"] > 0
     assert (both["unused"], len(alone["unused"])) == ([], len(unet))
+
+
+@pytest.mark.parametrize(
+    ("flags", "what"),
+    [
+        (("kohya", "--scale", "0.5"), "0.5 times the change"),
+        (("peft", "--scale", "2"), "2 times the change"),
+        (("diffusers", "--scale", "0.5"), "0.5 times the change"),
+        (("kohya", "--rank", "1"), "the change cut to rank 1"),
+    ],
+)
+def test_a_card_of_another_strength_or_rank_is_not_shipped(
+    efface, a_run, model, tmp_path, flags, what
+):
+    (a_run / "card.md").write_text("# The Erasure Card\n")
+    out = tmp_path / ("edit.safetensors" if flags[0] == "kohya" else "edit")
+    told = said(efface, "export", a_run, "--as", *flags, "--out", out, "--model", model)
+    assert f"left out card.md, whose numbers are not of this: it is {what}" in told["told"]
+    written = [*tmp_path.glob("edit*"), *(out.rglob("*") if out.is_dir() else ())]
+    texts = [each.read_text() for each in written if each.suffix == ".md"]
+    assert not any("The Erasure Card" in text for text in texts)

@@ -43,7 +43,7 @@ def test_a_second_writer_is_refused(tmp_path):
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "run").write_text("mine")
-    with pytest.raises(BadRequest, match="is a file; --out needs a folder"):
+    with pytest.raises(BadRequest, match="is a file; a run is a folder"):
         locked(tmp_path / "run").__enter__()
     assert (tmp_path / "run").read_text() == "mine"
 

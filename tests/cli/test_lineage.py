@@ -1,11 +1,13 @@
 """Requests made on top of one another: in force together, repeated, and one of them revoked."""
 
+import json
 import shutil
 
 import pytest
 import torch
 
 import efface as package
+from efface.cli import debias
 from efface.deltas.composition import without
 from efface.errors import BadDelta
 from efface.hosts.components import parameters
@@ -146,3 +148,27 @@ def test_the_model_lacks_a_parent_that_was_taken_off(chain, model):
         last.apply(pipe)
     with without((first, second, last), second.id).apply(pipe):
         pass
+
+
+def test_a_revocation_of_the_last_says_nothing_of_requests_made_with_it(chain, efface, tmp_path):
+    last = ("revoke", chain / "run1", "--of", chain / "run1", "--no-evaluate")
+    assert "made with it in force" not in efface(*last, "--out", tmp_path / "left").out
+
+
+def test_what_a_debiased_run_is_left_with_is_no_erasure(chain, efface, tmp_path, monkeypatch):
+    monkeypatch.setattr(debias, "METHOD", "esd")
+    last = ("revoke", chain / "run1", "--of", chain / "run1", "--no-evaluate")
+    refused = efface(*last, "--out", tmp_path / "left")
+    assert refused.code == 2
+    assert f"erases nothing; use the run beneath it: {chain / 'run0'}" in refused.err
+
+
+def test_a_run_whose_parent_is_gone_says_which(moved, chain, efface, tmp_path):
+    record = runs.record_of(moved / "run1")
+    record["recipe"]["after"] = str(tmp_path / "gone" / "run0")
+    (moved / "run1" / "run.json").write_text(json.dumps(record))
+    shutil.rmtree(moved / "run0")
+    refused = efface("apply", moved / "run1", "--prompt", "x", "--out", tmp_path / "x.png")
+    assert refused.code == 2
+    assert "run1 was made on top of the run" in refused.err
+    assert "which is not there" in refused.err

@@ -37,6 +37,12 @@ def sweep(efface, tmp_path, model):
     [
         ("method = ['uce']", "has 'method'; did you mean methods?"),
         ("methods = 'uce'", "methods is 'uce'; it is a list of texts"),
+        (
+            "methods = ['uce']\nconcepts = ['cat', ' cat']",
+            "is the same job as 'uce on cat, seed 0'",
+        ),
+        ("methods = ['scrub']\nconcepts = ['cat']", "scrub edits models that read pictures"),
+        (f"methods = ['uce']\nconcepts = ['cat']\nseeds = [{2**63}]", "at most 63 bits"),
         ("seeds = [true]", "seeds is [True]; it is a list of whole numbers"),
         ("deltas = 1", "deltas is 1; it is true or false"),
         ("methods = ['uce']", "names no concepts"),
@@ -173,3 +179,25 @@ def test_ctrl_c_ends_processes_at_once_and_keeps_what_is_done(tmp_path):
     listed = subprocess.run([*words, "--dry-run", "--json"], capture_output=True, check=True)
     states = [job["state"] for job in json.loads(listed.stdout)["jobs"]]
     assert sorted(states) == ["done", "not done", "not done"]
+
+
+@pytest.mark.parametrize("verb", ["sweep", "matrix"])
+@pytest.mark.parametrize("name", ["run.json", "model_index.json", "ledger.json"])
+def test_results_do_not_lie_among_files_of_something_else(efface, tmp_path, model, verb, name):
+    (out := tmp_path / "out").mkdir()
+    (out / name).write_text("{}")
+    (file := tmp_path / "sweep.toml").write_text(f"model = '{model}'\nmeasure = false\n{BASE}")
+    asked = (file,) if verb == "sweep" else ("--methods", "uce", "--concepts", "cat")
+    done = efface(verb, *asked, "--out", out, "--executor", "local")
+    assert done.code == 2
+    assert "out is the folder of a" in done.err
+    assert [each.name for each in out.iterdir()] == [name]
+
+
+def test_a_damaged_result_says_how_it_is_made_again(sweep, tmp_path):
+    assert sweep(BASE).code == 0
+    row = next((tmp_path / "out" / "rows").iterdir())
+    row.write_text("{")
+    assert "remove it, and the same command makes it again" in sweep(BASE).err
+    row.unlink()
+    assert sweep(BASE).code == 0

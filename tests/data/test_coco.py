@@ -186,7 +186,7 @@ def test_pictures_of_one_thing_each_are_no_scenes():
         ({"annotations": [thing(11, 3, [30, 0, 20, 1])]}, "in a picture of 40 x 20 pixels; boxes"),
         ({"annotations": [thing(11, 3, [0, 0, float("nan"), 1])]}, "annotation 7 has the box"),
         ({"annotations": [thing(11, 3, [0, 0, 1])]}, "is not in COCO's layout"),
-        ({"annotations": [{"image_id": 11}]}, "an entry has KeyError"),
+        ({"annotations": [{"image_id": 11}]}, "an entry lacks 'category_id'"),
         ({"images": [{"id": "x"}]}, "is not in COCO's layout"),
         ({"images": [entry(11, "../one.png")], "annotations": []}, "lies outside of"),
     ],

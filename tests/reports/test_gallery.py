@@ -142,3 +142,8 @@ def test_pages_say_what_was_counted(tmp_path, kind, word):
     source = written(tmp_path, made(tmp_path, model_kind=kind))
     assert f"40 {word} per model" in source
     assert f"<dt>{word.capitalize()} before</dt>" in source
+
+
+def test_pictures_of_recognisers_are_not_called_not_scored(tmp_path):
+    found = made(tmp_path, model_kind="classifier")
+    assert "not scored" not in written(tmp_path, replace(found, answers={}))

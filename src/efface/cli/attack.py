@@ -11,6 +11,7 @@ import tyro
 
 from efface import registry
 from efface.cli.asking import Placed
+from efface.cli.debias import refuse_debiased
 from efface.cli.shell import Repeated, parse
 from efface.errors import BadRequest
 from efface.workbench import lineage, runs
@@ -71,11 +72,13 @@ def run(arguments: list[str], output: Output) -> int:
     output.after_interrupt = "finished attacks are kept; run the same command again to go on"
     with locked(runs.folder_of(options.source)) as folder:
         recipe = runs.recipe_of(options.source)
+        refuse_debiased(recipe, options.source)
         refuse_readers(options.model or recipe.model, "attack")
         model = options.model or recipe.model
         placed = options.or_recorded(recipe, model, config_only=True)
+        *parents, delta = lineage.whole(runs.open_run(folder.path))
         pipe = load_host(model, output, placed)
-        *parents, _ = lineage.whole(runs.open_run(options.source))
+        lineage.check_fits((*parents, delta), pipe)
         with lineage.on_top_of(parents, pipe):
             records = [
                 record
@@ -84,7 +87,7 @@ def run(arguments: list[str], output: Output) -> int:
                     folder, assault, names, output, overwrite=options.overwrite
                 )
             ]
-        renew_reports(folder)
+        renew_reports(folder, output)
     return _tell(folder.path, records, output)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from efface.cli.debias import refuse_debiased
 from efface.cli.shell import Shared, parse
 from efface.errors import BadRequest, MissingInput
 from efface.files import read_json, replacing, seal
@@ -108,6 +109,7 @@ def _values(found: runs.Run) -> Mapping[str, Any]:
     own, others = cards_of(found.folder, found.delta.id)
     file = next((card for card in own if card.name == "card.json"), None)
     if file is None:
+        refuse_debiased(runs.recipe_of(found.folder), found.folder)
         why = "holds a card of another delta" if others else "holds no card.json"
         raise MissingInput(f"{found.folder} {why}; measure it: efface evaluate {found.folder}")
     if changed := [name for name in runs.other_reports(found) if name == "card.json"]:

@@ -19,8 +19,9 @@ from efface.workbench.models import BUNDLED, is_bundled, load_host, refuse_reade
 if TYPE_CHECKING:
     from efface.cli.output import Output
     from efface.deltas.results import ErasureResult
+    from efface.runs.recipe import Recipe
 
-__all__ = ["METHOD", "Debias", "read_flags", "recipe_for", "run"]
+__all__ = ["METHOD", "Debias", "read_flags", "recipe_for", "refuse_debiased", "run"]
 
 METHOD = "debias"
 """What a run's record has as its method."""
@@ -147,3 +148,16 @@ def _tell(out: Path, result: ErasureResult, settings: Any, output: Output) -> No
             "curves": {name: list(curve) for name, curve in result.curves.items()},
         }
     )
+
+
+def refuse_debiased(recipe: Recipe, source: Path) -> None:
+    """Refuses a run in which nothing was to be erased, where that would be looked for.
+
+    Raises:
+        BadRequest: saying what there is instead.
+    """
+    if recipe.method == METHOD:
+        raise BadRequest(
+            f"{source} was debiased, so nothing in it was to be erased; run.json has the shares of "
+            "every round, and efface generate --delta draws with it"
+        )

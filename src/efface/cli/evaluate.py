@@ -11,9 +11,8 @@ import tyro
 from efface.cli import debias, guiding
 from efface.cli.asking import Placed
 from efface.cli.shell import Repeated, parse
-from efface.errors import BadRequest
 from efface.evaluation.limits import Limits
-from efface.workbench import measuring, recognising, runs
+from efface.workbench import lineage, measuring, recognising, runs
 from efface.workbench.folder import locked
 from efface.workbench.models import load_host
 
@@ -56,7 +55,7 @@ class Evaluate(Limits, guiding.Guiding, Placed):
     details: bool = False
     """Print every number instead of the five lines that matter; the report has them always."""
     overwrite: bool = False
-    """Replace a measurement of more pictures, with its report and card."""
+    """Replace a measurement of more pictures, or one that says more, with its report and card."""
 
 
 def run(arguments: list[str], output: Output) -> int:
@@ -67,11 +66,7 @@ def run(arguments: list[str], output: Output) -> int:
     common, guides = guiding.guides_of(arguments)
     options = parse(Evaluate, common, prog="efface evaluate", description="Measures a run.")
     recipe = runs.recipe_of(options.source)
-    if recipe.method == debias.METHOD:
-        raise BadRequest(
-            f"{options.source} was debiased, so nothing in it was to be erased; run.json has the "
-            "shares of every round, and efface generate --delta draws with it"
-        )
+    debias.refuse_debiased(recipe, options.source)
     recognising.check_flags(recipe.model, options)
     judge, folder_of_judge = measuring.named_judge(options.judge)
     plan = measuring.Plan(
@@ -91,7 +86,9 @@ def run(arguments: list[str], output: Output) -> int:
     )
     output.after_interrupt = "drawn pictures are kept; run the same command again to go on"
     with locked(runs.folder_of(options.source)) as folder:
+        deltas = lineage.whole(runs.open_run(folder.path))
         model = options.model or recipe.model
         placed = options.or_recorded(recipe, model, config_only=True)
         pipe = load_host(model, output, placed)
+        lineage.check_fits(deltas, pipe)
         return measuring.measure(folder, pipe, plan, output)

@@ -87,6 +87,8 @@ def draw_with(options: Drawing, shown: Shown, output: Output) -> int:
     places = _places(options.out, len(options.prompt))
     if not math.isfinite(options.scale):
         raise BadRequest(f"scale is {options.scale}; give a number, 1 for the whole change")
+    if options.scale != 1 and not shown.deltas:
+        raise BadRequest(f"--scale {options.scale:g} is of deltas, and none is given; add --delta")
     shots = [drawing.Shot(prompt, options.seed) for prompt in options.prompt]
     drawing.check_drawing(
         shots, drawing.sampling_for(model, steps=options.steps, guidance=options.guidance)

@@ -68,10 +68,13 @@ def _found(kind: registry.Kind) -> Rows:
 
 def _judges() -> Rows:
     bundled = {
-        "name": "emoji",
-        "summary": "the bundled judge of the bundled model, error rates known",
+        "emoji": "the bundled judge of the bundled model, error rates known",
+        "emoji-second": "another for it, of another build and seed",
+        "emoji-remix": "the bundled judge of emoji-remix",
+        "emoji-scenes": "the bundled judge of emoji-scenes",
     }
-    return [bundled, *_found("judges")]
+    own = [{"name": name, "summary": summary} for name, summary in bundled.items()]
+    return [*own, *_found("judges")]
 
 
 def _table(rows: Rows) -> Any:
@@ -96,6 +99,7 @@ def _models() -> Rows:
         },
         {"name": "icons-vit", "summary": "a classifier of the 64 things, which reads pictures"},
         {"name": "icons-identities", "summary": "a recogniser of icons as individuals"},
+        {"name": "icons-detector", "summary": "a detector of some of them in scenes"},
         {
             "name": "FOLDER",
             "summary": "any folder in diffusers' layout of a family in docs/families.md,"

@@ -12,7 +12,7 @@ from efface import registry
 from efface.cli.shell import Repeated, Shared, parse
 from efface.errors import BadRequest
 from efface.evaluation.executors import Executor, Hear, Workers
-from efface.workbench.models import refuse_readers
+from efface.workbench.models import methods_for, refuse_readers
 
 if TYPE_CHECKING:
     from efface.cli.output import Output
@@ -102,10 +102,12 @@ def _plan(options: MatrixOptions) -> Plan:
     """Checks names before any work.
 
     Raises:
-        BadRequest: an unknown method, attack, concept or model.
+        BadRequest: an unknown method, attack, concept or model, a method for other models, or more
+            trials than there are.
     """
     refuse_readers(options.model, "matrix")
     from efface.bundled.vocabulary import concept
+    from efface.evaluation.bench import Bench
     from efface.evaluation.jobs import Plan
     from efface.revival.attempts import Budget
 
@@ -120,15 +122,26 @@ def _plan(options: MatrixOptions) -> Plan:
             f"'{options.model}' is not a bundled model, whose prompts and judges are known; attack "
             "a run of it with efface attack RUN --judge ..."
         )
+    _check_methods(methods, options.model)
+    concepts = dict.fromkeys(concept(name).name for name in options.concepts or CONCEPTS)
+    for name in concepts:
+        Bench(options.model).trials(name, options.trials)
     return Plan(
         methods=tuple(dict.fromkeys(methods)),
         attacks=tuple(dict.fromkeys(named)),
-        concepts=tuple(dict.fromkeys(concept(name).name for name in options.concepts or CONCEPTS)),
+        concepts=tuple(concepts),
         model=options.model,
         budget=Budget(evaluations=options.budget, pictures=options.pictures),
         trials=options.trials,
         seed=options.seed,
     )
+
+
+def _check_methods(methods: Sequence[str], model: str) -> None:
+    known = methods_for(model)
+    for name in dict.fromkeys(stage for method in methods for stage in method.split("+")):
+        if name not in known:
+            raise BadRequest(f"{name} does not edit {model}; those that do: {', '.join(known)}")
 
 
 def _installed() -> Sequence[str]:

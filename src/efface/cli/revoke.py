@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
+from efface.cli import debias
 from efface.cli.asking import Placed
 from efface.cli.shell import parse
 from efface.concepts import request_from
@@ -65,10 +66,15 @@ def recipe_for(options: Revoke) -> RevokeRecipe:
             f"{options.source} is not beneath {options.of}, so there is nothing to take out; name "
             "one of the runs that it was made on top of"
         )
+    wanted = [one for one in deltas if one.id != revoked.delta.id]
+    if wanted and all(one.provenance.method == debias.METHOD for one in wanted):
+        raise BadRequest(
+            f"what is left without {options.source} was debiased and erases nothing; use the run "
+            f"beneath it: {runs.recipe_of(last.folder).after}"
+        )
     if len(deltas) == 1:
         raise BadRequest(f"{options.of} stands on no other request; use the model without it")
     if options.repeat:
-        wanted = [one for one in deltas if one.id != revoked.delta.id]
         asked = request_from(joined_requests([one.provenance.request for one in wanted]))
     else:
         asked = request_from(without(deltas, revoked.delta.id).provenance.request)
@@ -101,7 +107,9 @@ def run(arguments: list[str], output: Output) -> int:
         output.say(f"took {recipe.revoked} out; what is left: {options.out / runs.DELTA}")
         if reason is None or looks:
             return measuring.measure(folder, pipe, plan, output)
-    if not options.repeat:
+    if not options.repeat and recipe.revoked == recipe.delta:
+        output.say(reason or "not measured")
+    elif not options.repeat:
         output.say(
             f"{reason}; the requests that are left were made with it in force and may hold less "
             "without it: measure, or make them again with --repeat"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
+from efface import registry
 from efface.cli.asking import Placed
 from efface.cli.shell import parse
 from efface.errors import BadRequest, MissingInput
@@ -115,12 +116,19 @@ def _manifests(options: Verify, output: Output) -> list[str]:
     return apart
 
 
+def _read_or_made(found: runs.Run) -> bool:
+    """Tells runs that no flag of ``efface erase`` makes pictures of."""
+    recipe = runs.recipe_of(found.folder)
+    return registry.reads_pictures(recipe.model) or recipe.kind not in ("erase", "stages")
+
+
 def _compared(found: runs.Run, pipe: Any, output: Output, apart: list[str], *, drawn: bool) -> int:
     """Compares base and pictures, with earlier requests in force."""
     apart += _base(found, pipe, output, whole=drawn)
     told: dict[str, Any] = {"delta": found.delta.id, "different": apart, "smoke": None}
     if not drawn:
-        output.say("smoke   no pictures were kept with this run (efface erase --smoke keeps some)")
+        more = "" if _read_or_made(found) else " (efface erase --smoke keeps some)"
+        output.say(f"smoke   no pictures were kept with this run{more}")
         output.result({**told, "agrees": not apart})
         return 1 if apart else 0
     with output.progress("redrawing the smoke set") as monitor:

@@ -106,9 +106,14 @@ def coco(folder: Path, annotations: Path | None = None) -> CocoScenes:
         if isinstance(error, BadRequest):
             raise
         raise BadRequest(
-            f"{file} is not in COCO's layout: an entry has {error!r:.80}; images need id, "
-            "file_name, width and height, annotations image_id, category_id and bbox"
+            f"{file} is not in COCO's layout: {_what(error)}; images need id, file_name, width and "
+            "height, annotations image_id, category_id and bbox"
         ) from error
+
+
+def _what(error: Exception) -> str:
+    told = f"{error}"[:80]
+    return f"an entry lacks {told}" if isinstance(error, KeyError) else f"in an entry, {told}"
 
 
 def _only_json(folder: Path) -> Path:

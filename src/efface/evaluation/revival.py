@@ -112,7 +112,7 @@ class AttackRecord:
         Raises:
             BadRequest: the file is missing, broken, or of a newer version.
         """
-        held = read_json_object(path)
+        held = read_json_object(path, advice="run the attack again, or remove the file")
         if held.get("format") != FORMAT:
             raise BadRequest(
                 f"{path} is in format {held.get('format')} and this version reads {FORMAT}; "

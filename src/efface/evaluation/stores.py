@@ -13,6 +13,8 @@ from efface.files import parse_json, write_atomically
 
 __all__ = ["ResultStore", "store_at"]
 
+_OTHERS = {"run.json": "a run", "model_index.json": "a model", "ledger.json": "a ledger"}
+"""What tells a folder that holds something else, whose files results would lie among."""
 _UNFINISHED = ".unfinished"
 """Folder of files that are being written."""
 
@@ -27,7 +29,8 @@ class ResultStore:
         place: a folder, or an address such as ``s3://bucket/folder``, whose protocol fsspec knows.
 
     Raises:
-        BadRequest: the place cannot be written to, or its protocol is not installed.
+        BadRequest: the place cannot be written to, or its protocol is not installed; or it is the
+            folder of a run, a model or a ledger.
     """
 
     def __init__(self, place: str | Path) -> None:
@@ -108,13 +111,17 @@ class ResultStore:
         Raises:
             BadRequest: it is not there, or is not JSON.
         """
-        return parse_json(self.read(name).decode(), f"{self.place}/{name}")
+        advice = "remove it, and the same command makes it again"
+        return parse_json(self.read(name), f"{self.place}/{name}", advice=advice)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
     def _check(self) -> None:
-        """Refuses a place that cannot be written to, before any work."""
+        """Refuses a place that cannot be written to or is something else's, before any work."""
+        for name, what in _OTHERS.items():
+            if self._local and self.has(name):
+                raise BadRequest(f"{self.place} is the folder of {what}; give another --out")
         probe = f".probe-{uuid.uuid4().hex}"
         try:
             self.write(probe, b"")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, Literal, TypeAlias
 
@@ -14,6 +14,7 @@ from efface.evaluation.executors import Hear, Workers, run_all
 from efface.evaluation.jobs import failures, give_up, missing, perform
 from efface.evaluation.stores import ResultStore
 from efface.evaluation.sweep_jobs import Measuring, SweepJob, base_print
+from efface.hosts.families import FAMILIES
 from efface.runs.erasing import check
 from efface.runs.recipe import usual_preset
 from efface.runs.workspace import Workspace
@@ -83,15 +84,20 @@ class Sweep:
                 delta=self.deltas,
             )
             _check(job)
-            if job.id in made:
+            same = replace(job, concept=_trimmed(job)).id
+            if same in made:
                 raise BadRequest(
-                    f"'{job.title}' is the same job as '{made[job.id].title}'; leave one of them "
-                    "out"
+                    f"'{job.title}' is the same job as '{made[same].title}'; leave one of them out"
                 )
-            made[job.id] = job
+            made[same] = job
         if not made:
             raise BadRequest("the sweep has no jobs; name at least a method, a concept and a seed")
         return tuple(made.values())
+
+
+def _trimmed(job: SweepJob) -> str:
+    """Names what a job erases as its request does, without blanks around."""
+    return " ".join(job.request().erasures[0].concept.name.split())
 
 
 def _check(job: SweepJob) -> None:
@@ -101,6 +107,12 @@ def _check(job: SweepJob) -> None:
         BadRequest: naming the job.
     """
     try:
+        for method in job.methods():
+            if not method.families & FAMILIES.keys():
+                raise BadRequest(
+                    f"{method.name} edits models that read pictures, and {job.model} draws them; "
+                    "leave it out"
+                )
         check(job.recipe(), Workspace(), methods=job.methods())
         job.suite()
     except EffaceError as error:

@@ -69,12 +69,12 @@ def check_exportable(delta: Delta, *, scale: float = 1.0, rank: int | None = Non
     """Refuses what no file should hold, before anything is written.
 
     Raises:
-        BadRequest: a scale that is no number, or a rank below 1.
+        BadRequest: a scale that is no number or 0, or a rank below 1.
         BadDelta: values of the delta are not finite, or weights alone do not hold it.
     """
     refuse_in_weights(delta.id, delta.empty_prompt)
-    if not math.isfinite(scale):
-        raise BadRequest(f"the scale is {scale}; it must be a finite number")
+    if not math.isfinite(scale) or not scale:
+        raise BadRequest(f"the scale is {scale:g}; it must be a finite number, and not 0")
     if rank is not None and rank < 1:
         raise BadRequest(f"the rank is {rank}; it must be 1 or more")
     for name, tensor in delta.tensors().items():

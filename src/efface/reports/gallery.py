@@ -219,8 +219,8 @@ def _told(answer: float) -> str:
 
 def _finding(evaluation: Evaluation, sample: Sample, place: int) -> Finding | None:
     """Says what became of one picture, by the rate that decides the outcome and by leftovers."""
-    if evaluation.after is None:
-        return None
+    if evaluation.after is None or evaluation.model_kind != "generator":
+        return None  # What recognisers say is written into their pictures.
     before, after = (
         _answer(evaluation, evaluation.main_metric, when, place) for when in ("before", "after")
     )

@@ -108,13 +108,28 @@ def hardest(records: Sequence[AttackRecord]) -> str:
         return "There was nothing to bring back: the concept is shown without any attack."
     who = f"{named(worst.attack)} ({_NEEDS[wording.ACCESS[worst.access]]})"
     if not rate.hits:
-        budget = worst.budget["evaluations"]
-        return (
-            f"Of {len(valid)} attacks none brought it back in {rate.count} trials each of at most "
-            f"{budget} network evaluations."
-        )
+        return _unrevived([one for one in valid if _success(one) == 0])
     cost = f", half of them after {half} network evaluations each" if half else ""
     return f"Brought back in {rate.hits} of {rate.count} trials by {who}{cost}."
+
+
+def _unrevived(records: Sequence[AttackRecord]) -> str:
+    """Says how much was tried in vain; attacks that spent less are not hidden by the others."""
+    trials = [sum(not each.plain for each in one.trials) for one in records]
+    budgets = [one.budget["evaluations"] for one in records]
+    one = len(records) == 1
+    who = "The one attack did not bring" if one else f"Of {len(records)} attacks none brought"
+    noun = "trial" if max(trials) == 1 else "trials"
+    each = " each" if max(len(records), *trials) > 1 else ""
+    return (
+        f"{who} it back in {_range(trials)} {noun}{each} of at most {_range(budgets)} network "
+        "evaluations."
+    )
+
+
+def _range(counts: Sequence[int]) -> str:
+    least, most = min(counts), max(counts)
+    return f"{most}" if least == most else f"{least} to {most}"
 
 
 def named(attack: str) -> str:

@@ -51,7 +51,7 @@ def attack_work(
         with desk.applied(pipe, beneath):
             for assault in assaults(pipe, aim, recipe, attacks[0]):
                 records += attacked_with(folder, assault, attacks, told, seen=seen)
-        renew_reports(folder)
+        renew_reports(folder, told)
     return records
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,7 +52,11 @@ def attacked_with(
     overwrite: bool = False,
     seen: See | None = None,
 ) -> Iterator[AttackRecord]:
-    """Attacks with each by name; what does not fit the model is said, and the rest goes on."""
+    """Attacks with each by name; what does not fit the model is said, and the rest goes on.
+
+    Raises:
+        BadRequest: the run holds one of them with more trials or a larger budget.
+    """
     from efface.evaluation.attack_files import packed
     from efface.evaluation.attacking import unseen
     from efface.evaluation.revival import FOLDER
@@ -59,9 +64,11 @@ def attacked_with(
     from efface.files import write_atomically
 
     what = base.concept.name
-    for name in names:
+    paths = {name: folder.path / FOLDER / f"{name}-{_slug(what)}.json" for name in names}
+    if not overwrite:
+        _refuse_to_shrink(paths.values(), base)
+    for name, path in paths.items():
         own = replace(base, attack=registry.build("attacks", name))
-        path = folder.path / FOLDER / f"{name}-{_slug(what)}.json"
         held = None if overwrite else _same(path, own)
         if held is not None:
             output.say(f"{name} on {what}: measured already; --overwrite attacks again")
@@ -84,10 +91,33 @@ def attacked_with(
         yield outcome.record
 
 
-def _same(path: Path, assault: Assault) -> AttackRecord | None:
-    """Gives the record that is there, if it is of this very attack."""
-    from efface.evaluation.encoding import encoded
-    from efface.evaluation.instruments import identity_of
+def _refuse_to_shrink(paths: Iterable[Path], assault: Assault) -> None:
+    """Keeps attacks that were tried harder than is asked for now.
+
+    Raises:
+        BadRequest: one of the records counts, and has more trials or a larger budget.
+    """
+    asked = len(assault.trials), assault.budget.evaluations, assault.budget.pictures
+    for path in paths:
+        held = _held(path, assault)
+        if held is None or held.verdict != "valid":
+            continue
+        there = len(held.trials), held.budget["evaluations"], held.budget["pictures"]
+        if any(now < before for now, before in zip(asked, there, strict=True)):
+            raise BadRequest(
+                f"{path} holds an attack of {_extent(there)}, and this one has {_extent(asked)}; "
+                "ask for no less, or give --overwrite to replace it by the smaller one"
+            )
+
+
+def _extent(sizes: tuple[int, int, int]) -> str:
+    trials, evaluations, pictures = sizes
+    noun = "trial" if trials == 1 else "trials"
+    return f"{trials} {noun} (each --budget {evaluations} --pictures {pictures})"
+
+
+def _held(path: Path, assault: Assault) -> AttackRecord | None:
+    """Gives the record that is there, if it is of this concept and erasure."""
     from efface.evaluation.revival import AttackRecord
 
     try:
@@ -95,11 +125,27 @@ def _same(path: Path, assault: Assault) -> AttackRecord | None:
     except (BadRequest, FileNotFoundError):
         return None
     delta = assault.delta.id if assault.delta else None
-    there = (held.delta, held.judge, held.seed, len(held.trials), held.steps, held.verdict)
-    asked = (delta, identity_of(assault.judge), assault.seed, len(assault.trials), assault.steps)
-    same = there[:-1] == asked and held.verdict != "invalid"
-    same = same and held.settings == encoded(asdict(assault.attack))
-    return held if same and held.budget == encoded(asdict(assault.budget)) else None
+    return held if (held.delta, held.concept) == (delta, assault.concept.name) else None
+
+
+def _same(path: Path, assault: Assault) -> AttackRecord | None:
+    """Gives the record that is there, if it is of this very attack."""
+    from efface.evaluation.encoding import encoded
+    from efface.evaluation.instruments import identity_of
+
+    held = _held(path, assault)
+    if held is None or held.verdict == "invalid":
+        return None
+    there = (held.judge, held.seed, len(held.trials), held.steps, held.settings, held.budget)
+    asked = (
+        identity_of(assault.judge),
+        assault.seed,
+        len(assault.trials),
+        assault.steps,
+        encoded(asdict(assault.attack)),
+        encoded(asdict(assault.budget)),
+    )
+    return held if there == asked else None
 
 
 def assaults(pipe: Any, options: Aim, recipe: runs.Recipe, first: str) -> Iterator[Assault]:
@@ -172,18 +218,37 @@ def _second(judge: str) -> Judge | None:
     return measuring.judge_for("emoji-second", None) if judge == "emoji" else None
 
 
-def renew_reports(folder: RunFolder) -> None:
-    """Writes the page and the cards again, with what the attacks found, where there are any."""
-    from efface import reports
-    from efface.deltas.results import CURVES, read_curves
-    from efface.evaluation.record import Evaluation
+def renew_reports(folder: RunFolder, output: Telling) -> None:
+    """Writes the page and the cards again, with what the attacks found, where there are any.
+
+    A measurement that is not the run's own is left as it is, and so is all where an attack's record
+    is broken; that is said.
+    """
     from efface.evaluation.revival import FOLDER, load_records
 
     if not (folder.path / measuring.EVALUATION).is_file():
         return
     run = runs.open_run(folder.path)
+    if measuring.EVALUATION in runs.other_reports(run):
+        output.say(
+            f"report  left as it is: {folder.path / measuring.EVALUATION} is not what was written "
+            f"when the run was measured; write both again: efface evaluate {folder.path}"
+        )
+        return
+    try:
+        found = load_records(folder.path / FOLDER, run.delta.id)
+    except BadRequest as error:
+        output.say(f"report  left as it is: {error}")
+        return
+    _renew(folder, run, found)
+
+
+def _renew(folder: RunFolder, run: runs.Run, found: Sequence[AttackRecord]) -> None:
+    from efface import reports
+    from efface.deltas.results import CURVES, read_curves
+    from efface.evaluation.record import Evaluation
+
     curves = read_curves(folder.path) if (folder.path / CURVES).exists() else {}
-    found = load_records(folder.path / FOLDER, run.delta.id)
     held = Evaluation.load(folder.path)
     with folder.staged(owned=REPORT) as staging:
         away = os.path.relpath(held.store, folder.path)
@@ -193,4 +258,8 @@ def renew_reports(folder: RunFolder) -> None:
 
 
 def _slug(name: str) -> str:
-    return re.sub(r"[^\w-]+", "-", name)
+    """Makes a file's name of a concept's, one of its own for each."""
+    plain = re.sub(r"[^\w-]+", "-", name)[:80]
+    if plain == name.replace(" ", "-"):
+        return plain
+    return f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

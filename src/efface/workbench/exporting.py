@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -50,6 +50,10 @@ READERS: dict[Format, str] = {
 """The tool that each format is for."""
 
 
+_ALONE = ("spm", "adapter", "module")
+"""Formats that hold one request's change, without those beneath it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
     """What to export, as what, and to where."""
@@ -86,7 +90,7 @@ class Job:
     @cached_property
     def delta(self) -> Delta:
         """What is exported, with the requests beneath it where the format can hold several."""
-        if self.options.as_ in ("spm", "adapter", "module"):
+        if self.options.as_ in _ALONE:
             return self.found.delta
         return lineage.composed(self.found.folder)
 
@@ -129,8 +133,9 @@ def export(options: Wanted, output: Telling) -> None:
             seal(_with_cards(place, found, options))
         for card, content in cards.items():
             write_atomically(card, content)
-    told += runs.without_gate(found.delta)
-    told += _left_out(found)
+    if options.as_ != "spm":
+        told += runs.without_gate(found.delta)
+    told += _left_out(found, options)
     output.say(f"wrote {options.out}: {told}", *(f"wrote {card}" for card in cards))
     fields_told = {"as": options.as_, "out": str(options.out), "told": told}
     output.result({**fields_told, "delta": found.delta.id, "scale": options.scale})
@@ -177,13 +182,11 @@ def _cards(found: runs.Run, options: Wanted) -> Mapping[Path, bytes]:
     Raises:
         BadRequest: there is something else of that name.
     """
-    from efface.exchange.cards import cards_of
-
     if options.as_ not in _FILES:
         return {}
     cards = {
         options.out.with_name(f"{options.out.stem}.{card.name}"): card.read_bytes()
-        for card in cards_of(found.folder, found.delta.id)[0]
+        for card in _own_cards(found, options)
     }
     for card, content in cards.items():
         known = not card.exists() or (card.is_file() and card.read_bytes() == content)
@@ -207,10 +210,8 @@ def _is_card(file: Path) -> bool:
 
 def _with_cards(place: Path, found: runs.Run, options: Wanted) -> Path:
     """Puts the cards into a folder; where ``card.md`` is its README, with results for hubs."""
-    from efface.exchange.cards import cards_of
-
     whole = options.as_ in ("diffusers", "transformers")
-    for card in cards_of(found.folder, found.delta.id)[0]:
+    for card in _own_cards(found, options):
         if card.suffix == ".json" or not whole:
             write_atomically(place / card.name, card.read_bytes())
         if card.suffix == ".json" and whole:
@@ -229,14 +230,41 @@ def _write_results(place: Path, card: Path) -> None:
         write_atomically(place / RESULTS, text.encode())
 
 
-def _left_out(found: runs.Run) -> str:
-    """Says that the run's cards are of another delta."""
+def _own_cards(found: runs.Run, options: Wanted) -> list[Path]:
+    """Finds the run's cards, if what is exported is what they measured."""
     from efface.exchange.cards import cards_of
 
-    names = ", ".join(card.name for card in cards_of(found.folder, found.delta.id)[1])
-    return (
-        f"; left out {names}, which are of another delta: evaluate the run again" if names else ""
-    )
+    return [] if _unmeasured(found, options) else cards_of(found.folder, found.delta.id)[0]
+
+
+def _unmeasured(found: runs.Run, options: Wanted) -> str:
+    """Says in what an export is not what the run's cards measured; empty where it is."""
+    if options.scale != 1:
+        return f"{options.scale:g} times the change"
+    if options.rank is not None:
+        return f"the change cut to rank {options.rank}"
+    if found.delta.gate is not None and options.as_ != "spm":
+        return "the change without its gate"
+    if found.delta.provenance.parents and options.as_ in _ALONE:
+        return "the last request's change alone"
+    return ""
+
+
+def _left_out(found: runs.Run, options: Wanted) -> str:
+    """Says which cards are not shipped, as they are of another delta or measured something else."""
+    from efface.exchange.cards import cards_of
+
+    own, others = cards_of(found.folder, found.delta.id)
+    differs = _unmeasured(found, options)
+    if others:
+        return f"; left out {_names(others)}, which are of another delta: evaluate the run again"
+    if own and differs:
+        return f"; left out {_names(own)}, whose numbers are not of this: it is {differs}"
+    return ""
+
+
+def _names(files: Sequence[Path]) -> str:
+    return ", ".join(file.name for file in files)
 
 
 def _lora(job: Job, *, writer: str) -> str:
@@ -300,9 +328,7 @@ def _module(job: Job) -> str:
 
 
 def _card(job: Job) -> str | None:
-    from efface.exchange.cards import cards_of
-
-    own = cards_of(job.found.folder, job.found.delta.id)[0]
+    own = _own_cards(job.found, job.options)
     text = next((card.read_text("utf-8") for card in own if card.name == "card.md"), None)
     # A folder with the edit in its weights is a model of its own, and no adapter.
     return text and text.replace("\nbase_model_relation: adapter\n", _WHOLE, 1)

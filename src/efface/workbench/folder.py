@@ -188,9 +188,11 @@ def _refuse_others_place(path: Path, protected: Iterable[Path]) -> None:
         raise BadRequest(f"{path} lies inside the model {models[0]}; give another --out")
 
 
-def _require_folder(path: Path) -> None:
+def _require_folder(
+    path: Path, needs: str = "--out needs a folder, or a name that is still free"
+) -> None:
     if path.exists() and not path.is_dir():
-        raise BadRequest(f"{path} is a file; --out needs a folder, or a name that is still free")
+        raise BadRequest(f"{path} is a file; {needs}")
     if not path.resolve().name:
         raise BadRequest(f"{path} holds all files there are; --out needs a folder of its own")
 
@@ -228,7 +230,7 @@ def locked(path: Path) -> Iterator[RunFolder]:
     Raises:
         BadRequest: another process is writing there, or the path is a file.
     """
-    _require_folder(path)
+    _require_folder(path, "a run is a folder, so name that")
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         with locks.locked(path):

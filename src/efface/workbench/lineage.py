@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from efface.deltas.delta import Delta
     from efface.runs.recipe import Recipe
 
-__all__ = ["beneath", "composed", "deltas_with_parents", "on_top_of", "whole"]
+__all__ = ["beneath", "check_fits", "composed", "deltas_with_parents", "on_top_of", "whole"]
 
 
 def beneath(recipe: Recipe, *, beside: Path | None = None) -> tuple[runs.Run, ...]:
@@ -77,6 +77,20 @@ def on_top_of(parents: Sequence[Delta], model: Any) -> Iterator[None]:
         yield
 
 
+def check_fits(deltas: Sequence[Delta], model: Any) -> None:
+    """Refuses a model that a run's deltas were not made for, before any work is done with it.
+
+    Args:
+        deltas: the first request first.
+        model: is left as it was.
+
+    Raises:
+        BadDelta: another kind of model, or other weights.
+    """
+    with on_top_of(deltas, model):
+        return
+
+
 def deltas_with_parents(source: Path) -> tuple[Delta, ...]:
     """Reads a run's delta after those beneath it; a delta's file alone comes alone.
 
@@ -102,13 +116,21 @@ def composed(source: Path) -> Delta:
 
 
 def _place(below: str, near: Path | None) -> Path:
-    """Finds a run where it was, or beside the one that stands on it."""
+    """Finds a run where it was, or beside the one that stands on it.
+
+    Raises:
+        BadRequest: it is in neither place.
+    """
     named = Path(below)
-    if near is not None and not (named / runs.RECORD).is_file():
-        moved = near.absolute().parent / named.name
-        if (moved / runs.RECORD).is_file():
-            return moved
-    return named
+    if near is None or (named / runs.RECORD).is_file():
+        return named
+    moved = near.absolute().parent / named.name
+    if not (moved / runs.RECORD).is_file():
+        raise BadRequest(
+            f"{near} was made on top of the run {named}, which is not there; put that back, or "
+            f"beside {near}"
+        )
+    return moved
 
 
 def _check_parents(run: runs.Run, above: runs.Run | None) -> None:

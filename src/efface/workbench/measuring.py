@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from efface import registry
 from efface.errors import BadRequest, MissingInput
 from efface.evaluation.limits import Limits
-from efface.workbench import lineage, recognising, runs
+from efface.workbench import keeping, lineage, recognising, runs
 from efface.workbench.drawing import sampling_for
 from efface.workbench.folder import REPORT
 from efface.workbench.models import is_bundled, quiet_loading, unknown_words
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 BUNDLED_JUDGES = ("emoji", "emoji-second", "emoji-remix", "emoji-scenes")
-EVALUATION = "evaluation.json"
+EVALUATION = keeping.EVALUATION
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,18 +112,23 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Telling) -> int:
     from efface import evaluation
     from efface.deltas.results import CURVES, read_curves
     from efface.evaluation.images import ImageStore
+    from efface.evaluation.revival import FOLDER, load_records
 
-    curves = read_curves(folder.path) if (folder.path / CURVES).exists() else {}
     run = runs.open_run(folder.path)
+    told = {
+        "curves": read_curves(folder.path) if (folder.path / CURVES).exists() else {},
+        "attacks": load_records(folder.path / FOLDER, run.delta.id),
+    }
     recipe = runs.recipe_of(folder.path)
     if registry.reads_pictures(recipe.model):
         if plan.guides:
             raise BadRequest(f"{recipe.model} draws nothing that --guide could steer; leave it out")
         found = recognising.measured(folder.path, pipe, plan, output)
-        return _report(folder, run, found, curves, plan, output)
+        keeping.refuse_fewer(folder.path, found, plan)
+        return _report(folder, found, {**run.record, **told}, plan, output)
     unjudged = looks(recipe, plan)
     suite = _look(recipe) if unjudged else suite_of(plan, recipe)
-    _refuse_to_shrink(folder.path, suite, run.delta.id, plan)
+    keeping.refuse_to_shrink(folder.path, suite, run.delta.id, plan)
     judge = None if unjudged else judge_of(plan, suite)
     clip = None if unjudged else _clip(plan, judge_name=suite.judge)
     store = ImageStore(plan.pictures or folder.path.absolute().parent / ".pictures")
@@ -140,51 +145,27 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Telling) -> int:
             monitor=monitor,
             guides=plan.guides,
         )
-    return _report(folder, run, found, curves, plan, output)
+    return _report(folder, found, {**run.record, **told}, plan, output)
 
 
 def _report(
     folder: RunFolder,
-    run: runs.Run,
     found: Evaluation,
-    curves: Mapping[str, Any],
+    facts: Mapping[str, Any],
     plan: Plan,
     output: Telling,
 ) -> int:
     """Writes the reports and prints what matters; gives the exit code."""
     from efface import reports
     from efface.evaluation.outcome import failed
-    from efface.evaluation.revival import FOLDER, load_records
 
     with folder.staged(owned=REPORT) as staging:
         away = os.path.relpath(found.store, folder.path)
         replace(found, store=staging / away).save(staging)
-        attacks = load_records(folder.path / FOLDER, run.delta.id)
-        reports.write_report(staging, found, {**run.record, "curves": curves, "attacks": attacks})
+        reports.write_report(staging, found, facts)
     runs.record_reports(folder.path, (EVALUATION, *REPORT))
     _tell(folder.path, found, plan, output)
     return 1 if failed(found) else 0
-
-
-def _refuse_to_shrink(folder: Path, suite: Suite, delta: str, plan: Plan) -> None:
-    """Keeps a measurement that says more than the one that is asked for."""
-    from efface.evaluation.record import Evaluation
-
-    if plan.overwrite or not (folder / EVALUATION).is_file():
-        return
-    try:
-        there = Evaluation.load(folder)
-    except BadRequest:
-        return
-    same = there.after is not None and there.after.delta == delta
-    judged = there.verdict not in ("invalid", "not measured")
-    fewer = len(suite.samples) < len(there.samples) or not suite.judge
-    if same and judged and fewer:
-        raise BadRequest(
-            f"{folder} holds a measurement of {len(there.samples)} pictures ({there.suite}), and "
-            f"this one has {len(suite.samples)} ({suite.name}@{suite.version}); give --overwrite "
-            "to replace its report and card by the smaller one"
-        )
 
 
 def limits_of(options: Limits) -> Limits:

@@ -22,7 +22,7 @@ __all__ = ["check_flags", "check_held_out", "detects", "measured", "unmeasurable
 
 _OF_GENERATORS = ("anchor", "images", "keep", "smoke", "preview", "cache")
 _OF_READERS = ("forget_data", "retain_data", "test_data")
-_JUDGING = ("suite", "judge", "judge_folder", "judge_settings", "clip", "metrics")
+_JUDGING = ("suite", "judge", "judge_folder", "judge_settings", "clip", "metrics", "pictures")
 
 
 def check_flags(model: str, options: Any) -> None:
