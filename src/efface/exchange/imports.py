@@ -91,7 +91,7 @@ def import_delta(
     one = places[0].files[0] if len(places) == len(places[0].files) == 1 else None
     name = (one or Path(source)).name
     if not patches:
-        raise BadDelta(f"no weight in {name} differs from the base; give the base it was made from")
+        raise _without_change(reading, name)
     prompts = _prompts(reading, one)
     layout = "SPM" if prompts else reading.layout
     facts: dict[str, Any] = {"file": name, "sha256": _sha256(places), "layout": layout}
@@ -116,6 +116,15 @@ def _as_it_is(delta: Delta, *, chosen: bool) -> Imported:
             "gate and unconditional"
         )
     return Imported(delta, "a delta of efface", ())
+
+
+def _without_change(reading: Reading, name: str) -> BadDelta:
+    why = (
+        "all its LoRA layers multiply out to 0, as before training or with an alpha of 0"
+        if reading.low_rank
+        else "give the base it was made from"
+    )
+    return BadDelta(f"no weight in {name} differs from the base; {why}")
 
 
 def _prompts(reading: Reading, file: Path | None) -> tuple[str, ...]:

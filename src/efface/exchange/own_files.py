@@ -13,6 +13,7 @@ from efface.deltas.storage import FILE_NAME, FORMAT
 from efface.errors import BadDelta
 from efface.exchange import adapter
 from efface.exchange.sources import header_of
+from efface.hosts.shards import is_safetensors
 
 if TYPE_CHECKING:
     from efface.concepts import ErasureRequest
@@ -28,7 +29,7 @@ def own_delta(source: Path, model: Any, request: ErasureRequest) -> Delta | None
             for, or made on others that are not applied.
     """
     file = source / FILE_NAME if source.is_dir() else source
-    if not file.is_file() or file.suffix != ".safetensors":
+    if not file.is_file() or not is_safetensors(file):
         return None
     try:
         written = header_of(file).get("format")

@@ -24,6 +24,7 @@ __all__ = [
     "data_start",
     "folder_json",
     "header",
+    "is_safetensors",
     "stored_tensors",
     "weight_set",
     "weight_sets",
@@ -126,10 +127,17 @@ class WeightSet:
         """Lists every tensor by its canonical path, from headers alone.
 
         Raises:
-            BadModel: a shard is missing or cut short, or the index names a tensor that is not
-                where it says.
+            BadModel: a shard is missing or cut short, two have a tensor of the same name, or the
+                index names a tensor that is not where it says.
         """
         found = {file.name: header(file) for file in self.files}
+        every = [name for shard in found.values() for name in shard]
+        if len(set(every)) < len(every):
+            twice = next(name for name in every if every.count(name) > 1)
+            raise BadModel(
+                f"'{twice}' is in two shards of {self.files[0].parent}, of which libraries take "
+                "either; they are of different copies, so copy the model again"
+            )
         if self.index is not None:
             for name, file in _weight_map(self.index).items():
                 if name not in found[file]:
@@ -224,7 +232,18 @@ def came_instead(file: Path) -> str | None:
         return "a pointer of Git LFS and not the file; fetch it: git lfs pull"
     if _PAGE.match(start):
         return "a web page and no file of weights; download the file itself"
+    if start.startswith(b"GGUF"):
+        return "a GGUF file, which holds packed weights; take the model's safetensors"
     return None
+
+
+def is_safetensors(file: Path) -> bool:
+    """Says whether a file is safetensors, by its name or, under any other, by how it begins."""
+    if file.suffix.lower() in (".safetensors", ".sft"):
+        return True
+    with file.open("rb") as opened:
+        start = opened.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < file.stat().st_size
 
 
 def header(file: Path) -> dict[str, StoredTensor]:
