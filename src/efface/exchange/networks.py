@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from efface.exchange.kohya_names import original_name
 from efface.hosts.components import canonical, components
 from efface.hosts.families import HOSTS
+from efface.hosts.states import check_editable
 
 __all__ = ["NETWORKS", "Claim", "Network", "claim", "denoiser", "networks", "without_wrapper"]
 
@@ -67,6 +69,16 @@ class Network:
     module: nn.Module
     original: bool
     """Whether the original (latent diffusion) code has names for its layers."""
+
+    @cached_property
+    def editable(self) -> Network:
+        """The network itself, if an edit of its weights would reach what draws.
+
+        Raises:
+            BadModel: see `efface.hosts.states.check_editable`.
+        """
+        check_editable(SimpleNamespace(**{self.part: self.module}))
+        return self
 
     @cached_property
     def weights(self) -> dict[str, Tensor]:

@@ -279,7 +279,7 @@ def _place(
             "say which one with --part"
         )
     if places:
-        return places[0]
+        return places[0][0].editable, places[0][1]
     if any(each.within(told.path) for each in within):
         reading.not_understood += keys
     elif part is not None or size is None or any(each.holds(told.path) for each in within):
