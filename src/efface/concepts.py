@@ -261,7 +261,7 @@ def request_from(written: Mapping[str, Any]) -> ErasureRequest:
         folders = {name: written.get(name) for name in _DATA}
         paths = {name: None if given is None else Path(given) for name, given in folders.items()}
         return ErasureRequest(erasures=erasures, keep=keep, **paths)
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise BadRequest(f"the written request is damaged: {error}") from error
 
 

@@ -107,7 +107,7 @@ class Delta:
         for patch in self.covering(key):
             try:
                 total = total + patch.on(weight)
-            except (RuntimeError, IndexError) as error:
+            except (RuntimeError, IndexError, ValueError) as error:
                 shapes = [tuple(tensor.shape) for tensor in vars(patch).values()]
                 raise BadDelta(
                     f"{key} has shape {tuple(weight.shape)} and its patch has tensors of {shapes}; "

@@ -43,7 +43,7 @@ def own_delta(source: Path, model: Any, request: ErasureRequest) -> Delta | None
     if written != FORMAT:
         return None
     delta = Delta.load(file)
-    said = [each["concept"] for each in delta.provenance.request["erasures"]]
+    said = [each["concept"] for each in delta.provenance.request.get("erasures", ())]
     asked = [each.concept.name for each in request.erasures]
     aliases = {name for each in said for name in (each["name"], *each.get("synonyms", ()))}
     if len(said) != len(asked) or not aliases.issuperset(asked):
