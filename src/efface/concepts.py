@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -64,7 +65,7 @@ class Concept:
     """Other names of the same thing; they are erased or kept along with it."""
 
     def __post_init__(self) -> None:
-        if not self.name.strip():
+        if not _letters("NFC", self.name).strip():
             raise BadRequest("a concept has an empty name; write what it is, such as 'pistol'")
         if self.kind not in get_args(ConceptKind):
             known = ", ".join(get_args(ConceptKind))
@@ -192,12 +193,21 @@ def _concept(given: str | Concept, kind: ConceptKind) -> Concept:
 
 
 def bare(name: str) -> str:
-    """Gives a name without case, article and punctuation around it: "A pistol." is "pistol"."""
-    return _trimmed(name).casefold()
+    """Gives a name without case, article and punctuation around it: "A pistol." is "pistol".
+
+    Letters that Unicode can write in several ways, wide and joined ones among them, are one.
+    """
+    return _trimmed(_letters("NFKC", name)).casefold()
+
+
+def _letters(form: Literal["NFC", "NFKC"], text: str) -> str:
+    """Writes text in one of Unicode's normal forms, without marks that nobody sees."""
+    plain = unicodedata.normalize(form, text)
+    return "".join(each for each in plain if unicodedata.category(each) != "Cf")
 
 
 def _trimmed(name: str) -> str:
-    words = [word.strip(".,;:!?\"'()") for word in name.split()]
+    words = [word.strip(".,;:!?\"'()") for word in _letters("NFC", name).split()]
     article = bool(words) and words[0].lower() in ("a", "an", "the") and any(words[1:])
     rest = words[1:] if article else words
     return " ".join(word for word in rest if word) or name
@@ -222,7 +232,7 @@ _SEXUAL = re.compile(
 
 def _refuse_minors(texts: tuple[str, ...]) -> None:
     """Refuses texts that, taken together, name minors and sexual content."""
-    together = " ; ".join(texts)
+    together = _letters("NFKC", " ; ".join(texts))
     if _MINORS.search(together) and _SEXUAL.search(together):
         raise Refused(
             "the request combines minors and sexual content, which efface does not process; "

@@ -141,3 +141,21 @@ def test_two_classes_in_one_file_are_ambiguous(tmp_path, monkeypatch):
 def test_nothing_has_no_article(nothing):
     assert bare(nothing) == nothing.casefold()
     assert canonical(nothing) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "same"), [("caf\u00e9", "cafe\u0301"), ("pistol", "pis\u200btol"), ("cat", "ｃａｔ")]
+)
+def test_one_word_in_two_spellings_of_unicode_is_one(name, same):
+    with pytest.raises(BadRequest, match="both erased and kept"):
+        request(name, keep=[same])
+    with pytest.raises(BadRequest, match="replaced by itself"):
+        request(name, anchor=same)
+    if name != "cat":  # encoders that tell capitals apart may tell wide letters apart, too
+        with pytest.raises(BadRequest, match="erased twice"):
+            request([name, same])
+
+
+def test_a_name_of_marks_that_nobody_sees_is_empty():
+    with pytest.raises(BadRequest, match="empty name"):
+        request("\u200b\u2060")
