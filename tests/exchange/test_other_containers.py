@@ -1,17 +1,19 @@
 """Files as strangers keep them: other endings and numbers, levels around, shards, processors."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 from peft import LoraConfig
 from safetensors.torch import save_file
 
-from efface.errors import BadDelta, BadModel, EffaceError, MissingInput
+from efface.errors import BadDelta, BadModel, EffaceError, MissingInput, ModelCollapsed
 from efface.exchange.imports import import_delta
 from efface.hosts.shards import weight_set
+from efface.runs.checks import inspect
 from tests.conftest import host
-from tests.exchange.conftest import KEY, LAYER, REQUEST, matrices
+from tests.exchange.conftest import KEY, LAYER, REQUEST, erased, matrices
 
 NAME = f"{LAYER}.weight"
 PLACE = f"lora_unet_{LAYER.replace('.', '_')}"
@@ -187,3 +189,10 @@ def test_kohya_calls_the_t5_of_flux_its_third_encoder(tmp_path):
     save_file(lora(up, down, f"lora_te3_{layer.replace('.', '_')}"), tmp_path / "t5.safetensors")
     found = import_delta(tmp_path / "t5.safetensors", pipe, REQUEST).delta.patches
     assert list(found) == [f"text_encoder_2/{layer}.weight"]
+
+
+def test_an_import_that_wrecks_the_model_is_not_told_to_keep_more(base):
+    delta = erased("tiny_sd1")
+    imported = replace(delta, provenance=replace(delta.provenance, method="import"))
+    with pytest.raises(ModelCollapsed, match="give the base that the file was made from"):
+        inspect(base, imported.scaled(1000.0), REQUEST)

@@ -298,6 +298,8 @@ def _relative(
 
 def _advice(delta: Delta, way: str, *others: str) -> str:
     """Asks the method of a delta, or those of its stages, which of their settings help."""
+    if delta.provenance.method == "import":
+        return "give the base that the file was made from, and name what it erases"
     known = {entry.name for entry in registry.entries("methods")}
     methods = [
         registry.load("methods", n) for n in delta.provenance.method.split("+") if n in known
