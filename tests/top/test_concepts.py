@@ -144,7 +144,8 @@ def test_nothing_has_no_article(nothing):
 
 
 @pytest.mark.parametrize(
-    ("name", "same"), [("caf\u00e9", "cafe\u0301"), ("pistol", "pis\u200btol"), ("cat", "\uff43\uff41\uff54")]
+    ("name", "same"),
+    [("caf\u00e9", "cafe\u0301"), ("pistol", "pis\u200btol"), ("cat", "\uff43\uff41\uff54")],
 )
 def test_one_word_in_two_spellings_of_unicode_is_one(name, same):
     with pytest.raises(BadRequest, match="both erased and kept"):
