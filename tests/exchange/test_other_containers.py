@@ -8,7 +8,7 @@ import torch
 from peft import LoraConfig
 from safetensors.torch import save_file
 
-from efface.errors import BadDelta, BadModel, EffaceError, MissingInput, ModelCollapsed
+from efface.errors import BadDelta, BadModel, BadRequest, EffaceError, MissingInput, ModelCollapsed
 from efface.exchange.imports import import_delta
 from efface.hosts.shards import weight_set
 from efface.runs.checks import inspect
@@ -196,3 +196,23 @@ def test_an_import_that_wrecks_the_model_is_not_told_to_keep_more(base):
     imported = replace(delta, provenance=replace(delta.provenance, method="import"))
     with pytest.raises(ModelCollapsed, match="give the base that the file was made from"):
         inspect(base, imported.scaled(1000.0), REQUEST)
+
+
+def test_lora_tensors_that_are_no_matrices_are_refused(base, tmp_path):
+    save_file(lora(torch.tensor(1.0), torch.tensor(1.0)), tmp_path / "numbers.safetensors")
+    assert "are no matrices" in refused(tmp_path / "numbers.safetensors", base, BadDelta)
+
+
+def test_a_membrane_of_another_rank_than_its_header_says_is_refused(base, tmp_path):
+    header = {"rank": "9", "alpha": "1.0", "prompts": "pistol"}
+    save_file(lora(*matrices(base)), tmp_path / "spm.safetensors", metadata=header)
+    assert "has rank 9 and its tensors have 4" in refused(tmp_path / "spm.safetensors", base)
+
+
+@pytest.mark.parametrize("options", [{"gate": "open"}, {"unconditional": "both"}])
+def test_choices_that_there_are_not_are_refused(base, tmp_path, options):
+    save_file(lora(*matrices(base)), tmp_path / "file.safetensors")
+    said = refused(tmp_path / "file.safetensors", base, BadRequest, **options)
+    assert next(iter(options.values())) in said
+    with pytest.raises(BadRequest, match=r"efface\.request"):
+        import_delta(tmp_path / "file.safetensors", base, "pistol")

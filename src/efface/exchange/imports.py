@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from efface.concepts import ErasureRequest, described
 from efface.deltas.application import parents_of
@@ -79,10 +79,11 @@ def import_delta(
 
     Raises:
         MissingInput: there is nothing at ``source``, or the model has no such part.
-        BadRequest: a delta of this package is to be read in part or with another gate.
+        BadRequest: a delta of this package is to be read in part, or an argument is of no kind.
         BadDelta: the file is damaged or unsafe, keys of it match nothing of the model or are not
             understood, a tensor has another shape, or nothing differs from the base.
     """
+    _check_choices(request, gate, unconditional)
     if own := own_delta(Path(source), model, request):
         return _as_it_is(own, chosen=(part, gate, unconditional) != (None, "linear", "own"))
     places = find_places(Path(source))
@@ -107,6 +108,17 @@ def import_delta(
     provenance = _provenance(facts, model, request, (*patches, *ungated))
     made = Delta(patches=patches, provenance=provenance, gate=opening, ungated=ungated)
     return Imported(made, layout, tuple(reading.unused), tuple(reading.notes))
+
+
+def _check_choices(request: Any, gate: str, unconditional: str) -> None:
+    if not isinstance(request, ErasureRequest):
+        raise BadRequest(
+            f"the request is a {type(request).__name__}; write what the file erases as "
+            "efface.request('pistol')"
+        )
+    for given, kinds in ((gate, GateKind), (unconditional, Unconditional)):
+        if given not in get_args(kinds):
+            raise BadRequest(f"{given!r:.40} is none of: {', '.join(get_args(kinds))}")
 
 
 def _as_it_is(delta: Delta, *, chosen: bool) -> Imported:

@@ -210,6 +210,8 @@ def _scale(
     reading: Reading, source: Source, name: str, layer: LoraLayer, place: tuple[str, str]
 ) -> float:
     part, path = place
+    if not all(layer.tensors[side].ndim > 1 for side in ("up", "down")):
+        raise BadDelta(f"the LoRA's tensors of {name} are no matrices; the file is damaged")
     rank = len(layer.tensors["down"])
     if not rank:
         raise BadDelta(f"the LoRA's matrices of {name} have rank 0; the file is damaged")
