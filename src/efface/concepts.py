@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
@@ -47,7 +47,7 @@ class Concept:
     """One thing a model knows: an object, a style, a figure, a kind of content or a class.
 
     Raises:
-        BadRequest: the name is blank or the kind is unknown.
+        BadRequest: the name is blank or no text, or the kind is unknown.
         Refused: the texts combine minors and sexual content.
     """
 
@@ -65,6 +65,7 @@ class Concept:
     """Other names of the same thing; they are erased or kept along with it."""
 
     def __post_init__(self) -> None:
+        _check_texts(self)
         if not _letters("NFC", self.name).strip():
             raise BadRequest("a concept has an empty name; write what it is, such as 'pistol'")
         if self.kind not in get_args(ConceptKind):
@@ -158,7 +159,7 @@ def request(
     concepts: str | Concept | Sequence[str | Concept],
     *,
     anchor: str | Concept | None = None,
-    keep: Sequence[str | Concept] = (),
+    keep: str | Concept | Sequence[str | Concept] = (),
     kind: ConceptKind = "object",
 ) -> ErasureRequest:
     """Writes an erasure request from plain words.
@@ -166,16 +167,16 @@ def request(
     Args:
         concepts: one or several, as names or as `Concept`.
         anchor: where all of them are steered; None or an empty name is the empty prompt.
-        keep: what must stay as it is.
+        keep: what must stay as it is; one name or several.
         kind: the kind of those given as names; kept names count as the same kind.
 
     Raises:
         BadRequest: see `Concept`, `Erasure` and `ErasureRequest`.
     """
-    listed = [concepts] if isinstance(concepts, str | Concept) else list(concepts)
+    listed, kept = _listed(concepts), _listed(keep)
     target = None if anchor is None or anchor == "" else _concept(anchor, kind)
     erasures = tuple(Erasure(concept=_concept(one, kind), anchor=target) for one in listed)
-    return ErasureRequest(erasures=erasures, keep=tuple(_concept(one, kind) for one in keep))
+    return ErasureRequest(erasures=erasures, keep=tuple(_concept(one, kind) for one in kept))
 
 
 def as_classes(wanted: ErasureRequest) -> ErasureRequest:
@@ -211,6 +212,23 @@ def _trimmed(name: str) -> str:
     article = bool(words) and words[0].lower() in ("a", "an", "the") and any(words[1:])
     rest = words[1:] if article else words
     return " ".join(word for word in rest if word) or name
+
+
+def _listed(given: str | Concept | Iterable[str | Concept] | None) -> list[str | Concept]:
+    if isinstance(given, str | Concept):
+        return [given]
+    if given is not None and not isinstance(given, Iterable):
+        raise BadRequest(f"a {type(given).__name__} names no concepts; give text or a list of it")
+    return list(given or ())
+
+
+def _check_texts(concept: Concept) -> None:
+    """Refuses what is no text, and one text in place of several, which would be its letters."""
+    for name in ("prompts", "synonyms"):
+        if isinstance(text := getattr(concept, name), str):
+            raise BadRequest(f"{name} is one text, and several are wanted; write ({text!r:.40},)")
+    if odd := [text for text in _texts(concept) if not isinstance(text, str)]:
+        raise BadRequest(f"{odd[0]!r:.40} is a {type(odd[0]).__name__}; name concepts by text")
 
 
 def _texts(concept: Concept) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from efface.errors import BadDelta, BadModel, BadRequest, EffaceError, MissingInput, ModelCollapsed
 from efface.exchange.imports import import_delta
 from efface.hosts.shards import weight_set
+from efface.hosts.streaming import stream
 from efface.runs.checks import inspect
 from tests.conftest import host
 from tests.exchange.conftest import KEY, LAYER, REQUEST, erased, matrices
@@ -216,3 +217,9 @@ def test_choices_that_there_are_not_are_refused(base, tmp_path, options):
     assert next(iter(options.values())) in said
     with pytest.raises(BadRequest, match=r"efface\.request"):
         import_delta(tmp_path / "file.safetensors", base, "pistol")
+
+
+def test_a_model_that_runs_from_its_folder_reads_no_files(tmp_path):
+    host("tiny_sd1").save_pretrained(tmp_path / "model")
+    with pytest.raises(BadModel, match=r"load it whole: efface\.load"):
+        import_delta(tmp_path / "file.safetensors", stream(tmp_path / "model"), REQUEST)

@@ -15,7 +15,7 @@ from efface.deltas.delta import Delta
 from efface.deltas.patches import LowRankPatch, Patch
 from efface.deltas.provenance import Provenance, base_sketch
 from efface.deltas.recording import model_name
-from efface.errors import BadDelta, BadRequest
+from efface.errors import BadDelta, BadModel, BadRequest
 from efface.exchange.own_files import own_delta
 from efface.exchange.reading import Reading, read
 from efface.exchange.sources import Place, find_places, header_of
@@ -80,13 +80,13 @@ def import_delta(
     Raises:
         MissingInput: there is nothing at ``source``, or the model has no such part.
         BadRequest: a delta of this package is to be read in part, or an argument is of no kind.
-        BadDelta: the file is damaged or unsafe, keys of it match nothing of the model or are not
+        BadDelta, BadModel: the model is streamed or cannot be edited, the file is damaged or unsafe, keys of it match nothing of the model or are not
             understood, a tensor has another shape, or nothing differs from the base.
     """
     _check_choices(request, gate, unconditional)
     if own := own_delta(Path(source), model, request):
         return _as_it_is(own, chosen=(part, gate, unconditional) != (None, "linear", "own"))
-    places = find_places(Path(source))
+    places = _places(Path(source), model)
     reading = read(places, model, part)
     patches = reading.patches
     one = places[0].files[0] if len(places) == len(places[0].files) == 1 else None
@@ -119,6 +119,15 @@ def _check_choices(request: Any, gate: str, unconditional: str) -> None:
     for given, kinds in ((gate, GateKind), (unconditional, Unconditional)):
         if given not in get_args(kinds):
             raise BadRequest(f"{given!r:.40} is none of: {', '.join(get_args(kinds))}")
+
+
+def _places(source: Path, model: Any) -> list[Place]:
+    if hasattr(model, "embedded_prompts"):
+        raise BadModel(
+            "the model runs from its folder (efface.stream), which holds few of the weights that a "
+            "file may change; load it whole: efface.load"
+        )
+    return find_places(source)
 
 
 def _as_it_is(delta: Delta, *, chosen: bool) -> Imported:
