@@ -80,8 +80,8 @@ def import_delta(
     Raises:
         MissingInput: there is nothing at ``source``, or the model has no such part.
         BadRequest: a delta of this package is to be read in part, or an argument is of no kind.
-        BadDelta, BadModel: the model is streamed or cannot be edited, the file is damaged or unsafe, keys of it match nothing of the model or are not
-            understood, a tensor has another shape, or nothing differs from the base.
+        BadDelta, BadModel: the model is streamed or cannot be edited; or the file is unsafe, does
+            not fit the model, is not understood in whole, or changes nothing.
     """
     _check_choices(request, gate, unconditional)
     if own := own_delta(Path(source), model, request):
