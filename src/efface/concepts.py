@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
@@ -46,7 +47,7 @@ class Concept:
     """One thing a model knows: an object, a style, a figure, a kind of content or a class.
 
     Raises:
-        BadRequest: the name is blank or the kind is unknown.
+        BadRequest: the name is blank or no text, or the kind is unknown.
         Refused: the texts combine minors and sexual content.
     """
 
@@ -64,7 +65,8 @@ class Concept:
     """Other names of the same thing; they are erased or kept along with it."""
 
     def __post_init__(self) -> None:
-        if not self.name.strip():
+        _check_texts(self)
+        if not _letters("NFC", self.name).strip():
             raise BadRequest("a concept has an empty name; write what it is, such as 'pistol'")
         if self.kind not in get_args(ConceptKind):
             known = ", ".join(get_args(ConceptKind))
@@ -157,7 +159,7 @@ def request(
     concepts: str | Concept | Sequence[str | Concept],
     *,
     anchor: str | Concept | None = None,
-    keep: Sequence[str | Concept] = (),
+    keep: str | Concept | Sequence[str | Concept] = (),
     kind: ConceptKind = "object",
 ) -> ErasureRequest:
     """Writes an erasure request from plain words.
@@ -165,16 +167,16 @@ def request(
     Args:
         concepts: one or several, as names or as `Concept`.
         anchor: where all of them are steered; None or an empty name is the empty prompt.
-        keep: what must stay as it is.
+        keep: what must stay as it is; one name or several.
         kind: the kind of those given as names; kept names count as the same kind.
 
     Raises:
         BadRequest: see `Concept`, `Erasure` and `ErasureRequest`.
     """
-    listed = [concepts] if isinstance(concepts, str | Concept) else list(concepts)
+    listed, kept = _listed(concepts), _listed(keep)
     target = None if anchor is None or anchor == "" else _concept(anchor, kind)
     erasures = tuple(Erasure(concept=_concept(one, kind), anchor=target) for one in listed)
-    return ErasureRequest(erasures=erasures, keep=tuple(_concept(one, kind) for one in keep))
+    return ErasureRequest(erasures=erasures, keep=tuple(_concept(one, kind) for one in kept))
 
 
 def as_classes(wanted: ErasureRequest) -> ErasureRequest:
@@ -192,15 +194,41 @@ def _concept(given: str | Concept, kind: ConceptKind) -> Concept:
 
 
 def bare(name: str) -> str:
-    """Gives a name without case, article and punctuation around it: "A pistol." is "pistol"."""
-    return _trimmed(name).casefold()
+    """Gives a name without case, article and punctuation around it: "A pistol." is "pistol".
+
+    Letters that Unicode can write in several ways, wide and joined ones among them, are one.
+    """
+    return _trimmed(_letters("NFKC", name)).casefold()
+
+
+def _letters(form: Literal["NFC", "NFKC"], text: str) -> str:
+    """Writes text in one of Unicode's normal forms, without marks that nobody sees."""
+    plain = unicodedata.normalize(form, text)
+    return "".join(each for each in plain if unicodedata.category(each) != "Cf")
 
 
 def _trimmed(name: str) -> str:
-    words = [word.strip(".,;:!?\"'()") for word in name.split()]
+    words = [word.strip(".,;:!?\"'()") for word in _letters("NFC", name).split()]
     article = bool(words) and words[0].lower() in ("a", "an", "the") and any(words[1:])
     rest = words[1:] if article else words
     return " ".join(word for word in rest if word) or name
+
+
+def _listed(given: str | Concept | Iterable[str | Concept] | None) -> list[str | Concept]:
+    if isinstance(given, str | Concept):
+        return [given]
+    if given is not None and not isinstance(given, Iterable):
+        raise BadRequest(f"a {type(given).__name__} names no concepts; give text or a list of it")
+    return list(given or ())
+
+
+def _check_texts(concept: Concept) -> None:
+    """Refuses what is no text, and one text in place of several, which would be its letters."""
+    for name in ("prompts", "synonyms"):
+        if isinstance(text := getattr(concept, name), str):
+            raise BadRequest(f"{name} is one text, and several are wanted; write ({text!r:.40},)")
+    if odd := [text for text in _texts(concept) if not isinstance(text, str)]:
+        raise BadRequest(f"{odd[0]!r:.40} is a {type(odd[0]).__name__}; name concepts by text")
 
 
 def _texts(concept: Concept) -> tuple[str, ...]:
@@ -222,7 +250,7 @@ _SEXUAL = re.compile(
 
 def _refuse_minors(texts: tuple[str, ...]) -> None:
     """Refuses texts that, taken together, name minors and sexual content."""
-    together = " ; ".join(texts)
+    together = _letters("NFKC", " ; ".join(texts))
     if _MINORS.search(together) and _SEXUAL.search(together):
         raise Refused(
             "the request combines minors and sexual content, which efface does not process; "
@@ -261,7 +289,7 @@ def request_from(written: Mapping[str, Any]) -> ErasureRequest:
         folders = {name: written.get(name) for name in _DATA}
         paths = {name: None if given is None else Path(given) for name, given in folders.items()}
         return ErasureRequest(erasures=erasures, keep=keep, **paths)
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise BadRequest(f"the written request is damaged: {error}") from error
 
 

@@ -4,20 +4,39 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import operator
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["Environment", "derive", "environment", "evaluating", "noise_like", "split"]
+from efface.errors import BadRequest
+
+__all__ = ["Environment", "derive", "environment", "evaluating", "noise_like", "split", "whole"]
 
 _PACKAGES = ("efface", "torch", "diffusers", "transformers", "safetensors", "numpy")
+
+
+def whole(seed: Any) -> int:
+    """Gives a seed, of whatever kind of whole number, as one that generators take.
+
+    Raises:
+        BadRequest: it is no whole number, or of more than 63 bits.
+    """
+    try:
+        number = operator.index(seed)
+    except TypeError:
+        number = 1 << 63
+    if not -(2**63) <= number < 2**63:
+        raise BadRequest(f"the seed is {seed!r:.40}; give a whole number of at most 63 bits")
+    return number
 
 
 def derive(seed: int, *purpose: str | int) -> torch.Generator:

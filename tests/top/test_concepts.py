@@ -141,3 +141,38 @@ def test_two_classes_in_one_file_are_ambiguous(tmp_path, monkeypatch):
 def test_nothing_has_no_article(nothing):
     assert bare(nothing) == nothing.casefold()
     assert canonical(nothing) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [("caf\u00e9", "cafe\u0301"), ("pistol", "pis\u200btol"), ("cat", "\uff43\uff41\uff54")],
+)
+def test_one_word_in_two_spellings_of_unicode_is_one(name, same):
+    with pytest.raises(BadRequest, match="both erased and kept"):
+        request(name, keep=[same])
+    with pytest.raises(BadRequest, match="replaced by itself"):
+        request(name, anchor=same)
+    if name != "cat":  # encoders that tell capitals apart may tell wide letters apart, too
+        with pytest.raises(BadRequest, match="erased twice"):
+            request([name, same])
+
+
+def test_a_name_of_marks_that_nobody_sees_is_empty():
+    with pytest.raises(BadRequest, match="empty name"):
+        request("\u200b\u2060")
+
+
+def test_one_kept_name_is_not_its_letters():
+    assert [each.name for each in request("pistol", keep="cat").keep] == ["cat"]
+    assert request("pistol", keep=None).keep == ()
+    for given in ({"synonyms": "revolver"}, {"prompts": "a pistol"}):
+        with pytest.raises(BadRequest, match="is one text, and several are wanted"):
+            Concept(name="pistol", **given)
+
+
+@pytest.mark.parametrize("odd", [3, b"pistol", ["cat"]])
+def test_names_are_text(odd):
+    with pytest.raises(BadRequest, match="name concepts by text"):
+        request("pistol", anchor=odd)
+    with pytest.raises(BadRequest, match="names no concepts"):
+        request(3)

@@ -2,11 +2,12 @@
 
 import subprocess
 
+import numpy as np
 import pytest
 import torch
 
 from efface.errors import BadRequest
-from efface.randomness import derive, environment, noise_like, split
+from efface.randomness import derive, environment, noise_like, split, whole
 from efface.training.parameters import chosen, training
 
 
@@ -64,3 +65,12 @@ def test_parameters_come_back_bit_for_bit_also_after_an_error(tiny_sd1):
 def test_an_unknown_or_empty_role_is_refused(tiny_sd1):
     with pytest.raises(BadRequest, match="no role 'attentive'"):
         chosen(tiny_sd1, "attentive")
+
+
+def test_whole_numbers_of_any_kind_are_seeds_and_nothing_else_is():
+    for seed in (3, np.int64(3), torch.tensor(3), True + 2):
+        assert type(whole(seed)) is int
+        assert whole(seed) == 3
+    for seed in ("3", 3.0, None, 2**63, -(2**64)):
+        with pytest.raises(BadRequest, match="give a whole number of at most 63 bits"):
+            whole(seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import TracebackType
@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from efface.deltas.empty_prompt import encoders_of, keep_original, refuse_in_weights
 from efface.deltas.gates import attach_gated, gates_shut
+from efface.deltas.patches import finite
 from efface.deltas.provenance import SKETCH_TOLERANCE, sketch, sketch_deviation
 from efface.deltas.row_maps import attach_row_maps, refuse_row_maps
 from efface.deltas.whole import one_at_a_time, uninterrupted, write
 from efface.errors import BadDelta
 from efface.hosts.components import components, find
-from efface.hosts.states import check_editable
+from efface.hosts.states import check_editable, fused
 
 if TYPE_CHECKING:
     from efface.deltas.delta import Delta
@@ -53,8 +54,28 @@ class AppliedDelta:
     handles: tuple[Any, ...] = ()
     """Hooks of gated layers, which stand beside the weights, of row maps, and of encoders that keep
     the empty prompt."""
+    fused: frozenset[str] = frozenset()
+    """What was fused into the weights before."""
     thread: threading.Thread = field(default_factory=threading.current_thread)
     """Where it was applied."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Gives what a copy of an edited model holds; it is in force where the copy was made.
+
+        Raises:
+            BadDelta: hooks are part of it, which would act on the model that was copied from.
+        """
+        if self.handles:
+            raise BadDelta(
+                f"delta {self.delta.id} is in force by layers beside the weights, which cannot be "
+                "copied or pickled with the model; revert it, copy, and apply it to both"
+            )
+        held = {name: value for name, value in vars(self).items() if name != "thread"}
+        return held | {"model": None} if self.merged else held
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Takes what `__getstate__` gave."""
+        vars(self).update(state, thread=threading.current_thread())
 
     def ids(self) -> set[str]:
         """Lists the delta's own id and those of its parts."""
@@ -64,7 +85,8 @@ class AppliedDelta:
         """Puts the saved tensors back, bit for bit; doing it twice does nothing.
 
         Raises:
-            BadDelta: a delta applied later is still in force.
+            BadDelta: a delta applied later is still in force, or something was fused into the
+                weights meanwhile.
         """
         with one_at_a_time():
             self._revert()
@@ -77,6 +99,11 @@ class AppliedDelta:
             raise BadDelta(
                 f"delta {self.delta.id} cannot be reverted before those applied after it: "
                 f"revert {', '.join(reversed(later))} first"
+            )
+        if new := fused(self.model, self.delta.keys) - self.fused:
+            raise BadDelta(
+                f"after delta {self.delta.id} was applied, {', '.join(sorted(new))}, with the edit "
+                "in it; undo that (pipe.unfuse_lora(), pipe.unfuse_qkv_projections()), then revert"
             )
         write({key: find(self.model, key)[key] for key in self.saved}, self.saved)
         for handle in self.handles:
@@ -133,6 +160,7 @@ def parents_of(model: Any) -> tuple[str, ...]:
 
 def apply(delta: Delta, model: Any, *, scale: float = 1.0) -> AppliedDelta:
     """Puts a delta in force; see `Delta.apply`."""
+    scale = finite(scale)
     with one_at_a_time():
         _check_states(delta, model)
         _check_thread(delta, model)
@@ -144,6 +172,7 @@ def _apply(delta: Delta, model: Any, scale: float) -> AppliedDelta:
     always, handles = _ungated(delta), list[Any]()
     if delta.gate is not None or delta.row_maps:
         references(delta, model)
+        _check_finite(delta, scale, delta.tensors())
     values, targets = _new_values(always, model, scale), _targets(always, model)
     saved = {key: targets[key].detach().to("cpu", copy=True) for key in values}
     write(targets, values)
@@ -159,6 +188,7 @@ def _apply(delta: Delta, model: Any, scale: float) -> AppliedDelta:
         write(targets, saved)
         raise
     record = AppliedDelta(delta, scale, model, saved, _next_order(model), handles=tuple(handles))
+    record.fused = fused(model, delta.keys)
     _mark(record)
     return record
 
@@ -199,6 +229,7 @@ def _ungated(delta: Delta) -> Delta:
 
 def merge_into(delta: Delta, model: Any, *, scale: float = 1.0) -> None:
     """Changes a model for good; see `Delta.merge_into`."""
+    scale = finite(scale)
     with one_at_a_time():
         refuse_in_weights(delta.id, delta.empty_prompt)
         refuse_row_maps(delta.id, delta.row_maps)
@@ -239,10 +270,23 @@ def _new_values(delta: Delta, model: Any, scale: float) -> dict[str, Tensor]:
     found, targets = references(delta, model), _targets(delta, model)
     if scale == 0:
         return {key: targets[key].detach() for key in found}
-    return {
+    values = {
         key: _working(targets[key]) + scale * delta.difference(key, reference)
         for key, reference in found.items()
     }
+    _check_finite(
+        delta, scale, {key: value.to(targets[key].dtype) for key, value in values.items()}
+    )
+    return values
+
+
+def _check_finite(delta: Delta, scale: float, held: Mapping[str, Tensor]) -> None:
+    for key, tensor in held.items():
+        if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            raise BadDelta(
+                f"delta {delta.id} times {scale:g} makes {key} not finite in {tensor.dtype}, which "
+                "wrecks the model; lower the scale, or make the delta again"
+            )
 
 
 def _targets(delta: Delta, model: Any) -> dict[str, nn.Parameter]:

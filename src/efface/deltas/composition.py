@@ -9,7 +9,7 @@ from typing import Any
 from efface.deltas.delta import Delta
 from efface.deltas.empty_prompt import EmptyPrompt, encoders_of
 from efface.deltas.gates import Gate, stacked
-from efface.deltas.patches import LowRankPatch, Patch, TextMapPatch, added, carried
+from efface.deltas.patches import LowRankPatch, Patch, TextMapPatch, added, carried, finite
 from efface.deltas.provenance import SKETCH_TOLERANCE, Provenance, sketch_deviation
 from efface.deltas.row_maps import RowMap
 from efface.errors import BadDelta, BadRequest
@@ -32,9 +32,11 @@ def compose(deltas: Sequence[Delta], *, scales: Sequence[float] | None = None) -
 
     Raises:
         BadDelta: different bases, or a delta without the parent it was made on.
-        BadRequest: nothing to compose, the same delta twice, or a wrong number of scales.
+        BadRequest: nothing to compose, the same delta twice, a wrong number of scales, or one that
+            is not finite.
     """
-    factors = [1.0] * len(deltas) if scales is None else list(scales)
+    deltas = list(deltas)
+    factors = [1.0] * len(deltas) if scales is None else [finite(scale) for scale in scales]
     _check(deltas, factors)
     factor_of = {delta.id: factor for delta, factor in zip(deltas, factors, strict=True)}
     ordered = _ordered(deltas)
@@ -166,6 +168,8 @@ def _gate(ordered: Sequence[Delta]) -> Gate | None:
 def _check(deltas: Sequence[Delta], factors: Sequence[float]) -> None:
     if not deltas:
         raise BadRequest("there is nothing to compose; give at least one delta")
+    if others := [type(each).__name__ for each in deltas if not isinstance(each, Delta)]:
+        raise BadRequest(f"a {others[0]} is no delta; read one: efface.Delta.load(PATH)")
     if len(factors) != len(deltas):
         raise BadRequest(f"{len(deltas)} deltas need as many scales, not {len(factors)}")
     held = [name for delta in deltas for name in (delta.id, *delta.provenance.parts)]

@@ -18,7 +18,7 @@ from efface.deltas import storage
 from efface.deltas.application import AppliedDelta, apply, merge_into
 from efface.deltas.empty_prompt import EmptyPrompt
 from efface.deltas.gates import Gate
-from efface.deltas.patches import KINDS, UNGATED, Patch, scaled
+from efface.deltas.patches import KINDS, UNGATED, Patch, finite, scaled
 from efface.deltas.provenance import ParameterKey, Provenance, base_sketch
 from efface.deltas.row_maps import RowMaps, row_map_tensors
 from efface.errors import BadDelta
@@ -107,7 +107,7 @@ class Delta:
         for patch in self.covering(key):
             try:
                 total = total + patch.on(weight)
-            except (RuntimeError, IndexError) as error:
+            except (RuntimeError, IndexError, ValueError) as error:
                 shapes = [tuple(tensor.shape) for tensor in vars(patch).values()]
                 raise BadDelta(
                     f"{key} has shape {tuple(weight.shape)} and its patch has tensors of {shapes}; "
@@ -116,7 +116,12 @@ class Delta:
         return total
 
     def scaled(self, scale: float) -> Delta:
-        """Multiplies every patch, and what row maps add, by a number; provenance stays as it is."""
+        """Multiplies every patch, and what row maps add, by a number; provenance stays as it is.
+
+        Raises:
+            BadRequest: the scale is not finite.
+        """
+        scale = finite(scale)
         both = (self.patches, self.ungated)
         one, other = ({key: scaled(patch, scale) for key, patch in held.items()} for held in both)
         maps = {key: tuple(m.scaled(scale) for m in held) for key, held in self.row_maps.items()}
@@ -153,7 +158,8 @@ class Delta:
 
         Raises:
             BadDelta: another base, a missing parent, applied already, or on a text encoder that an
-                applied delta keeps the empty prompt of.
+                applied delta keeps the empty prompt of; or weights would not be finite.
+            BadRequest: the scale is not finite.
         """
         return apply(self, model, scale=scale)
 

@@ -19,6 +19,7 @@ from efface.contracts import Monitor, silent
 from efface.deltas.copy_plan import CopyPlan, applied_in, plan_copy
 from efface.deltas.delta import Delta
 from efface.deltas.empty_prompt import refuse_in_weights
+from efface.deltas.patches import finite
 from efface.deltas.row_maps import refuse_row_maps
 from efface.errors import BadModel, BadRequest, ModelCollapsed
 from efface.files import RECORD, check_place, replacing, seal
@@ -77,7 +78,7 @@ def edited_copy(
             not in weights alone.
         ModelCollapsed: a changed value does not fit the dtype of the files.
     """
-    folder, out = Path(folder), Path(out)
+    folder, out, scale = Path(folder), Path(out), finite(scale)
     refuse_in_weights(delta.id, delta.empty_prompt)
     refuse_row_maps(delta.id, delta.row_maps)
     _check_outside(folder, out)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from efface.errors import BadDelta
+from efface.errors import BadDelta, BadRequest
 
 __all__ = [
     "KINDS",
@@ -22,6 +23,7 @@ __all__ = [
     "added",
     "carried",
     "dense_form",
+    "finite",
     "scaled",
 ]
 
@@ -98,6 +100,21 @@ KINDS: dict[str, type[DensePatch | LowRankPatch | RowPatch | TextMapPatch]] = {
     "rows": RowPatch,
     "text_map": TextMapPatch,
 }
+
+
+def finite(scale: Any) -> float:
+    """Gives a scale, of whatever kind of number, as a float.
+
+    Raises:
+        BadRequest: it is no number, or not finite.
+    """
+    try:
+        number = float(scale)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise BadRequest(f"the scale is {scale!r:.40}; it must be a finite number")
+    return number
 
 
 def scaled(patch: Patch, scale: float) -> Patch:

@@ -30,6 +30,14 @@ ParameterKey: TypeAlias = str
 """``<component>/<canonical parameter path>``, or a role such as ``unet/key_value``."""
 
 SKETCH_VALUES = 16
+_KINDS: Mapping[str, type[Any]] = {
+    **dict.fromkeys(("method", "base_model", "commit", "made_on"), str),
+    **dict.fromkeys(("revision", "seed"), int),
+    **dict.fromkeys(("settings", "recipe", "request", "base_sketch", "versions"), dict),
+    **dict.fromkeys(("parents", "parts"), list),
+    "dirty": bool,
+}
+"""What JSON has for each field."""
 SKETCH_TOLERANCE = 1e-2
 """Relative deviation that is still the same base: bf16 copies reach 5e-3, edits of 1 % 2e-2."""
 
@@ -95,16 +103,39 @@ def provenance_to_json(provenance: Provenance) -> str:
 
 
 def provenance_from_json(text: str, prints: str = "{}") -> Provenance:
-    """Reads what `provenance_to_json` wrote, and the prints; lists become tuples again."""
+    """Reads what `provenance_to_json` wrote, and the prints; lists become tuples again.
+
+    Raises:
+        AttributeError, KeyError, TypeError, ValueError: it is damaged.
+    """
     fields: dict[str, Any] = parse_json(text, "the provenance")
     if "settings_given" in fields:  # written before there were recipes
         given = {name: fields["settings"].get(name) for name in fields.pop("settings_given")}
         fields["recipe"] = {"preset": fields.pop("preset", None), "settings": given}
+    _check_kinds(fields)
     for name in ("parents", "parts"):
         fields[name] = tuple(fields[name])
-    fields["base_sketch"] = {key: tuple(values) for key, values in fields["base_sketch"].items()}
+    fields["base_sketch"] = {
+        key: tuple(float(value) for value in values)
+        for key, values in fields["base_sketch"].items()
+    }
     fields["base_prints"] = {
         name: tuple(float(value) for value in values)
         for name, values in parse_json(prints, "the prints of the base").items()
     }
     return Provenance(**fields)
+
+
+def _check_kinds(fields: Mapping[str, Any]) -> None:
+    for name, kind in _KINDS.items():
+        value = fields.get(name, kind())
+        if type(value) is not kind or (kind is list and not _are_words(value)):
+            raise ValueError(f"its {name} is {value!r:.40}")
+    for each in fields["request"].get("erasures", ()):
+        concept = each["concept"]
+        if not _are_words([concept["name"], *concept.get("synonyms", ())]):
+            raise ValueError(f"a concept is called {concept['name']!r:.40}")
+
+
+def _are_words(values: list[Any]) -> bool:
+    return all(isinstance(value, str) for value in values)

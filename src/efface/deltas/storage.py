@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -100,6 +101,11 @@ def load(path: Path, kind: type[Delta]) -> Delta:
         raise BadDelta(
             f"the header of {file} is damaged ({error}); make the delta again"
         ) from error
+    if rest := tensors.keys() - delta.tensors().keys():
+        raise BadDelta(
+            f"{file} holds '{min(rest)}', which is of none of its patches; it was altered, so make "
+            "the delta again or fetch it again"
+        )
     if delta.id != header.get("id"):
         raise BadDelta(
             f"{file} was altered: its contents hash to {delta.id}, its header says "
@@ -123,8 +129,8 @@ def _check_format(file: Path, header: dict[str, str]) -> None:
     if header.get("format") != FORMAT:
         raise BadDelta(f"{file} is a safetensors file but not a delta written by efface")
     version = header.get("format_version", "")
-    if not version.isdigit():
-        raise BadDelta(f"the header of {file} is damaged: its format version is '{version}'")
+    if not re.fullmatch(r"[0-9]{1,6}", version):
+        raise BadDelta(f"the header of {file} is damaged: its format version is '{version:.20}'")
     if int(version) > FORMAT_VERSION:
         raise BadDelta(
             f"{file} has format version {version} and this efface reads up to {FORMAT_VERSION}; "
@@ -141,5 +147,9 @@ def _empty_prompt(written: str) -> EmptyPrompt:
 
 def _patch(key: str, kind: str, tensors: dict[str, Tensor]) -> Patch:
     made: Any = KINDS[kind]
+    for name in made.__dataclass_fields__:
+        tensor = tensors[f"{key}::{name}"]
+        if name != "rows" and not tensor.is_floating_point():
+            raise ValueError(f"'{key}::{name}' holds {tensor.dtype}")
     patch: Patch = made(**{name: tensors[f"{key}::{name}"] for name in made.__dataclass_fields__})
     return patch

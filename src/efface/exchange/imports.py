@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from efface.concepts import ErasureRequest, described
 from efface.deltas.application import parents_of
@@ -15,7 +15,7 @@ from efface.deltas.delta import Delta
 from efface.deltas.patches import LowRankPatch, Patch
 from efface.deltas.provenance import Provenance, base_sketch
 from efface.deltas.recording import model_name
-from efface.errors import BadDelta, BadRequest
+from efface.errors import BadDelta, BadModel, BadRequest
 from efface.exchange.own_files import own_delta
 from efface.exchange.reading import Reading, read
 from efface.exchange.sources import Place, find_places, header_of
@@ -79,19 +79,20 @@ def import_delta(
 
     Raises:
         MissingInput: there is nothing at ``source``, or the model has no such part.
-        BadRequest: a delta of this package is to be read in part or with another gate.
-        BadDelta: the file is damaged or unsafe, keys of it match nothing of the model or are not
-            understood, a tensor has another shape, or nothing differs from the base.
+        BadRequest: a delta of this package is to be read in part, or an argument is of no kind.
+        BadDelta, BadModel: the model is streamed or cannot be edited; or the file is unsafe, does
+            not fit the model, is not understood in whole, or changes nothing.
     """
+    _check_choices(request, gate, unconditional)
     if own := own_delta(Path(source), model, request):
         return _as_it_is(own, chosen=(part, gate, unconditional) != (None, "linear", "own"))
-    places = find_places(Path(source))
+    places = _places(Path(source), model)
     reading = read(places, model, part)
     patches = reading.patches
     one = places[0].files[0] if len(places) == len(places[0].files) == 1 else None
     name = (one or Path(source)).name
     if not patches:
-        raise BadDelta(f"no weight in {name} differs from the base; give the base it was made from")
+        raise _without_change(reading, name)
     prompts = _prompts(reading, one)
     layout = "SPM" if prompts else reading.layout
     facts: dict[str, Any] = {"file": name, "sha256": _sha256(places), "layout": layout}
@@ -109,6 +110,26 @@ def import_delta(
     return Imported(made, layout, tuple(reading.unused), tuple(reading.notes))
 
 
+def _check_choices(request: Any, gate: str, unconditional: str) -> None:
+    if not isinstance(request, ErasureRequest):
+        raise BadRequest(
+            f"the request is a {type(request).__name__}; write what the file erases as "
+            "efface.request('pistol')"
+        )
+    for given, kinds in ((gate, GateKind), (unconditional, Unconditional)):
+        if given not in get_args(kinds):
+            raise BadRequest(f"{given!r:.40} is none of: {', '.join(get_args(kinds))}")
+
+
+def _places(source: Path, model: Any) -> list[Place]:
+    if hasattr(model, "embedded_prompts"):
+        raise BadModel(
+            "the model runs from its folder (efface.stream), which holds few of the weights that a "
+            "file may change; load it whole: efface.load"
+        )
+    return find_places(source)
+
+
 def _as_it_is(delta: Delta, *, chosen: bool) -> Imported:
     if chosen:
         raise BadRequest(
@@ -116,6 +137,15 @@ def _as_it_is(delta: Delta, *, chosen: bool) -> Imported:
             "gate and unconditional"
         )
     return Imported(delta, "a delta of efface", ())
+
+
+def _without_change(reading: Reading, name: str) -> BadDelta:
+    why = (
+        "all its LoRA layers multiply out to 0, as before training or with an alpha of 0"
+        if reading.low_rank
+        else "give the base it was made from"
+    )
+    return BadDelta(f"no weight in {name} differs from the base; {why}")
 
 
 def _prompts(reading: Reading, file: Path | None) -> tuple[str, ...]:

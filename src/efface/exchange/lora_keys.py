@@ -12,7 +12,15 @@ from torch import Tensor, nn
 from efface.deltas.patches import LowRankPatch
 from efface.errors import BadDelta
 
-__all__ = ["MAGNITUDES", "LoraLayer", "alpha_of", "foreign_kind", "lora_layers", "low_rank"]
+__all__ = [
+    "MAGNITUDES",
+    "LoraLayer",
+    "alpha_of",
+    "foreign_kind",
+    "is_named_by_peft",
+    "lora_layers",
+    "low_rank",
+]
 
 _DOWN = r"\.lora_A(\.(?P<a>[^.]+))?|\.lora_down|[._]lora\.down|\.lora_linear_layer\.down"
 _UP = r"\.lora_B(\.(?P<a>[^.]+))?|\.lora_up|[._]lora\.up|\.lora_linear_layer\.up"
@@ -67,6 +75,11 @@ class LoraLayer:
     def key_of(self, role: str) -> str:
         """Gives the key that a role's tensor is under."""
         return self.keys[list(self.tensors).index(role)]
+
+
+def is_named_by_peft(name: str) -> bool:
+    """Says whether a name is as peft itself has it, which keeps alphas in a file of their own."""
+    return name.startswith("base_model.") or bool(re.search(r"\.lora_[AB]\.(?!weight$)", name))
 
 
 def foreign_kind(keys: Mapping[str, Tensor]) -> tuple[str, str] | None:
@@ -148,11 +161,16 @@ def alpha_of(name: str, layer: LoraLayer) -> float | None:
     """Reads the alpha among a layer's tensors, if there is one.
 
     Raises:
-        BadDelta: it is not one finite number.
+        BadDelta: it is not one finite number, or 0.
     """
     alpha = layer.tensors.get("alpha")
     if alpha is None:
         return None
     if alpha.numel() != 1 or not bool(torch.isfinite(alpha).all()):
         raise BadDelta(f"'{name}.alpha' should be one number and is {alpha.tolist()!r:.60}")
+    if not float(alpha):
+        raise BadDelta(
+            f"'{name}.alpha' is 0, which kohya's scripts read as the rank and others as no change; "
+            "write the alpha that is meant into the file"
+        )
     return float(alpha)

@@ -88,7 +88,7 @@ def peft_settings(file: Path) -> LoraSettings:
 
 
 def header_settings(file: Path, header: Mapping[str, str]) -> dict[str | None, LoraSettings]:
-    """Reads alphas from a header, by network: diffusers' configs, or SPM's one alpha.
+    """Reads alphas from a header, by network: diffusers' configs, or SPM's one rank and alpha.
 
     Raises:
         BadDelta: damaged, or of something that is more than a LoRA.
@@ -102,7 +102,8 @@ def header_settings(file: Path, header: Mapping[str, str]) -> dict[str | None, L
         return {part: _settings(origin, config) for part, config in configs.items()}
     if {"alpha", "rank", "prompts"} <= header.keys():
         origin = f"the header of {file}"
-        return {None: LoraSettings(origin=origin, alpha=_number(origin, "alpha", header["alpha"]))}
+        alpha, rank = (_number(origin, name, header[name]) for name in ("alpha", "rank"))
+        return {None: LoraSettings(origin=origin, alpha=alpha, rank=int(rank))}
     return {}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -15,7 +14,7 @@ from efface.deltas.application import references
 from efface.deltas.delta import Delta
 from efface.deltas.empty_prompt import refuse_in_weights
 from efface.deltas.expansion import expanded
-from efface.deltas.patches import DensePatch, LowRankPatch, Patch
+from efface.deltas.patches import DensePatch, LowRankPatch, Patch, finite
 from efface.errors import BadDelta, BadRequest
 from efface.hosts.components import canonical, component
 from efface.hosts.vision import VisionModel
@@ -73,8 +72,9 @@ def check_exportable(delta: Delta, *, scale: float = 1.0, rank: int | None = Non
         BadDelta: values of the delta are not finite, or weights alone do not hold it.
     """
     refuse_in_weights(delta.id, delta.empty_prompt)
-    if not math.isfinite(scale) or not scale:
-        raise BadRequest(f"the scale is {scale:g}; it must be a finite number, and not 0")
+    scale = finite(scale)
+    if not scale:
+        raise BadRequest("the scale is 0, which changes nothing; give another one")
     if rank is not None and rank < 1:
         raise BadRequest(f"the rank is {rank}; it must be 1 or more")
     for name, tensor in delta.tensors().items():

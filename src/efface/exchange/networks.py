@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 from efface.exchange.kohya_names import original_name
 from efface.hosts.components import canonical, components
 from efface.hosts.families import HOSTS
+from efface.hosts.states import check_editable
 
-__all__ = ["NETWORKS", "Claim", "Network", "claim", "denoiser", "networks"]
+__all__ = ["NETWORKS", "Claim", "Network", "claim", "denoiser", "networks", "without_wrapper"]
 
 NETWORKS = ("unet", "transformer", "text_encoder", "text_encoder_2", "text_encoder_3", "vae")
 """Networks that decide what a picture shows."""
@@ -67,6 +69,16 @@ class Network:
     module: nn.Module
     original: bool
     """Whether the original (latent diffusion) code has names for its layers."""
+
+    @cached_property
+    def editable(self) -> Network:
+        """The network itself, if an edit of its weights would reach what draws.
+
+        Raises:
+            BadModel: see `efface.hosts.states.check_editable`.
+        """
+        check_editable(SimpleNamespace(**{self.part: self.module}))
+        return self
 
     @cached_property
     def weights(self) -> dict[str, Tensor]:
@@ -168,6 +180,29 @@ def claim(name: str, parts: dict[str, Network]) -> Claim:
     return Claim(None, name)
 
 
+def without_wrapper(
+    tensors: Mapping[str, Tensor], parts: dict[str, Network]
+) -> Mapping[str, Tensor]:
+    """Leaves out a level that is before the names of all tensors and means nothing in the model.
+
+    Numbers do not count: training scripts write steps and epochs beside ``{"ema_unet": {...}}``.
+    """
+    names = [name for name, tensor in tensors.items() if tensor.ndim]
+    (level, *others) = {name.partition(".")[0] for name in names} or {""}
+    inner = {name: name.removeprefix(f"{level}.") for name in names}
+    if others or not names or _means(names[0], parts):
+        return tensors
+    if not all(_means(each, parts) for each in inner.values()):
+        return tensors
+    return {inner.get(name, name): tensor for name, tensor in tensors.items()}
+
+
+def _means(name: str, parts: dict[str, Network]) -> bool:
+    """Says whether a name begins as something of the model does."""
+    told = claim(name, parts)
+    return told.part in parts or any(each.holds(told.path) for each in parts.values())
+
+
 def denoiser(parts: dict[str, Network]) -> str:
     """Names the network that draws."""
     return next((part for part in ("transformer", "unet", "model") if part in parts), "unet")
@@ -181,6 +216,8 @@ def _here(part: str, parts: dict[str, Network]) -> str:
     """Gives the model's own name of a network; a bare network is whatever a file calls it."""
     if set(parts) == {"model"}:
         return "model"
+    if part == "text_encoder_3" and part not in parts:
+        return "text_encoder_2"  # kohya's files of FLUX call its T5 te3, as those of SD 3 do
     return denoiser(parts) if part == _DENOISER else part
 
 

@@ -17,8 +17,21 @@ from efface.hosts.original_names import Piece
 __all__ = ["renamed"]
 
 _PREFIX = re.compile(
-    r"^(model\.)?(diffusion_model\.|transformer\.|lora_unet_|lora_transformer_|lycoris_)"
+    r"^((base_model\.model|model|module|state_dict|_orig_mod)\.)*"
+    r"(diffusion_model\.|transformer\.|lora_unet_|lora_transformer_|lycoris_)?"
 )
+_XLABS = re.compile(
+    r"^(?P<block>.*_blocks\.\d+)\.processor\.(?P<layer>\w+_lora[12]?)\.(?P<rest>.+)$"
+)
+_XLABS_LAYERS = {
+    "qkv_lora1": "img_attn.qkv",
+    "proj_lora1": "img_attn.proj",
+    "qkv_lora2": "txt_attn.qkv",
+    "proj_lora2": "txt_attn.proj",
+    "proj_lora": "linear2",
+    "qkv_lora": "linear1",  # its first rows
+}
+"""XLabs' names for the layers of FLUX, whose LoRA they put into processors."""
 _ENCODER = re.compile(r"^text_encoders\.(?P<encoder>[a-z0-9_]+)\.transformer\.")
 _SUFFIX = re.compile(
     r"\.(?P<leaf>weight|bias|scale)?\.?(?P<role>(lora_(up|down)|lora_[AB](\.[^.]+)?)\.weight|alpha"
@@ -73,8 +86,10 @@ def _places(host: Host) -> dict[str, list[tuple[str, Piece]]]:
 def _taken_apart(
     key: str, tensor: Tensor, places: Mapping[str, list[tuple[str, Piece]]]
 ) -> Iterator[tuple[str, Tensor]]:
-    prefix = _PREFIX.match(key)
-    plain = key[prefix.end() :] if prefix else key
+    plain = _PREFIX.sub("", key)
+    xlabs = _XLABS.match(plain)
+    if xlabs is not None and xlabs["layer"] in _XLABS_LAYERS:
+        plain = f"{xlabs['block']}.{_XLABS_LAYERS[xlabs['layer']]}.lora_{xlabs['rest']}"
     suffix = _SUFFIX.search(plain)
     if suffix is None or not places:
         return
@@ -88,6 +103,10 @@ def _taken_apart(
         ),
         [],
     )
+    if xlabs is not None and xlabs["layer"] == "qkv_lora":
+        first = sorted(pieces, key=lambda each: each[1].start)[:3]
+        rows = sum(piece.rows for _, piece in first)
+        pieces = [(path, piece._replace(whole=rows)) for path, piece in first]
     for path, piece in pieces:
         magnitude = _MAGNITUDE.match(role) is not None
         own = _rows(piece, tensor) if magnitude or _OF_ROWS.search(role) else tensor

@@ -13,6 +13,7 @@ from efface.deltas.storage import FILE_NAME, FORMAT
 from efface.errors import BadDelta
 from efface.exchange import adapter
 from efface.exchange.sources import header_of
+from efface.hosts.shards import is_safetensors
 
 if TYPE_CHECKING:
     from efface.concepts import ErasureRequest
@@ -28,7 +29,7 @@ def own_delta(source: Path, model: Any, request: ErasureRequest) -> Delta | None
             for, or made on others that are not applied.
     """
     file = source / FILE_NAME if source.is_dir() else source
-    if not file.is_file() or file.suffix != ".safetensors":
+    if not file.is_file() or not is_safetensors(file):
         return None
     try:
         written = header_of(file).get("format")
@@ -42,7 +43,7 @@ def own_delta(source: Path, model: Any, request: ErasureRequest) -> Delta | None
     if written != FORMAT:
         return None
     delta = Delta.load(file)
-    said = [each["concept"] for each in delta.provenance.request["erasures"]]
+    said = [each["concept"] for each in delta.provenance.request.get("erasures", ())]
     asked = [each.concept.name for each in request.erasures]
     aliases = {name for each in said for name in (each["name"], *each.get("synonyms", ()))}
     if len(said) != len(asked) or not aliases.issuperset(asked):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,10 +19,18 @@ from efface.exchange.lora_keys import (
     LoraLayer,
     alpha_of,
     foreign_kind,
+    is_named_by_peft,
     lora_layers,
     low_rank,
 )
-from efface.exchange.networks import NETWORKS, Network, claim, denoiser, networks
+from efface.exchange.networks import (
+    NETWORKS,
+    Network,
+    claim,
+    denoiser,
+    networks,
+    without_wrapper,
+)
 from efface.exchange.original_layers import renamed
 from efface.exchange.sources import Place, Source, load
 from efface.hosts.components import canonical
@@ -30,6 +39,12 @@ __all__ = ["Reading", "difference", "read"]
 
 _SHOWN = 5
 """Keys that a refusal lists."""
+_FLOATS = (
+    *(torch.float64, torch.float32, torch.float16, torch.bfloat16),
+    *(torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz),
+)
+_ADDED_WORDS = re.compile(r"^(<.*>|emb_params|string_to_param\b.*|clip_[lg]|t5(xxl)?)$")
+"""Names in files of textual inversion."""
 
 
 @dataclass
@@ -79,13 +94,22 @@ def read(places: Iterable[Place], model: Any, only: str | None) -> Reading:
         raise MissingInput(f"the base has no {only} (it has: {', '.join(parts)})")
     reading = Reading(parts, only)
     names: list[str] = []
+    places = list(places)
+    if all(_is_aside(reading, place) for place in places):
+        raise MissingInput(
+            f"the folder holds {', '.join(f'{place.part}/' for place in places)}, and none is a "
+            f"network that is read ({only or ', '.join(parts)}); name one of them itself"
+        )
     for place in places:
         if _is_aside(reading, place):
             names.append(f"{place.part}/")
             reading.unused.append(f"{place.part}/")
             continue
         source = load(place)
-        source = replace(source, tensors=renamed(source.tensors, model))
+        tensors = renamed(source.tensors, model)
+        if (inner := without_wrapper(tensors, parts)) is not tensors:
+            tensors = renamed(inner, model)
+        source = replace(source, tensors=tensors)
         names += source.tensors
         _read_one(reading, source)
     if reading.decomposed:
@@ -142,8 +166,8 @@ def _read_layer(reading: Reading, source: Source, name: str, layer: LoraLayer) -
     if place is None:
         return
     network, path = place
-    for key, tensor in zip(layer.keys, layer.tensors.values(), strict=True):
-        _check_finite(key, tensor)
+    for role, key in zip(layer.tensors, layer.keys, strict=True):
+        _check_values(key, layer.tensors[role] if role != "alpha" else layer.tensors[role].float())
     if layer.low:
         _read_low(reading, source, name, layer, (network, path))
     elif any(role in layer.tensors for role in MAGNITUDES):
@@ -186,6 +210,8 @@ def _scale(
     reading: Reading, source: Source, name: str, layer: LoraLayer, place: tuple[str, str]
 ) -> float:
     part, path = place
+    if not all(layer.tensors[side].ndim > 1 for side in ("up", "down")):
+        raise BadDelta(f"the LoRA's tensors of {name} are no matrices; the file is damaged")
     rank = len(layer.tensors["down"])
     if not rank:
         raise BadDelta(f"the LoRA's matrices of {name} have rank 0; the file is damaged")
@@ -199,7 +225,8 @@ def _scale(
             f"'{name}.alpha' is {alpha:g} of rank {rank}, a scale of {alpha / rank:g}, and "
             f"{settings.origin if settings else ''} says {said:g}; the files contradict each other"
         )
-    if alpha is None and said is None and name.startswith("base_model.") and not reading.notes:
+    named = is_named_by_peft(layer.key_of("down"))
+    if alpha is None and said is None and named and not reading.notes:
         reading.notes.append(
             "peft's adapter_config.json, which says alpha, is not beside the file: alpha is taken "
             "as the rank"
@@ -217,13 +244,9 @@ def _read_weight(reading: Reading, source: Source, name: str, value: Tensor) -> 
         return
     network, path = place
     key, weight = f"{network.part}/{path}", network.weights[path]
-    if not value.is_floating_point():
-        raise BadDelta(
-            f"'{name}' holds {value.dtype}, so the weights are quantised; ask for float ones"
-        )
+    _check_values(name, value)
     value = _shaped(name, value, weight, key)
-    _check_finite(name, value)
-    if key in reading.found and not torch.equal(reading.found[key][1], value):
+    if key in reading.found and not torch.equal(reading.found[key][1].float(), value.float()):
         raise BadDelta(
             f"'{reading.found[key][0]}' and '{name}' are the same weight {key} and differ; "
             "name one file, or one network with --part"
@@ -258,7 +281,7 @@ def _place(
             "say which one with --part"
         )
     if places:
-        return places[0]
+        return places[0][0].editable, places[0][1]
     if any(each.within(told.path) for each in within):
         reading.not_understood += keys
     elif part is not None or size is None or any(each.holds(told.path) for each in within):
@@ -293,8 +316,12 @@ def _shaped(name: str, value: Tensor, weight: Tensor, key: str) -> Tensor:
     )
 
 
-def _check_finite(name: str, value: Tensor) -> None:
-    if not bool(torch.isfinite(value).all()):
+def _check_values(name: str, value: Tensor) -> None:
+    if value.dtype not in _FLOATS:
+        raise BadDelta(
+            f"'{name}' holds {value.dtype}, so the weights are quantised; ask for float ones"
+        )
+    if not bool(torch.isfinite(value.float()).all()):
         raise BadDelta(f"'{name}' has values that are not finite; the file is damaged")
 
 
@@ -345,6 +372,11 @@ def _refuse_rest(reading: Reading, names: list[str]) -> None:
 
 
 def _nothing(reading: Reading, names: list[str]) -> BadDelta:
+    if word := next((name for name in names if _ADDED_WORDS.match(name)), None):
+        return BadDelta(
+            f"'{word}' is of a textual inversion, which adds words and changes no weight, so there "
+            "is no delta to read; load it into the pipeline: pipe.load_textual_inversion"
+        )
     part = reading.only or denoiser(reading.parts)
     network = reading.parts.get(part)
     layers = lora_layers(dict.fromkeys(names, torch.empty(0)))

@@ -16,8 +16,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from efface.errors import BadDelta, MissingInput
+from efface.exchange.lora_keys import is_named_by_peft
 from efface.exchange.lora_settings import CONFIG, LoraSettings, header_settings, peft_settings
-from efface.hosts.shards import came_instead, folder_json, weight_sets
+from efface.hosts.shards import came_instead, folder_json, is_safetensors, weight_sets
 
 __all__ = ["Place", "Source", "find_places", "header_of", "load"]
 
@@ -75,7 +76,7 @@ def find_places(path: Path) -> list[Place]:
 
 def header_of(file: Path) -> dict[str, str]:
     """Gives the metadata in a safetensors file's header; other files have none."""
-    if file.suffix != ".safetensors":
+    if not is_safetensors(file):
         return {}
     with safe_open(file, framework="pt") as opened:
         return dict(opened.metadata() or {})
@@ -129,16 +130,24 @@ def load(place: Place) -> Source:
     """Reads tensors and alphas; pickles with ``weights_only``, so that they can run nothing.
 
     Raises:
-        BadDelta: a file is damaged, or holds more than tensors by name.
+        BadDelta: a file is missing or damaged, holds more than tensors by name, or another tensor
+            than a file before it by the same name.
     """
     tensors: dict[str, Tensor] = {}
     for file in place.files:
-        tensors |= _read(file)
+        held = _read(file)
+        for name in tensors.keys() & held.keys():
+            if not torch.equal(tensors[name], held[name]):
+                raise BadDelta(
+                    f"'{name}' is in two files of {file.parent} and differs; they are of different "
+                    "copies, so fetch them again"
+                )
+        tensors |= held
     first = place.files[0]
     if not tensors:
         raise BadDelta(f"{first} holds no tensors by name; ask for a file with tensors")
     beside = first.with_name(CONFIG)
-    peft = first.stem == "adapter_model" or any(n.startswith("base_model.") for n in tensors)
+    peft = first.stem == "adapter_model" or any(is_named_by_peft(name) for name in tensors)
     settings: Mapping[str | None, LoraSettings] = header_settings(first, header_of(first))
     if peft and beside.is_file():
         settings = {None: peft_settings(beside)}
@@ -146,9 +155,11 @@ def load(place: Place) -> Source:
 
 
 def _read(file: Path) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise BadDelta(f"{file} is missing or no regular file; copy all files of the folder again")
     _refuse_text(file)
     try:
-        if file.suffix == ".safetensors":
+        if is_safetensors(file):
             return dict(load_file(file))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols, which say nothing to users
@@ -174,7 +185,7 @@ def _refuse_text(file: Path) -> None:
         raise BadDelta(f"{file} is {told}")
     with file.open("rb") as opened:
         start = opened.read(2)
-    if file.suffix != ".safetensors" and not start.startswith((b"PK", b"\x80")):
+    if not is_safetensors(file) and not start.startswith((b"PK", b"\x80")):
         raise BadDelta(f"{file} is no file of weights: neither safetensors nor a pickle of PyTorch")
 
 
@@ -191,6 +202,11 @@ def _flat(file: Path, held: Mapping[Any, Any], before: str = "") -> Iterator[tup
     for name, value in held.items():
         place = f"{before}{name}"
         if isinstance(value, Tensor):
+            if value.is_meta or value.layout is not torch.strided:
+                raise BadDelta(
+                    f"'{place}' in {file} has no values of its own or is sparse; save it again as "
+                    "an ordinary tensor"
+                )
             yield place, value.detach()
         elif isinstance(value, Mapping):
             yield from _flat(file, value, f"{place}.")

@@ -19,6 +19,7 @@ from efface.exchange.headers import model_fields, saved
 from efface.exchange.low_rank import Layers, full_refused
 from efface.files import write_atomically
 from efface.hosts.components import canonical
+from efface.hosts.shards import is_safetensors
 from efface.runs.gating import GateRule, gate_for
 from efface.runs.gradient_eraser import worded
 
@@ -97,9 +98,9 @@ def erased_prompts(file: Path) -> tuple[str, ...]:
     """Lists the erased prompts that a file's header names, parted by commas; none in other files.
 
     Args:
-        file: readable, if it is a safetensors file.
+        file: a readable file.
     """
-    if file.suffix != ".safetensors":
+    if not is_safetensors(file):
         return ()
     with safe_open(file, framework="pt") as opened:
         told: str = (opened.metadata() or {}).get("prompts", "")

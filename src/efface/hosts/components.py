@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from efface.errors import BadDelta
+from efface.errors import BadDelta, BadModel
 
 __all__ = [
     "KEY_VALUE",
@@ -53,11 +53,20 @@ _TIED = {"encoder.embed_tokens.weight": "shared.weight"}
 
 
 def components(model: Any) -> dict[str, nn.Module]:
-    """Names the networks of a model: a pipeline's own names, or ``model`` for a bare network."""
+    """Names the networks of a model: a pipeline's own names, or ``model`` for a bare network.
+
+    Raises:
+        BadModel: it is neither.
+    """
     if isinstance(model, nn.Module):
         return {"model": unwrapped(model)}
     held = getattr(model, "components", None)
-    named = held if isinstance(held, dict) else vars(model)
+    named = held if isinstance(held, dict) else getattr(model, "__dict__", None)
+    if named is None:
+        raise BadModel(
+            f"a {type(model).__name__} is no model; give a pipeline of diffusers, or what "
+            "efface.load gives"
+        )
     return {name: unwrapped(part) for name, part in named.items() if isinstance(part, nn.Module)}
 
 
@@ -80,9 +89,13 @@ def component(model: Any, name: str) -> nn.Module:
     """
     named = components(model)
     if name not in named:
+        advice = (
+            "give the pipeline that this network is of"
+            if isinstance(model, nn.Module)
+            else "the delta is for another kind of model"
+        )
         raise BadDelta(
-            f"this model has no component '{name}' (it has: {', '.join(named) or 'none'}); "
-            "the delta is for another kind of model"
+            f"this model has no component '{name}' (it has: {', '.join(named) or 'none'}); {advice}"
         )
     return named[name]
 

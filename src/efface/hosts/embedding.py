@@ -134,8 +134,8 @@ class Embedder:
         raw = self._tokenizer(text, truncation=True, max_length=length + 1)["input_ids"]
         if len(raw) > length:
             raise BadRequest(
-                f"the prompt '{prompt}' has more tokens than the {length} that the text encoder "
-                "reads; shorten it"
+                f"the prompt '{prompt:.80}' has more tokens than the {length} that the text "
+                "encoder reads; shorten it"
             )
         padded = self._tokenizer(text, padding="max_length", max_length=length)["input_ids"]
         if self._tokenizer.eos_token_id not in raw:

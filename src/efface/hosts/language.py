@@ -137,7 +137,7 @@ class FramedRows:
         ids, offsets = told["input_ids"], told["offset_mapping"]
         if len(ids) > self._length:
             raise BadRequest(
-                f"the prompt '{prompt}' has more tokens than the {self._length} that the text "
+                f"the prompt '{prompt:.80}' has more tokens than the {self._length} that the text "
                 "encoder reads with its instruction; shorten it"
             )
         places = [(start - before, stop - before) for start, stop in offsets]

@@ -105,7 +105,22 @@ def _from_folder(folder: Path, dtype: torch.dtype) -> Any:
     }
     given = {"local_files_only": True, "use_safetensors": True, "variant": variant}
     with library_errors(folder, "load as a pipeline"):
-        return DiffusionPipeline.from_pretrained(folder, **given, **_as(dtype), **absent)
+        pipeline = DiffusionPipeline.from_pretrained(folder, **given, **_as(dtype), **absent)
+    _check_filled(folder, pipeline)
+    return pipeline
+
+
+def _check_filled(folder: Path, pipeline: Any) -> None:
+    """Refuses files whose names the library did not take for the network's."""
+    from efface.hosts.components import components
+
+    for name, network in components(pipeline).items():
+        for path, weight in network.named_parameters():
+            if weight.is_meta:
+                raise BadModel(
+                    f"{folder / name} has no '{path}' under a name that diffusers reads, as after "
+                    "torch.compile; save the network again as it was before that"
+                )
 
 
 def _check_processor(folder: Path, index: Mapping[str, Any]) -> None:

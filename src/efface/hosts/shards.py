@@ -24,11 +24,14 @@ __all__ = [
     "data_start",
     "folder_json",
     "header",
+    "is_safetensors",
     "stored_tensors",
     "weight_set",
     "weight_sets",
 ]
 
+_USUAL = re.compile(r"(diffusion_pytorch_model|model)\.")
+"""Names that diffusers and transformers load."""
 _DTYPES = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -126,10 +129,17 @@ class WeightSet:
         """Lists every tensor by its canonical path, from headers alone.
 
         Raises:
-            BadModel: a shard is missing or cut short, or the index names a tensor that is not
-                where it says.
+            BadModel: a shard is missing or cut short, two have a tensor of the same name, or the
+                index names a tensor that is not where it says.
         """
         found = {file.name: header(file) for file in self.files}
+        every = [name for shard in found.values() for name in shard]
+        if len(set(every)) < len(every):
+            twice = next(name for name in every if every.count(name) > 1)
+            raise BadModel(
+                f"'{twice}' is in two shards of {self.files[0].parent}, of which libraries take "
+                "either; they are of different copies, so copy the model again"
+            )
         if self.index is not None:
             for name, file in _weight_map(self.index).items():
                 if name not in found[file]:
@@ -137,9 +147,25 @@ class WeightSet:
                         f"{self.index} says that '{name}' is in {file}, which does not hold it; "
                         "index and shards are of different copies, copy the model again"
                     )
-        return {
-            canonical(name): tensor for shard in found.values() for name, tensor in shard.items()
-        }
+        named: dict[str, StoredTensor] = {}
+        for shard in found.values():
+            for name, tensor in shard.items():
+                other = named.setdefault(canonical(name), tensor)
+                if other is not tensor and not _alike(other, tensor):
+                    raise BadModel(
+                        f"'{other.name}' and '{name}' in {tensor.file} are one weight and differ; "
+                        "copy the model again"
+                    )
+        return named
+
+
+def _alike(one: StoredTensor, other: StoredTensor) -> bool:
+    """Says whether two tensors are equal, as far as some thousand of their values tell."""
+    if one.shape != other.shape:
+        return False
+    step = max(1, one.numel // 4096)
+    first, second = (each.mapped().flatten()[::step].float() for each in (one, other))
+    return torch.equal(first, second)
 
 
 def stored_tensors(part: Path) -> dict[str, StoredTensor]:
@@ -171,7 +197,11 @@ def weight_set(part: Path) -> WeightSet:
 
 
 def weight_sets(part: Path) -> list[WeightSet]:
-    """Finds every set of safetensors weights in a network's folder, plain ones before variants."""
+    """Finds every set of safetensors weights in a network's folder.
+
+    Those by the libraries' own names come first, as libraries load no others, and plain ones come
+    before variants.
+    """
     sets = []
     for index in sorted(part.glob("*.safetensors.index*.json")):
         names = sorted(set(_weight_map(index).values()))
@@ -183,7 +213,12 @@ def weight_sets(part: Path) -> list[WeightSet]:
         if file.name not in sharded and not re.search(r"-\d{5}-of-\d{5}", file.name):
             levels = file.name.split(".")
             sets.append(WeightSet((file,), levels[1] if len(levels) > 2 else None))
-    return sorted(sets, key=lambda each: (each.variant or "", each.index is None))
+    return sorted(sets, key=_order)
+
+
+def _order(weights: WeightSet) -> tuple[bool, str, bool]:
+    first = weights.index or weights.files[0]
+    return (not _USUAL.match(first.name), weights.variant or "", weights.index is None)
 
 
 def _weight_map(index: Path) -> dict[str, str]:
@@ -224,7 +259,18 @@ def came_instead(file: Path) -> str | None:
         return "a pointer of Git LFS and not the file; fetch it: git lfs pull"
     if _PAGE.match(start):
         return "a web page and no file of weights; download the file itself"
+    if start.startswith(b"GGUF"):
+        return "a GGUF file, which holds packed weights; take the model's safetensors"
     return None
+
+
+def is_safetensors(file: Path) -> bool:
+    """Says whether a file is safetensors, by its name or, under any other, by how it begins."""
+    if file.suffix.lower() in (".safetensors", ".sft"):
+        return True
+    with file.open("rb") as opened:
+        start = opened.read(9)
+    return start[8:] == b"{" and int.from_bytes(start[:8], "little") < file.stat().st_size
 
 
 def header(file: Path) -> dict[str, StoredTensor]:

@@ -9,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from efface.errors import BadModel
-from efface.hosts.components import TEXT_KEYS, components
+from efface.hosts.components import TEXT_KEYS, canonical, components
 
 __all__ = [
     "check_editable",
     "check_erasable",
     "check_trainable",
+    "fused",
     "refuse_compiled",
     "refuse_parallel",
 ]
@@ -27,6 +28,7 @@ _QUANTISED = (
 )
 """Packages whose layers hold packed weights, in GGUF files and others."""
 _DENOISERS = ("unet", "transformer")
+_LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Embedding)
 _OTHER_PROCESSES = ("LCM", "TCD", "EDM", "ConsistencyModels", "CMStochastic", "CogVideo")
 """Schedulers, by the beginnings of their names, of networks whose noise is not that of DDIM's."""
 
@@ -48,10 +50,53 @@ def check_editable(model: Any, names: Collection[str] | None = None) -> None:
             _check_module(f"{name}/{path}", module)
         for path, weight in network.named_parameters():
             _check_weight(name, f"{name}/{path}", weight)
+        _check_layers(name, network)
+
+
+def fused(model: Any, keys: Collection[str]) -> frozenset[str]:
+    """Lists what is fused into the weights of the networks that keys name, in words."""
+    found = set()
+    for name in {key.partition("/")[0] for key in keys}:
+        for module in components(model)[name].modules():
+            if _draws_fused(module):
+                found.add(f"the projections of {name} were fused")
+            for adapter in getattr(module, "merged_adapters", ()):
+                found.add(f"the LoRA {adapter} was fused into {name}")
+    return frozenset(found)
+
+
+def _draws_fused(module: nn.Module) -> bool:
+    """Says whether attention runs by fused projections; diffusers' oldest class keeps the flag."""
+    if type(module).__name__ == "Attention":
+        return type(getattr(module, "processor", None)).__name__.startswith("Fused")
+    return bool(getattr(module, "fused_projections", False))
+
+
+def _check_layers(name: str, network: nn.Module) -> None:
+    """Refuses layers that have no weight where it is edited, or do not use it."""
+    named = network.named_parameters(remove_duplicate=False)
+    weights = {canonical(path) for path, _ in named}
+    reading = [pattern for key, pattern in TEXT_KEYS.items() if key.startswith(f"{name}/")]
+    for path, module in network.named_modules():
+        own, plain = canonical(f"{path}.weight"), isinstance(module, _LAYERS)
+        if own not in weights and (plain or any(each.search(own) for each in reading)):
+            raise BadModel(
+                f"{name}/{path} ({type(module).__name__}) has no parameter 'weight' of its own, as "
+                "under torch.nn.utils.weight_norm or a wrapper, so an edit would pass it over; "
+                "take that off (torch.nn.utils.remove_weight_norm), or load the model as it was"
+            )
+        forward = vars(module).get("forward")
+        if forward is None or not plain or hasattr(module, "_hf_hook") or _hooks(module):
+            continue
+        if getattr(forward, "__func__", None) is not type(module).forward:
+            raise BadModel(
+                f"{name}/{path} runs another function than its own (its forward was replaced), "
+                "which may not use the weight that is edited; take that off, or load the model anew"
+            )
 
 
 def _check_module(where: str, module: nn.Module) -> None:
-    if getattr(module, "fused_projections", False):
+    if _draws_fused(module):
         raise BadModel(
             f"{where} draws with fused projections, which are copies of the weights that efface "
             "edits; call pipe.unfuse_qkv_projections() first, and fuse again afterwards"

@@ -17,7 +17,7 @@ from efface.deltas.patches import TextMapPatch
 from efface.deltas.results import ErasureResult
 from efface.deltas.row_maps import RowMap, mapped
 from efface.diffusion.denoising import Denoiser
-from efface.errors import ModelCollapsed, NothingChanged
+from efface.errors import BadModel, ModelCollapsed, NothingChanged
 from efface.hosts.components import find
 from efface.hosts.families import FAMILIES, host_of, layout, refuse_family
 from efface.hosts.streams import TextStream
@@ -269,6 +269,11 @@ def _check_output_moves(model: Any, delta: Delta, prompt: str) -> None:
     if hasattr(model, "embedded_prompts"):
         return
     before = host_of(model).probe(prompt)
+    if not bool(before.isfinite().all()):
+        raise BadModel(
+            f"the denoiser's output for '{prompt}' is not finite before any edit; the model is "
+            "damaged, or overflows in its dtype: load it in float32 or bfloat16"
+        )
     with delta.apply(model):
         after = host_of(model).probe(prompt)
     if torch.equal(before, after):
@@ -277,7 +282,7 @@ def _check_output_moves(model: Any, delta: Delta, prompt: str) -> None:
             "by one bit; something in this pipeline draws with other weights (a processor, a hook "
             "or a compiled copy), so erase on the pipeline as it was loaded"
         )
-    if bool(before.isfinite().all()) and not bool(after.isfinite().all()):
+    if not bool(after.isfinite().all()):
         raise ModelCollapsed(
             f"after the erasure the denoiser's output for '{prompt}' is not finite; "
             "raise the ridge, lower the strength or use float32"
@@ -293,6 +298,8 @@ def _relative(
 
 def _advice(delta: Delta, way: str, *others: str) -> str:
     """Asks the method of a delta, or those of its stages, which of their settings help."""
+    if delta.provenance.method == "import":
+        return "give the base that the file was made from, and name what it erases"
     known = {entry.name for entry in registry.entries("methods")}
     methods = [
         registry.load("methods", n) for n in delta.provenance.method.split("+") if n in known

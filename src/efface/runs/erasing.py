@@ -23,6 +23,7 @@ from efface.hosts.components import parameters
 from efface.hosts.families import layout
 from efface.hosts.states import check_erasable
 from efface.picture_files import by_content
+from efface.randomness import whole
 from efface.registry import stage_names
 from efface.runs.checks import check_family, finish
 from efface.runs.given import check_readers, pictured
@@ -47,7 +48,7 @@ def erase(
     concepts: str | Concept | Sequence[str | Concept] | ErasureRequest,
     *,
     method: Chosen | Sequence[Chosen] = "rece",
-    keep: Sequence[str | Concept] = (),
+    keep: str | Concept | Sequence[str | Concept] = (),
     anchor: str | Concept | None = None,
     kind: ConceptKind = "object",
     seed: int = 0,
@@ -82,7 +83,7 @@ def erase(
     """
     check_erasable(model)
     place = model_place(model)
-    base = _Base(place, understood(_request(concepts, keep, anchor, kind), place), seed)
+    base = _Base(place, understood(_request(concepts, keep, anchor, kind), place), whole(seed))
     pairs = base.parts(_listed(method), settings.pop("preset", None), settings)
     parts, methods = [part for part, _ in pairs], [built for _, built in pairs]
     recipe = parts[0] if len(parts) == 1 else StagesRecipe.joined(parts)
@@ -281,7 +282,7 @@ def _base(model: Any) -> str:
 
 def _request(
     concepts: str | Concept | Sequence[str | Concept] | ErasureRequest,
-    keep: Sequence[str | Concept],
+    keep: str | Concept | Sequence[str | Concept],
     anchor: str | Concept | None,
     kind: ConceptKind,
 ) -> ErasureRequest:
