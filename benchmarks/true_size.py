@@ -32,7 +32,7 @@ EXTRA: dict[str, dict[str, Any]] = {
     "ant": {"before": 0.5, "maps": 1, "map_batches": 1, "parameters": "key_value"},
     "trce_vision": {"hold_trajectories": 1},
     "spm": {"anchors": 1},
-    "harden": {"directions": 0},  # Each has the size of the network.
+    "harden": {"directions": 0, "parameters": "cross_attention"},  # Else more than 24 GB.
 }
 WITHOUT_ANCHOR = ("few_shot",)
 """Methods that steer to none."""

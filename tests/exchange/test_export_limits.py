@@ -130,7 +130,7 @@ def test_other_layouts_say_where_biases_can_go(base, biased, rank, tmp_path):
     [
         ({"rank": 0}, "the rank is 0"),
         ({"rank": -1}, "the rank is -1"),
-        ({"scale": 0.0}, "the scale is 0; it must be a finite number, and not 0"),
+        ({"scale": 0.0}, "the scale is 0, which changes nothing; give another one"),
         ({"scale": float("nan")}, "the scale is nan"),
         ({"scale": float("inf")}, "the scale is inf"),
     ],
