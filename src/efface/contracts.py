@@ -72,14 +72,12 @@ ModelKind = Literal["generator", "classifier", "recogniser", "detector"]
 apart, or finds things and where they are."""
 Better = Literal["higher", "lower"]
 Instrument = Literal["judge", "leftover", "clip", "features", "pixels"]
-"""What a metric is built from: a judge, a judge of leftovers, an object with text and image
-features, a function, or nothing but the pictures."""
+"""What a metric is built from; clip has features of text and pictures, features is a function."""
 Access = Literal[
     "pipeline", "text", "text_encoder", "embeddings", "latents", "gradients", "weights"
 ]
-"""What an attacker must have: a pipeline to run and to change parts of; prompts alone; a text
-encoder's weights; input embeddings in place of tokens; latents or pictures to start from; the
-edited model's gradients; or its weights, to train or change them."""
+"""What an attacker must have: a pipeline to run and to change parts of; prompts; a text encoder's
+weights; embeddings in place of tokens; latents or pictures to start from; gradients; or weights."""
 Attempts: TypeAlias = "Generator[Sequence[Attempt], frozenset[int], None]"
 """Yields attempts, at most one per trial at a time, and is sent the trials that are still open."""
 Monitor = Callable[[int, int, Mapping[str, float]], None]
@@ -215,6 +213,8 @@ class Guide(Method):
     """Families of models whose sampling it steers."""
     combines: ClassVar[bool] = False
     """Whether it says what the scheduler steps along; of a run's guides at most one does."""
+    steers_by: ClassVar[tuple[str, ...]] = ()
+    """Settings of which one must be given, else there is nothing to steer by."""
 
     @abstractmethod
     def begin(self, run: GuidedRun) -> Course | None:

@@ -59,7 +59,7 @@ def test_a_guide_that_does_nothing_says_so(efface, model, tmp_path):
     ("flags", "told"),
     [
         (("--guide", "slt"), "there is no guide called 'slt'; did you mean sld"),
-        (("--guide", "sld"), "sld has no concept to avoid"),
+        (("--guide", "sld"), "sld has nothing to steer by; give it concepts"),
         (("--sld.strength", "3"), "--strength is a setting of sld; add --guide sld"),
         (("--guide", "sld", "--guide", "sld"), "--guide sld is given twice"),
         (("--guide", "sld", "--sld.strenght", "3"), "did you mean --strength"),

@@ -321,7 +321,7 @@ def test_settings_that_cannot_be_meant_are_refused(settings, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"words": ()}, "no word is named"),
+        ({"words": ()}, "a_star has nothing to steer by; give it words or among"),
         ({"words": ("cat",)}, "'a red car and a tree and a dog' has no word 'cat'; name one"),
         ({"among": ("moon",)}, "has none of the words moon; name one of its words: a, cat, and"),
         ({"resolution": 16}, "no cross-attention layer has maps of side 16"),

@@ -7,9 +7,8 @@ import efface
 from efface.diffusion.denoising import Denoiser
 from efface.errors import BadRequest
 from efface.guides.safree import PromptProjection, basis, outside
-from efface.guiding.course import GuidedRun
+from efface.guiding.course import GuidedRun, refuse_unfit
 from efface.guiding.drawing import guided
-from tests.guides.visits import run_of
 
 PISTOL = PromptProjection(concepts=("pistol",))
 
@@ -101,5 +100,5 @@ def test_what_makes_no_sense_is_refused():
     ):
         with pytest.raises(BadRequest, match=match):
             PromptProjection(**settings)
-    with pytest.raises(BadRequest, match="safree has no concept to take out"):
-        PromptProjection().begin(run_of())
+    with pytest.raises(BadRequest, match="safree has nothing to steer by"):
+        refuse_unfit([PromptProjection()])

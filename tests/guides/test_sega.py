@@ -10,6 +10,7 @@ from efface.diffusion.denoising import Denoiser
 from efface.diffusion.noise import guided
 from efface.errors import BadRequest
 from efface.guides.sega import SemanticGuidance, largest
+from efface.guiding.course import refuse_unfit
 from tests.conftest import shared
 from tests.guides.visits import W, courses, noise, visit_at
 from tests.guiding.toys import drawn
@@ -147,5 +148,5 @@ def test_what_makes_no_sense_is_refused():
     ):
         with pytest.raises(BadRequest, match=match):
             SemanticGuidance(**settings)
-    with pytest.raises(BadRequest, match="sega has no concept"):
-        courses(SemanticGuidance())
+    with pytest.raises(BadRequest, match="sega has nothing to steer by; give it remove or add"):
+        refuse_unfit([SemanticGuidance()])

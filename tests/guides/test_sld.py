@@ -8,6 +8,7 @@ from efface.diffusion.denoising import Denoiser
 from efface.diffusion.pictures import pixels_of
 from efface.errors import BadRequest
 from efface.guides.sld import SafeLatentDiffusion, concept_guidance
+from efface.guiding.course import refuse_unfit
 from tests.conftest import shared
 from tests.guides.visits import courses, noise, read_of, visit_at
 from tests.guiding.toys import drawn
@@ -150,5 +151,5 @@ def test_what_makes_no_sense_is_refused():
     ):
         with pytest.raises(BadRequest, match=match):
             SafeLatentDiffusion(**settings)
-    with pytest.raises(BadRequest, match="sld has no concept to avoid"):
-        courses(SafeLatentDiffusion())
+    with pytest.raises(BadRequest, match="sld has nothing to steer by"):
+        refuse_unfit([SafeLatentDiffusion()])

@@ -57,7 +57,7 @@ def test_a_guide_that_changes_nothing_warns_with_its_name_and_prompt():
 
 
 def test_a_guide_by_its_name_has_its_defaults():
-    with pytest.raises(BadRequest, match="sld has no concept to avoid"):
+    with pytest.raises(BadRequest, match="sld has nothing to steer by"):
         efface.guided(shared("tiny_sd1"), "sld", PROMPTS)
     with pytest.raises(BadRequest, match="no guide called 'slt'; did you mean sld"):
         efface.guided(shared("tiny_sd1"), ["slt"], PROMPTS)

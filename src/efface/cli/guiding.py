@@ -33,7 +33,7 @@ def guides_of(arguments: list[str]) -> tuple[list[str], list[Guide]]:
 
     Raises:
         BadRequest: an unknown guide, preset or setting, one that is named twice, settings of a
-            guide that is not there, or a value out of range.
+            guide that is not there, a value out of range, or guides that do not fit one another.
     """
     reader = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     reader.add_argument("--guide", action="append", nargs="?", default=[])
@@ -46,7 +46,12 @@ def guides_of(arguments: list[str]) -> tuple[list[str], list[Guide]]:
         raise BadRequest(
             f"{own[absent[0]][0]} is a setting of {absent[0]}; add --guide {absent[0]}"
         )
-    return common, [_built(name, own.get(name, [])) for name in names]
+    guides = [_built(name, own.get(name, [])) for name in names]
+    if guides:
+        from efface.guiding.course import refuse_unfit
+
+        refuse_unfit(guides)
+    return common, guides
 
 
 def _built(name: str, flags: list[str]) -> Guide:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from efface.contracts import Guide, Paper
 from efface.diffusion.noise import guided
-from efface.errors import BadRequest
 from efface.guiding.course import Branch, Course, Read, Span, require_span
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ class NegativePrompt(Guide):
     name: ClassVar[str] = "negative"
     paper: ClassVar[Paper] = Paper("Classifier-Free Diffusion Guidance", "2207.12598", 2022)
     combines: ClassVar[bool] = True
+    steers_by: ClassVar[tuple[str, ...]] = ("text",)
 
     text: str = ""
     """What to lead away from."""
@@ -47,8 +47,6 @@ class NegativePrompt(Guide):
 
     def begin(self, run: GuidedRun) -> Course:
         """Encodes the text."""
-        if not self.text:
-            raise BadRequest("negative has no text to lead away from; give it with its text")
         scale, span = run.scale(self.name), run.span(self.name, self.start, self.stop)
         return _Away(run.read(self.text, self.negative_on), span, scale)
 

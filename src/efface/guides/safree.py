@@ -52,6 +52,7 @@ class PromptProjection(Guide):
         2024,
     )
     families: ClassVar[frozenset[str]] = frozenset({"sd1", "sd2", "sdxl"})
+    steers_by: ClassVar[tuple[str, ...]] = ("concepts",)
 
     concepts: tuple[str, ...] = ()
     """What to take out, each in words of its own; their texts span one space."""
@@ -69,8 +70,6 @@ class PromptProjection(Guide):
 
     def begin(self, run: GuidedRun) -> Course | None:
         """Moves the rows of prompts; it is off at strength 0, and where no word is found."""
-        if not self.concepts:
-            raise BadRequest("safree has no concept to take out; give it one with its concepts")
         if not self.strength:
             return None
         space = basis(torch.cat([_rows(run, concept) for concept in self.concepts]))

@@ -46,6 +46,7 @@ class SemanticGuidance(Guide):
         "SEGA: Instructing Text-to-Image Models using Semantic Guidance", "2301.12247", 2023
     )
     combines: ClassVar[bool] = True
+    steers_by: ClassVar[tuple[str, ...]] = ("remove", "add")
 
     remove: tuple[str, ...] = ()
     """Concepts to take out."""
@@ -97,8 +98,6 @@ class SemanticGuidance(Guide):
 
     def begin(self, run: GuidedRun) -> Course | None:
         """Encodes the concepts; it is off where all scales are 0."""
-        if not self.remove and not self.add:
-            raise BadRequest("sega has no concept; give it one to remove, or one to add")
         run.scale(self.name)
         edits = []
         for place, text in enumerate((*self.remove, *self.add)):

@@ -46,6 +46,7 @@ class SafeLatentDiffusion(Guide):
         2023,
     )
     combines: ClassVar[bool] = True
+    steers_by: ClassVar[tuple[str, ...]] = ("concepts",)
 
     concepts: tuple[str, ...] = ()
     """What to avoid, each in words of its own."""
@@ -92,8 +93,6 @@ class SafeLatentDiffusion(Guide):
 
     def begin(self, run: GuidedRun) -> Course | None:
         """Encodes the concepts; it is off at strength 0."""
-        if not self.concepts:
-            raise BadRequest("sld has no concept to avoid; give it one with its concepts")
         if not self.strength:
             return None
         span, scale = run.span(self.name, self.warm_up), run.scale(self.name)

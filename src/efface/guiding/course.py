@@ -12,13 +12,14 @@ from typing import Any, Literal, TypeAlias
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from efface.contracts import Guide
 from efface.deltas.application import applied_to, unedited
 from efface.diffusion.denoising import Denoiser
 from efface.diffusion.sampling import Visit
 from efface.errors import BadRequest
 from efface.hosts.conditions import Conditions
 
-__all__ = ["Branch", "Course", "GuidedRun", "Read", "Span", "require_span"]
+__all__ = ["Branch", "Course", "GuidedRun", "Read", "Span", "refuse_unfit", "require_span"]
 
 Branch: TypeAlias = Literal["unedited", "edited"]
 """Which model predicts what a guide leads away from, while a delta is applied: the base, which
@@ -176,4 +177,25 @@ def require_span(start: float, stop: float = 1.0) -> None:
         raise BadRequest(
             f"a guide works from {start:g} to {stop:g} of a run; give shares of it, from 0 to 1, "
             "the start before the end"
+        )
+
+
+def refuse_unfit(guides: Sequence[Guide]) -> None:
+    """Refuses what can be seen before a model is loaded.
+
+    Raises:
+        BadRequest: a guide has nothing to steer by, or two say what the sampler steps along.
+    """
+    for guide in guides:
+        if guide.steers_by and not any(getattr(guide, name) for name in guide.steers_by):
+            wanted = " or ".join(guide.steers_by)
+            raise BadRequest(
+                f"{guide.name} has nothing to steer by; give it {wanted}, on the command line "
+                f"--{guide.name}.{guide.steers_by[0]}"
+            )
+    both = [guide.name for guide in guides if guide.combines]
+    if len(both) > 1:
+        raise BadRequest(
+            f"{' and '.join(both)} both say what the sampler steps along, and only one can; leave "
+            "one out, or give one guide both concepts"
         )

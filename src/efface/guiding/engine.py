@@ -18,7 +18,7 @@ from efface.diffusion.denoising import Denoiser
 from efface.diffusion.noise import guided
 from efface.diffusion.sampling import Visit, denoise
 from efface.errors import BadRequest
-from efface.guiding.course import Course, GuidedRun, Read
+from efface.guiding.course import Course, GuidedRun, Read, refuse_unfit
 from efface.hosts.conditions import Conditions
 
 __all__ = ["Steering", "begun", "sampled"]
@@ -215,18 +215,13 @@ def sampled(
 
 def _check(run: GuidedRun, guides: Sequence[Guide]) -> None:
     host = run.denoiser.host
+    refuse_unfit(guides)
     for guide in guides:
         if host.key not in guide.families:
             raise BadRequest(
                 f"{guide.name} is not built for {host.title}; it works on models of the families "
                 f"{', '.join(sorted(guide.families))}"
             )
-    both = [guide.name for guide in guides if guide.combines]
-    if len(both) > 1:
-        raise BadRequest(
-            f"{' and '.join(both)} both say what the sampler steps along, and only one can; leave "
-            "one out, or give one guide both concepts"
-        )
 
 
 def _rides_along(asked: _Asked) -> bool:

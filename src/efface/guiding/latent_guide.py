@@ -40,6 +40,7 @@ class AttentionGuide(Guide):
 
     families: ClassVar[frozenset[str]] = READABLE
     combines: ClassVar[bool] = False
+    steers_by: ClassVar[tuple[str, ...]] = ("words", "among")
 
     words: tuple[str, ...] = ()
     """The things that must appear, as every prompt words them."""

@@ -17,7 +17,7 @@ from efface.diffusion.denoising import Denoiser
 from efface.diffusion.noise import guided
 from efface.diffusion.sampling import Visit
 from efface.errors import BadRequest
-from efface.guiding.course import Course, GuidedRun
+from efface.guiding.course import Course, GuidedRun, refuse_unfit
 from efface.hosts.conditions import Conditions
 
 __all__ = ["ROWS", "GuideGuider"]
@@ -93,6 +93,7 @@ class GuideGuider(BaseGuidance):
             self._run = GuidedRun(
                 self._denoiser, self._prompts, num_inference_steps, self._scale, conditions
             )
+            refuse_unfit([self._guide])
             self._course = self._guide.begin(self._run)
 
     def prepare_inputs(self, data: Mapping[str, tuple[Any, Any]]) -> list[BlockState]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from efface.contracts import Judge, Sample, Suite
     from efface.evaluation.attacking import Assault, See
     from efface.evaluation.revival import AttackRecord
+    from efface.revival.attempts import Budget
     from efface.workbench.folder import RunFolder
     from efface.workbench.telling import Telling
 
@@ -41,6 +42,20 @@ class Aim:
     judge: str | None = None
     judge_folder: Path | None = None
     judge_settings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be spent, before a model is loaded.
+
+        Raises:
+            BadRequest: not even one picture could be drawn.
+        """
+        self.spends()
+
+    def spends(self) -> Budget:
+        """Gives what each trial may spend."""
+        from efface.revival.attempts import Budget
+
+        return Budget(evaluations=self.budget, pictures=self.pictures)
 
 
 def attacked_with(
@@ -151,7 +166,6 @@ def _same(path: Path, assault: Assault) -> AttackRecord | None:
 def assaults(pipe: Any, options: Aim, recipe: runs.Recipe, first: str) -> Iterator[Assault]:
     """Aims the first attack at each erased concept, with the suite's own prompts and sampling."""
     from efface.evaluation.attacking import Assault
-    from efface.revival.attempts import Budget
 
     judge, folder_of_judge = measuring.named_judge(options.judge)
     plan = measuring.Plan(
@@ -173,7 +187,7 @@ def assaults(pipe: Any, options: Aim, recipe: runs.Recipe, first: str) -> Iterat
             attack=registry.build("attacks", first),
             judge=asked,
             second=_second(suite.judge),
-            budget=Budget(evaluations=options.budget, pictures=options.pictures),
+            budget=options.spends(),
             seed=options.seed,
             steps=suite.steps,
             guidance=suite.guidance,
