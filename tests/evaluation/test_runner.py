@@ -13,7 +13,7 @@ import torch
 
 from efface.contracts import Sample
 from efface.deltas.patches import DensePatch
-from efface.errors import BadRequest, MissingInput
+from efface.errors import BadRequest, MeasurementFailed, MissingInput
 from efface.evaluation import Evaluation, evaluate
 from efface.evaluation.images import ImageStore
 from efface.evaluation.locks import locked
@@ -148,6 +148,20 @@ def test_one_picture_without_an_answer_is_enough_for_invalid(pipe, delta, tmp_pa
     found = evaluate(pipe, delta, small_suite(), AnsweringJudge(mostly), store=tmp_path)
     assert found.verdict == "invalid"
     assert any("for 1 of 4 pictures" in reason for reason in found.reasons)
+
+
+def test_a_judge_that_cannot_say_what_it_knows_is_refused_before_drawing(pipe, delta, tmp_path):
+    broken = AnsweringJudge(_raising)
+    broken.knows = lambda concept: 1 / 0
+    with pytest.raises(MeasurementFailed, match="knows 'pistol', failed: ZeroDivisionError"):
+        evaluate(
+            pipe, delta, small_suite(samples=small_suite().samples[:1]), broken, store=tmp_path
+        )
+    odd = AnsweringJudge(_raising)
+    odd.card = dataclasses.replace(odd.card, threshold="half")
+    with pytest.raises(MeasurementFailed, match="the threshold 'half'; it must be a number"):
+        evaluate(pipe, delta, small_suite(), odd, store=tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_judge_is_asked_again_after_it_failed(pipe, delta, judge, tmp_path):

@@ -15,7 +15,7 @@ from efface.contracts import Attack, Judge, Sample
 from efface.deltas.delta import Delta
 from efface.errors import BadRequest, EffaceError, MeasurementFailed
 from efface.evaluation.identity import fingerprints, model_id
-from efface.evaluation.instruments import identity_of
+from efface.evaluation.instruments import identity_of, knows
 from efface.evaluation.record import Verdict
 from efface.evaluation.revival import AttackRecord, Trial
 from efface.hosts.families import layout
@@ -86,7 +86,7 @@ def _check(assault: Assault) -> None:
             "choose another attack (efface list attacks)"
         )
     aim = assault.aim or assault.concept
-    if not assault.judge.knows(aim):
+    if not knows(assault.judge, aim):
         raise BadRequest(
             f"judge {assault.judge.card.name} cannot recognise '{aim.name}', so that "
             "no attack could be seen to succeed; choose another judge"

@@ -13,6 +13,7 @@ from efface.concepts import Concept, ConceptKind, ErasureRequest, request
 from efface.contracts import Judge, Method, Monitor, Paper, silent
 from efface.deltas.recording import model_name, model_place
 from efface.errors import BadRequest, require_positive
+from efface.evaluation.instruments import knows
 from efface.evaluation.rounds import Rounds, Watch
 from efface.registry import BUNDLED, bundled
 from efface.runs.checks import finish
@@ -166,7 +167,7 @@ def require_attributes(method: Debias, judge: Judge) -> None:
         raise BadRequest(
             f"the attributes are {list(method.attributes)}; name at least two different ones"
         )
-    if unknown := [each.name for each in method.concepts() if not judge.knows(each)]:
+    if unknown := [each.name for each in method.concepts() if not knows(judge, each)]:
         raise BadRequest(
             f"the judge {judge.card.name} does not know '{unknown[0]}'; name attributes that it "
             "knows, or choose another judge"

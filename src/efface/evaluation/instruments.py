@@ -13,11 +13,11 @@ from efface import registry
 from efface.concepts import Concept
 from efface.content import content_hash
 from efface.contracts import ImageMetric, Instrument, Judge, JudgeCard, SetMetric, Suite
-from efface.errors import BadRequest, MissingInput
+from efface.errors import BadRequest, MeasurementFailed, MissingInput
 from efface.evaluation.scores import Measure
 from efface.metrics.clip_score import Clip
 
-__all__ = ["Instruments", "identity_of", "instruments_for"]
+__all__ = ["Instruments", "identity_of", "instruments_for", "knows"]
 
 _BATCH = 16
 
@@ -94,6 +94,27 @@ def instruments_for(suite: Suite, judge: Judge | None, clip: Clip | None) -> Ins
     if judge is not None and len(per_image) < len(suite.image_metrics):
         names["leftover"] = f"not measured: {_judge_name(judge)} has no judge of leftovers"
     return Instruments(built[0], built[1], names, identities, left and left.card)
+
+
+def knows(judge: Judge, concept: Concept) -> bool:
+    """Asks a judge whether it recognises a concept.
+
+    Raises:
+        MeasurementFailed: it raises, or its threshold is no number from 0 to 1.
+    """
+    threshold = judge.card.threshold
+    if not isinstance(threshold, int | float) or not 0 <= threshold <= 1:
+        raise MeasurementFailed(
+            f"judge {judge.card.name} has the threshold {threshold!r:.40}; it must be a number "
+            "from 0 to 1, so mend the judge or choose another one"
+        )
+    try:
+        return bool(judge.knows(concept))
+    except Exception as error:
+        raise MeasurementFailed(
+            f"judge {judge.card.name}, asked whether it knows '{concept.name}', failed: "
+            f"{type(error).__name__}: {error}; mend it or choose another one"
+        ) from error
 
 
 def identity_of(instrument: Any) -> str:

@@ -18,7 +18,7 @@ from efface.evaluation.controls import Asked, controls_for, unjudged, verdict_of
 from efface.evaluation.drawing import guidance_note, guided_by
 from efface.evaluation.identity import TensorChange, changes, fingerprints, model_id
 from efface.evaluation.images import ImageStore, Source
-from efface.evaluation.instruments import Instruments, instruments_for
+from efface.evaluation.instruments import Instruments, instruments_for, knows
 from efface.evaluation.limits import Limits
 from efface.evaluation.locks import locked
 from efface.evaluation.looking import NOBODY
@@ -135,7 +135,7 @@ def _check_known(judge: Judge | None, samples: Sequence[Sample]) -> None:
         return
     named = (concept for one in samples for concept in (one.concept, one.style, *one.others))
     asked = {concept for concept in named if concept is not None}
-    unknown = sorted(concept.name for concept in asked if not judge.knows(concept))
+    unknown = sorted(concept.name for concept in asked if not knows(judge, concept))
     if unknown:
         raise BadRequest(
             f"judge {judge.card.name} cannot recognise {', '.join(unknown)}; "

@@ -11,6 +11,7 @@ import torch
 from efface.contracts import Sample
 from efface.errors import MeasurementFailed
 from efface.evaluation.drawing import draw
+from efface.evaluation.instruments import knows
 from efface.metrics.presence import ask
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def tally(
     counts = torch.zeros(len(attributes), dtype=torch.int64)
     present = 0
     concept = samples[0].concept
-    looked_for = concept if concept is not None and judge.knows(concept) else None
+    looked_for = concept if concept is not None and knows(judge, concept) else None
     for first in range(0, len(samples), _BATCH):
         batch = samples[first : first + _BATCH]
         drawn = draw(pipe, batch, steps=steps, guidance=guidance)
