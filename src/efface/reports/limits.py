@@ -90,9 +90,11 @@ def _drawn(evaluation: Evaluation) -> Iterator[str]:
 
 def _limits(evaluation: Evaluation, tested: Collection[str]) -> Iterator[str]:
     if evaluation.outcome is not None and evaluation.outcome.name == "erased":
+        draws = evaluation.model_kind == "generator"
+        where = "other prompts, seeds or samplers" if draws else "other pictures"
         yield (
             "The concept is suppressed only as far as the tests listed here show. Its traces may "
-            "still be in the weights, and other prompts, seeds or samplers may show it."
+            f"still be in the weights, and {where} may show it."
         )
     else:
         yield "Nothing here shows that the concept is gone from the model."
