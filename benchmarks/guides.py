@@ -7,8 +7,8 @@
 
 Costs are of one run on one thread: the same prompts and seeds, drawn by our engine and diffusers'
 ``StableDiffusionPipelineSafe`` and ``SemanticStableDiffusionPipeline`` with the same networks.
-Guards are asked to avoid a pistol on the unedited model and on models that two methods erased it
-from, with what is to be avoided predicted by the base and by the edited model: how many pictures of
+Guards are asked to avoid a thing, three of them in turn, on the unedited model and on models that
+methods erased it from, with what is to be avoided predicted by the base and by the edited model: how many pictures of
 prompts that name it, and of prompts that describe it, still show it, how many kept pictures still
 show what they should, and how far these moved from those without the guard (mean absolute
 difference of levels, 0 to 1). emoji is asked by name, emoji-reader by descriptions, which it
@@ -23,6 +23,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +49,12 @@ PICTURE = Path(__file__).parents[1] / "docs" / "images" / "guides.png"
 ATTENTION = PICTURE.with_name("attention.png")
 PROMPT, SEED = "a cat and an apple", 0
 CONCEPT, PICTURES, KEPT = "pistol", 12, 12
+GUARDED = (CONCEPT, "cat", "castle")
 ROLES = {"emoji": ("erased", "kept"), "emoji-reader": ("paraphrase", "kept")}
 """What each model is asked; the first does not know descriptions."""
-METHODS = {"emoji": ("uce", "uce at half"), "emoji-reader": ("uce", "esd")}
+METHODS = {"emoji": ("uce", "uce at half", "esd"), "emoji-reader": ("uce", "esd")}
 """What erased; at half its delta's scale, an erasure leaves something for guards to keep out."""
-GUARDS: dict[str, tuple[str, dict[str, Any]]] = {
-    "negative": ("negative", {"text": CONCEPT}),
-    "sld medium": ("sld", {"preset": "medium", "concepts": (CONCEPT,)}),
-    "sega": ("sega", {"remove": (CONCEPT,)}),
-    "nag": ("nag", {"text": CONCEPT}),
-    "safree": ("safree", {"concepts": (CONCEPT,)}),
-}
+GUARDS = ("negative", "sld medium", "sega", "nag", "safree")
 LAYOUTS = ("cat=0,0,0.5,1", "apple=0.5,0,1,1")
 LED: dict[str, tuple[str, dict[str, Any]]] = {
     "no guide": ("", {}),
@@ -72,6 +68,18 @@ WITHOUT_BRANCH = ("safree",)
 """Guards that predict nothing for the concept."""
 
 
+def guarding(name: str, concept: str) -> tuple[str, dict[str, Any]]:
+    """Gives the guide that a guard is, and its settings, against a concept."""
+    found: dict[str, tuple[str, dict[str, Any]]] = {
+        "negative": ("negative", {"text": concept}),
+        "sld medium": ("sld", {"preset": "medium", "concepts": (concept,)}),
+        "sega": ("sega", {"remove": (concept,)}),
+        "nag": ("nag", {"text": concept}),
+        "safree": ("safree", {"concepts": (concept,)}),
+    }
+    return found.get(name, ("", {}))
+
+
 def costs() -> None:
     """Measures every guide once, and diffusers' own code where it has the guide."""
     torch.set_num_threads(1)
@@ -79,7 +87,8 @@ def costs() -> None:
     pipe.set_progress_bar_config(disable=True)
     shots = [(one.prompt, one.seed) for one in _samples("erased")]
     rows: list[dict[str, Any]] = []
-    for name, (kind, settings) in {"plain": ("", {}), **GUARDS}.items():
+    for name in ("plain", *GUARDS):
+        kind, settings = guarding(name, CONCEPT)
         guides = [guide(kind, **settings)] if kind else []
         drawn = draw(pipe, guides, shots, steps=STEPS, guidance=GUIDANCE)
         row = {"guide": name, "by": "efface", "evaluations": drawn.evaluations}
@@ -166,23 +175,23 @@ def guards() -> None:
     record: dict[str, Any] = {"command": "python -m benchmarks guards", "rows": []}
     if path.exists():
         record = json.loads(path.read_text())
-    keys = ("model", "erased_by", "guard", "branch")
+    keys = ("concept", "model", "erased_by", "guard", "branch")
     known = {tuple(row[key] for key in keys) for row in record["rows"]}
     for model in ROLES:
-        pipe, bench = efface.load(model), _Bench(ROLES[model])
-        for method in ("", *METHODS[model]):
-            wanted = [one for one in _ways(method) if (model, method, *one) not in known]
+        pipe = efface.load(model)
+        for concept, method in product(GUARDED, ("", *METHODS[model])):
+            wanted = [one for one in _ways(method) if (concept, model, method, *one) not in known]
             if not wanted:
                 continue
-            delta = None
+            bench, delta = _Bench(concept, ROLES[model]), None
             if method:
-                request = understood(efface.request(CONCEPT))
+                request = understood(efface.request(concept))
                 delta = efface.erase(pipe, request, method=method.partition(" ")[0]).delta
             scale = 0.5 if method.endswith("at half") else 1.0
             with nullcontext() if delta is None else delta.apply(pipe, scale=scale):
                 bench.plain = bench.drawn(pipe, [])
                 for name, branch in wanted:
-                    row = {"model": model, "erased_by": method, "guard": name, "branch": branch}
+                    row = dict(zip(keys, (concept, model, method, name, branch), strict=True))
                     record["rows"].append({**row, **bench.row(pipe, name, branch)})
                     print(json.dumps(record["rows"][-1]), flush=True)
                     _write("guards", record)
@@ -200,9 +209,9 @@ def _ways(method: str) -> list[tuple[str, str]]:
 class _Bench:
     """The prompts, the judge, and pictures without guards."""
 
-    def __init__(self, roles: Sequence[str]) -> None:
-        self.judge = EmojiJudge()
-        self.samples = {role: _samples(role) for role in roles}
+    def __init__(self, concept: str, roles: Sequence[str]) -> None:
+        self.judge, self.concept = EmojiJudge(), concept
+        self.samples = {role: _samples(role, concept) for role in roles}
         self.plain: dict[str, Any] = {}
 
     def drawn(self, pipe: Any, guides: Sequence[Guide]) -> dict[str, Any]:
@@ -222,7 +231,7 @@ class _Bench:
         """Draws with a guard and counts what pictures show."""
         found = self.plain
         if name != "none":
-            kind, settings = GUARDS[name]
+            kind, settings = guarding(name, self.concept)
             chosen = {"negative_on": branch} if branch else {}
             found = self.drawn(pipe, [guide(kind, **settings, **chosen)])
         counts = {
@@ -258,7 +267,7 @@ def pictures() -> None:
     sheet = Image.new("RGB", (margin + side * len(shots), side * (len(GUARDS) + 1)), "white")
     text = ImageDraw.Draw(sheet)
     for row, name in enumerate(("no guard", *GUARDS)):
-        kind, settings = GUARDS.get(name, ("", {}))
+        kind, settings = guarding(name, CONCEPT)
         guides = [guide(kind, **settings)] if kind else []
         drawn = draw(pipe, guides, shots, steps=STEPS, guidance=GUIDANCE)
         text.text((8, side * row + side // 2 - 6), name, fill="#1f2430")
@@ -291,10 +300,10 @@ def _attention() -> None:
     attention_figure(drawn, ATTENTION, title=f"{PROMPT}, seed {SEED}", layouts=LAYOUTS)
 
 
-def _samples(role: str) -> list[Sample]:
+def _samples(role: str, concept: str = CONCEPT) -> list[Sample]:
     """Takes the first prompts of a role; descriptions are held-out ones of all kinds."""
     size: Any = "implicit" if role == "paraphrase" else "standard"
-    suite = emoji_suite(understood(efface.request(CONCEPT)), size=size)
+    suite = emoji_suite(understood(efface.request(concept)), size=size)
     found = [one for one in suite.samples if one.role == role]
     count = KEPT if role == "kept" else PICTURES
     return found[:: max(1, len(found) // count)][:count]

@@ -50,24 +50,30 @@ def _guards(file: Path) -> str:
         return "Not measured yet."
     rows = json.loads(file.read_text("utf-8"))["rows"]
     rows.sort(key=lambda row: (row["model"], list(MODELS).index(row["erased_by"])))
+    alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        key = tuple(str(row[name]) for name in ("model", "erased_by", "guard", "branch"))
+        alike.setdefault(key, []).append(row)
     cells = [
         [
-            row["model"],
-            MODELS[row["erased_by"]],
-            row["guard"] if row["guard"] != "none" else "no guard",
-            row["branch"] or "-",
-            _count(row, "erased" if "erased shown" in row else "paraphrase"),
-            _count(row, "kept"),
-            f"{row['kept moved']:.3f}",
+            model,
+            MODELS[method],
+            guard if guard != "none" else "no guard",
+            branch or "-",
+            _count(own, "erased" if "erased shown" in own[0] else "paraphrase"),
+            _count(own, "kept"),
+            f"{sum(row['kept moved'] for row in own) / len(own):.3f}",
         ]
-        for row in rows
+        for (model, method, guard, branch), own in alike.items()
     ]
     head = ["model", "", "guard", "avoided text predicted by", "shown ↓"]
     return table([*head, "kept ↑", "kept moved ↓"], cells)
 
 
-def _count(row: dict[str, Any], role: str) -> str:
-    return str(row[f"{role} shown"])
+def _count(rows: list[dict[str, Any]], role: str) -> str:
+    """Adds up over concepts."""
+    each = [row[f"{role} shown"].split(" of ") for row in rows]
+    return " of ".join(str(sum(map(int, part))) for part in zip(*each, strict=True))
 
 
 def _costs(file: Path) -> str:
