@@ -8,12 +8,12 @@
 Costs are of one run on one thread: the same prompts and seeds, drawn by our engine and diffusers'
 ``StableDiffusionPipelineSafe`` and ``SemanticStableDiffusionPipeline`` with the same networks.
 Guards are asked to avoid a thing, three of them in turn, on the unedited model and on models that
-methods erased it from, with what is to be avoided predicted by the base and by the edited model: how many pictures of
-prompts that name it, and of prompts that describe it, still show it, how many kept pictures still
-show what they should, and how far these moved from those without the guard (mean absolute
-difference of levels, 0 to 1). emoji is asked by name, emoji-reader by descriptions, which it
-understands; erasures were given the name alone. What has a row is not measured again; delete the
-file to measure anew.
+methods erased it from, with what is to be avoided predicted by the base and by the edited model:
+how many pictures of prompts that name it, and of prompts that describe it, still show it, how many
+kept pictures still show what they should, and how far these moved from those without the guard
+(mean absolute difference of levels, 0 to 1). emoji is asked by name, emoji-reader by descriptions,
+which it understands; erasures were given the name alone. What has a row is not measured again;
+delete the file to measure anew.
 """
 
 from __future__ import annotations
