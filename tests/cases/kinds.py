@@ -48,6 +48,8 @@ class ForgettingCase:
     """Relative change of all touched weights; a changed number needs a raised ``revision``."""
     gone: bool = True
     """Whether the class is no longer recognised afterwards."""
+    within: float = 1e-3
+    """How far from it, as a share, the change may be."""
 
     @property
     def name(self) -> str:

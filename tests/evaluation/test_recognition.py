@@ -101,7 +101,7 @@ def test_a_wreck_is_no_erasure(model, tmp_path, make):
 
 
 def test_answers_that_are_not_finite_are_invalid_and_never_zero(model, tmp_path):
-    broken = head_change(model, lambda weight: torch.full_like(weight, math.nan))
+    broken = head_change(model, lambda weight: torch.full_like(weight, 1e38))
     found = evaluated(model, broken, tmp_path, strangers=False)
     assert found.verdict == "invalid"
     assert found.measurements == ()
