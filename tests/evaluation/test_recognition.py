@@ -1,7 +1,5 @@
 """Verdict and outcome of forgetting in recognisers: no wreck and no idle edit passes."""
 
-import math
-
 import pytest
 import torch
 
