@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from scipy.stats import fisher_exact
 
 from attack_page import section
 from efface import registry
@@ -67,7 +70,23 @@ def _guards(file: Path) -> str:
         for (model, method, guard, branch), own in alike.items()
     ]
     head = ["model", "", "guard", "avoided text predicted by", "shown ↓"]
-    return table([*head, "kept ↑", "kept moved ↓"], cells)
+    shown = table([*head, "kept ↑", "kept moved ↓"], cells)
+    return f"{shown}\n\n{_branches(alike)}"
+
+
+def _branches(alike: Mapping[tuple[str, ...], list[dict[str, Any]]]) -> str:
+    """Compares who predicts the avoided text, where half an erasure leaves something to avoid."""
+    told = []
+    for guard in dict.fromkeys(key[2] for key in alike):
+        keys = [("emoji", "uce at half", guard, branch) for branch in ("edited", "unedited")]
+        if all(key in alike for key in keys):
+            each = [list(map(int, _count(alike[key], "erased").split(" of "))) for key in keys]
+            chance = fisher_exact([[hits, count - hits] for hits, count in each]).pvalue
+            told.append(f"`{guard}` {each[0][0]} and {each[1][0]} ({chance:.2g})")
+    return (
+        "Shown on `emoji` erased by uce at scale 0.5, with what is to be avoided predicted by the "
+        f"edited model and by the base, and the p-value of Fisher's exact test: {', '.join(told)}."
+    )
 
 
 def _count(rows: list[dict[str, Any]], role: str) -> str:

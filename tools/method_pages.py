@@ -50,7 +50,7 @@ def _page(entry: registry.Entry, results: Path) -> str:
     if tables := measured(entry.name, results):
         parts.append(f"## What it does to the bundled model\n\n{CELLS}\n\n{tables}")
     if tables := elsewhere(entry.name, results):
-        parts.append(f"## What was measured beside that\n\n{tables}")
+        parts.append(f"## Other results\n\n{tables}")
     parts.append(f"Source: [`{entry.module}`](../../src/{entry.module.replace('.', '/')}.py).")
     return "\n\n".join(parts) + "\n"
 

@@ -20,17 +20,16 @@ the 95 % interval of the latter; how far both are from retraining without these 
 on average; and processor seconds (`python -m benchmarks forgetting`, `fashion`;
 [what it means](../recognisers.md))."""
 CHAINS = """Four requests in turn, each the worst of the four: pictures of what goes that still get
-their name, of what went earlier, and the largest loss of what is kept in points (the same
-commands)."""
+their name, of what went earlier, and the largest loss of what is kept in points
+(`python -m benchmarks forgetting`, `fashion`)."""
 ENCODERS = """Attacked after erasing one noun (`python -m benchmarks advunlearn`): pictures by name,
 by synonym and kept ones in which the judge sees what is asked for, and trials in which a one-token
 soft prompt and a prefix bring the noun back."""
 HARDENED = """Steps until an attacker who trains low-rank layers on pictures of the concept has half
 of it back, for three step sizes, after the erasure and after hardening it as well (`python -m
 benchmarks harden`); kept pictures that show what they should."""
-
-
 WORDS = {"few": "4 pictures a class", "missing": "5 classes without pictures"}
+"""What settings of chains are called on pages."""
 
 
 def elsewhere(name: str, results: Path) -> str:
@@ -138,12 +137,12 @@ def _trials(told: Row | None) -> str:
 
 
 def _hardened(results: Path) -> str:
-    rows = []
-    for row in _read(results / "harden.json") or []:
+    rows, found = [], _read(results / "harden.json")
+    for row in found:
         before, after = row["before"]["half"], row["after"]["half"]
         kept = f"{row['before']['kept']} → {row['after']['kept']} of {row['pictures']['kept']}"
         steps = ", ".join(f"{before[rate]} → {after[rate]}" for rate in before)
         rows.append([row["concept"], row["method"], row["way"], steps, kept])
-    sizes = next((", ".join(row["before"]["half"]) for row in _read(results / "harden.json")), "")
+    sizes = next((", ".join(row["before"]["half"]) for row in found), "")
     head = ["concept", "erased by", "settings", f"steps, for step sizes {sizes} ↑", "kept"]
     return f"{HARDENED}\n\n{table(head, rows)}" if rows else ""

@@ -121,8 +121,7 @@ def check(
             or there is nothing to resume.
     """
     _check_scale(recipe.delta_scale)
-    if not -(2**63) <= recipe.seed < 2**63:
-        raise BadRequest(f"the seed is {recipe.seed}; give a whole number of at most 63 bits")
+    whole(recipe.seed)
     methods = methods or [part.build() for part in _parts(recipe)]
     check_readers(recipe, methods)
     for method in methods:
