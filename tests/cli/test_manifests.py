@@ -1,12 +1,19 @@
 """C2PA manifests say what the card says, and fail for another file, card or signer."""
 
+import base64
 import datetime
+import hashlib
 import json
 import shutil
+import struct
 import sys
 
 import pytest
+from safetensors import safe_open
 
+from efface.deltas.delta import Delta
+from efface.errors import BadRequest
+from efface.exchange.manifest_slots import KEY, find_slot
 from efface.exchange.manifests import statement
 from efface.workbench import runs
 
@@ -166,6 +173,118 @@ def test_what_is_another_since_is_told(efface, signed, tmp_path, change, told):
     outcome = efface("verify", run, *check)
     assert outcome.code == 1, outcome
     assert told in outcome.out + outcome.err
+
+
+def tensors_of(file):
+    content = file.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    return content[8 + length :]
+
+
+@pytest.fixture
+def signed_inside(efface, a_run, keys):
+    """A folder whose delta holds its manifest, its content before, and how it is checked."""
+    with_card(a_run)
+    before = tensors_of(a_run / FILE), runs.read_delta(a_run).id
+    given = ("--certificate", keys / "signer.pem", "--key", keys / "private.pem")
+    told = "holds the hash of its delta's file"
+    refused(efface, told, "sign", a_run, "--c2pa", "--inside", *given)
+    (a_run / "run.json").unlink()
+    outcome = efface("sign", a_run, "--c2pa", "--inside", *given)
+    assert outcome.code == 0, outcome
+    return a_run, before, ("--c2pa", "--certificate", keys / "authority.pem")
+
+
+@pytest.mark.thorough
+def test_a_manifest_inside_is_bound_to_all_other_bytes_and_changes_no_tensor(
+    efface, signed_inside, keys
+):
+    import c2pa
+
+    run, before, check = signed_inside
+    file = run / FILE
+    assert not (run / MANIFEST).exists()
+    assert (tensors_of(file), Delta.load(run).id) == before
+    with safe_open(file, "pt") as opened:
+        assert opened.metadata()[KEY]
+    slot, content = find_slot(file), file.read_bytes()
+    with file.open("rb") as opened:
+        reader = c2pa.Reader("application/octet-stream", opened, slot.manifest)
+        held = json.loads(reader.detailed_json())
+    (manifest,) = held["manifests"].values()
+    bound = manifest["assertion_store"]["c2pa.hash.data"]
+    assert bound["exclusions"] == [{"start": slot.start, "length": slot.length}]
+    rest = content[: slot.start] + content[slot.start + slot.length :]
+    assert bound["hash"] == base64.b64encode(hashlib.sha256(rest).digest()).decode()
+    outcome = efface("verify", run, *check)
+    assert outcome.code == 0, outcome
+    assert "1 manifests hold, by signer (Test)" in outcome.out + outcome.err
+    given = ("--certificate", keys / "signer.pem", "--key", keys / "private.pem")
+    for words in ((), ("--overwrite",), ("--inside",)):
+        told = "renew it: --inside --overwrite"
+        refused(efface, told, "sign", run, "--c2pa", *given, *words)
+    assert efface("sign", run, "--c2pa", "--inside", "--overwrite", *given).code == 0
+    assert len(file.read_bytes()) == len(content)
+    assert efface("verify", run, *check).code == 0
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("tensor", "Hashes do not match"),
+        ("metadata", "Hashes do not match"),
+        ("moved", "leaves out other bytes than the manifest"),
+        ("card", "the manifest is of another card"),
+        ("manifest", "hash does not match assertion data"),
+        ("authority", "signing certificate untrusted"),
+        ("taken out", f"{FILE} has no manifest {MANIFEST}, and none in its header"),
+        ("twice", "holds no one manifest"),
+    ],
+)
+def test_what_is_another_since_it_was_signed_inside_is_told(
+    efface, signed_inside, tmp_path, change, told
+):
+    run, _, check = signed_inside
+    file = run / FILE
+    content, slot = file.read_bytes(), find_slot(file)
+    key = f'"{KEY}"'.encode()
+    if change == "tensor":
+        content = content[:-1] + bytes([content[-1] ^ 1])
+    elif change == "metadata":
+        assert content.count(b"toy") or content.count(b"pistol")
+        content = content.replace(b"pistol", b"pistil", 1)
+    elif change == "moved":
+        (length,) = struct.unpack("<Q", content[:8])
+        content = struct.pack("<Q", length + 8) + b" " * 8 + content[8:]
+    elif change == "card":
+        card = json.loads((run / "card.json").read_text())
+        (run / "card.json").write_text(json.dumps({**card, "summary": "Nothing was erased."}))
+    elif change == "manifest":
+        assert slot.manifest.count(b"Erased.") == 1
+        other = base64.b64encode(slot.manifest.replace(b"Erased.", b"Edited."))
+        content = content[: slot.start] + other + content[slot.start + slot.length :]
+    elif change == "taken out":
+        content = content.replace(key, b'"c2pa;manifest"')
+    elif change == "twice":
+        (length,) = struct.unpack("<Q", content[:8])
+        more = b'"__metadata__":{' + key + b':"AAAA",'
+        content = content.replace(b'"__metadata__":{', more, 1)
+        content = struct.pack("<Q", length + len(key) + 8) + content[8:]
+    else:
+        check = (*check[:-1], certificates(tmp_path / "others") / "authority.pem")
+    file.write_bytes(content)
+    outcome = efface("verify", run, *check)
+    assert outcome.code == 1, outcome
+    assert told in outcome.out + outcome.err
+
+
+def test_a_damaged_header_has_no_slot(tmp_path):
+    file = tmp_path / "x.safetensors"
+    for content in (b"", b"\xff" * 12, struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 9) + b"{}"):
+        file.write_bytes(content)
+        with pytest.raises(BadRequest, match="no whole safetensors file"):
+            find_slot(file)
 
 
 def refused(efface, told, *words):

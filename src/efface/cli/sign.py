@@ -29,6 +29,9 @@ class Sign(Shared):
     c2pa: bool = False
     """Write a C2PA manifest beside every safetensors file instead, which says what card.json says;
     needs --certificate."""
+    inside: bool = False
+    """With --c2pa: put each manifest into its file's own header, as C2PA 2.4 has it; tensors stay
+    as they are."""
     certificate: Path | None = None
     """The key's certificate as PEM, with those that issued it; for --c2pa."""
     out: Path | None = None
@@ -50,7 +53,7 @@ def run(arguments: list[str], output: Output) -> int:
 
     if options.source.resolve() in options.key.resolve().parents:
         raise BadRequest(f"{options.key} lies in the folder that is signed; keep keys elsewhere")
-    if options.c2pa or options.certificate is not None:
+    if options.c2pa or options.inside or options.certificate is not None:
         return _manifests(options, output)
     place = options.out or options.source / SIGNATURE
     if place.exists() and not options.overwrite:
@@ -71,7 +74,7 @@ def _manifests(options: Sign, output: Output) -> int:
     """
     if not options.c2pa or options.certificate is None or options.out is not None:
         raise BadRequest(
-            "manifests lie beside their files and need a certificate: give --c2pa and "
+            "manifests lie in or beside their files and need a certificate: give --c2pa and "
             "--certificate FILE, and no --out"
         )
     from efface.exchange.cards import cards_of
@@ -85,10 +88,12 @@ def _manifests(options: Sign, output: Output) -> int:
         options.source,
         certificate=options.certificate,
         key=options.key,
+        inside=options.inside,
         overwrite=options.overwrite,
     )
     check = f"efface verify {options.source} --c2pa --certificate AUTHORITY"
-    output.say(*(f"wrote {place}" for place in places), f"check with: {check}")
+    done = "signed inside" if options.inside else "wrote"
+    output.say(*(f"{done} {place}" for place in places), f"check with: {check}")
     written = [str(place) for place in places]
     output.result({"folder": str(options.source), "manifests": written})
     return 0

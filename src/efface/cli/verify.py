@@ -34,8 +34,8 @@ class Verify(Placed):
     key: Path | None = None
     """The signer's public key, as PEM."""
     c2pa: bool = False
-    """Check the C2PA manifests beside safetensors files, as efface sign --c2pa writes them; needs
-    --certificate."""
+    """Check the C2PA manifests in or beside safetensors files, as efface sign --c2pa writes them;
+    needs --certificate."""
     certificate: Path | None = None
     """Certificate of the authority that is trusted to name signers, as PEM."""
 

@@ -1,4 +1,4 @@
-"""C2PA manifests beside safetensors files: what the card says, signed with a certificate."""
+"""C2PA manifests in or beside safetensors files: what the card says, signed with a certificate."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from efface.errors import BadRequest, MissingInput
+from efface.exchange.manifest_slots import Slot, find_slot, sign_inside
 from efface.files import read_json_object, write_atomically
 from efface.randomness import environment
 
@@ -19,10 +20,11 @@ SUFFIX = ".c2pa"
 """Ends the name of a manifest in place of ``.safetensors``."""
 _LABEL = "efface.card"
 _CARD = "card.json"
+_RUN = "run.json"
 _ATTACKS = "attacks"
 """What a run's attacks found lies here, which is no edited model."""
 _FORMAT = "application/octet-stream"
-"""C2PA's library writes into no such file; its data hash is over the whole."""
+"""C2PA's library knows no safetensors file, and takes any file as bytes."""
 _SOURCE = "http://c2pa.org/digitalsourcetype/trainedAlgorithmicData"
 _CURVES = {"secp256r1": b"es256", "secp384r1": b"es384", "secp521r1": b"es512"}
 _OFFLINE = {"remote_manifest_fetch": False, "ocsp_fetch": False}
@@ -39,43 +41,75 @@ class Checked(NamedTuple):
 
 
 def write_manifests(
-    folder: Path, *, certificate: Path, key: Path, overwrite: bool = False
+    folder: Path, *, certificate: Path, key: Path, inside: bool = False, overwrite: bool = False
 ) -> tuple[Path, ...]:
-    """Writes a manifest beside every safetensors file of a folder, without any network.
+    """Writes a manifest for every safetensors file of a folder, without any network.
 
-    Each says what `statement` says, and has a hash of the whole file. The files stay as they are.
+    Each says what `statement` says, and has a hash of the file: of all of it where the manifest
+    lies beside it, and of all but the manifest where it lies inside.
 
     Args:
         folder: a run, or an export or card, with ``card.json``.
         certificate: the signer's, as PEM, with those that issued it after it.
         key: the certificate's private key, as PEM without a password.
+        inside: into the files' own headers, instead of beside them.
         overwrite: whether older manifests are replaced.
+
+    Returns:
+        The files that were written.
 
     Raises:
         MissingInput: the extra is not installed, or a file, card or safetensors file is missing.
-        BadRequest: manifests are there, the card names no delta, or the key cannot sign.
+        BadRequest: manifests are there, the card names no delta, the key cannot sign, or a run's
+            own files would be changed.
     """
     library = _library()
     for file in (certificate, key):
         if not file.is_file():
             raise MissingInput(f"there is no file {file}; give a certificate and its private key")
     files, said = _assets(folder), statement(folder)
-    held = [file.with_suffix(SUFFIX) for file in files if file.with_suffix(SUFFIX).exists()]
-    if held and not overwrite:
-        raise BadRequest(f"{held[0]} is there already; give --overwrite")
+    if inside and (folder / _RUN).exists():
+        raise BadRequest(
+            f"{folder / _RUN} holds the hash of its delta's file, which a manifest inside would "
+            "change; sign the folder that is published (efface card RUN --out FOLDER), or leave "
+            "out --inside"
+        )
+    for file in files:
+        _refuse_held(file, inside=inside, overwrite=overwrite)
     chain, private, algorithm = certificate.read_bytes(), *_private(key)
     for file in files:
         try:
             info = library.C2paSignerInfo(algorithm, chain, private, None)
             signer = library.Signer.from_info(info)
-            manifest = _signed(library, signer, _definition(file, said), file)
+            context = library.Context(library.Settings.from_dict({"verify": _OFFLINE}))
+            definition = _definition(file, said)
+            if inside:
+                sign_inside(library, context, signer, definition, file)
+                file.with_suffix(SUFFIX).unlink(missing_ok=True)
+                continue
+            manifest = _signed(library, context, signer, definition, file)
         except library.C2paError as error:
             raise BadRequest(
                 f"{key} cannot sign as {certificate} ({_line(error)}); give the certificate of "
                 "this key with those that issued it, as PEM, for signing documents or e-mail"
             ) from error
         write_atomically(file.with_suffix(SUFFIX), manifest)
-    return tuple(file.with_suffix(SUFFIX) for file in files)
+    return files if inside else tuple(file.with_suffix(SUFFIX) for file in files)
+
+
+def _refuse_held(file: Path, *, inside: bool, overwrite: bool) -> None:
+    """Keeps older manifests, unless they are to be replaced.
+
+    Raises:
+        BadRequest: the file has one, and it stays.
+    """
+    beside = file.with_suffix(SUFFIX)
+    if beside.exists() and not overwrite:
+        raise BadRequest(f"{beside} is there already; give --overwrite")
+    if find_slot(file) and not (inside and overwrite):
+        raise BadRequest(
+            f"{file} holds a manifest in its header already; renew it: --inside --overwrite"
+        )
 
 
 def check_manifests(folder: Path, *, certificate: Path) -> Checked:
@@ -99,22 +133,38 @@ def check_manifests(folder: Path, *, certificate: Path) -> Checked:
     files, said = _assets(folder), statement(folder)
     signers, trouble = [], []
     for file in files:
-        name = file.relative_to(folder)
-        if not (place := file.with_suffix(SUFFIX)).is_file():
-            trouble.append(f"{name} has no manifest {place.name}")
+        name, held = file.relative_to(folder), _held(file)
+        if isinstance(held, str):
+            trouble.append(held)
             continue
-        try:
-            context = library.Context(library.Settings.from_dict(settings))
-            with file.open("rb") as opened:
-                reader = library.Reader(_FORMAT, opened, place.read_bytes(), context)
-                told = json.loads(reader.json())
-        except library.C2paError as error:
-            trouble.append(f"the manifest of {name} is damaged ({_line(error)})")
-            continue
-        found = told["manifests"][told["active_manifest"]]
-        signers.append(_signer(found))
-        trouble += [f"{name}: {each}" for each in _apart(told, found, said)]
+        for manifest, slot in held:
+            try:
+                context = library.Context(library.Settings.from_dict(settings))
+                with file.open("rb") as opened:
+                    reader = library.Reader(_FORMAT, opened, manifest, context)
+                    told, detailed = json.loads(reader.json()), json.loads(reader.detailed_json())
+            except library.C2paError as error:
+                trouble.append(f"the manifest of {name} is damaged ({_line(error)})")
+                continue
+            found = told["manifests"][told["active_manifest"]]
+            signers.append(_signer(found))
+            bound = detailed["manifests"][told["active_manifest"]]["assertion_store"]
+            apart = _apart(told, bound.get("c2pa.hash.data", {}), found, said, slot)
+            trouble += [f"{name}: {each}" for each in apart]
     return Checked(files, tuple(dict.fromkeys(signers)), tuple(trouble))
+
+
+def _held(file: Path) -> list[tuple[bytes, Slot | None]] | str:
+    """Gives a file's manifests, with the slot of one in its header; or says what is wrong."""
+    beside = file.with_suffix(SUFFIX)
+    try:
+        slot = find_slot(file)
+    except BadRequest as error:
+        return str(error)
+    held: list[tuple[bytes, Slot | None]] = [(slot.manifest, slot)] if slot else []
+    if beside.is_file():
+        held.append((beside.read_bytes(), None))
+    return held or f"{file.name} has no manifest {beside.name}, and none in its header"
 
 
 def statement(folder: Path) -> dict[str, Any]:
@@ -163,8 +213,9 @@ def _definition(file: Path, said: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _signed(library: Any, signer: Any, definition: Mapping[str, Any], file: Path) -> bytes:
-    context = library.Context(library.Settings.from_dict({"verify": _OFFLINE}))
+def _signed(
+    library: Any, context: Any, signer: Any, definition: Mapping[str, Any], file: Path
+) -> bytes:
     builder = library.Builder(dict(definition), context)
     builder.set_no_embed()
     # The library copies the file, though nothing is put in it.
@@ -201,12 +252,26 @@ def _private(key: Path) -> tuple[bytes, bytes]:
 
 
 def _apart(
-    told: Mapping[str, Any], found: Mapping[str, Any], said: Mapping[str, Any]
+    told: Mapping[str, Any],
+    bound: Mapping[str, Any],
+    found: Mapping[str, Any],
+    said: Mapping[str, Any],
+    slot: Slot | None,
 ) -> Iterator[str]:
     """Says what does not hold of one manifest."""
-    for each in told.get("validation_status", []):
+    results = told.get("validation_results", {}).get("activeManifest", {})
+    passed = {each["code"] for each in results.get("success", [])}
+    failures = told.get("validation_status", [])
+    if slot is not None:
+        left_out = [(one["start"], one["length"]) for one in bound.get("exclusions", [])]
+        if left_out != [(slot.start, slot.length)]:
+            yield "the manifest's hash leaves out other bytes than the manifest"
+        elif "assertion.dataHash.match" in passed:
+            # The library knows no place for a manifest in this kind of file; it was checked here.
+            failures = [each for each in failures if each["code"] != "assertion.dataHash.mismatch"]
+    for each in failures:
         yield str(each.get("explanation") or each["code"])
-    if told.get("validation_state") != "Trusted" and not told.get("validation_status"):
+    if not {"signingCredential.trusted", "claimSignature.validated"} <= passed and not failures:
         yield f"the manifest is {told.get('validation_state')}, and should be Trusted"
     ours = [one["data"] for one in found.get("assertions", []) if one.get("label") == _LABEL]
     if ours != [dict(said)]:
