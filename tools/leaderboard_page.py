@@ -141,8 +141,7 @@ def _rows(results: Path) -> list[list[str]]:
 def _cells(results: Path) -> dict[str, list[Mapping[str, Any]]]:
     """Gathers attacks on the pistol by method, those on submitted methods among them."""
     by_name: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    matrix = results / "robustness" / "matrix.json"
-    for cell in _of(matrix):
+    for cell in _of(results / "robustness" / "pistol.json"):
         by_name[cell["method"]].append(cell)
     for path in sorted((results / "leaderboard").glob("*/attacks.json")):
         by_name[path.parent.name] += _of(path)
