@@ -30,6 +30,14 @@ def test_the_dtype_that_was_asked_for_is_used_and_said(model, capsys):
     assert "runs on cpu in bfloat16" in "".join(capsys.readouterr())
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_an_apple_gpu_that_is_not_used_is_said(model, capsys, monkeypatch, there):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: there)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert load_host(str(model), Output.from_arguments([])).device.type == "cpu"
+    assert ("never tried on an Apple GPU: --device mps" in "".join(capsys.readouterr())) is there
+
+
 @pytest.mark.parametrize("device", ["nowhere", "cuda:77", "meta"])
 def test_a_device_that_is_not_there_is_refused_in_one_line(model, device):
     with pytest.raises(BadRequest, match=f"--device is {device}, which") as refusal:

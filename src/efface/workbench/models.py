@@ -105,6 +105,8 @@ def load_host(name: str, output: Telling, placed: Place = ANYWHERE) -> Any:
         BadModel: no such model, it is a run, its files are missing, cut short or of the wrong
             shape, or it draws from pictures.
     """
+    import torch
+
     import efface
     from efface.hosts.pipelines import text_to_image
 
@@ -117,6 +119,8 @@ def load_host(name: str, output: Telling, placed: Place = ANYWHERE) -> Any:
             model.set_progress_bar_config(disable=True)
     if placed.whole or device.type != "cpu":
         output.say(f"{name} runs on {device} in {str(dtype).removeprefix('torch.')}")
+    elif placed.device == "auto" and torch.backends.mps.is_available():
+        output.say(f"{name} runs on the CPU; efface was never tried on an Apple GPU: --device mps")
     return model
 
 
