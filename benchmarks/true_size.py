@@ -32,7 +32,12 @@ EXTRA: dict[str, dict[str, Any]] = {
     "ant": {"before": 0.5, "maps": 1, "map_batches": 1, "parameters": "key_value"},
     "trce_vision": {"hold_trajectories": 1},
     "spm": {"anchors": 1},
-    "harden": {"directions": 0, "parameters": "cross_attention"},  # Else more than 24 GB.
+    "harden": {
+        "attackers": 1,
+        "attack_batch": 1,
+        "directions": 1,
+        "parameters": "cross_attention",
+    },
 }
 WITHOUT_ANCHOR = ("few_shot",)
 """Methods that steer to none."""
