@@ -62,8 +62,8 @@ erased and as many remaining pictures, and fewer of the others. Other seeds than
 
 """
 BARS = """
-The bars were, of 25 and of 50 nouns at once: erased and synonyms at most 5 % present, others lose
-at most 3 points, kept partners at most 10. {met}
+Goals set before measuring 25 and 50 nouns at once: erased and synonyms at most 5 % present, others
+lose at most 3 points, kept partners at most 10. {met}
 
 The map stands beside the weights, which are those of the base: whoever runs the pipeline can leave
 it out (`component_swap`). A ledger refuses it, since its centers are rows of all concepts together.

@@ -121,7 +121,7 @@ that train on trajectories of the concept's prompts leave next to nothing:
 
 """
 READ = """
-The bars that were set are at most 10 % left of the erased and at most 5 points lost of kept nouns.
+Goals set before measuring: at most 10 % left of the erased, and at most 5 points lost of kept nouns.
 {missed}
 
 Kept pictures are the same 24 for every concept and seed, so their intervals are narrower than they
@@ -142,7 +142,7 @@ steps and then a second seed decide a tie. Settings are those in which the candi
 differ. A refused noun is one whose edit the checks after an erasure took for a wrecked model; it is
 left out of that row, and such a candidate is not chosen. What the candidates of a method trade on
 the nouns (`python -m benchmarks tradeoff`; a line is its best trade-off, a ring its preset, dots
-its other candidates, dotted the bars):
+its other candidates, dotted the goals):
 
 ![What candidates leave and lose](../benchmarks/results/tradeoff.png)
 
@@ -152,7 +152,7 @@ ALONE = """
 
 One noun by the bundled model's presets, each in a process of its own with two threads and nothing
 beside it (`python -m benchmarks alone`): seconds of the whole erasure, and what the process held at
-most beyond the loaded model. The bar was 180 seconds; {slow}.
+most beyond the loaded model. The goal was 180 seconds; {slow}.
 
 """
 COST = """
