@@ -121,7 +121,7 @@ that train on trajectories of the concept's prompts leave next to nothing:
 
 """
 READ = """
-Goals set before measuring: at most 10 % left of the erased, and at most 5 points lost of kept nouns.
+Goals set before measuring: at most 10 % left of the erased, at most 5 points lost of kept nouns.
 {missed}
 
 Kept pictures are the same 24 for every concept and seed, so their intervals are narrower than they

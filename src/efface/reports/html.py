@@ -22,6 +22,7 @@ from efface.reports.limits import limits
 from efface.reports.model_words import words_for
 from efface.reports.pages import rendered
 from efface.reports.previews import previews
+from efface.reports.repeating import repeating
 from efface.reports.robustness import attack_lines, hardest, tested
 from efface.reports.whereabouts import whereabouts
 
@@ -107,6 +108,7 @@ def _context(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
             )
             if use in evaluation.instruments
         },
+        "repeating": repeating(evaluation, facts.command),
         "limits": limits(evaluation, tested(facts.attacks)),
         "attacks": attack_lines(facts.attacks),
         "hardest": hardest(facts.attacks),
