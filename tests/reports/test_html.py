@@ -13,7 +13,7 @@ from efface.concepts import Concept
 from efface.contracts import Sample
 from efface.evaluation.images import Source
 from efface.reports.facts import run_facts
-from efface.reports.html import write_page
+from efface.reports.html import _scope, write_page
 from efface.reports.repeating import repeating
 
 from .conftest import RUN, made, provenance
@@ -134,6 +134,11 @@ def test_methods_in_turn_are_repeated_from_their_run(tmp_path):
     turns["settings_given"] = ["esd"]
     found = page(tmp_path, made(tmp_path, provenance=turns))
     assert "--esd.steps 3 --seed 7 --out runs/again efface evaluate" in found.text
+
+
+def test_the_scope_reads_right_for_one_thing_and_for_several(evaluation):
+    scope = dict(_scope(evaluation, run_facts(evaluation, RUN)))["Scope"]
+    assert scope == "to go from a text-to-image model: pistol; to stay: cat, sword"
 
 
 AGAIN = "efface erase uce --out runs/again"
