@@ -43,6 +43,7 @@ def test_pictures_of_methods_are_small_and_on_their_pages():
         assert f"](../images/methods/{picture.name})" in page.read_text("utf-8")
 
 
+@pytest.mark.thorough
 def test_the_command_on_the_page_of_a_method_names_a_model_that_it_edits():
     for entry in registry.entries("methods"):
         text = (ROOT / "docs" / "methods" / f"{entry.name}.md").read_text("utf-8")
