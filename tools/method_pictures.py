@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FOLDER", "LARGEST", "caption", "main", "sheet"]
+__all__ = ["FOLDER", "LARGEST", "caption", "chain", "main", "sheet"]
 
 FOLDER = Path(__file__).parent.parent / "docs" / "images" / "methods"
 CONCEPT = "pistol"
@@ -23,16 +23,24 @@ SHOTS = (
     ("a picture of a pizza", 0),
 )
 """Prompts with seeds: what goes, its synonym, its neighbour, and two other things."""
+FIRST = {"trce_vision": "trce", "realera_noise": "realera", "harden": "esd"}
+"""What comes before methods that are meant for a model which another one edited."""
 SIDE = 128
 """Of a picture on the sheet, in pixels."""
 LARGEST = 30_000
 """Bytes of a sheet, at most."""
 
 
-def caption() -> str:
-    """Says what a sheet shows, from left to right."""
+def chain(name: str) -> str:
+    """Gives a method as the command line has it, after the one that it is meant to follow."""
+    return f"{FIRST[name]}+{name}" if name in FIRST else name
+
+
+def caption(name: str) -> str:
+    """Says what a method's sheet shows, from left to right."""
     shown = ", ".join(f"{prompt.split()[-1]} (seed {seed})" for prompt, seed in SHOTS)
-    return f'Above without, below with "{CONCEPT}" erased, with the same seeds: {shown}'
+    by = f" by `{chain(name)}`" if name in FIRST else ""
+    return f'Above without, below with "{CONCEPT}" erased{by}, with the same seeds: {shown}'
 
 
 def sheet(before: list[Any], after: list[Any]) -> bytes:
@@ -74,7 +82,7 @@ def main() -> int:
     before = _drawn(pipe)
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name in sys.argv[1:]:
-        result = efface.erase(pipe, CONCEPT, method=name, seed=0)
+        result = efface.erase(pipe, CONCEPT, method=chain(name), seed=0)
         with result.delta.apply(pipe):
             stored = sheet(before, _drawn(pipe))
         (FOLDER / f"{name}.webp").write_bytes(stored)

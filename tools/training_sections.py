@@ -67,7 +67,7 @@ HARDEN = """
 Hardening (`python -m benchmarks harden`): an attacker has eight pictures of the concept and trains
 low-rank layers beside all attention; steps until half of twelve pictures show it again, before →
 after hardening, at three step sizes, and kept pictures of 24 that still show what they should. The
-bar was three times the steps at 2 % less kept: {missed}.
+goal, set before measuring, was three times the steps at 2 % less kept: {missed}.
 
 """
 

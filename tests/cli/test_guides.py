@@ -98,7 +98,7 @@ def test_a_run_is_measured_with_a_guide(efface, tmp_path):
     flags = ("--guide", "safree", "--safree.concepts", "pistol")
     outcome = efface("evaluate", run, "--size", "smoke", *flags)
     assert outcome.code in (0, 1), outcome
-    assert "drawn with safree (concepts pistol), so of both together" in " ".join(
+    assert "drawn with safree (concepts pistol), so this is what both did together" in " ".join(
         outcome.out.split()
     )
     assert "drawn with safree" in (run / "card.md").read_text()

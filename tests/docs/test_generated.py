@@ -1,17 +1,23 @@
 """Pages that are derived from the code must be what the code says today."""
 
+import io
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from efface import registry
 
 ROOT = Path(__file__).parent.parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
 import method_pictures  # noqa: E402
 import readme_tables  # noqa: E402
+import recogniser_pictures  # noqa: E402
 import write_docs  # noqa: E402
 
 
@@ -35,6 +41,34 @@ def test_pictures_of_methods_are_small_and_on_their_pages():
         assert picture.stat().st_size <= method_pictures.LARGEST
         page = ROOT / "docs" / "methods" / f"{picture.stem}.md"
         assert f"](../images/methods/{picture.name})" in page.read_text("utf-8")
+
+
+@pytest.mark.thorough
+def test_the_command_on_the_page_of_a_method_names_a_model_that_it_edits():
+    for entry in registry.entries("methods"):
+        text = (ROOT / "docs" / "methods" / f"{entry.name}.md").read_text("utf-8")
+        (line,) = re.findall(r"^efface erase .*", text, flags=re.MULTILINE)
+        words = shlex.split(line)
+        assert words[2].split("+")[-1] == entry.name
+        model = words[words.index("--model") + 1] if "--model" in words else "emoji"
+        for method in words[2].split("+"):
+            edits = registry.load("methods", method).edits
+            assert ("model" in edits) == registry.reads_pictures(model), line
+
+
+def test_a_sheet_of_a_recogniser_shows_wrong_names_in_red():
+    from PIL import Image
+
+    icons = [Image.new("RGB", (48, 48), "green")] * len(recogniser_pictures.SHOWN)
+    right = [(name, 0.9) for name, _ in recogniser_pictures.SHOWN]
+    wrong = [("banana", 0.4), *right[1:]]
+
+    def redness(answers):
+        with Image.open(io.BytesIO(recogniser_pictures.sheet(icons, right, answers))) as found:
+            red, green, _ = np.asarray(found.convert("RGB"), dtype=int).transpose(2, 0, 1)
+        return (red - green).max()
+
+    assert redness(right) < 40 < redness(wrong)
 
 
 def evaluation(verdict="valid", hits=1, names=("pistol",), seed=0):

@@ -31,6 +31,13 @@ def answered(folder):
     return replace(found, answers={"presence before": before, "presence after": tuple(after)})
 
 
+def test_a_score_that_is_next_to_nothing_has_no_exponent(tmp_path):
+    found = answered(tmp_path)
+    columns = {**found.answers, "presence after": (5.46e-07,) * len(found.samples)}
+    wall, *_ = gallery(replace(found, answers=columns)).walls
+    assert {score.after for card in wall.cards for score in card.scores} == {"under 0.001"}
+
+
 def written(folder, evaluation):
     path = write_page(folder / "report.html", evaluation, run_facts(evaluation, RUN))
     return path.read_text("utf-8")

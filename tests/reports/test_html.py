@@ -1,14 +1,20 @@
 """The page: whole in itself, safe with hostile names, honest in its words."""
 
+import json
 import re
+import shlex
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
+from efface.cli.guiding import guides_of
 from efface.concepts import Concept
 from efface.contracts import Sample
+from efface.evaluation.images import Source
 from efface.reports.facts import run_facts
-from efface.reports.html import write_page
+from efface.reports.html import _scope, write_page
+from efface.reports.repeating import repeating
 
 from .conftest import RUN, made, provenance
 
@@ -128,6 +134,31 @@ def test_methods_in_turn_are_repeated_from_their_run(tmp_path):
     turns["settings_given"] = ["esd"]
     found = page(tmp_path, made(tmp_path, provenance=turns))
     assert "--esd.steps 3 --seed 7 --out runs/again efface evaluate" in found.text
+
+
+def test_the_scope_reads_right_for_one_thing_and_for_several(evaluation):
+    scope = dict(_scope(evaluation, run_facts(evaluation, RUN)))["Scope"]
+    assert scope == "to go from a text-to-image model: pistol; to stay: cat, sword"
+
+
+AGAIN = "efface erase uce --out runs/again"
+
+
+def test_what_was_measured_at_another_size_is_repeated_at_that_size(evaluation):
+    assert repeating(evaluation, AGAIN) == (AGAIN, "efface evaluate runs/again")
+    assert repeating(evaluation, "") == ()
+    short = replace(evaluation, suite="emoji-short@1")
+    measured = (f"{AGAIN} --no-evaluate", "efface evaluate runs/again --size short")
+    assert repeating(short, AGAIN) == measured
+
+
+def test_what_was_measured_with_guides_is_repeated_with_them(evaluation):
+    guides = json.dumps([["safree", 1, {"concepts": ["pistol", "gun"], "strength": 0.5}]])
+    steered = Source("0123456789abcdef", "fedcba9876543210", 20, 4.0, guides=guides)
+    first, second = repeating(replace(evaluation, after=steered), AGAIN)
+    assert first.endswith(" --no-evaluate")
+    _, (guide,) = guides_of(shlex.split(second)[3:])
+    assert (guide.concepts, guide.strength) == (("pistol", "gun"), 0.5)
 
 
 def test_a_delta_of_added_layers_changes_no_parameter(tmp_path):

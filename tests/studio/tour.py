@@ -20,6 +20,8 @@ CHROMIUM = next((each for each in ("chromium", "chromium-browser") if shutil.whi
 EVIL = "<img src=x onerror=document.title='run'>"
 SIZES = {"wide": (1280, 900), "narrow": (390, 844)}
 PATIENCE = 400_000
+LARGEST = 80_000
+"""Bytes of a picture of the docs, where its quality can be lowered to that."""
 
 
 def missing():
@@ -235,7 +237,10 @@ def picture(shown, path):
     shown.page.mouse.move(5, 5)
     shown.page.wait_for_timeout(2000)  # pictures fade in
     with Image.open(io.BytesIO(shown.page.screenshot())) as found:
-        found.convert("RGB").save(path, quality=80, optimize=True)
+        for quality in (80, 70, 60, 50):
+            found.convert("RGB").save(path, quality=quality, optimize=True)
+            if path.stat().st_size <= LARGEST:
+                break
 
 
 def main(out, root=None):

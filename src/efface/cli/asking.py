@@ -25,8 +25,8 @@ class Asking(Shared):
     concept: Repeated = ()
     """What to erase; repeat for several at once."""
     model: str = BUNDLED
-    """The bundled model, a diffusers folder, or a hub id; or a model that reads pictures: icons-vit
-    or icons-identities, or a folder of transformers."""
+    """The bundled model, a diffusers folder, or a hub id; or a model that reads pictures:
+    icons-vit, icons-identities or icons-detector, or a folder of transformers."""
     kind: ConceptKind | None = None
     """What the names are; by default an object, or what the bundled model knows the word as."""
     synonyms: Repeated = ()

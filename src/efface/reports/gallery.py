@@ -214,7 +214,10 @@ def _answer(evaluation: Evaluation, metric: str, when: str, place: int) -> float
 
 
 def _told(answer: float) -> str:
-    return "" if math.isnan(answer) else f"{answer:.3g}"
+    """Writes a picture's score; every sample's own stands at the end of the page."""
+    if math.isnan(answer):
+        return ""
+    return "under 0.001" if 0 < abs(answer) < 1e-3 else f"{answer:.3g}"
 
 
 def _finding(evaluation: Evaluation, sample: Sample, place: int) -> Finding | None:

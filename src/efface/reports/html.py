@@ -22,6 +22,7 @@ from efface.reports.limits import limits
 from efface.reports.model_words import words_for
 from efface.reports.pages import rendered
 from efface.reports.previews import previews
+from efface.reports.repeating import repeating
 from efface.reports.robustness import attack_lines, hardest, tested
 from efface.reports.whereabouts import whereabouts
 
@@ -107,6 +108,7 @@ def _context(evaluation: Evaluation, facts: RunFacts) -> dict[str, Any]:
             )
             if use in evaluation.instruments
         },
+        "repeating": repeating(evaluation, facts.command),
         "limits": limits(evaluation, tested(facts.attacks)),
         "attacks": attack_lines(facts.attacks),
         "hardest": hardest(facts.attacks),
@@ -159,8 +161,8 @@ def _scope(evaluation: Evaluation, facts: RunFacts) -> Iterator[tuple[str, str]]
         yield "Scope", f"{words.model}, as it is; nothing was erased"
     else:
         kept = ", ".join(facts.kept[:6]) + (" and others" if len(facts.kept) > 6 else "")
-        asked = f"{what} was to go from {words.model}"
-        yield "Scope", asked + (f"; {kept} were named as what must stay" if kept else "")
+        asked = f"to go from {words.model}: {what}"
+        yield "Scope", asked + (f"; to stay: {kept}" if kept else "")
     yield "Looked at", _looked_at(evaluation)
     yield "Bringing it back", hardest(facts.attacks) or "Nobody tried to bring it back."
     for n, limit in enumerate(limits(evaluation, tested(facts.attacks))[:2]):

@@ -290,7 +290,8 @@ def headline(evaluation: Evaluation) -> str:
         return words.seen_once.format(what=what, before=before)
     after = f"{number(found.after.value, 'rate')} ({hits(found.after)})"
     left = _left(evaluation)
-    steered = f"; drawn with {names}, so of both together" if (names := guides(evaluation)) else ""
+    names = guides(evaluation)
+    steered = f"; drawn with {names}, so this is what both did together" if names else ""
     return f"{words.seen.format(what=what, before=before, after=after)}{left}{steered}."
 
 
