@@ -346,7 +346,7 @@ class Judge(Protocol):
         """Says whether the judge can recognise this concept at all."""
 
     def presence(self, images: Float[Tensor, "n 3 h w"], concept: Concept) -> Float[Tensor, " n"]:
-        """Gives one probability per image; pixels are 0 to 1."""
+        """Gives one probability per image; pixels are 0 to 1, on the CPU."""
 
 
 class ImageMetric(Protocol):

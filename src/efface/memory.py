@@ -1,4 +1,4 @@
-"""Running out of memory: one error on every device, and passes without gradients in parts."""
+"""What devices lack: memory, as one error on all of them and passes in parts; and float64."""
 
 from __future__ import annotations
 
@@ -18,9 +18,15 @@ __all__ = [
     "MemoryRanOut",
     "free_bytes",
     "in_parts",
+    "moved",
     "peak_resident_bytes",
     "translating_out_of_memory",
+    "wide",
+    "widest",
 ]
+
+WITHOUT_FLOAT64 = {"mps"}
+"""Kinds of device that hold no float64."""
 
 _MESSAGES = (
     "not enough memory|can't allocate memory|could not create a (primitive|memory)|bad_alloc"
@@ -47,6 +53,21 @@ def translating_out_of_memory() -> Iterator[None]:
             raise
         message = (str(error) or type(error).__name__).splitlines()[0]
         raise MemoryRanOut(f"memory ran out ({message[:100]})") from error
+
+
+def widest(device: torch.device) -> torch.dtype:
+    """Gives float64, or float32 for a device that holds no float64."""
+    return torch.float32 if device.type in WITHOUT_FLOAT64 else torch.float64
+
+
+def wide(tensor: Tensor) -> Tensor:
+    """Gives a tensor in float64, or in float32 where its device holds no float64."""
+    return tensor.to(widest(tensor.device))
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """Puts a tensor on a device, in its own dtype or, of float64, in what the device has of it."""
+    return tensor.to(device, widest(device) if tensor.dtype == torch.float64 else tensor.dtype)
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -13,7 +13,7 @@ from efface.errors import BadRequest
 from efface.hosts.families import tiny_pipeline
 from efface.runs.recipe import EraseRecipe
 from efface.workbench import runs
-from efface.workbench.models import load_host
+from efface.workbench.models import _device, load_host
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +30,14 @@ def test_the_dtype_that_was_asked_for_is_used_and_said(model, capsys):
     assert "runs on cpu in bfloat16" in "".join(capsys.readouterr())
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_an_apple_gpu_that_is_not_used_is_said(model, capsys, monkeypatch, there):
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: there)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert load_host(str(model), Output.from_arguments([])).device.type == "cpu"
-    assert ("never tried on an Apple GPU: --device mps" in "".join(capsys.readouterr())) is there
+@pytest.mark.parametrize(
+    ("cuda", "mps", "chosen"),
+    [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_a_gpu_that_is_there_is_used(monkeypatch, cuda, mps, chosen):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert _device("auto").type == chosen
 
 
 @pytest.mark.parametrize("device", ["nowhere", "cuda:77", "meta"])

@@ -121,7 +121,7 @@ class _Lead:
             latents = visit.latents.detach().requires_grad_()
             prediction = denoiser.predict(latents, times, visit.conditions)
             clean = denoiser.process.clean(latents, prediction, times)
-            pixels = pixels_of(self.target.model, clean)
+            pixels = pixels_of(self.target.model, clean).cpu()
             seen = torch.nn.functional.logsigmoid(self.logits(pixels, self.target.concept))
             (gradient,) = torch.autograd.grad(seen.sum(), latents)
         return gradient

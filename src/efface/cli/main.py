@@ -45,6 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     2 bad input, 130 an interrupt.
     """
     _open_streams()
+    # What torch has not written for Apple's GPUs is computed on the CPU; it reads this once.
+    os.environ.setdefault("PYTORCH_ENABLE_MPS_FALLBACK", "1")
     try:
         code = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()

@@ -17,7 +17,7 @@ from efface.errors import BadModel
 from efface.hosts.conditions import Conditions
 from efface.hosts.families import host_of
 from efface.hosts.streams import TextStream
-from efface.memory import in_parts
+from efface.memory import in_parts, moved
 from efface.randomness import evaluating
 
 __all__ = ["SAMPLES_A_PASS", "Denoiser"]
@@ -166,7 +166,7 @@ class Denoiser:
         if not len(latents) == len(times) == len(conditions):
             raise ValueError(f"{len(latents)} latents, {len(times)} times, {len(conditions)} texts")
         self.evaluations += len(latents)
-        times = times.to(latents.device)
+        times = moved(times, latents.device)
         if torch.is_grad_enabled():
             self.passing = slice(None)
             return self.host.predict(latents, times, conditions)

@@ -96,10 +96,10 @@ class PromptProjection(Guide):
                 [" ".join(word for place, word in enumerate(words) if place not in found)]
             ),
         )
-        rows = whole.rows[0].double()
+        rows = whole.rows[0].cpu().double()
         read = _token_places(run, words, found)
         changed = outside(rows[read], space)
-        inside = basis(kept.rows[0].double())
+        inside = basis(kept.rows[0].cpu().double())
         changed = changed @ inside.T @ inside
         rows[read] += self.strength * (changed - rows[read])
         return Conditions(rows[None].to(whole.rows), kept.pooled)
@@ -138,7 +138,7 @@ def outside(
 
 
 def _encoded(run: GuidedRun, text: str) -> Float[Tensor, "tokens dim"]:
-    return run.denoiser.host.encode([text]).rows[0].double()
+    return run.denoiser.host.encode([text]).rows[0].cpu().double()
 
 
 def _rows(run: GuidedRun, text: str) -> Float[Tensor, "n dim"]:

@@ -15,6 +15,7 @@ from efface.diffusion.denoising import Denoiser
 from efface.errors import BadModel, BadRequest
 from efface.hosts.conditions import Conditions
 from efface.hosts.families import FAMILIES
+from efface.memory import moved
 from efface.randomness import evaluating
 
 __all__ = ["READABLE", "AttentionMaps", "Layer", "cross_attention_layers", "frozen_weights"]
@@ -110,7 +111,7 @@ class AttentionMaps:
                 handle = module.register_forward_pre_hook(hook, with_kwargs=True)
                 stack.callback(handle.remove)
             with suppress(_AllRead):
-                self._denoiser.host.predict(latents, times.to(latents.device), conditions)
+                self._denoiser.host.predict(latents, moved(times, latents.device), conditions)
         # Layers may differ in their number of heads, and each head counts once.
         averaged: Tensor = torch.cat(maps, dim=1).mean(dim=1).unflatten(1, self.size)
         return averaged

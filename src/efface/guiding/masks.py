@@ -48,9 +48,9 @@ def binarised(
 
 def _otsu(flat: Float[Tensor, "*batch pixels"]) -> Float[Tensor, "*batch 1"]:
     """Gives the value from which on pixels differ most from those below (Otsu, 1979)."""
-    values = flat.sort(dim=-1).values.double()
+    values = flat.cpu().sort(dim=-1).values.double()
     count = values.shape[-1]
-    below = torch.arange(1, count, device=flat.device, dtype=torch.float64)
+    below = torch.arange(1, count, dtype=torch.float64)
     sums = values.cumsum(dim=-1)
     low = sums[..., :-1] / below
     high = (sums[..., -1:] - sums[..., :-1]) / (count - below)

@@ -97,7 +97,7 @@ class Captions:
     ) -> Float[Tensor, "batch tokens dim"]:
         """Projects what the encoder gives now, in float64."""
         texts = [self._written(prompt) for prompt in prompts]
-        rows = self._inner.encoded(texts, encoding).to(torch.float64)
+        rows = self._inner.encoded(texts, encoding).to("cpu", torch.float64)
         return self._projected(rows, prompts, len(encoding.prefix.get("text_encoder", ())))
 
     def embedded(

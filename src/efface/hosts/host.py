@@ -15,6 +15,7 @@ from efface.hosts.components import TEXT_KEYS, unwrapped
 from efface.hosts.conditions import Conditions, Encoding
 from efface.hosts.original_names import OriginalNames
 from efface.hosts.readers import TextReader
+from efface.memory import moved
 from efface.randomness import derive, evaluating
 
 __all__ = [
@@ -172,7 +173,7 @@ class Host(ABC):
         times = torch.tensor([500.0], dtype=torch.float64)
         with evaluating(self.network), torch.no_grad():
             noise = self._placed(probe_noise(channels, min(PROBE_EDGE, *edges)))
-            return self.predict(noise, times.to(noise.device), self.encode([prompt]))
+            return self.predict(noise, moved(times, noise.device), self.encode([prompt]))
 
     @property
     def file_names(self) -> ModelNames:

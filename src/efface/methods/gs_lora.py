@@ -318,8 +318,8 @@ class GsLora(ForgettingEraser):
                         own = features[batch.labels == label]
                         sums[label] = sums.get(label, 0) + own.sum(0)
                         counts[label] = counts.get(label, 0) + len(own)
-        width = next(iter(sums.values())).shape[0]
-        means = torch.zeros(run.host.classes, width)
+        first = next(iter(sums.values()))
+        means = first.new_zeros(run.host.classes, len(first))
         for label, total in sums.items():
             means[label] = total / counts[label]
         return means

@@ -32,7 +32,7 @@ SCHEDULERS = ("DDIMScheduler", "DPMSolverMultistepScheduler", "UniPCMultistepSch
 
 
 def draw(target: Target, attempts: Sequence[Attempt]) -> Float[Tensor, "n 3 h w"]:
-    """Draws attempts with the edited model; pixels are 0 to 1, in 255 levels.
+    """Draws attempts with the edited model; pixels are 0 to 1, in 255 levels, on the CPU.
 
     Attempts of one way of sampling go through the network together; each has its own noise, so that
     the batch does not matter beyond rounding.
@@ -60,12 +60,12 @@ def cost_of(target: Target, attempt: Attempt) -> int:
 
 
 def decoded(model: Any, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 3 height width"]:
-    """Decodes clean latents to pixels of 0 to 1, rounded to 255 levels as PNG files have them."""
+    """Decodes clean latents to pixels of 0 to 1 on the CPU, in 255 levels as in PNG files."""
     with torch.no_grad():
         pixels = pixels_of(model, latents)
     if not bool(pixels.isfinite().all()):
         raise BadModel("the edited model draws pictures that are not finite; its edit broke it")
-    return (pixels * 255).round() / 255
+    return ((pixels * 255).round() / 255).cpu()
 
 
 def conditions_of(denoiser: Denoiser, attempts: Iterable[Attempt]) -> Conditions:

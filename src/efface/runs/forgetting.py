@@ -91,11 +91,12 @@ class ForgettingRun(ForgettingTraining[Classifier, LabelledPictures]):
         return self.host.losses(self.host.logits(batch.pixels), batch.labels).mean()
 
     def untrained(self) -> nn.Module:
-        """Gives a network like this one with random weights."""
+        """Gives a network like this one with random weights, where and in what this one is."""
         config = copy.deepcopy(self.host.network.config)
         with torch.random.fork_rng(devices=[]):
             network: nn.Module = type(self.host.network)(config)
         filled(network, self.draws["beside"])
+        network.to(next(self.host.network.parameters()))
         return network.eval().requires_grad_(requires_grad=False)
 
     def every(self, kind: Literal["forget", "retain"]) -> list[Int[Tensor, " n"]]:

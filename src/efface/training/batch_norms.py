@@ -72,15 +72,15 @@ def new_statistics(network: nn.Module) -> Iterator[None]:
 def _moments(norm: nn.modules.batchnorm._BatchNorm) -> tuple[torch.Tensor, torch.Tensor]:
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    return norm.running_mean.double(), (norm.running_var.double() + norm.eps).sqrt()
+    return norm.running_mean.cpu().double(), (norm.running_var.cpu().double() + norm.eps).sqrt()
 
 
 def _scale_and_shift(
     norm: nn.modules.batchnorm._BatchNorm,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     mean, deviation = _moments(norm)
-    scale = norm.weight.detach().double() / deviation
-    return scale, norm.bias.detach().double() - scale * mean
+    scale = norm.weight.detach().cpu().double() / deviation
+    return scale, norm.bias.detach().cpu().double() - scale * mean
 
 
 def _write(norm: nn.modules.batchnorm._BatchNorm, scale: torch.Tensor, shift: torch.Tensor) -> None:

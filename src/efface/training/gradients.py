@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from efface.errors import BadRequest
+from efface.memory import wide
 
 __all__ = [
     "SaliencyScope",
@@ -124,14 +125,14 @@ def projected_away(
 def orthonormal_rows(
     rows: Float[Tensor, "n dim"], *, energy: float = 1.0
 ) -> Float[Tensor, "rank dim"]:
-    """Gives an orthonormal basis of the space that rows span, in float64.
+    """Gives an orthonormal basis of the space that rows span, in float64 on the CPU.
 
     Args:
         rows: such as the token embeddings of the empty prompt.
         energy: share of the rows' squared length that the basis must hold; fewer directions below
             1, and 1 keeps all that rise above rounding.
     """
-    _, values, basis = torch.linalg.svd(rows.double(), full_matrices=False)
+    _, values, basis = torch.linalg.svd(rows.cpu().double(), full_matrices=False)
     energies = (values**2).cumsum(0) / (values**2).sum().clamp(min=1e-300)
     count = int((energies < energy - 1e-12).sum()) + 1 if energy < 1 else len(values)
     resolved = int((values > 1e-7 * values[0]).sum())
@@ -147,5 +148,6 @@ def without_directions(
     What reads only inputs in the span of the basis is then changed by rounding alone:
     ``change (I - Q^T Q)``.
     """
-    wide, directions = change.double(), basis.to(change.device, torch.float64)
-    return (wide - (wide @ directions.T) @ directions).to(change.dtype)
+    full = wide(change)
+    directions = basis.to(full)
+    return (full - (full @ directions.T) @ directions).to(change.dtype)

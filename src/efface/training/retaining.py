@@ -18,8 +18,8 @@ def outside(gradient: Float[Tensor, " n"], directions: Float[Tensor, "k n"]) -> 
     """Takes out of a gradient what lies in the span of directions, which need not be orthogonal."""
     if not len(directions):
         return gradient
-    gram = (directions @ directions.T).double()
-    inner = (directions @ gradient).double()
+    gram = (directions @ directions.T).cpu().double()
+    inner = (directions @ gradient).cpu().double()
     factors = torch.linalg.pinv(gram, hermitian=True) @ inner
     left: Tensor = gradient - factors.to(gradient) @ directions
     return left

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from efface.errors import ModelCollapsed
+from efface.memory import wide
 
 __all__ = ["Solution", "conjugate_gradients"]
 
@@ -64,4 +65,4 @@ def conjugate_gradients(
 
 def _dot(first: Sequence[Tensor], second: Sequence[Tensor]) -> float:
     pairs = zip(first, second, strict=True)
-    return float(sum((one.double() * two.double()).sum() for one, two in pairs))
+    return float(sum((wide(one) * wide(two)).sum() for one, two in pairs))

@@ -45,7 +45,7 @@ class Place:
 
     device: str = "auto"
     """Where the model runs, such as cpu, cuda, cuda:1 or mps; auto: CUDA where there is one, else
-    the CPU."""
+    an Apple GPU (mps), else the CPU."""
     dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     """What its networks compute in; auto: float32. Methods that train need float32."""
     config: Path | None = None
@@ -105,8 +105,6 @@ def load_host(name: str, output: Telling, placed: Place = ANYWHERE) -> Any:
         BadModel: no such model, it is a run, its files are missing, cut short or of the wrong
             shape, or it draws from pictures.
     """
-    import torch
-
     import efface
     from efface.hosts.pipelines import text_to_image
 
@@ -119,8 +117,6 @@ def load_host(name: str, output: Telling, placed: Place = ANYWHERE) -> Any:
             model.set_progress_bar_config(disable=True)
     if placed.whole or device.type != "cpu":
         output.say(f"{name} runs on {device} in {str(dtype).removeprefix('torch.')}")
-    elif placed.device == "auto" and torch.backends.mps.is_available():
-        output.say(f"{name} runs on the CPU; efface was never tried on an Apple GPU: --device mps")
     return model
 
 
@@ -141,7 +137,9 @@ def _device(name: str) -> torch.device:
     import torch
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        there = {"cuda": torch.cuda, "mps": torch.backends.mps}
+        found = (kind for kind, backend in there.items() if backend.is_available())
+        return torch.device(next(found, "cpu"))
     try:
         device = torch.device(name)
         torch.empty(1, device=device)
