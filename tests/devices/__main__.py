@@ -11,6 +11,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import cache, partial
 
 import torch
@@ -62,10 +63,40 @@ def _methods() -> Iterator[tuple[str, Callable[[], None]]]:
             found.append(run(method, case, pipe).delta)
         with found[0].apply(pipes[0]):
             pass
-        assert_close(*found)
+        here, there, base = (_weights(pipes[1], delta) for delta in (*found, None))
+        size = (there - base).norm()
+        if size:
+            # By what they do: factors of one change may be turned.
+            assert (here - there).norm() <= CLOSE * size
+        elif found[0].row_maps:
+            # Of nearly dependent rows, many coefficients give one map.
+            here, there, base = (_answer(pipes[1], delta) for delta in (*found, None))
+            assert (here - there).norm() <= 0.05 * (there - base).norm()
+        else:
+            assert_close(*found)
 
     for case in CASES:
+        trains = "weight_change" in case.golden
+        if trains and "flux" in case.host and os.environ.get(WITHOUT_FLOAT64):
+            continue  # Of devices without float64, diffusers' transformer knows Apple's by name.
         yield case.name, partial(attempt, case)
+
+
+def _weights(pipe, delta):
+    """Gives all weights of a pipeline with a delta applied."""
+    with nullcontext() if delta is None else delta.apply(pipe):
+        parts = [one for one in pipe.components.values() if isinstance(one, torch.nn.Module)]
+        every = [weight.detach().flatten() for one in parts for weight in one.parameters()]
+        return torch.cat(every).double()
+
+
+def _answer(pipe, delta):
+    """Asks the denoiser once about the erased concept, with a delta applied."""
+    from efface.diffusion.denoising import Denoiser
+
+    with nullcontext() if delta is None else delta.apply(pipe):
+        denoiser = Denoiser(pipe)
+        return denoiser.host.probe("a picture of a pistol")
 
 
 def _recognisers() -> Iterator[tuple[str, Callable[[], None]]]:
