@@ -31,7 +31,7 @@ def whole(seed: Any) -> int:
         BadRequest: it is no whole number, or of more than 63 bits.
     """
     try:
-        number = operator.index(seed)
+        number = 1 << 63 if isinstance(seed, bool) else operator.index(seed)
     except TypeError:
         number = 1 << 63
     if not -(2**63) <= number < 2**63:

@@ -12,7 +12,7 @@ import efface
 ROOT = Path(efface.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = (
-    {"errors", "printable", "former_names"},
+    {"errors", "printable", "former_names", "plain_values"},
     {"concepts"},
     {"contracts"},
     {"registry", "files", "content", "randomness", "progress", "memory", "picture_files"},

@@ -20,6 +20,7 @@ from efface.exchange.own_files import own_delta
 from efface.exchange.reading import Reading, read
 from efface.exchange.sources import Place, find_places, header_of
 from efface.exchange.spm_files import ALWAYS, erased_prompts, gate_from
+from efface.plain_values import place
 from efface.randomness import environment
 from efface.runs.gating import GateKind, GateRule, Unconditional
 
@@ -84,13 +85,13 @@ def import_delta(
             not fit the model, is not understood in whole, or changes nothing.
     """
     _check_choices(request, gate, unconditional)
-    if own := own_delta(Path(source), model, request):
+    if own := own_delta(source := place("the source", source), model, request):
         return _as_it_is(own, chosen=(part, gate, unconditional) != (None, "linear", "own"))
-    places = _places(Path(source), model)
+    places = _places(source, model)
     reading = read(places, model, part)
     patches = reading.patches
     one = places[0].files[0] if len(places) == len(places[0].files) == 1 else None
-    name = (one or Path(source)).name
+    name = (one or source).name
     if not patches:
         raise _without_change(reading, name)
     prompts = _prompts(reading, one)
