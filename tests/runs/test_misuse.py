@@ -8,6 +8,7 @@ import pytest
 TRIED = """
 import efface
 from efface.errors import EffaceError
+from efface.evaluation.suites import suite_for
 from efface.hosts.families import tiny_pipeline
 pipe = tiny_pipeline("sd1", seed=0)
 delta = efface.erase(pipe, "pistol", keep=["cat"], method="uce").delta
@@ -25,6 +26,18 @@ calls += [lambda place=place: work(place) for place in (None, 3, b"x", "", "a\\0
 calls += [lambda: efface.Workspace(cache=3)]
 calls += [lambda: efface.compose(delta), lambda: efface.compose([delta], scales=3),
           lambda: efface.compose([delta], scales="1"), lambda: delta.scaled(True)]
+cat = efface.guide("negative", text="cat")
+tried = [{"guides": None}, {"guides": [3]}, {"guides": [efface.guide]}, {"prompts": None},
+         {"prompts": [3]}, {"prompts": b"x"}, {"steps": 1.5}, {"steps": 2000}, {"seed": "x"},
+         {"pictures": True}, {"guidance": None}, {"guidance": float("nan")}]
+calls += [lambda given=given: efface.guided(pipe, **{"guides": cat, "prompts": "a", **given})
+          for given in tried]
+suite = suite_for("basic", efface.request("pistol"))
+calls += [lambda: efface.evaluate(pipe, "x", suite, None, store="x"),
+          lambda: efface.evaluate(pipe, delta, "smoke", None, store="x"),
+          lambda: efface.evaluate(pipe, delta, suite, "emoji", store="x"),
+          lambda: efface.evaluate(pipe, delta, suite, None, store=None),
+          lambda: efface.evaluate(pipe, delta, suite, None, store="x", guides=3)]
 for call in calls:
     try:
         print("taken", call())

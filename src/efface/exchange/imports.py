@@ -21,7 +21,7 @@ from efface.exchange.reading import Reading, read
 from efface.exchange.sources import Place, find_places, header_of
 from efface.exchange.spm_files import ALWAYS, erased_prompts, gate_from
 from efface.plain_values import place
-from efface.randomness import environment
+from efface.randomness import as_usual, environment
 from efface.runs.gating import GateKind, GateRule, Unconditional
 
 __all__ = ["Imported", "import_delta"]
@@ -49,6 +49,7 @@ class Imported:
         return tuple(self.delta.provenance.settings.get("opens_for", ()))
 
 
+@as_usual()
 def import_delta(
     source: Path | str,
     model: Any,

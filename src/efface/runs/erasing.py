@@ -23,7 +23,7 @@ from efface.hosts.components import parameters
 from efface.hosts.families import layout
 from efface.hosts.states import check_erasable
 from efface.picture_files import by_content
-from efface.randomness import whole
+from efface.randomness import as_usual, whole
 from efface.registry import stage_names
 from efface.runs.checks import check_family, finish
 from efface.runs.given import check_readers, pictured
@@ -43,6 +43,7 @@ Chosen: TypeAlias = str | Eraser[Any]
 """A method by its name, or built with its settings."""
 
 
+@as_usual()
 def erase(
     model: Any,
     concepts: str | Concept | Sequence[str | Concept] | ErasureRequest,
@@ -90,6 +91,7 @@ def erase(
     return _run(recipe, methods, model, Workspace.of(workspace), monitor)
 
 
+@as_usual()
 def perform(
     recipe: EraseRecipe | StagesRecipe,
     model: Any,
