@@ -1,9 +1,11 @@
 """Records of attacks in a run's folder: which are kept, and what reports are written of them."""
 
+import json
 from dataclasses import replace
 
 import pytest
 
+from efface.cli import verify
 from efface.cli.output import Output
 from efface.concepts import Concept
 from efface.contracts import Sample, Suite
@@ -11,6 +13,7 @@ from efface.errors import BadRequest
 from efface.evaluation.attacking import Assault
 from efface.evaluation.record import Evaluation
 from efface.evaluation.revival import AttackRecord, Trial
+from efface.files import write_atomically
 from efface.reports.robustness import hardest
 from efface.revival.attempts import Budget
 from efface.workbench import attacking, keeping, measuring, runs
@@ -59,13 +62,46 @@ def asked(folder, what):
     )
 
 
-@pytest.mark.parametrize("less", [{"trials": 1}, {"evaluations": 199}])
-def test_an_attack_is_not_replaced_by_a_smaller_one(tmp_path, less):
-    path = tmp_path / "attacks" / "other_seeds-pistol.json"
+def saved(folder, **changed):
+    path = folder / "attacks" / "other_seeds-pistol.json"
     path.parent.mkdir()
-    record().save(path)
+    record(**changed).save(path)
+    runs.record_attack(folder, [path])
+    return path
+
+
+@pytest.mark.parametrize("harm", ["edited", "gone"])
+def test_an_attack_that_was_changed_since_is_found_and_goes_into_no_report(a_run, capsys, harm):
+    path, output = saved(a_run), Output(machine=False, traceback=False)
+    assert verify._attacks(runs.open_run(a_run), output) == []
+    assert "attacks equal: all 1 files" in capsys.readouterr().out
+    if harm == "edited":
+        replace(record(), seconds=2.0).save(path)
+        with pytest.raises(BadRequest, match="give --overwrite to attack again"):
+            asked(a_run, assault())
+    else:
+        path.unlink()
+    told = "attacks/other_seeds-pistol.json is not what was written"
+    assert verify._attacks(runs.open_run(a_run), output) == [told]
+    assert "attacks DIFFERENT" in capsys.readouterr().out
+    with pytest.raises(BadRequest, match="so no report is made with it"):
+        measuring.measure(RunFolder(a_run), None, measuring.Plan(), output)
+
+
+def test_records_of_attacks_that_were_written_before_have_no_hashes(a_run, capsys):
+    path = saved(a_run)
+    told = runs.record_of(a_run)
+    del told[runs.ATTACKS]
+    write_atomically(a_run / runs.RECORD, json.dumps(told).encode())
+    assert verify._attacks(runs.open_run(a_run), Output(machine=False, traceback=False)) == []
+    assert f"attacks without hashes: attacks/{path.name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("less", [{"trials": 1}, {"evaluations": 199}])
+def test_an_attack_is_not_replaced_by_a_smaller_one(a_run, less):
+    path = saved(a_run)
     with pytest.raises(BadRequest, match=r"2 trials \(each --budget 200 .*give --overwrite"):
-        asked(tmp_path, assault(**less))
+        asked(a_run, assault(**less))
     assert AttackRecord.load(path) == record()
 
 
