@@ -60,12 +60,20 @@ def place(name: str, value: Any) -> Path:
     """
     if not isinstance(value, str | Path) or not str(value):
         raise BadRequest(f"{name} is {value!r:.60}; give the name of a file or folder")
-    if "\0" in str(value) or max(map(len, map(os.fsencode, Path(value).parts))) > _LONGEST:
+    if not _is_nameable(Path(value)):
         raise BadRequest(
             f"{name} is {str(value)!r:.60}, and no file can have that name; give a shorter one "
             "without characters that cannot be seen"
         )
     return Path(value)
+
+
+def _is_nameable(path: Path) -> bool:
+    try:
+        sizes = [len(os.fsencode(part)) for part in path.parts]
+    except UnicodeEncodeError:
+        return False
+    return "\0" not in str(path) and max(sizes, default=0) <= _LONGEST
 
 
 def _of_either(name: str, value: Any, hints: tuple[Any, ...]) -> Any:

@@ -84,7 +84,7 @@ def test_everything_that_is_built_by_name_checks_its_settings(kind, name, settin
         registry.build(kind, name, **settings)
 
 
-@pytest.mark.parametrize("name", [None, 3, b"x", "", [], "a\0b", "x" * 300, f"a/{'x' * 300}/b"])
+@pytest.mark.parametrize("name", [None, 3, b"x", "", [], "a\0b", "\ud800", "x" * 300, f"a/{'x' * 300}/b"])
 def test_what_no_file_can_be_called_is_refused_before_it_is_looked_up(name):
     for look in (
         lambda: place("it", name),
@@ -94,6 +94,11 @@ def test_what_no_file_can_be_called_is_refused_before_it_is_looked_up(name):
     ):
         with pytest.raises(BadRequest, match=r"name of a file or folder|can have that name"):
             look()
+
+
+@pytest.mark.parametrize("name", [".", "/", "..", "x" * 255, Path("a/b c/\U0001f600")])
+def test_what_a_file_can_be_called_is_taken(name):
+    assert place("it", name) == Path(name)
 
 
 @pytest.mark.parametrize("settings", [{"dtype": "float16"}, {"dtype": torch.int8}, {"device": ""}])
