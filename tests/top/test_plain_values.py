@@ -84,7 +84,9 @@ def test_everything_that_is_built_by_name_checks_its_settings(kind, name, settin
         registry.build(kind, name, **settings)
 
 
-@pytest.mark.parametrize("name", [None, 3, b"x", "", [], "a\0b", "\ud800", "x" * 300, f"a/{'x' * 300}/b"])
+@pytest.mark.parametrize(
+    "name", [None, 3, b"x", "", [], "a\0b", "\ud800", "x" * 300, f"a/{'x' * 300}/b"]
+)
 def test_what_no_file_can_be_called_is_refused_before_it_is_looked_up(name):
     for look in (
         lambda: place("it", name),
