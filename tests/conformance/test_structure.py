@@ -12,8 +12,8 @@ import efface
 ROOT = Path(efface.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = (
-    {"errors", "printable", "former_names", "plain_values"},
-    {"concepts"},
+    {"errors", "printable", "former_names"},
+    {"concepts", "plain_values"},
     {"contracts"},
     {"registry", "files", "content", "randomness", "progress", "memory", "picture_files"},
     {"hosts", "data"},
