@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -16,7 +17,7 @@ from efface.evaluation.revival import AttackRecord, Trial
 from efface.files import write_atomically
 from efface.reports.robustness import hardest
 from efface.revival.attempts import Budget
-from efface.workbench import attacking, keeping, measuring, runs
+from efface.workbench import attacking, keeping, measuring, recognising, runs
 from efface.workbench.folder import RunFolder
 from tests.reports.conftest import made
 
@@ -155,14 +156,14 @@ def test_a_measurement_is_not_replaced_by_one_that_does_not_say_what_was_erased(
     keeping.refuse_to_shrink(a_run, whole, there.after.delta, measuring.Plan())
 
 
-def test_a_recogniser_measured_on_fewer_pictures_replaces_nothing(a_run, tmp_path, monkeypatch):
+def test_a_recogniser_is_not_measured_on_fewer_pictures_than_before(a_run, tmp_path, monkeypatch):
     found = made(tmp_path / "measured", model_kind="classifier")
     there = replace(found, after=replace(found.after, delta=runs.open_run(a_run).delta.id))
     there.save(a_run)
-    fewer = replace(there, samples=there.samples[1:])
-    monkeypatch.setattr(measuring.registry, "reads_pictures", lambda _model: True)
-    monkeypatch.setattr(measuring.recognising, "measured", lambda *_: fewer)
+    suite = SimpleNamespace(name="held out", places=there.samples[1:])
+    monkeypatch.setattr(recognising, "_held_out", lambda *_: ("held out", ""))
+    monkeypatch.setattr(recognising, "_picture_suite", lambda *_: suite)
     output = Output(machine=False, traceback=False)
     with pytest.raises(BadRequest, match=r"and this one has 39 .*give --overwrite"):
-        measuring.measure(RunFolder(a_run), None, measuring.Plan(), output)
+        recognising.measured(a_run, None, measuring.Plan(), output)
     assert Evaluation.load(a_run).samples == there.samples
