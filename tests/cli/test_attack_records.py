@@ -161,6 +161,7 @@ def test_a_recogniser_is_not_measured_on_fewer_pictures_than_before(a_run, tmp_p
     there = replace(found, after=replace(found.after, delta=runs.open_run(a_run).delta.id))
     there.save(a_run)
     suite = SimpleNamespace(name="held out", places=there.samples[1:])
+    monkeypatch.setattr(recognising, "detects", lambda _: False)
     monkeypatch.setattr(recognising, "_held_out", lambda *_: ("held out", ""))
     monkeypatch.setattr(recognising, "_picture_suite", lambda *_: suite)
     output = Output(machine=False, traceback=False)
