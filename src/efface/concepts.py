@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
@@ -217,7 +217,10 @@ def _trimmed(name: str) -> str:
 def _listed(given: str | Concept | Iterable[str | Concept] | None) -> list[str | Concept]:
     if isinstance(given, str | Concept):
         return [given]
-    if given is not None and not isinstance(given, Iterable):
+    # A mapping would lose its values, and a set has another order each time.
+    if given is not None and (
+        not isinstance(given, Iterable) or isinstance(given, Mapping | bytes | Set)
+    ):
         raise BadRequest(f"a {type(given).__name__} names no concepts; give text or a list of it")
     return list(given or ())
 

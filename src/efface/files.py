@@ -134,6 +134,8 @@ def write_atomically(path: Path, content: bytes, *, aside: Path | None = None) -
         BadRequest: the place cannot be written to, for instance because the disk is full.
     """
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise OSError(errno.EEXIST, "it is a device or a pipe, and those are not replaced")
         place = path if aside is None else aside / path.name
         for each in (path, place):
             each.parent.mkdir(parents=True, exist_ok=True)
@@ -366,11 +368,8 @@ def exchanged(first: Path, second: Path) -> bool:
     Raises:
         OSError: it can, and did not: no such file, or no permission.
     """
-    call = (
-        getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-        if os.name == "posix"
-        else None
-    )
+    library = ctypes.CDLL(None, use_errno=True) if os.name == "posix" else None
+    call = getattr(library, "renameat2", None)
     if call is None:
         return False
     if call(_HERE, os.fsencode(first), _HERE, os.fsencode(second), _EXCHANGE) == 0:

@@ -1,4 +1,4 @@
-"""Randomness as an argument: generators by seed and purpose, and a record of the environment."""
+"""Randomness as an argument; the environment that runs are in, recorded and as it usually is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import operator
 import platform
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,16 @@ from torch import Tensor, nn
 
 from efface.errors import BadRequest
 
-__all__ = ["Environment", "derive", "environment", "evaluating", "noise_like", "split", "whole"]
+__all__ = [
+    "Environment",
+    "as_usual",
+    "derive",
+    "environment",
+    "evaluating",
+    "noise_like",
+    "split",
+    "whole",
+]
 
 _PACKAGES = ("efface", "torch", "diffusers", "transformers", "safetensors", "numpy")
 
@@ -31,7 +40,7 @@ def whole(seed: Any) -> int:
         BadRequest: it is no whole number, or of more than 63 bits.
     """
     try:
-        number = operator.index(seed)
+        number = 1 << 63 if isinstance(seed, bool) else operator.index(seed)
     except TypeError:
         number = 1 << 63
     if not -(2**63) <= number < 2**63:
@@ -119,3 +128,23 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
     finally:
         for part, training in modes:
             part.training = training
+
+
+@contextmanager
+def as_usual() -> Iterator[None]:
+    """Runs torch as it is when nothing was set: new tensors in float32, gradients, no autocast.
+
+    What surrounds a call, such as ``torch.inference_mode()``, then changes no result of it; all of
+    it is as it was afterwards.
+    """
+    found = torch.get_default_dtype()
+    with ExitStack() as held:
+        held.enter_context(torch.inference_mode(mode=False))
+        held.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(kind):
+                held.enter_context(torch.autocast(kind, enabled=False))
+        if found != torch.float32:
+            held.callback(torch.set_default_dtype, found)
+            torch.set_default_dtype(torch.float32)
+        yield

@@ -12,9 +12,10 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeAlias, get_args, get_type_hints
 
 from efface.errors import BadRequest
+from efface.plain_values import plain
 
 __all__ = [
     "BUNDLED",
@@ -160,16 +161,17 @@ def build(kind: Kind, name: str, *, preset: str | None = None, **settings: Any) 
     known = [each.name for each in fields(found) if each.init] if is_dataclass(found) else []
     given = without_retired({key: _tuples(value) for key, value in settings.items()}, known)
     if preset is not None:
+        preset = plain("preset", preset, str)
         preset = SAME_PRESETS.get((name, preset), preset)
         presets = found.presets()
         if preset not in presets:
             raise BadRequest(_unknown(f"preset of {name}", preset, presets))
         base = _values(presets[preset])
-    for key, value in given.items():
+    for key in given:
         if key not in known:
             raise BadRequest(_unknown(f"setting of {name}", key, known))
-        _require_choice(found, key, value)
-    return found(**{**base, **given})
+    hints = get_type_hints(found) if given else {}
+    return found(**base | {key: plain(key, value, hints[key]) for key, value in given.items()})
 
 
 def without_retired(settings: Mapping[str, Any], known: Collection[str]) -> dict[str, Any]:
@@ -189,14 +191,6 @@ def without_retired(settings: Mapping[str, Any], known: Collection[str]) -> dict
                 "which did nothing, is still read; leave it out, or take an older efface"
             )
     return {key: value for key, value in settings.items() if key in known or key not in RETIRED}
-
-
-def _require_choice(found: type[Any], name: str, value: Any) -> None:
-    """Refuses a value that is none of those that a setting names."""
-    hint = get_type_hints(found)[name]
-    allowed = get_args(hint)
-    if get_origin(hint) is Literal and value not in allowed:
-        raise BadRequest(f"{name} is '{value}'; choose one of: {', '.join(map(str, allowed))}")
 
 
 def stage_names(methods: Sequence[str]) -> list[str]:

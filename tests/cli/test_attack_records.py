@@ -1,9 +1,12 @@
 """Records of attacks in a run's folder: which are kept, and what reports are written of them."""
 
+import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
+from efface.cli import verify
 from efface.cli.output import Output
 from efface.concepts import Concept
 from efface.contracts import Sample, Suite
@@ -11,9 +14,10 @@ from efface.errors import BadRequest
 from efface.evaluation.attacking import Assault
 from efface.evaluation.record import Evaluation
 from efface.evaluation.revival import AttackRecord, Trial
+from efface.files import write_atomically
 from efface.reports.robustness import hardest
 from efface.revival.attempts import Budget
-from efface.workbench import attacking, keeping, measuring, runs
+from efface.workbench import attacking, keeping, measuring, recognising, runs
 from efface.workbench.folder import RunFolder
 from tests.reports.conftest import made
 
@@ -59,13 +63,46 @@ def asked(folder, what):
     )
 
 
-@pytest.mark.parametrize("less", [{"trials": 1}, {"evaluations": 199}])
-def test_an_attack_is_not_replaced_by_a_smaller_one(tmp_path, less):
-    path = tmp_path / "attacks" / "other_seeds-pistol.json"
+def saved(folder, **changed):
+    path = folder / "attacks" / "other_seeds-pistol.json"
     path.parent.mkdir()
-    record().save(path)
+    record(**changed).save(path)
+    runs.record_attack(folder, [path])
+    return path
+
+
+@pytest.mark.parametrize("harm", ["edited", "gone"])
+def test_an_attack_that_was_changed_since_is_found_and_goes_into_no_report(a_run, capsys, harm):
+    path, output = saved(a_run), Output(machine=False, traceback=False)
+    assert verify._attacks(runs.open_run(a_run), output) == []
+    assert "attacks equal: all 1 files" in capsys.readouterr().out
+    if harm == "edited":
+        replace(record(), seconds=2.0).save(path)
+        with pytest.raises(BadRequest, match="give --overwrite to attack again"):
+            asked(a_run, assault())
+    else:
+        path.unlink()
+    told = "attacks/other_seeds-pistol.json is not what was written"
+    assert verify._attacks(runs.open_run(a_run), output) == [told]
+    assert "attacks DIFFERENT" in capsys.readouterr().out
+    with pytest.raises(BadRequest, match="so no report is made with it"):
+        measuring.measure(RunFolder(a_run), None, measuring.Plan(), output)
+
+
+def test_records_of_attacks_that_were_written_before_have_no_hashes(a_run, capsys):
+    path = saved(a_run)
+    told = runs.record_of(a_run)
+    del told[runs.ATTACKS]
+    write_atomically(a_run / runs.RECORD, json.dumps(told).encode())
+    assert verify._attacks(runs.open_run(a_run), Output(machine=False, traceback=False)) == []
+    assert f"attacks without hashes: attacks/{path.name}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("less", [{"trials": 1}, {"evaluations": 199}])
+def test_an_attack_is_not_replaced_by_a_smaller_one(a_run, less):
+    path = saved(a_run)
     with pytest.raises(BadRequest, match=r"2 trials \(each --budget 200 .*give --overwrite"):
-        asked(tmp_path, assault(**less))
+        asked(a_run, assault(**less))
     assert AttackRecord.load(path) == record()
 
 
@@ -119,14 +156,15 @@ def test_a_measurement_is_not_replaced_by_one_that_does_not_say_what_was_erased(
     keeping.refuse_to_shrink(a_run, whole, there.after.delta, measuring.Plan())
 
 
-def test_a_recogniser_measured_on_fewer_pictures_replaces_nothing(a_run, tmp_path, monkeypatch):
+def test_a_recogniser_is_not_measured_on_fewer_pictures_than_before(a_run, tmp_path, monkeypatch):
     found = made(tmp_path / "measured", model_kind="classifier")
     there = replace(found, after=replace(found.after, delta=runs.open_run(a_run).delta.id))
     there.save(a_run)
-    fewer = replace(there, samples=there.samples[1:])
-    monkeypatch.setattr(measuring.registry, "reads_pictures", lambda _model: True)
-    monkeypatch.setattr(measuring.recognising, "measured", lambda *_: fewer)
+    suite = SimpleNamespace(name="held out", places=there.samples[1:])
+    monkeypatch.setattr(recognising, "detects", lambda _: False)
+    monkeypatch.setattr(recognising, "_held_out", lambda *_: ("held out", ""))
+    monkeypatch.setattr(recognising, "_picture_suite", lambda *_: suite)
     output = Output(machine=False, traceback=False)
     with pytest.raises(BadRequest, match=r"and this one has 39 .*give --overwrite"):
-        measuring.measure(RunFolder(a_run), None, measuring.Plan(), output)
+        recognising.measured(a_run, None, measuring.Plan(), output)
     assert Evaluation.load(a_run).samples == there.samples

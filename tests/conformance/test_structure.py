@@ -13,7 +13,7 @@ ROOT = Path(efface.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 FLOORS = (
     {"errors", "printable", "former_names"},
-    {"concepts"},
+    {"concepts", "plain_values"},
     {"contracts"},
     {"registry", "files", "content", "randomness", "progress", "memory", "picture_files"},
     {"hosts", "data"},

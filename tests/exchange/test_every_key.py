@@ -178,6 +178,17 @@ def test_full_differences_of_weights_biases_and_norms(base, tmp_path):
     assert "not understood" in refusal({f"{PLACE}.diff_b": torch.ones(2)}, base, tmp_path)
 
 
+def test_the_bias_of_a_second_matrix_has_the_scale_of_the_matrices(base, tmp_path):
+    out = LAYER.replace("to_k", "to_out.0")
+    up, down = matrices(base, out)
+    sides = {f"{out}.lora_B.weight": up, f"{out}.lora_A.weight": down}
+    shift, alpha = torch.arange(float(len(up))), torch.tensor(len(down) / 4)
+    tensors = {**sides, f"{out}.lora_B.bias": shift, f"{out}.alpha": alpha}
+    patches = read(tensors, base, tmp_path).delta.patches
+    assert torch.equal(patches[f"unet/{out}.bias"].difference, shift / 4)
+    assert set(patches) == {f"unet/{out}.weight", f"unet/{out}.bias"}
+
+
 def test_layers_without_a_change_are_none(base, tmp_path):
     up, down = matrices(base)
     still = lora(

@@ -78,3 +78,9 @@ def test_pictures_that_are_not_finite_are_an_error():
         pipe.vae.decoder.conv_out.weight.fill_(math.nan)
     with pytest.raises(BadModel, match="with nag the model draws pictures that are not finite"):
         efface.guided(pipe, OFF, PROMPTS, steps=1)
+
+
+@pytest.mark.parametrize("given", [None, 3, {}, [None], [efface.guide]])
+def test_what_is_no_guide_is_refused_by_what_to_give(given):
+    with pytest.raises(BadRequest, match=r"is no guide; give efface.guide\('sld'"):
+        drawing.guides_of(given)

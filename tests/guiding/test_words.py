@@ -50,6 +50,12 @@ def test_a_word_that_is_said_twice_is_refused(stream):
         word_places(stream, "a red cat and a blue cat", "cat")
 
 
+@pytest.mark.parametrize("words", [("cat", "Cat"), ("a red cat", "cat"), ("red cat", "a red")])
+def test_two_words_that_are_one_in_the_prompt_are_refused(stream, words):
+    with pytest.raises(BadRequest, match="are the same word of the prompt 'a red cat', in whole"):
+        WordMaps.of(stream, ["a red cat"], [words])
+
+
 def test_each_prompt_has_those_words_among_many_that_it_says():
     prompts = ["a cat and a dog", "a Dog on the moon"]
     named = ("dog", "cat", "moon", "tree")

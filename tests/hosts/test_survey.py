@@ -4,9 +4,10 @@ import inspect
 import json
 
 import pytest
-from diffusers import PixArtSigmaPipeline
+from diffusers import PixArtAlphaPipeline, PixArtSigmaPipeline, QwenImagePipeline
 
-from efface.hosts.families import HOSTS
+from efface.errors import BadRequest
+from efface.hosts.families import HOSTS, host_of
 from efface.hosts.survey import LONGEST, survey
 from tests.conftest import host, shared
 
@@ -45,3 +46,19 @@ def test_qwen_image_s_pipeline_gives_its_encoder_the_conversation_too():
     pipe = shared("tiny_qwenimage")
     (known,) = next(h for h in HOSTS if h.key == "qwenimage").tokens_read.values()
     assert known == pipe.tokenizer_max_length + 34  # what stands before the prompt, see DROPPED
+
+
+def test_rows_that_qwen_image_s_pipeline_cuts_off_are_not_read():
+    rows = host_of(shared("tiny_qwenimage")).rows
+    most = inspect.signature(QwenImagePipeline.__call__).parameters["max_sequence_length"].default
+    with pytest.raises(BadRequest, match=f"more tokens than the {most + 34} that the text"):
+        rows.tokenised("cat " * (most + 1))
+
+
+@pytest.mark.parametrize("kind", [PixArtAlphaPipeline, PixArtSigmaPipeline])
+def test_each_pixart_reads_as_many_tokens_as_its_pipeline_unasked(kind):
+    parts = host("tiny_pixart").components
+    parts["tokenizer"].model_max_length = 512
+    most = inspect.signature(kind.__call__).parameters["max_sequence_length"].default
+    with pytest.raises(BadRequest, match=f"more tokens than the {most} that the text"):
+        host_of(kind(**parts)).encode(["cat " * (most + 1)])

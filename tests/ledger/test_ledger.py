@@ -185,6 +185,17 @@ def test_ids_and_concepts_are_taken_once(tiny_sd1, tmp_path):
     assert gone.add(tiny_sd1, request("pistol"), id="b").find("b").active
 
 
+def test_ids_that_share_a_file_where_capitals_are_not_told_apart_are_refused(tiny_sd1, tmp_path):
+    ledger = new(tmp_path / "book", tiny_sd1, "a")
+    with pytest.raises(BadRequest, match="has an entry 'a' already"):
+        ledger.add(tiny_sd1, request("knife"), id="A")
+    other = Ledger.create(tmp_path / "other", tiny_sd1, method=METHOD, keep=KEEP)
+    with pytest.raises(BadRequest, match="has an entry 'a' already"):
+        ledger.merge(other.add(tiny_sd1, request("knife"), id="A"))
+    with pytest.raises(BadRequest, match="too long to name a file"):
+        ledger.add(tiny_sd1, request("knife"), id="x" * 300)
+
+
 def test_newer_missing_and_broken_ledgers(tiny_sd1, tmp_path):
     with pytest.raises(BadRequest, match="there is no ledger"):
         Ledger.open(tmp_path / "nothing")

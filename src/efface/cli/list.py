@@ -67,13 +67,9 @@ def _found(kind: registry.Kind) -> Rows:
 
 
 def _judges() -> Rows:
-    bundled = {
-        "emoji": "the bundled judge of the bundled model, error rates known",
-        "emoji-second": "another for it, of another build and seed",
-        "emoji-remix": "the bundled judge of emoji-remix",
-        "emoji-scenes": "the bundled judge of emoji-scenes",
-    }
-    own = [{"name": name, "summary": summary} for name, summary in bundled.items()]
+    from efface.workbench.measuring import BUNDLED_JUDGES
+
+    own = [{"name": name, "summary": summary} for name, summary in BUNDLED_JUDGES.items()]
     return [*own, *_found("judges")]
 
 

@@ -86,7 +86,8 @@ def _run(given: list[str]) -> int:
         return 0
     verb, *rest = given
     if verb not in VERBS:
-        sys.stderr.write(f"efface: {_unknown(verb)}\n")
+        output = import_module("efface.cli.output").Output.from_arguments(given)
+        output.error("BadRequest", _unknown(verb))
         return 2
     shell = import_module("efface.cli.shell")
     return int(shell.guarded(import_module(f"efface.cli.{MODULES.get(verb, verb)}").run, rest))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,15 @@ class _Printable:
             yield segment if segment.control else segment._replace(text=printable(segment.text))
 
 
+def _finite(value: Any) -> Any:
+    """Puts null in the place of numbers that are not finite, at any depth."""
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 class Output:
     """Standard output holds results, standard error progress and errors.
 
@@ -59,7 +69,7 @@ class Output:
     """
 
     def __init__(self, *, machine: bool, traceback: bool) -> None:
-        self.machine = machine
+        self.machine, self._told = machine, False
         self.traceback = traceback
         self.after_interrupt: str | Callable[[], str] = (
             "nothing was written; run the same command again"
@@ -82,16 +92,25 @@ class Output:
                 console.print(_Printable(shown), soft_wrap=isinstance(line, str))
 
     def result(self, fields: Mapping[str, Any]) -> None:
-        """Prints the JSON object for machines; silent for people."""
+        """Prints the JSON object for machines; silent for people.
+
+        What is not finite is null: JSON has no such numbers, and strict readers refuse them.
+        """
         if self.machine:
-            sys.stdout.write(json.dumps(fields, indent=2, default=str) + "\n")
+            self._told = True
+            held = _finite(json.loads(json.dumps(fields, default=str)))
+            sys.stdout.write(json.dumps(held, indent=2, allow_nan=False) + "\n")
 
     def error(self, kind: str, text: str) -> None:
-        """Prints one line to standard error, and for machines an object to standard output."""
+        """Prints one line to standard error, and for machines an object to standard output.
+
+        What was told already stays the only object there.
+        """
         line = printable(" ".join(text.split()))
         with contextlib.suppress(OSError):  # of an output that is closed or full
             sys.stderr.write(f"efface: {line}\n")
-            self.result({"error": {"kind": kind, "message": line}})
+            if not self._told:
+                self.result({"error": {"kind": kind, "message": line}})
 
     @contextmanager
     def progress(self, title: str) -> Iterator[Bar]:

@@ -56,6 +56,10 @@ def guarded(verb: Verb, arguments: list[str]) -> int:
         return _failed(output, "BadRequest", f"{what}; give names and paths in UTF-8", BAD_INPUT)
     except OSError as error:
         return _failed(output, "FileTrouble", _file_trouble(error), BAD_INPUT)
+    except Exception as error:
+        # Nobody foresaw it: its traceback is shown, and whoever reads JSON gets some.
+        output.error("Unexpected", f"{type(error).__name__}: {error}")
+        raise
 
 
 def parse(options: type[T], arguments: Sequence[str], *, prog: str, description: str) -> T:

@@ -41,7 +41,7 @@ class Verify(Placed):
 
 
 def run(arguments: list[str], output: Output) -> int:
-    """Checks hashes, the record and the reports, then the base, then redraws the smoke set.
+    """Checks hashes, the record, reports and attacks, then the base, then redraws the smoke set.
 
     A broken file or another base is an error (exit code 2); a record or reports that are not the
     delta's, and other pictures, are a mismatch (1).
@@ -54,7 +54,7 @@ def run(arguments: list[str], output: Output) -> int:
         return 1 if signed else 0
     found = runs.open_run(options.source)
     output.say(f"hashes  equal ({runs.DELTA} is {found.delta.id})")
-    apart = [*signed, *_record(found, output), *_reports(found, output)]
+    apart = [*signed, *_record(found, output), *_reports(found, output), *_attacks(found, output)]
     recipe = runs.recipe_of(options.source)
     drawn = smoke.has_smoke(found.folder)
     *parents, _ = lineage.whole(found)
@@ -169,6 +169,23 @@ def _reports(found: runs.Run, output: Output) -> list[str]:
         if apart
         else f"reports equal: all {len(found.record[runs.REPORTS])} files"
     )
+    return apart
+
+
+def _attacks(found: runs.Run, output: Output) -> list[str]:
+    """Compares attacks with those that were written; says nothing where there are none."""
+    apart = [f"{name} is not what was written" for name in runs.other_attacks(found)]
+    written = found.record.get(runs.ATTACKS) or {}
+    there = {f"{runs.ATTACKS}/{one.name}" for one in (found.folder / runs.ATTACKS).glob("*.json")}
+    if apart:
+        output.say(f"attacks DIFFERENT: {'; '.join(apart)}; efface attack --overwrite makes others")
+    elif strange := sorted(there - {*written}):
+        more = " and others" if len(strange) > 1 else ""
+        output.say(
+            f"attacks without hashes: {strange[0]}{more}; efface attack --overwrite adds them"
+        )
+    elif written:
+        output.say(f"attacks equal: all {len(written)} files")
     return apart
 
 

@@ -62,7 +62,8 @@ def image_folder(folder: Path) -> PictureFolder:
 
     Raises:
         MissingInput: there is no such folder, or no picture in it.
-        BadRequest: it holds files that are not pictures, or pictures outside of class folders.
+        BadRequest: it holds files that are not pictures, pictures outside of class folders, or one
+            picture in two of them.
     """
     if not folder.is_dir():
         raise MissingInput(f"there is no folder of pictures at {folder}")
@@ -76,7 +77,25 @@ def image_folder(folder: Path) -> PictureFolder:
     if not found:
         raise MissingInput(f"{folder} holds no picture; put a folder of pictures for each class in")
     files, numbers = zip(*found, strict=True)
-    return PictureFolder(tuple(each.name for each in classes), tuple(files), tuple(numbers))
+    made = PictureFolder(tuple(each.name for each in classes), tuple(files), tuple(numbers))
+    _refuse_two_names(made)
+    return made
+
+
+def _refuse_two_names(pictures: PictureFolder) -> None:
+    """Refuses a picture of two classes, which would be learnt, or counted, as both.
+
+    Raises:
+        BadRequest: naming both files.
+    """
+    first: dict[str, int] = {}
+    for place, digest in enumerate(pictures.keys):
+        other = first.setdefault(digest, place)
+        if pictures.numbers[other] != pictures.numbers[place]:
+            raise BadRequest(
+                f"{pictures.files[other]} and {pictures.files[place]} are the same picture in two "
+                "classes; remove it from one of them"
+            )
 
 
 def _pictures(place: Path) -> list[Path]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -35,8 +35,8 @@ def compose(deltas: Sequence[Delta], *, scales: Sequence[float] | None = None) -
         BadRequest: nothing to compose, the same delta twice, a wrong number of scales, or one that
             is not finite.
     """
-    deltas = list(deltas)
-    factors = [1.0] * len(deltas) if scales is None else [finite(scale) for scale in scales]
+    deltas, given = _listed(deltas, "deltas"), _listed(scales, "scales")
+    factors = [1.0] * len(deltas) if scales is None else [finite(scale) for scale in given]
     _check(deltas, factors)
     factor_of = {delta.id: factor for delta, factor in zip(deltas, factors, strict=True)}
     ordered = _ordered(deltas)
@@ -163,6 +163,14 @@ def _gate(ordered: Sequence[Delta]) -> Gate | None:
             "apply them one after the other"
         )
     return stacked([gate for gate, _ in held])
+
+
+def _listed(given: Iterable[Any] | None, what: str) -> list[Any]:
+    if given is None and what == "scales":
+        return []
+    if not isinstance(given, Iterable):
+        raise BadRequest(f"{what} is a {type(given).__name__}; give a list, such as [one, other]")
+    return list(given)
 
 
 def _check(deltas: Sequence[Delta], factors: Sequence[float]) -> None:

@@ -23,6 +23,7 @@ from efface.deltas.provenance import ParameterKey, Provenance, base_sketch
 from efface.deltas.row_maps import RowMaps, row_map_tensors
 from efface.errors import BadDelta
 from efface.hosts.components import TEXT_KEYS, reaches
+from efface.plain_values import place
 
 __all__ = ["Delta", "Provenance", "base_sketch"]
 
@@ -133,16 +134,17 @@ class Delta:
         Raises:
             BadRequest: the place cannot be written to; an older file there survives.
         """
-        storage.save(self, Path(path))
+        storage.save(self, place("the path", path))
 
     @classmethod
     def load(cls, path: Path | str) -> Delta:
         """Reads a delta from its file, or from the folder that holds ``delta.safetensors``.
 
         Raises:
+            BadRequest: no file can have that name.
             BadDelta: missing, cut short, altered, or written by a newer version.
         """
-        return storage.load(Path(path), cls)
+        return storage.load(place("the path", path), cls)
 
     def apply(self, model: Any, *, scale: float = 1.0) -> AppliedDelta:
         """Changes the model until the returned object is reverted or its ``with`` block ends.

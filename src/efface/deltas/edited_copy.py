@@ -24,6 +24,7 @@ from efface.deltas.row_maps import refuse_row_maps
 from efface.errors import BadModel, BadRequest, ModelCollapsed
 from efface.files import RECORD, check_place, replacing, seal
 from efface.hosts.shards import StoredTensor
+from efface.plain_values import place
 
 __all__ = ["EditedCopy", "edited_copy"]
 
@@ -78,7 +79,7 @@ def edited_copy(
             not in weights alone.
         ModelCollapsed: a changed value does not fit the dtype of the files.
     """
-    folder, out, scale = Path(folder), Path(out), finite(scale)
+    folder, out, scale = place("the folder", folder), place("out", out), finite(scale)
     refuse_in_weights(delta.id, delta.empty_prompt)
     refuse_row_maps(delta.id, delta.row_maps)
     _check_outside(folder, out)

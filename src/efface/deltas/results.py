@@ -14,6 +14,7 @@ from efface.deltas.delta import Delta
 from efface.deltas.storage import FILE_NAME
 from efface.errors import BadDelta
 from efface.files import parse_json, read_json_object, write_atomically
+from efface.plain_values import place
 
 __all__ = ["CURVES", "RECORD", "ErasureResult", "read_curves"]
 
@@ -50,7 +51,7 @@ class ErasureResult:
         Raises:
             BadRequest: the folder cannot be written to; older files there survive.
         """
-        folder = Path(folder)
+        folder = place("the folder", folder)
         lines = [json.dumps({"step": step} | row) for step, row in enumerate(self._rows())]
         self.delta.save(folder / FILE_NAME)
         write_atomically(folder / CURVES, "".join(line + "\n" for line in lines).encode())
@@ -85,9 +86,10 @@ class ErasureResult:
         """Reads what `save` wrote.
 
         Raises:
+            BadRequest: no folder can have that name.
             BadDelta: a file is missing, damaged, or belongs to another run.
         """
-        folder = Path(folder)
+        folder = place("the folder", folder)
         delta = Delta.load(folder)
         try:
             run = read_json_object(folder / RECORD)

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from efface.diffusion.noise import NoiseProcess
-from efface.errors import BadModel
+from efface.errors import BadModel, BadRequest
 from efface.hosts.conditions import Conditions
 from efface.hosts.families import host_of
 from efface.hosts.streams import TextStream
@@ -125,7 +125,13 @@ class Denoiser:
         options = {}
         if scheduler.config.get("use_dynamic_shifting"):
             options["mu"] = self.host.shift(scheduler.config)
-        self.host.set_steps(scheduler, steps, **options)
+        try:
+            self.host.set_steps(scheduler, steps, **options)
+        except ValueError as error:
+            raise BadRequest(
+                f"steps is {steps}, and {type(scheduler).__name__} cannot be set to that "
+                f"({str(error)[:120]}); give another number of steps"
+            ) from error
         return scheduler
 
     def conditions(self, prompts: Sequence[str]) -> Conditions:

@@ -15,6 +15,7 @@ from efface.deltas.recording import model_name, model_place
 from efface.errors import BadRequest, require_positive
 from efface.evaluation.instruments import knows
 from efface.evaluation.rounds import Rounds, Watch
+from efface.randomness import as_usual
 from efface.registry import BUNDLED, bundled
 from efface.runs.checks import finish
 from efface.runs.recipe import DebiasRecipe
@@ -110,6 +111,7 @@ class Debias(Method):
         return tuple(Concept(name=name, kind=self.attribute_kind) for name in self.attributes)
 
 
+@as_usual()
 def debias(
     model: Any,
     concept: str | Concept | ErasureRequest,

@@ -27,6 +27,7 @@ from efface.evaluation.record import Evaluation
 from efface.hosts.detector import Detector
 from efface.hosts.vision import VisionModel
 from efface.hosts.vision_families import vision_host
+from efface.randomness import as_usual
 
 __all__ = ["SceneSuite", "evaluate_detector", "scene_suite"]
 
@@ -48,6 +49,11 @@ class SceneSuite:
     scenes: ScenePictures
     roles: Mapping[int, Role]
     """By class, of all classes that a scene shows."""
+
+    @property
+    def count(self) -> int:
+        """How many things the scenes show, each of which is a sample."""
+        return sum(len(each.classes) for each in self.scenes.things)
 
 
 def scene_suite(
@@ -77,6 +83,7 @@ def scene_suite(
     return SceneSuite(name=name, scenes=scenes, roles=roles)
 
 
+@as_usual()
 def evaluate_detector(
     model: VisionModel,
     delta: Delta,

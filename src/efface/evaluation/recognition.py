@@ -30,6 +30,7 @@ from efface.hosts.classifier import Classifier
 from efface.hosts.recogniser import Recogniser
 from efface.hosts.vision import VisionModel
 from efface.hosts.vision_families import vision_host
+from efface.randomness import as_usual
 
 __all__ = ["PictureSuite", "evaluate_recogniser", "picture_suite"]
 
@@ -94,6 +95,7 @@ def picture_suite(
     )
 
 
+@as_usual()
 def evaluate_recogniser(
     model: VisionModel,
     delta: Delta,

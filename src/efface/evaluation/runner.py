@@ -28,9 +28,11 @@ from efface.evaluation.scores import ScoreBook
 from efface.evaluation.scoring import Scorer
 from efface.evaluation.sightings import sightings
 from efface.evaluation.soundness import detected, still_draws
+from efface.guiding.drawing import guides_of
 from efface.guiding.records import recorded
 from efface.hosts.families import HOSTS
-from efface.randomness import environment
+from efface.plain_values import place
+from efface.randomness import as_usual, environment
 
 if TYPE_CHECKING:
     from efface.deltas.delta import Delta
@@ -55,6 +57,7 @@ class _Job:
     monitor: Monitor
 
 
+@as_usual()
 def evaluate(
     pipe: Any,
     delta: Delta | None,
@@ -90,27 +93,27 @@ def evaluate(
         "inconclusive".
 
     Raises:
-        BadRequest: the suite cannot be measured, the judge does not know a concept, or another run
-            draws the same pictures.
+        BadRequest: an argument is of another kind, the suite cannot be measured, the judge does
+            not know a concept, or another run draws the same pictures.
         MissingInput: a metric needs an instrument that is not there.
         BadDelta: the delta is for another model.
         MeasurementFailed: pictures could not be drawn.
         MemoryRanOut: a picture does not fit into memory, or an instrument does not.
     """
-    _check_known(judge, checked(suite.samples))
+    _check_kinds(delta, suite, judge)
     job = _Job(
         pipe=pipe,
         delta=delta,
         suite=suite,
         judge=judge,
         instruments=instruments_for(suite, judge, clip),
-        store=store if isinstance(store, ImageStore) else ImageStore(Path(store)),
+        store=store if isinstance(store, ImageStore) else ImageStore(place("store", store)),
         limits=limits or Limits(),
         monitor=monitor,
     )
     hashes = fingerprints(pipe)
     base = Source.of(suite, model_id(pipe, hashes), guided_by=guided_by(pipe))
-    sources = _sources(base, delta, guides)
+    sources = _sources(base, delta, guides_of(guides))
     with locked(job.store.folder / sources[-1].key), torch.no_grad():
         foreign = [len(job.store.foreign(source, suite.samples)) for source in sources]
         changed = _draw(job, sources, hashes)
@@ -128,6 +131,26 @@ def _sources(
             "guides are measured on an erased model, against the unedited one; give a delta"
         )
     return (base,)
+
+
+def _check_kinds(delta: Any, suite: Any, judge: Any) -> None:
+    """Refuses what stands in the place of something else, and concepts that a judge does not know.
+
+    Raises:
+        BadRequest: naming it.
+    """
+    if not (delta is None or hasattr(delta, "patches")):
+        raise BadRequest(
+            f"a {type(delta).__name__} is no delta; give result.delta, or efface.Delta.load(PATH)"
+        )
+    if not isinstance(suite, Suite):
+        raise BadRequest(
+            f"a {type(suite).__name__} is no suite; make one: "
+            "efface.evaluation.suites.suite_for('basic', request)"
+        )
+    if not (judge is None or hasattr(judge, "presence")):
+        raise BadRequest(f"a {type(judge).__name__} is no judge; give one that has presence()")
+    _check_known(judge, checked(suite.samples))
 
 
 def _check_known(judge: Judge | None, samples: Sequence[Sample]) -> None:

@@ -10,6 +10,7 @@ from efface.contracts import Estimate, Sample
 from efface.evaluation.attacking import Assault, Hear, Outcome, See, attacked, unheard, unseen
 from efface.evaluation.record import Verdict
 from efface.evaluation.revival import AttackRecord, SelfTest, counted
+from efface.randomness import as_usual
 from efface.revival.target import nameless
 
 __all__ = [
@@ -41,6 +42,7 @@ MOST_LEFT = 0.5
 NOTHING_TO_TRY = "the attack has nothing to try on this erasure"
 
 
+@as_usual()
 def run_attack(
     assault: Assault,
     *,

@@ -18,6 +18,7 @@ from efface.exchange.headers import saved
 from efface.exchange.low_rank import check_exportable
 from efface.files import write_atomically
 from efface.hosts.components import KEY_VALUE
+from efface.plain_values import place
 
 __all__ = ["RowAdapter", "TextAdapter", "load_adapter", "rows_of", "write_adapter", "write_module"]
 
@@ -126,10 +127,12 @@ def load_adapter(path: Path | str) -> TextAdapter | RowAdapter:
     """Reads what ``efface export --as adapter`` wrote.
 
     Raises:
+        BadRequest: no file can have that name.
         BadDelta: the file is missing, damaged, or something else.
     """
+    path = place("the path", path)
     try:
-        with safe_open(Path(path), framework="pt") as file:
+        with safe_open(path, framework="pt") as file:
             told = (file.metadata() or {}).get("format")
             if told == ROW_FORMAT:
                 held = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

@@ -20,7 +20,8 @@ from efface.exchange.own_files import own_delta
 from efface.exchange.reading import Reading, read
 from efface.exchange.sources import Place, find_places, header_of
 from efface.exchange.spm_files import ALWAYS, erased_prompts, gate_from
-from efface.randomness import environment
+from efface.plain_values import place
+from efface.randomness import as_usual, environment
 from efface.runs.gating import GateKind, GateRule, Unconditional
 
 __all__ = ["Imported", "import_delta"]
@@ -48,6 +49,7 @@ class Imported:
         return tuple(self.delta.provenance.settings.get("opens_for", ()))
 
 
+@as_usual()
 def import_delta(
     source: Path | str,
     model: Any,
@@ -84,13 +86,13 @@ def import_delta(
             not fit the model, is not understood in whole, or changes nothing.
     """
     _check_choices(request, gate, unconditional)
-    if own := own_delta(Path(source), model, request):
+    if own := own_delta(source := place("the source", source), model, request):
         return _as_it_is(own, chosen=(part, gate, unconditional) != (None, "linear", "own"))
-    places = _places(Path(source), model)
+    places = _places(source, model)
     reading = read(places, model, part)
     patches = reading.patches
     one = places[0].files[0] if len(places) == len(places[0].files) == 1 else None
-    name = (one or Path(source)).name
+    name = (one or source).name
     if not patches:
         raise _without_change(reading, name)
     prompts = _prompts(reading, one)

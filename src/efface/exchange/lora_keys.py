@@ -29,6 +29,7 @@ _ROLES = {
     "up": re.compile(rf"^(?P<layer>.+?)({_UP})\.weight$"),
     "weight": re.compile(r"^(?P<layer>.+)\.(diff|w_norm)$"),
     "bias": re.compile(r"^(?P<layer>.+)\.(diff_b|b_norm)$"),
+    "shift": re.compile(r"^(?P<layer>.+?)\.lora_B(\.(?P<a>[^.]+))?\.bias$"),
     "magnitude": re.compile(
         r"^(?P<layer>.+)\.lora_magnitude_vector(\.(?!weight$)[^.]+)?(\.weight)?$"
     ),
@@ -58,8 +59,8 @@ class LoraLayer:
     """The tensors of one layer, and the keys they are under."""
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    """By role: ``down`` and ``up``, with or without ``alpha`` and one of `MAGNITUDES`; ``weight``
-    and ``bias``."""
+    """By role: ``down`` and ``up``, with or without ``alpha``, ``shift`` (peft's bias of the second
+    matrix) and one of `MAGNITUDES`; ``weight`` and ``bias``."""
     keys: list[str] = field(default_factory=list)
 
     @property

@@ -170,7 +170,7 @@ def _read_layer(reading: Reading, source: Source, name: str, layer: LoraLayer) -
         _check_values(key, layer.tensors[role] if role != "alpha" else layer.tensors[role].float())
     if layer.low:
         _read_low(reading, source, name, layer, (network, path))
-    elif any(role in layer.tensors for role in MAGNITUDES):
+    elif any(role in layer.tensors for role in (*MAGNITUDES, "shift")):
         reading.not_understood += layer.keys
     for role in ("weight", "bias"):
         if role not in layer.tensors:
@@ -192,6 +192,11 @@ def _read_low(
     scale = _scale(reading, source, name, layer, (network.part, path))
     patch = low_rank(key, layer, network.layers[path], weight, scale)
     reading.low_rank = True
+    if "shift" in layer.tensors:
+        if layer.decomposed or "bias" in layer.tensors:
+            reading.not_understood += layer.keys
+        else:  # The layer adds it with what the matrices give, at their scale.
+            layer.tensors["bias"] = layer.tensors["shift"].float() * scale
     if not layer.decomposed:
         _add(reading, key, patch, again=False)
         return

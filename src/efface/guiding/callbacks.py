@@ -44,9 +44,10 @@ class StepCallback:
     def __init__(
         self, pipe: Any, guides: Sequence[Guide], prompts: Sequence[str], *, steps: int
     ) -> None:
-        self._pipe, self._guides, self._prompts = pipe, tuple(guides), tuple(prompts)
+        texts = [prompts] if isinstance(prompts, str) else prompts
+        self._pipe, self._guides, self._prompts = pipe, tuple(guides), tuple(texts)
         self._steps, self._denoiser = steps, Denoiser(pipe)
-        self._conditions = self._denoiser.conditions(prompts)
+        self._conditions = self._denoiser.conditions(self._prompts)
         self._total = len(self._denoiser.ready_as_drawn(steps).timesteps)
         self._parts = self._begin()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -21,7 +21,8 @@ from efface.diffusion.pictures import pixels_of
 from efface.diffusion.trajectories import first_noise
 from efface.errors import BadModel, BadRequest
 from efface.guiding.engine import sampled
-from efface.randomness import evaluating
+from efface.plain_values import plain
+from efface.randomness import as_usual, evaluating, whole
 
 __all__ = ["NOTHING", "Guided", "Guides", "draw", "guide", "guided", "guides_of"]
 
@@ -78,6 +79,7 @@ def guide(name: str, *, preset: str | None = None, **settings: Any) -> Guide:
     return made
 
 
+@as_usual()
 def guided(
     pipe: Any,
     guides: Guides,
@@ -107,25 +109,45 @@ def guided(
     Warns:
         UserWarning: a guide changed nothing in a picture.
     """
-    texts = [prompts] if isinstance(prompts, str) else list(prompts)
-    if not texts:
-        raise BadRequest("there is no prompt to draw; give one")
+    wanted, texts, first = guides_of(guides), _texts(prompts), whole(seed)
+    pictures, steps = plain("pictures", pictures, int), plain("steps", steps, int)
     if pictures < 1 or steps < 1:
         raise BadRequest(f"pictures is {pictures} and steps {steps}; give at least one of both")
-    shots = [(text, seed + number) for text in texts for number in range(pictures)]
-    drawn = draw(pipe, guides_of(guides), shots, steps=steps, guidance=guidance)
+    if not math.isfinite(scale := plain("guidance", guidance, float)):
+        raise BadRequest(f"guidance is {guidance}; give a number, such as 7.5")
+    shots = [(text, first + number) for text in texts for number in range(pictures)]
+    drawn = draw(pipe, wanted, shots, steps=steps, guidance=scale)
     for sentence in drawn.unmoved():
         warnings.warn(sentence, stacklevel=2)
     return drawn
 
 
-def guides_of(guides: Guides) -> list[Guide]:
+def _texts(prompts: Any) -> list[str]:
+    """Lists prompts.
+
+    Raises:
+        BadRequest: there is none, or one is no text.
+    """
+    several = isinstance(prompts, Iterable) and not isinstance(prompts, str | bytes)
+    texts = list(prompts) if several else [prompts]
+    if not texts:
+        raise BadRequest("there is no prompt to draw; give one")
+    return [plain("the prompt", text, str) for text in texts]
+
+
+def guides_of(guides: Any) -> list[Guide]:
     """Lists guides, building those that are given by name.
 
     Raises:
-        BadRequest: there is none of a name.
+        BadRequest: there is none of a name, or something is neither a name nor a guide.
     """
-    given = [guides] if isinstance(guides, Guide | str) else list(guides)
+    given = list(guides) if isinstance(guides, list | tuple) else [guides]
+    for each in given:
+        if not isinstance(each, Guide | str):
+            raise BadRequest(
+                f"{each!r:.40} is no guide; give efface.guide('sld', concepts=('a pistol',)), or "
+                "several as a list"
+            )
     return [guide(each) if isinstance(each, str) else each for each in given]
 
 

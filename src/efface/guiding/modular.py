@@ -70,7 +70,8 @@ class GuideGuider(BaseGuidance):
         super().__init__()
         self.register_to_config(guide=guide.name, guidance_scale=guidance_scale)
         self._guide, self._scale = guide, guidance_scale
-        self._denoiser, self._prompts = Denoiser(pipe), tuple(prompts)
+        texts = [prompts] if isinstance(prompts, str) else prompts
+        self._denoiser, self._prompts = Denoiser(pipe), tuple(texts)
         self._run: GuidedRun | None = None
         self._course: Course | None = None
         self._off = ExitStack()

@@ -126,16 +126,23 @@ class WordMaps:
         """Finds the words of each prompt.
 
         Raises:
-            BadRequest: a prompt lacks a word or has it more than once.
+            BadRequest: a prompt lacks a word, has it more than once, or two are the same there.
         """
         tokens = [stream.tokenised(prompt) for prompt in prompts]
         most, length = max(map(len, words)), len(tokens[0].ids)
         pieces = torch.zeros(len(prompts), most, length, dtype=torch.float64)
         read = torch.zeros(len(prompts), length, dtype=torch.bool)
         for sample, (prompt, each) in enumerate(zip(prompts, words, strict=True)):
+            taken: dict[int, str] = {}
             for number, word in enumerate(each):
-                places = list(word_places(stream, prompt, word))
-                pieces[sample, number, places] = 1 / len(places)
+                places = word_places(stream, prompt, word)
+                if both := [taken[place] for place in places if place in taken]:
+                    raise BadRequest(
+                        f"'{both[0]}' and '{word}' are the same word of the prompt '{prompt}', in "
+                        "whole or in part; name each thing by words of its own"
+                    )
+                taken |= dict.fromkeys(places, word)
+                pieces[sample, number, list(places)] = 1 / len(places)
             end = length - 1 if positions == "all" else tokens[sample].end
             read[sample, tokens[sample].begin : end] = True
         return cls(pieces, pieces.sum(dim=2) > 0, read, temperature, smoothing, sigma)

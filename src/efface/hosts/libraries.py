@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from efface.errors import BadModel, EffaceError
+from efface.errors import BadModel, BadRequest, EffaceError
 from efface.files import read_json_object
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "check_class",
     "check_configs",
     "check_libraries",
+    "check_placing",
     "library_class",
     "library_errors",
 ]
@@ -52,6 +53,31 @@ def check_libraries() -> None:
                 f"{name} {version} is installed and efface needs {needed} or newer, as older ones "
                 f"load some models wrongly; run: pip install --upgrade '{name}>={needed}'"
             )
+
+
+def check_placing(dtype: Any, device: Any) -> None:
+    """Refuses types of numbers and devices that weights cannot have, before anything is loaded.
+
+    Raises:
+        BadRequest: naming what was given.
+    """
+    import torch
+
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise BadRequest(
+            f"dtype is {dtype!r:.40}; give torch.float32, torch.bfloat16 or torch.float16"
+        )
+    if device is None:
+        return
+    try:
+        held = torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
+        reason = str(error).partition("\n")[0].rstrip(".")[:80]
+        raise BadRequest(
+            f"device is {device!r:.40}, which is not there ({reason}); give 'cpu', or leave it out"
+        ) from error
+    if held.is_meta:
+        raise BadRequest("device is 'meta', where weights have no values; give 'cpu'")
 
 
 def library_class(file: Path, library: Any, name: Any) -> type[Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from efface.errors import BadModel
+from efface.plain_values import place
 from efface.registry import BUNDLED, VISION, bundled, reads_pictures
 
 if TYPE_CHECKING:
@@ -39,16 +40,19 @@ def load(
             configs and tokenizers are taken and whose weights are not read.
 
     Raises:
+        BadRequest: the name, the type of numbers or the device is none.
         BadModel: nothing there, a file is missing, cut short or holds tensors of another shape, or
             the pipeline is not one that efface can edit.
     """
     import torch
 
-    from efface.hosts.libraries import check_libraries
+    from efface.hosts.libraries import check_libraries, check_placing
     from efface.hosts.vision_families import load_vision
 
     check_libraries()
     name = str(name_or_folder)
+    place("the model", name_or_folder)
+    check_placing(dtype, device)
     if reads_pictures(name):
         return load_vision(name, dtype, device)
     wanted = torch.float32 if dtype is None else dtype

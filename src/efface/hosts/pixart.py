@@ -28,8 +28,8 @@ from efface.randomness import evaluating
 
 __all__ = ["PixArt"]
 
-CAPTION_LENGTH = 300
-"""Tokens that PixArt-sigma reads; PixArt-alpha reads 120. Hidden padding changes no row."""
+CAPTION_LENGTH, ALPHA_LENGTH = 300, 120
+"""Tokens that PixArt-sigma reads, and PixArt-alpha. Hidden padding changes no row."""
 
 _BLOCK, _TIME = "transformer_blocks.{}", "adaln_single.emb"
 
@@ -86,7 +86,10 @@ class PixArt(Host):
     @cached_property
     def readers(self) -> tuple[TextReader, ...]:
         """Keys and values."""
-        longest = min(CAPTION_LENGTH, int(self.model.tokenizer.model_max_length))
+        # A streamed folder does not say which of the two draws with it.
+        alpha = type(self.model).__name__ == "PixArtAlphaPipeline"
+        most = ALPHA_LENGTH if alpha else CAPTION_LENGTH
+        longest = min(most, int(self.model.tokenizer.model_max_length))
         t5 = Embedder(self.model, length=longest, masked=True)
         return (key_values(self.model, Captions(t5, self.model), part=self.part),)
 

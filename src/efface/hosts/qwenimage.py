@@ -20,8 +20,8 @@ from efface.hosts.toys import built
 
 __all__ = ["QwenImage"]
 
-LENGTH = 1024
-"""Rows that the pipeline reads of a prompt."""
+LENGTH, ROWS = 1024, 512
+"""Tokens of a prompt that the pipeline gives its encoder, and rows of it that it reads unasked."""
 TEMPLATE = (
     "<|im_start|>system\nDescribe the image by detailing the color, shape, size, texture, "
     "quantity, text, spatial relationships of the objects and background:<|im_end|>\n"
@@ -48,7 +48,7 @@ class QwenImage(LanguageHost):
         before, after = getattr(self.model, "prompt_template_encode", TEMPLATE).split("{}")
         count = int(getattr(self.model, "prompt_template_encode_start_idx", DROPPED))
         frame = Frame(before, after, dropped=(0, count))
-        return FramedRows(self.model, frame, length=LENGTH + count)
+        return FramedRows(self.model, frame, length=ROWS + count)
 
     @cached_property
     def stream(self) -> TextStream:

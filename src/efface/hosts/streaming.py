@@ -21,6 +21,7 @@ from efface.hosts.libraries import (
     library_errors,
 )
 from efface.hosts.shards import folder_json, stored_tensors
+from efface.plain_values import place
 
 __all__ = ["DENOISERS", "StreamedModel", "StreamedWeights", "reads_text", "stream"]
 
@@ -96,7 +97,7 @@ def stream(folder: Path | str) -> StreamedModel:
         BadModel: a part or shard is missing, cut short or of another model, or the folder is not a
             pipeline with a text encoder and a denoiser.
     """
-    folder = Path(folder)
+    folder = place("the folder", folder)
     check_libraries()
     index = folder_json(folder / "model_index.json")
     kinds = pipeline_parts(folder / "model_index.json", index)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from efface.evaluation import locks
 from efface.hosts.families import layout
 from efface.hosts.states import check_erasable
 from efface.ledger import storage
-from efface.ledger.entries import Entry, day_of, seal
+from efface.ledger.entries import Entry, day_of, file_key, seal
 from efface.ledger.rows import (
     Encoder,
     Rules,
@@ -165,13 +165,12 @@ class Ledger:
             return grown._with(replace(entry, rows=rows))._saved()
 
     def refuse_taken(self, name: str) -> None:
-        """Refuses the id of an entry that is there.
+        """Refuses the id of an entry that is there, or one whose file would be the same somewhere.
 
         Raises:
             BadRequest: naming it.
         """
-        if any(entry.id == name for entry in self.entries):
-            raise BadRequest(f"the ledger has an entry '{name}' already; give another --id")
+        _refuse_alike(name, [entry.id for entry in self.entries])
 
     def revoke(self, name: str, *, reason: str = "", date: str = "") -> Ledger:
         """Takes an entry out of the solve; it stays as a tombstone.
@@ -210,6 +209,7 @@ class Ledger:
         mine = {entry.id: entry for entry in self.entries}
         for entry in other.entries:
             if (known := mine.get(entry.id)) is None:
+                _refuse_alike(entry.id, mine)
                 content = stored_rows(other._rows_of(entry.id), entry.rows)
                 copy_rows(self._rows_of(entry.id), content)
                 mine[entry.id] = entry
@@ -356,6 +356,17 @@ class Ledger:
             entries=self.entries,
         )
         return self
+
+
+def _refuse_alike(name: str, known: Iterable[str]) -> None:
+    """Refuses ids that name one file where capitals or ways to write a letter are not told apart.
+
+    Raises:
+        BadRequest: naming the entry that is there.
+    """
+    for each in known:
+        if file_key(each) == file_key(name):
+            raise BadRequest(f"the ledger has an entry '{each}' already; give another --id")
 
 
 def _sorted(entries: list[Entry]) -> tuple[Entry, ...]:

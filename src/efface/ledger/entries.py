@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -12,7 +13,15 @@ from typing import Any
 from efface.concepts import ErasureRequest, described, request_from
 from efface.errors import BadRequest
 
-__all__ = ["Entry", "Revocation", "day_of", "entry_from", "seal", "written"]
+__all__ = ["Entry", "Revocation", "day_of", "entry_from", "file_key", "seal", "written"]
+
+_LONGEST = 200
+"""Bytes of an id, which names files."""
+
+
+def file_key(name: str) -> str:
+    """Writes an id as disks compare names that do not tell capitals apart."""
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +60,8 @@ class Entry:
             )
         if self.id.startswith("."):
             raise BadRequest(f"the id '{self.id}' starts with a dot; choose another")
+        if len(self.id.encode()) > _LONGEST:
+            raise BadRequest(f"the id '{self.id:.40}' is too long to name a file; choose another")
         if not self.weight > 0:
             raise BadRequest(f"entry '{self.id}' has weight {self.weight}; it must be above zero")
 

@@ -23,7 +23,7 @@ from efface.hosts.components import parameters
 from efface.hosts.families import layout
 from efface.hosts.states import check_erasable
 from efface.picture_files import by_content
-from efface.randomness import whole
+from efface.randomness import as_usual, whole
 from efface.registry import stage_names
 from efface.runs.checks import check_family, finish
 from efface.runs.given import check_readers, pictured
@@ -43,6 +43,7 @@ Chosen: TypeAlias = str | Eraser[Any]
 """A method by its name, or built with its settings."""
 
 
+@as_usual()
 def erase(
     model: Any,
     concepts: str | Concept | Sequence[str | Concept] | ErasureRequest,
@@ -87,9 +88,10 @@ def erase(
     pairs = base.parts(_listed(method), settings.pop("preset", None), settings)
     parts, methods = [part for part, _ in pairs], [built for _, built in pairs]
     recipe = parts[0] if len(parts) == 1 else StagesRecipe.joined(parts)
-    return _run(recipe, methods, model, workspace or Workspace(), monitor)
+    return _run(recipe, methods, model, Workspace.of(workspace), monitor)
 
 
+@as_usual()
 def perform(
     recipe: EraseRecipe | StagesRecipe,
     model: Any,
@@ -100,7 +102,7 @@ def perform(
     """Does what a recipe says; see `erase`."""
     check_erasable(model)
     methods = [part.build() for part in _parts(recipe)]
-    return _run(recipe, methods, model, workspace or Workspace(), monitor)
+    return _run(recipe, methods, model, Workspace.of(workspace), monitor)
 
 
 def check(
@@ -236,11 +238,22 @@ def _parts(recipe: EraseRecipe | StagesRecipe) -> list[EraseRecipe]:
     return [*recipe.parts.values()] if isinstance(recipe, StagesRecipe) else [recipe]
 
 
-def _listed(method: Chosen | Sequence[Chosen]) -> list[Chosen]:
-    """Lists methods that run in turn."""
+def _listed(method: Any) -> list[Chosen]:
+    """Lists methods that run in turn.
+
+    Raises:
+        BadRequest: there is none, or one that is neither a name nor a method.
+    """
     if isinstance(method, str):
         return [*method.split("+")]
-    return [*method] if isinstance(method, Sequence) else [method]
+    listed = [*method] if isinstance(method, list | tuple) else [method]
+    for one in listed or [None]:
+        if not isinstance(one, str | Eraser):
+            raise BadRequest(
+                f"{one!r:.40} is no method; give a name of efface.list_methods(), such as "
+                "method='uce', or a method object"
+            )
+    return listed
 
 
 def _checkpoint_folder(method: Eraser[Any], workspace: Workspace) -> Path | None:

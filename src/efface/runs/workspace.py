@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from efface.errors import BadRequest
+from efface.plain_values import place
 
 __all__ = ["Workspace"]
 
@@ -13,6 +17,9 @@ class Workspace:
     """Where an erasure keeps what later ones may need; nothing is stored unless a folder is named.
 
     Deltas do not depend on it, to the bit.
+
+    Raises:
+        BadRequest: a place is no name of a folder.
     """
 
     cache: Path | str | None = None
@@ -22,3 +29,21 @@ class Workspace:
     goes on from there to the same bits."""
     resume: bool = False
     """Start from that checkpoint."""
+
+    def __post_init__(self) -> None:
+        for name in ("cache", "checkpoint"):
+            if getattr(self, name) is not None:
+                place(name, getattr(self, name))
+
+    @classmethod
+    def of(cls, given: Any) -> Workspace:
+        """Gives the workspace that was given, or one without folders.
+
+        Raises:
+            BadRequest: it is something else.
+        """
+        if given is None or isinstance(given, cls):
+            return given or cls()
+        raise BadRequest(
+            f"workspace is {given!r:.60}; give efface.Workspace(cache=..., checkpoint=...)"
+        )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from efface.contracts import Monitor, silent
+from efface.errors import BadRequest
 from efface.progress import Report, unheard
 from efface.training.checkpoints import Checkpointing
 
@@ -27,5 +28,14 @@ class Session:
 
     @classmethod
     def of(cls, monitor: Monitor) -> Session:
-        """Gives the session that a monitor is, or one that it alone watches."""
+        """Gives the session that a monitor is, or one that it alone watches.
+
+        Raises:
+            BadRequest: a monitor cannot be called.
+        """
+        if not callable(monitor):
+            raise BadRequest(
+                f"monitor is {monitor!r:.40}; give a function of step, total and figures, or leave "
+                "it out"
+            )
         return monitor if isinstance(monitor, Session) else cls(monitor)

@@ -70,7 +70,8 @@ def attacked_with(
     """Attacks with each by name; what does not fit the model is said, and the rest goes on.
 
     Raises:
-        BadRequest: the run holds one of them with more trials or a larger budget.
+        BadRequest: the run holds one of them with more trials or a larger budget, or one that was
+            changed since it was written.
     """
     from efface.evaluation.attack_files import packed
     from efface.evaluation.attacking import unseen
@@ -80,6 +81,11 @@ def attacked_with(
 
     what = base.concept.name
     paths = {name: folder.path / FOLDER / f"{name}-{_slug(what)}.json" for name in names}
+    if others := [] if overwrite else _others(folder.path, paths.values()):
+        raise BadRequest(
+            f"{others[0]} is not what was written when the run was attacked; give --overwrite to "
+            "attack again"
+        )
     if not overwrite:
         _refuse_to_shrink(paths.values(), base)
     for name, path in paths.items():
@@ -100,10 +106,18 @@ def attacked_with(
             output.say(f"{name} on {what}: not done: {error}")
             continue
         path.parent.mkdir(exist_ok=True)
-        for suffix, content in packed(outcome).items():
-            write_atomically(path.with_suffix(suffix), content)
+        files = {path.with_suffix(suffix): found for suffix, found in packed(outcome).items()}
+        for file, content in files.items():
+            write_atomically(file, content)
         outcome.record.save(path)
+        runs.record_attack(folder.path, [path, *files])
         yield outcome.record
+
+
+def _others(folder: Path, paths: Iterable[Path]) -> list[Path]:
+    """Lists records of attacks that are there and were changed since they were written."""
+    changed = {folder / name for name in runs.other_attacks(runs.open_run(folder))}
+    return [path for path in paths if path in changed and path.is_file()]
 
 
 def _refuse_to_shrink(paths: Iterable[Path], assault: Assault) -> None:
@@ -247,6 +261,12 @@ def renew_reports(folder: RunFolder, output: Telling) -> None:
         output.say(
             f"report  left as it is: {folder.path / measuring.EVALUATION} is not what was written "
             f"when the run was measured; write both again: efface evaluate {folder.path}"
+        )
+        return
+    if others := runs.other_attacks(run):
+        output.say(
+            f"report  left as it is: {others[0]} is not what was written when the run was "
+            f"attacked; attack again: efface attack {folder.path} --overwrite"
         )
         return
     try:

@@ -35,15 +35,15 @@ def refuse_to_shrink(folder: Path, suite: Suite, delta: str, plan: Plan) -> None
         raise _smaller(folder, there, len(suite.samples), f"{suite.name}@{suite.version}")
 
 
-def refuse_fewer(folder: Path, found: Evaluation, plan: Plan) -> None:
-    """Keeps a recogniser's measurement on more pictures than those of a new one.
+def refuse_fewer(folder: Path, delta: str, plan: Plan, *, suite: str, count: int) -> None:
+    """Keeps a recogniser's measurement on more pictures than a new one would have, before any work.
 
     Raises:
         BadRequest: saying how many pictures each has.
     """
-    there = None if found.after is None else _worth_keeping(folder, found.after.delta or "", plan)
-    if there is not None and len(found.samples) < len(there.samples):
-        raise _smaller(folder, there, len(found.samples), found.suite)
+    there = _worth_keeping(folder, delta, plan)
+    if there is not None and count < len(there.samples):
+        raise _smaller(folder, there, count, suite)
 
 
 def _smaller(folder: Path, there: Evaluation, count: int, suite: str) -> BadRequest:

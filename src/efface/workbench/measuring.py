@@ -39,7 +39,13 @@ __all__ = [
     "unmeasurable",
 ]
 
-BUNDLED_JUDGES = ("emoji", "emoji-second", "emoji-remix", "emoji-scenes")
+BUNDLED_JUDGES = {
+    "emoji": "the bundled judge of the bundled model, error rates known",
+    "emoji-second": "another for it, of another build and seed",
+    "emoji-remix": "the bundled judge of emoji-remix",
+    "emoji-scenes": "the bundled judge of emoji-scenes",
+}
+"""Judges that come along, and what each is."""
 EVALUATION = keeping.EVALUATION
 
 
@@ -106,7 +112,8 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Telling) -> int:
     Gives exit code 1 when the verdict is invalid, or the erasure failed by the limits.
 
     Raises:
-        BadRequest: an unknown suite, judge or metric, or a larger measurement that is there.
+        BadRequest: an unknown suite, judge or metric, a larger measurement that is there, or an
+            attack's record that was changed since.
         MissingInput: a judge or metric needs a folder that was not given.
     """
     from efface import evaluation
@@ -115,6 +122,11 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Telling) -> int:
     from efface.evaluation.revival import FOLDER, load_records
 
     run = runs.open_run(folder.path)
+    if others := runs.other_attacks(run):
+        raise BadRequest(
+            f"{folder.path / others[0]} is not what was written when the run was attacked, so no "
+            f"report is made with it; attack again: efface attack {folder.path} --overwrite"
+        )
     told = {
         "curves": read_curves(folder.path) if (folder.path / CURVES).exists() else {},
         "attacks": load_records(folder.path / FOLDER, run.delta.id),
@@ -124,7 +136,6 @@ def measure(folder: RunFolder, pipe: Any, plan: Plan, output: Telling) -> int:
         if plan.guides:
             raise BadRequest(f"{recipe.model} draws nothing that --guide could steer; leave it out")
         found = recognising.measured(folder.path, pipe, plan, output)
-        keeping.refuse_fewer(folder.path, found, plan)
         return _report(folder, found, {**run.record, **told}, plan, output)
     unjudged = looks(recipe, plan)
     suite = _look(recipe) if unjudged else suite_of(plan, recipe)

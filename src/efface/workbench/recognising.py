@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from efface import registry
 from efface.errors import BadRequest, MissingInput
-from efface.workbench import lineage, runs
+from efface.workbench import keeping, lineage, runs
 
 if TYPE_CHECKING:
     from efface.data.pictures import LabelledPictures
@@ -86,6 +86,7 @@ def measured(folder: Path, model: Any, plan: Plan, output: Telling) -> Evaluatio
 
     Raises:
         MissingInput: there are none, or none of what was erased.
+        BadRequest: a measurement of more pictures is there.
         BadRequest, BadDelta: see `efface.evaluation.recognition.evaluate_recogniser` and
             `efface.evaluation.detecting.evaluate_detector`.
     """
@@ -99,12 +100,14 @@ def measured(folder: Path, model: Any, plan: Plan, output: Telling) -> Evaluatio
             from efface.evaluation.detecting import evaluate_detector
 
             scenes = _scene_suite(model, recipe, name, place)
+            keeping.refuse_fewer(folder, run.delta.id, plan, suite=scenes.name, count=scenes.count)
             return evaluate_detector(
                 model, run.delta, scenes, store=store, limits=plan.limits, monitor=monitor
             )
         from efface.evaluation.recognition import evaluate_recogniser
 
         suite = _picture_suite(model, recipe, name, place)
+        keeping.refuse_fewer(folder, run.delta.id, plan, suite=suite.name, count=len(suite.places))
         return evaluate_recogniser(
             model, run.delta, suite, store=store, limits=plan.limits, monitor=monitor
         )

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from efface.deltas.delta import Delta
 
 __all__ = [
+    "ATTACKS",
     "DELTA",
     "RECORD",
     "REPORTS",
@@ -25,10 +26,12 @@ __all__ = [
     "Run",
     "folder_of",
     "open_run",
+    "other_attacks",
     "other_facts",
     "other_reports",
     "read_delta",
     "recipe_of",
+    "record_attack",
     "record_of",
     "record_reports",
     "without_gate",
@@ -38,6 +41,8 @@ DELTA = "delta.safetensors"
 RECORD = "run.json"
 REPORTS = "reports"
 """Under this name run.json has the hashes of what was written when the run was measured."""
+ATTACKS = "attacks"
+"""The folder of attacks on a run; under the same name run.json has the hashes of its files."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +62,44 @@ def without_gate(delta: Delta) -> str:
 def record_reports(folder: Path, names: Sequence[str]) -> None:
     """Writes the hashes of reports into run.json, so that others in their place are noticed."""
     record = record_of(folder)
-    record[REPORTS] = {name: _sha256(folder / name) for name in names if (folder / name).is_file()}
+    record[REPORTS] = _hashes(folder, names)
+    _write_record(folder, record)
+
+
+def record_attack(folder: Path, files: Sequence[Path]) -> None:
+    """Writes the hashes of an attack's files into run.json, so that others are noticed."""
+    record = record_of(folder)
+    names = [file.relative_to(folder).as_posix() for file in files]
+    record[ATTACKS] = {**(record.get(ATTACKS) or {}), **_hashes(folder, names)}
+    _write_record(folder, record)
+
+
+def _hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    return {name: _sha256(folder / name) for name in names if (folder / name).is_file()}
+
+
+def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
     write_atomically(folder / RECORD, (json.dumps(record, indent=2, default=str) + "\n").encode())
 
 
 def other_reports(run: Run) -> tuple[str, ...]:
     """Lists reports that are not those that were written when the run was measured."""
-    expected: Mapping[str, str] = run.record.get(REPORTS) or {}
-    return tuple(
-        name
-        for name, digest in sorted(expected.items())
-        if not (run.folder / name).is_file() or _sha256(run.folder / name) != digest
-    )
+    return _others(run, REPORTS)
+
+
+def other_attacks(run: Run) -> tuple[str, ...]:
+    """Lists files of attacks that are not those that were written when the run was attacked.
+
+    Records of before have no hashes, and are not among them.
+    """
+    return _others(run, ATTACKS)
+
+
+def _others(run: Run, name: str) -> tuple[str, ...]:
+    expected = run.record.get(name)
+    listed: Mapping[str, str] = expected if isinstance(expected, dict) else {}
+    found = _hashes(run.folder, [*listed])
+    return tuple(sorted(each for each, digest in listed.items() if found.get(each) != digest))
 
 
 def other_facts(run: Run) -> tuple[str, ...]:
