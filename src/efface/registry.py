@@ -19,6 +19,7 @@ from efface.plain_values import plain
 
 __all__ = [
     "BUNDLED",
+    "BUNDLED_JUDGES",
     "VISION",
     "Entry",
     "Kind",
@@ -45,6 +46,14 @@ BUNDLED = {
 }
 """Models that come with the package, by the module whose ``pipeline_folder()`` says where. A
 ``finish()`` of that module completes what the folder holds."""
+
+BUNDLED_JUDGES = {
+    "emoji": "the bundled judge of the bundled model, error rates known",
+    "emoji-second": "another for it, of another build and seed",
+    "emoji-remix": "the bundled judge of emoji-remix",
+    "emoji-scenes": "the bundled judge of emoji-scenes",
+}
+"""Judges that come along, and what each is."""
 
 VISION = {
     "icons-vit": "efface.bundled.icons",

@@ -11,7 +11,6 @@ from efface.bundled.vocabulary import NOUNS, concept
 from efface.concepts import Erasure, ErasureRequest, request
 from efface.evaluation.samples import STAYING, in_role
 from efface.evaluation.suites import suite_for
-from efface.workbench import measuring
 
 
 @pytest.fixture(scope="module")
@@ -49,4 +48,4 @@ def test_the_model_of_scenes_is_measured_by_it_and_others_have_no_such_role(aske
     assert registry.bundled("emoji-scenes").SUITE == "scenes"
     assert registry.bundled("emoji-scenes").JUDGE == "emoji-scenes"
     assert not in_role(emoji_suite(asked).samples, "composition")
-    assert "emoji-scenes" in measuring.BUNDLED_JUDGES
+    assert "emoji-scenes" in registry.BUNDLED_JUDGES

@@ -11,7 +11,8 @@ from efface.errors import EffaceError
 from efface.evaluation.instruments import identity_of
 from efface.metrics.estimates import is_known
 from efface.metrics.presence import ask
-from efface.workbench.measuring import BUNDLED_JUDGES, judge_for
+from efface.registry import BUNDLED_JUDGES
+from efface.workbench.measuring import judge_for
 from tests.cases import JUDGE_CASES
 
 SIZES = ((64, 64), (16, 16), (48, 80))

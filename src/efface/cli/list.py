@@ -67,9 +67,7 @@ def _found(kind: registry.Kind) -> Rows:
 
 
 def _judges() -> Rows:
-    from efface.workbench.measuring import BUNDLED_JUDGES
-
-    own = [{"name": name, "summary": summary} for name, summary in BUNDLED_JUDGES.items()]
+    own = [{"name": name, "summary": one} for name, one in registry.BUNDLED_JUDGES.items()]
     return [*own, *_found("judges")]
 
 

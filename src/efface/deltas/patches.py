@@ -109,7 +109,7 @@ def finite(scale: Any) -> float:
         BadRequest: it is no number, or not finite.
     """
     try:
-        number = math.nan if isinstance(scale, bool | str | bytes) else float(scale)
+        number = math.nan if isinstance(scale, bool) else float(scale)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):

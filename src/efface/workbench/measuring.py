@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from efface.workbench.telling import Telling
 
 __all__ = [
-    "BUNDLED_JUDGES",
     "EVALUATION",
     "Plan",
     "check_plan",
@@ -39,13 +38,6 @@ __all__ = [
     "unmeasurable",
 ]
 
-BUNDLED_JUDGES = {
-    "emoji": "the bundled judge of the bundled model, error rates known",
-    "emoji-second": "another for it, of another build and seed",
-    "emoji-remix": "the bundled judge of emoji-remix",
-    "emoji-scenes": "the bundled judge of emoji-scenes",
-}
-"""Judges that come along, and what each is."""
 EVALUATION = keeping.EVALUATION
 
 
@@ -227,7 +219,7 @@ def named_judge(name: str | None) -> tuple[str | None, Path | None]:
 
 def judge_names() -> list[str]:
     """Lists the bundled judges and those found by file name."""
-    return [*BUNDLED_JUDGES, *(entry.name for entry in registry.entries("judges"))]
+    return [*registry.BUNDLED_JUDGES, *(entry.name for entry in registry.entries("judges"))]
 
 
 def judge_for(name: str, folder: Path | None, settings: Sequence[str] = ()) -> Judge:
@@ -243,7 +235,7 @@ def judge_for(name: str, folder: Path | None, settings: Sequence[str] = ()) -> J
             not of the setting's type.
         MissingInput: a setting without a default, such as the model's folder, was not given.
     """
-    if name in BUNDLED_JUDGES:
+    if name in registry.BUNDLED_JUDGES:
         if settings:
             raise BadRequest(f"the judge {name} has no settings; leave out {' '.join(settings)}")
         from efface.bundled.judges import bundled_judge
@@ -330,7 +322,7 @@ def _clip(plan: Plan, *, judge_name: str) -> Any:
 
         with quiet_loading():
             return FolderClip(folder)
-    if judge_name in BUNDLED_JUDGES:
+    if judge_name in registry.BUNDLED_JUDGES:
         from efface.bundled.clip import EmojiClip
 
         return EmojiClip()
