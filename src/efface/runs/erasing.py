@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 
 import torch
 
+from efface import registry
 from efface.concepts import Concept, ConceptKind, ErasureRequest, request
 from efface.contracts import Eraser, Monitor, silent
 from efface.deltas.application import parents_of
@@ -20,7 +21,7 @@ from efface.deltas.recording import model_name, model_place
 from efface.deltas.results import ErasureResult
 from efface.errors import BadRequest
 from efface.hosts.components import parameters
-from efface.hosts.families import layout
+from efface.hosts.families import FAMILIES, layout
 from efface.hosts.states import check_erasable
 from efface.picture_files import by_content
 from efface.randomness import as_usual, whole
@@ -120,13 +121,18 @@ def check(
 
     Raises:
         BadRequest, MissingInput: a setting is out of range, the request lacks what a method needs,
-            or there is nothing to resume.
+            a method is of models that read pictures, or there is nothing to resume.
     """
     _check_scale(recipe.delta_scale)
     whole(recipe.seed)
     methods = methods or [part.build() for part in _parts(recipe)]
     check_readers(recipe, methods)
     for method in methods:
+        if not method.families & FAMILIES.keys() and _draws(recipe.model):
+            raise BadRequest(
+                f"{method.name} edits models that read pictures, and {recipe.model} draws them; "
+                "efface list methods says which method edits what"
+            )
         if isinstance(method, GradientEraser):
             method.check_request(recipe.request)
     if workspace.cache is not None and Path(workspace.cache).is_file():
@@ -135,6 +141,11 @@ def check(
         stage_workspaces(workspace, len(methods))
     elif workspace.resume:
         _checkpoint_folder(methods[0], workspace)
+
+
+def _draws(model: str) -> bool:
+    """Whether a model is known to draw pictures before it is loaded."""
+    return model in registry.BUNDLED or (Path(model) / "model_index.json").is_file()
 
 
 @dataclass(frozen=True)
