@@ -19,6 +19,7 @@ import torch
 import tests.conftest
 from efface import registry
 from efface.deltas.delta import Delta
+from efface.hosts.families import host_of
 from efface.revival.drawing import draw
 from efface.revival.target import Knowledge
 from tests.devices.accelerator import NAME, WITHOUT_FLOAT64, register
@@ -92,11 +93,8 @@ def _weights(pipe, delta):
 
 def _answer(pipe, delta):
     """Asks the denoiser once about the erased concept, with a delta applied."""
-    from efface.diffusion.denoising import Denoiser
-
     with nullcontext() if delta is None else delta.apply(pipe):
-        denoiser = Denoiser(pipe)
-        return denoiser.host.probe("a picture of a pistol")
+        return host_of(pipe).probe("a picture of a pistol")
 
 
 def _recognisers() -> Iterator[tuple[str, Callable[[], None]]]:
