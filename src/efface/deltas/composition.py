@@ -168,7 +168,7 @@ def _gate(ordered: Sequence[Delta]) -> Gate | None:
 def _listed(given: Iterable[Any] | None, what: str) -> list[Any]:
     if given is None and what == "scales":
         return []
-    if not isinstance(given, Iterable):
+    if isinstance(given, str) or not isinstance(given, Iterable):
         raise BadRequest(f"{what} is a {type(given).__name__}; give a list, such as [one, other]")
     return list(given)
 
