@@ -142,6 +142,27 @@ def test_trained_pairs_only_are_asked_for():
                 assert (sample.concept.name, sample.style.name) not in HELD_OUT
 
 
+@pytest.mark.parametrize("name", ["cat", "blueprint"])
+@pytest.mark.parametrize(("size", "count"), [("short", 24), ("standard", 48)])
+def test_compositions_ask_for_two_kept_nouns_in_one_picture(name, size, count):
+    suite = emoji_suite(understood(request(name)), size=size)
+    composed = [sample for sample in suite.samples if sample.role == "composition"]
+    assert len(composed) == count
+    for sample in composed:
+        (second,) = sample.others
+        assert sample.subject == f"{sample.concept.name} and {second.name}"
+        assert name not in {sample.concept.name, second.name, sample.style.name}
+        assert frozenset((sample.concept.name, second.name)) not in map(frozenset, TWO_OBJECT)
+        assert sample.style.name in STYLES
+
+
+@pytest.mark.parametrize("size", ["smoke", "sweep", "benchmark", "implicit"])
+def test_sizes_without_compositions_are_those_of_the_version_before(size):
+    suite = emoji_suite(understood(request("cat")), size=size)
+    assert suite.version == 2
+    assert "composition" not in {sample.role for sample in suite.samples}
+
+
 def test_unknown_words_and_sizes_are_refused():
     with pytest.raises(BadRequest, match="xylophone"):
         emoji_suite(request("xylophone"))

@@ -23,7 +23,8 @@ STEPS = 8
 @pytest.fixture(scope="module")
 def few_pictures():
     """A suite of three pictures per role, drawn in few steps."""
-    counts = {"erased": 3, "synonym": 3, "paraphrase": 0, "neighbour": 2, "kept": 4, "general": 0}
+    counts = {"erased": 3, "synonym": 3, "paraphrase": 0, "neighbour": 2, "kept": 4}
+    counts |= {"general": 0, "composition": 0}
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(suites._COUNTS, "smoke", counts)
         made = suites.emoji_suite

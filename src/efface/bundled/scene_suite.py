@@ -32,20 +32,21 @@ _ASKED = 66
 def scene_suite(request: ErasureRequest, *, size: Size = "standard") -> Suite:
     """Measures an erasure on emoji-scenes, and whether kept things are still composed.
 
-    All of `efface.bundled.suites.emoji_suite`, and in the role ``composition`` two things in one
-    picture, two or three of one, and one left or right of another, in turn: pairs that training
+    All of `efface.bundled.suites.emoji_suite` but its compositions, and in that role two things in
+    one picture, two or three of one, and one left or right of another, in turn: pairs that training
     never showed together, with nothing that is erased among them, in no style.
 
     Raises:
         BadRequest: a concept is not in the vocabulary, or the size is unknown.
     """
     suite = emoji_suite(request, size=size)
+    single = tuple(sample for sample in suite.samples if sample.role != "composition")
     composed = tuple(islice(_composed(request), _COUNTS[size]))
     return replace(
         suite,
         name=f"scenes-{size}",
         version=VERSION,
-        samples=(*suite.samples, *composed),
+        samples=(*single, *composed),
         judge="emoji-scenes",
     )
 

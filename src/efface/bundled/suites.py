@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.resources import files
 from itertools import islice
 from typing import Literal, TypeAlias
 
@@ -24,23 +27,25 @@ from efface.errors import BadRequest
 __all__ = ["GUIDANCE", "STEPS", "VERSION", "Size", "emoji_suite"]
 
 Size: TypeAlias = Literal["smoke", "sweep", "benchmark", "short", "implicit", "standard"]
-VERSION = 2
+VERSION = 3
 STEPS = 20
 GUIDANCE = 3.0
 
 _STRIDE = 5
 """Kept nouns are taken every so many, so that a short suite still spans the categories."""
-_ROLES = ("erased", "style", "synonym", "paraphrase", "neighbour", "kept", "general")
+_ROLES = ("erased", "style", "synonym", "paraphrase", "neighbour", "kept", "general", "composition")
 _COUNTS: dict[str, dict[str, int]] = {
-    "smoke": dict(zip(_ROLES, (8, 8, 8, 4, 8, 16, 4), strict=True)),
-    "sweep": dict(zip(_ROLES, (12, 24, 8, 0, 4, 24, 0), strict=True)),
-    "benchmark": dict(zip(_ROLES, (12, 32, 6, 2, 4, 24, 0), strict=True)),
-    "short": dict(zip(_ROLES, (40, 40, 24, 8, 16, 64, 8), strict=True)),
-    "implicit": dict(zip(_ROLES, (12, 32, 6, 27, 4, 24, 0), strict=True)),
-    "standard": dict(zip(_ROLES, (64, 64, 48, 16, 32, 128, 16), strict=True)),
+    "smoke": dict(zip(_ROLES, (8, 8, 8, 4, 8, 16, 4, 0), strict=True)),
+    "sweep": dict(zip(_ROLES, (12, 24, 8, 0, 4, 24, 0, 0), strict=True)),
+    "benchmark": dict(zip(_ROLES, (12, 32, 6, 2, 4, 24, 0, 0), strict=True)),
+    "short": dict(zip(_ROLES, (40, 40, 24, 8, 16, 64, 8, 24), strict=True)),
+    "implicit": dict(zip(_ROLES, (12, 32, 6, 27, 4, 24, 0, 0), strict=True)),
+    "standard": dict(zip(_ROLES, (64, 64, 48, 16, 32, 128, 16, 48), strict=True)),
 }
-"""Pictures of one erased concept, by role (``style``: of an erased style, not noun); kept and
-general ones are shared by all of a request."""
+"""Pictures of one erased concept, by role (``style``: of an erased style, not noun); kept, general
+and composed ones are shared by all of a request."""
+_BEFORE_COMPOSITIONS = 2
+"""The version of sizes without compositions: what they draw has not changed since."""
 
 
 def emoji_suite(request: ErasureRequest, *, size: Size = "standard") -> Suite:
@@ -48,8 +53,12 @@ def emoji_suite(request: ErasureRequest, *, size: Size = "standard") -> Suite:
 
     Prompts use two trained templates that no erase or keep set uses. Roles: the erased name in all
     styles; its trained synonyms; held-out paraphrases; neighbours; every other noun (with its
-    style); and, as general prompts, two other nouns in one picture. Size ``implicit`` asks for
-    every description of a noun, in all styles, for models that know them (``emoji-reader``).
+    style); as general prompts, two other nouns in one picture, of which the first is judged; and,
+    in the role ``composition``, two nouns of which both must be there: pairs of which the bundled
+    model draws both more often than not, found by ``emoji/choose_pairs.py`` with other seeds. It
+    knows no numbers and no places, so that neither is asked for (``emoji-scenes`` does). Size
+    ``implicit`` asks for every description of a noun, in all styles, for models that know them
+    (``emoji-reader``, which never draws two nouns in one picture: it has no compositions).
 
     Raises:
         BadRequest: a concept is not in the vocabulary, or the size is unknown.
@@ -67,9 +76,10 @@ def emoji_suite(request: ErasureRequest, *, size: Size = "standard") -> Suite:
         )
     samples += _kept(erased, counts["kept"])
     samples += _two_objects(erased, counts["general"])
+    samples += _composed(erased, counts["composition"])
     return Suite(
         name=f"emoji-{size}",
-        version=VERSION,
+        version=VERSION if counts["composition"] else _BEFORE_COMPOSITIONS,
         samples=tuple(dict.fromkeys(samples)),
         judge="emoji",
         image_metrics=("presence", "leftover", "style_presence", "clip_score"),
@@ -158,3 +168,25 @@ def _two_objects(erased: list[str], count: int) -> Iterator[Sample]:
         template = TEMPLATES["two_objects"][place % 2]
         text = prompt(template, first, style=STYLES[style].wording, other=second)
         yield Sample(text, place, "general", concept(first), concept(style))
+
+
+def _composed(erased: list[str], count: int) -> Iterator[Sample]:
+    """Two nouns that the model draws together, neither erased nor in an erased style."""
+    kept = [three for three in _drawn_together() if not set(three) & set(erased)]
+    for place in range(count if kept else 0):
+        first, second, style = kept[place % len(kept)]
+        text = prompt(
+            TEMPLATES["two_objects"][place % 2],
+            first,
+            style=STYLES[style].wording,
+            other=second,
+        )
+        shown = concept(first), concept(style), (concept(second),)
+        yield Sample(text, place // len(kept), "composition", *shown)
+
+
+@cache
+def _drawn_together() -> tuple[tuple[str, str, str], ...]:
+    """Reads two nouns and a style of which the bundled model draws both nouns."""
+    text = files("efface.bundled").joinpath("drawn_together.json").read_text(encoding="utf-8")
+    return tuple((first, second, style) for first, second, style in json.loads(text)["pairs"])
