@@ -234,6 +234,7 @@ def picture(shown, path):
     shown.page.evaluate(
         "document.querySelectorAll('#collateral-map *').forEach(each => { each.scrollLeft = 0; })"
     )
+    shown.page.evaluate("window.scrollTo(0, 0)")
     shown.page.mouse.move(5, 5)
     shown.page.wait_for_timeout(2000)  # pictures fade in
     with Image.open(io.BytesIO(shown.page.screenshot())) as found:

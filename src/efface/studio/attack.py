@@ -111,10 +111,10 @@ class AttackTab:
                 status = gr.HTML(elem_id="attack-status")
                 curve = gr.HTML(elem_id="attack-curve")
                 pictures = gr.Gallery(
-                    label="Pictures found",
+                    label="The pictures most like it, a row an attack",
                     columns=1,
                     buttons=views.BUTTONS,
-                    elem_classes=["pictures"],
+                    elem_classes=["pictures", "sheets"],
                     object_fit="contain",
                 )
         access.change(self.with_access, access, self.attacks)

@@ -36,6 +36,7 @@ _SIDE = 384
 CSS = """
 .pictures.blurred img { filter: blur(14px); }
 .pictures.blurred:hover img, .pictures.blurred:focus-within img { filter: none; }
+.sheets button.thumbnail-lg { aspect-ratio: auto; }
 .told { overflow-wrap: anywhere; }
 .told table { border-collapse: collapse; width: 100%; border: none !important; }
 .told thead, .told tbody, .told tr { border: none !important; }
