@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
+import diffusers
+import numpy as np
 import pytest
 import torch
 
+import efface
 from efface import registry
 from efface.contracts import Guide
 from efface.diffusion.denoising import Denoiser
@@ -171,6 +174,25 @@ def test_noise_that_a_sampler_adds_comes_from_the_samples_own_generators():
     together = run([0, 1])
     assert torch.allclose(together[:1], run([0]), atol=1e-4)
     assert torch.allclose(together[1:], run([1]), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["TCDScheduler", "LCMScheduler"])
+def test_samplers_that_may_add_noise_add_what_pipelines_ask_for(name, monkeypatch):
+    """Pipelines ask TCD for none; its own default would add some."""
+    pipe = shared("tiny_sd1")
+    scheduler = getattr(diffusers, name).from_config(pipe.scheduler.config)
+    monkeypatch.setattr(pipe, "scheduler", scheduler)
+    ours = efface.guided(pipe, NEGATIVE, "a cat", steps=3, guidance=3.0).images[0]
+    pipe.set_progress_bar_config(disable=True)
+    theirs = pipe(
+        "a cat",
+        negative_prompt="a red house",
+        generator=torch.Generator().manual_seed(0),
+        num_inference_steps=3,
+        guidance_scale=3.0,
+    ).images[0]
+    distance = np.asarray(ours, dtype=int) - np.asarray(theirs, dtype=int)
+    assert abs(distance).max() <= 1
 
 
 def test_of_a_gated_delta_the_base_is_what_it_was_without_it():

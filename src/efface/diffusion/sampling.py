@@ -184,7 +184,12 @@ def _scale_of(scheduler: Any, time: Tensor) -> Callable[[Tensor], Tensor]:
 def _options(
     scheduler: Any, generators: Sequence[torch.Generator] | None, samples: Int[Tensor, " n"]
 ) -> dict[str, Any]:
-    """Hands generators to schedulers that take them."""
-    if generators is None or "generator" not in inspect.signature(scheduler.step).parameters:
-        return {}
-    return {"generator": [generators[place] for place in samples.tolist()]}
+    """Hands what pipelines hand to schedulers that take it: generators, and no noise of DDIM's.
+
+    TCD's own default of ``eta`` adds noise, which no pipeline asks for.
+    """
+    known = inspect.signature(scheduler.step).parameters
+    options: dict[str, Any] = {"eta": 0.0} if "eta" in known else {}
+    if generators is not None and "generator" in known:
+        options["generator"] = [generators[place] for place in samples.tolist()]
+    return options
