@@ -20,6 +20,7 @@ def test_all_put_back_draws_as_the_base(tiny_sd1, unit):
     assert torch.equal(found, drawn(base, course(CutLocation(shares=(1.0,)), base)[0]))
 
 
+@pytest.mark.thorough
 def test_a_tenth_of_the_rows_is_put_back_and_they_are_the_most_changed(tiny_sd1):
     target = target_of(tiny_sd1, erasure(tiny_sd1, "esd"))
     (attempts,) = course(CutLocation(shares=(0.1,)), target)

@@ -10,6 +10,7 @@ from efface.revival.attempts import Attempt
 from tests.attacks.toys import TRIALS, course, drawn, erasure, generator, left_as_found, target_of
 
 
+@pytest.mark.thorough
 def test_with_no_fresh_noise_it_is_the_plain_picture(tiny_sd1):
     target = target_of(tiny_sd1, erasure(tiny_sd1))
     with left_as_found(tiny_sd1):

@@ -11,6 +11,7 @@ PICTURES = 0.3 * torch.randn(2, 4, 8, 8, generator=generator(7))
 SMALL = {"batch": 2, "pictures": 2, "rank": 2, "marks": (1, 3)}
 
 
+@pytest.mark.thorough
 def test_token_and_layers_move_from_mark_to_mark(tiny_sd1):
     target = target_of(tiny_sd1, erasure(tiny_sd1), pictures=PICTURES)
     with left_as_found(tiny_sd1):

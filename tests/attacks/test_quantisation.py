@@ -32,6 +32,7 @@ def test_pruning_twice_changes_nothing():
     assert torch.equal(pruned(once, 0.3), once)
 
 
+@pytest.mark.thorough
 def test_every_way_is_tried_and_the_model_left_as_found(tiny_sd1):
     target = target_of(tiny_sd1, erasure(tiny_sd1))
     with left_as_found(tiny_sd1):

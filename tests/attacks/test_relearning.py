@@ -25,6 +25,7 @@ def test_what_was_learnt_grows_from_mark_to_mark_and_the_model_stays(tiny_sd1, r
     assert target.evaluations - target.setup == 6
 
 
+@pytest.mark.thorough
 def test_training_in_pieces_is_training_in_one(tiny_sd1):
     delta = erasure(tiny_sd1)
     whole = {**SMALL, "marks": (3,), "rank": 0}

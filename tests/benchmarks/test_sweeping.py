@@ -9,6 +9,7 @@ from efface.evaluation.jobs import missing, perform
 from efface.evaluation.stores import ResultStore
 
 
+@pytest.mark.thorough
 def test_committed_results_are_those_of_its_jobs():
     wanted = jobs(("uce",), (*MEASURED_NOUNS, *MEASURED_STYLES))
     assert len(wanted) == 28

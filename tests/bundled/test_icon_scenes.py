@@ -66,6 +66,7 @@ def test_what_is_no_set_of_scenes_is_refused():
         pictures("icons-detector", "test", views=2)
 
 
+@pytest.mark.thorough
 def test_scenes_have_no_place_where_a_picture_has_one_label():
     with pytest.raises(BadRequest, match="the pictures of icons-detector are scenes"):
         open_pictures("icons-detector:test")

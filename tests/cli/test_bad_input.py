@@ -246,6 +246,7 @@ def test_judge_without_its_model(efface, a_run):
     refused(efface("evaluate", a_run, "--judge", "zero_shot"), "give --judge-folder FOLDER")
 
 
+@pytest.mark.thorough
 def test_unknown_suite_and_metric(efface, a_run):
     refused(efface("evaluate", a_run, "--suite", "emojis"), "there is no suite called 'emojis'")
     refused(efface("evaluate", a_run, "--metrics", "kidd"), "no metric called 'kidd'", "kid")

@@ -103,6 +103,7 @@ def test_a_forged_record_or_report_is_noticed(efface, measured, tmp_path):
     assert "record  DIFFERENT: request is" in outcome.out
 
 
+@pytest.mark.thorough
 def test_a_smaller_measurement_does_not_replace_a_larger_one(efface, measured, tmp_path):
     copy = tmp_path / "copy"
     shutil.copytree(measured, copy)

@@ -33,6 +33,7 @@ def test_the_second_erasure_finds_the_keep_set(efface, model, tmp_path, pictures
     assert f"0 of {told[1]} kept prompts" in again
 
 
+@pytest.mark.thorough
 def test_without_a_keep_set_the_cache_says_so(efface, model, tmp_path):
     erase = ("erase", "uce", "--model", model, "--concept", "cat", "--out", tmp_path / "run")
     outcome = efface(*erase, "--cache", tmp_path / "cache", "--no-evaluate")

@@ -52,6 +52,7 @@ def test_a_membrane_comes_back_with_a_gate(efface, model, tmp_path):
     assert "as far as a prompt is like: pistol" in outcome.out + outcome.err
 
 
+@pytest.mark.thorough
 def test_a_folder_goes_out_whole_and_one_network_comes_back(efface, a_run, model, tmp_path):
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
@@ -154,6 +155,7 @@ def test_scales_and_ranks_without_sense_write_nothing(efface, a_run, model, tmp_
     assert not out.exists()
 
 
+@pytest.mark.thorough
 def test_a_closed_form_written_as_spm_comes_back_without_a_gate(efface, a_run, model, tmp_path):
     out = tmp_path / "spm.safetensors"
     rank = ("--rank", "1")

@@ -39,6 +39,7 @@ def test_a_picture_is_drawn_with_a_guide_and_its_settings(efface, model, tmp_pat
     assert pixels[0] == pixels[2] != pixels[1]
 
 
+@pytest.mark.thorough
 def test_several_guides_and_a_runs_delta(efface, a_run, tmp_path):
     out = tmp_path / "picture.png"
     guides = ("--guide", "nag", "--nag.text", "pistol", "--guide", "sega", "--sega.remove", "dog")
@@ -49,6 +50,7 @@ def test_several_guides_and_a_runs_delta(efface, a_run, tmp_path):
     assert outcome.json["evaluations"] == [13.0]
 
 
+@pytest.mark.thorough
 def test_a_guide_that_does_nothing_says_so(efface, model, tmp_path):
     outcome = drawn(efface, model, tmp_path / "x.png", "--guide", "nag", "--nag.text", "a cat")
     assert outcome.code == 0

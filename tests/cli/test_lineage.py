@@ -65,6 +65,7 @@ def test_runs_that_moved_together_find_each_other(moved, chain, efface):
         shutil.move(hidden, chain)
 
 
+@pytest.mark.thorough
 def test_refuses_another_run_beneath(moved, model, efface, tmp_path):
     words = ("erase", "esd", "--model", model, "--concept", "tree", *SETTINGS)
     efface(*words, "--out", moved / "run1", "--overwrite")
@@ -131,6 +132,7 @@ def test_refuses_to_revoke_what_is_not_beneath_or_the_only_one(chain, efface, tm
     assert (told.code, "stands on no other" in told.err) == (2, True)
 
 
+@pytest.mark.thorough
 def test_refuses_to_revoke_beneath_a_text_map(chain, model, efface, tmp_path):
     efface(
         "erase", "uce", "--model", model, "--concept", "tree", "--no-evaluate",
@@ -150,6 +152,7 @@ def test_the_model_lacks_a_parent_that_was_taken_off(chain, model):
         pass
 
 
+@pytest.mark.thorough
 def test_a_revocation_of_the_last_says_nothing_of_requests_made_with_it(chain, efface, tmp_path):
     last = ("revoke", chain / "run1", "--of", chain / "run1", "--no-evaluate")
     assert "made with it in force" not in efface(*last, "--out", tmp_path / "left").out

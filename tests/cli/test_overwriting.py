@@ -230,6 +230,7 @@ def test_a_picture_replaces_pictures_of_efface_only(efface, model, tmp_path):
     refused(efface(*draw[:-1], tmp_path / "folder.png"), "efface did not draw it")
 
 
+@pytest.mark.thorough
 def test_a_ledger_is_replayed_whole_or_not_at_all(efface, model, other_model, tmp_path):
     book, out = tmp_path / "book", tmp_path / "made" / "fresh"
     assert efface("ledger", "add", book, "--model", model, "--concept", "cat").code == 0

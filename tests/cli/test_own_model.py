@@ -68,6 +68,7 @@ def test_what_was_judged_is_not_replaced_by_what_nobody_judged(efface, looked, m
     refused(efface("evaluate", run), "holds a measurement of 6 pictures", "--overwrite")
 
 
+@pytest.mark.thorough
 def test_a_model_that_does_not_fit_is_edited_and_not_drawn_with(
     efface, model, tmp_path, monkeypatch
 ):

@@ -53,6 +53,7 @@ def test_a_run_holds_where_its_pictures_are_and_what_they_were(efface, model, ic
     assert not other.exists()
 
 
+@pytest.mark.thorough
 def test_pictures_that_cannot_be_used_are_one_line(efface, model, icons, tmp_path):
     out = tmp_path / "run"
 

@@ -47,12 +47,14 @@ def test_a_device_that_is_not_there_is_refused_in_one_line(model, device):
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.thorough
 def test_a_training_method_refuses_half_precision(model):
     pipe = efface.load(model, dtype=torch.float16)
     with pytest.raises(efface.errors.BadModel, match="load it in float32"):
         efface.erase(pipe, "pistol", method="esd")
 
 
+@pytest.mark.thorough
 def test_a_run_says_where_it_was_made_and_is_repeated_there(efface, model, tmp_path):
     erase = ("erase", "uce", "--model", model, "--concept", "pistol", "--no-evaluate")
     asked = ("--device", "cpu", "--dtype", "bfloat16")

@@ -70,6 +70,7 @@ def test_a_file_is_no_larger_than_planned(model, tmp_path):
     assert written <= plan.delta_bytes < 2 * written
 
 
+@pytest.mark.thorough
 def test_a_method_that_needs_an_anchor_is_planned_with_one_only(model, capsys):
     words = ["plan", "doco", "--model", str(model), "--concept", "pistol"]
     assert main(words) == 2
@@ -78,6 +79,7 @@ def test_a_method_that_needs_an_anchor_is_planned_with_one_only(model, capsys):
     assert main([*words, "--target", "prompt_without_concept"]) == 0
 
 
+@pytest.mark.thorough
 def test_methods_in_turn_are_planned_one_by_one(model, capsys):
     words = ["--model", str(model), "--concept", "pistol"]
     assert main(["plan", "uce+esd+esd", *words, "--json"]) == 0

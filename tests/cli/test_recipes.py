@@ -72,6 +72,7 @@ def test_a_recipe_is_the_same_stages_given_by_hand(efface, erase, written, tmp_p
     assert again.json["equal"]
 
 
+@pytest.mark.thorough
 def test_a_recipe_of_one_stage_is_that_method(erase, written, model):
     toy = ("--model", model, "--keep", "cat")
     recipe = written(table("[[stage]]", method="rece", rounds=1, **{"keep-scale": 0.5}))

@@ -170,6 +170,7 @@ def test_a_recogniser_is_exported_both_ways(toys, efface, tmp_path):
     torch.testing.assert_close(logits(copied.model, model), wanted, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_a_change_of_everything_is_no_adapter(toys, efface, tmp_path):
     assert efface(*erase(toys, tmp_path / "run", method="fine_tune")).code == 0
     for more in ((), ("--rank", "2")):
@@ -180,6 +181,7 @@ def test_a_change_of_everything_is_no_adapter(toys, efface, tmp_path):
     assert (told.code, "kohya is for models that draw" in told.err) == (2, True)
 
 
+@pytest.mark.thorough
 def test_dense_matrices_are_refused_or_cut(toys, efface, tmp_path):
     """The same change, without biases: peft takes it cut to a rank, whole where that is full."""
     assert efface(*erase(toys, tmp_path / "run", method="fine_tune")).code == 0

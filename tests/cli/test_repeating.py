@@ -164,6 +164,7 @@ def test_a_method_object_of_python_is_repeated(efface, model, tmp_path):
     assert_repeats(efface, tmp_path / "saved", tmp_path)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("changed", ["delta.safetensors", "run.json"])
 def test_a_run_whose_files_do_not_belong_together_is_refused(
     efface, made_run, a_run, model, tmp_path, changed

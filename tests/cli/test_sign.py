@@ -37,6 +37,7 @@ def delta_of(run):
     return json.loads((run / "run.json").read_text())["delta"]
 
 
+@pytest.mark.thorough
 def test_a_signed_run_is_verified(efface, signed, model):
     run, signature, public = signed
     outcome = efface("verify", run, "--model", model, "--signature", signature, "--key", public)
@@ -44,6 +45,7 @@ def test_a_signed_run_is_verified(efface, signed, model):
     assert "every file, by that key" in outcome.out + outcome.err
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("change", ["card", "added", "gone", "key", "signature"])
 def test_a_changed_folder_and_another_key_are_told(efface, signed, tmp_path, change):
     run, signature, public = signed
@@ -62,6 +64,7 @@ def test_a_changed_folder_and_another_key_are_told(efface, signed, tmp_path, cha
     assert "the signature does not hold" in outcome.out + outcome.err
 
 
+@pytest.mark.thorough
 def test_a_signed_folder_is_named_as_one_likes(efface, signed, monkeypatch):
     run, _, public = signed
     monkeypatch.chdir(run.parent)

@@ -31,6 +31,7 @@ def plain_run(efface, model, tmp_path):
     return out
 
 
+@pytest.mark.thorough
 def test_a_folder_is_erased_from_without_pictures_and_verified(efface, plain_run, a_run):
     assert not (plain_run / "smoke").exists()
     assert (a_run / "smoke").is_dir(), "asked for with --smoke"
@@ -176,6 +177,7 @@ def test_a_broken_shard_is_found_before_a_copy(efface, broken_model, plain_run, 
     refused(efface(*copy), "cut short")
 
 
+@pytest.mark.thorough
 def test_a_plan_comes_true(efface, model, plain_run, tmp_path):
     plan = efface("plan", "uce", "--model", model, "--concept", "pistol", "--json").json
     opened = stream(model)
@@ -219,6 +221,7 @@ def test_a_planned_peak_is_that_of_the_process_and_no_denoiser_is_imported(effac
     assert 0.7 < planned / int(done.stderr.splitlines()[-1]) < 1.4
 
 
+@pytest.mark.thorough
 def test_a_plan_counts_the_prompts_that_are_embedded(model):
     from efface.concepts import request
     from efface.registry import build

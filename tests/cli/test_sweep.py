@@ -94,6 +94,7 @@ def test_a_grid_of_methods_in_turn_lies_in_their_tables(sweep):
     ]
 
 
+@pytest.mark.thorough
 def test_rows_and_table_are_written_and_nothing_is_done_twice(sweep, tmp_path):
     done = sweep(BASE)
     assert done.code == 0, done
@@ -108,6 +109,7 @@ def test_rows_and_table_are_written_and_nothing_is_done_twice(sweep, tmp_path):
     assert stamps == {path: path.stat().st_mtime_ns for path in (out / "rows").iterdir()}
 
 
+@pytest.mark.thorough
 def test_failures_are_told_and_make_the_exit_code_one(sweep, monkeypatch):
     from efface.errors import NothingChanged
     from efface.evaluation import sweep_jobs
@@ -194,6 +196,7 @@ def test_results_do_not_lie_among_files_of_something_else(efface, tmp_path, mode
     assert [each.name for each in out.iterdir()] == [name]
 
 
+@pytest.mark.thorough
 def test_a_damaged_result_says_how_it_is_made_again(sweep, tmp_path):
     assert sweep(BASE).code == 0
     row = next((tmp_path / "out" / "rows").iterdir())

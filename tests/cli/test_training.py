@@ -88,6 +88,7 @@ def test_ctrl_c_in_a_run_that_trains_says_how_to_go_on(small, tmp_path, capsys):
     assert_goes_on(small, tmp_path, capsys, process.returncode, told)
 
 
+@pytest.mark.thorough
 def test_resuming_without_a_checkpoint_or_without_training_is_refused(small, tmp_path, capsys):
     code, told = ran(capsys, "esd", *small, "--out", tmp_path / "a", "--resume")
     assert code == 2

@@ -37,6 +37,7 @@ def test_an_unknown_word_is_said_once(efface, tmp_path, model, measure):
     assert told == [f"{model} was never taught pistl (did you mean pistol?)"]
 
 
+@pytest.mark.thorough
 def test_a_model_that_reads_pictures_has_the_methods_of_its_kind():
     for model, kind in zip(registry.VISION, ("classifier", "recogniser", "detector"), strict=True):
         names = methods_for(model)

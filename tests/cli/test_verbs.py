@@ -52,12 +52,14 @@ def test_erase_replaces_a_run_when_told_to(efface, a_run, model):
     assert not (a_run / "smoke").exists(), "pictures of the old delta must not stay"
 
 
+@pytest.mark.thorough
 def test_verify_agrees_with_a_fresh_run(efface, made_run):
     outcome = efface("verify", made_run, "--json")
     assert outcome.code == 0, outcome
     assert outcome.json["smoke"] == {"pictures": 2, "equal": 2, "mean": 0.0, "largest": 0}
 
 
+@pytest.mark.thorough
 def test_verify_sees_another_picture(efface, a_run):
     changed = 255 - pixels(a_run / "smoke" / "0.png")
     Image.fromarray(changed).save(a_run / "smoke" / "0.png")
@@ -83,6 +85,7 @@ def test_rerun_sees_another_delta(efface, a_run):
     assert "different, relative distance" in outcome.out
 
 
+@pytest.mark.thorough
 def test_apply_draws_what_generate_draws_with_the_delta(efface, made_run, model, tmp_path):
     common = ("--prompt", "a pistol", "--steps", "2", "--seed", "3", "--out")
     assert efface("apply", made_run, *common, tmp_path / "a.png").code == 0

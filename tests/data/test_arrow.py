@@ -41,6 +41,7 @@ def test_without_the_library_it_is_named(tmp_path, monkeypatch):
         open_pictures(tmp_path)
 
 
+@pytest.mark.thorough
 @needed
 def test_rows_are_read_as_they_were_saved(tmp_path):
     table().save_to_disk(tmp_path / "set")

@@ -101,6 +101,7 @@ def test_without_guidance_every_sample_has_its_own(tiny_sd1):
         assert torch.allclose(by_hand(tiny_sd1, own, given, named, gates), found, atol=1e-5)
 
 
+@pytest.mark.thorough
 def test_a_batch_of_other_latents_is_not_taken_for_guidance(tiny_sd1):
     own = gated(tiny_sd1)
     drawn(tiny_sd1, guidance_scale=5.0)
@@ -192,6 +193,7 @@ def test_gates_survive_their_file_and_tell_themselves_apart(tiny_sd1, tmp_path):
     assert Delta.load(tmp_path).gate.shared
 
 
+@pytest.mark.thorough
 def test_gates_of_other_models_are_refused(tiny_sd1):
     one, other = gated(tiny_sd1), gated(tiny_sd1, HOUSE)
     cut = replace(other.gate, prompts=other.gate.prompts[:, :-1])

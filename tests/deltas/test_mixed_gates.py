@@ -61,6 +61,7 @@ def test_one_delta_does_what_both_do_in_turn(pair):
     assert torch.equal(predictions(pipe), base)
 
 
+@pytest.mark.thorough
 def test_scales_reach_both_kinds(pair):
     pipe, dense, membranes = pair
     half = compose([dense, membranes], scales=[0.5, 0.25])
@@ -122,6 +123,7 @@ def test_methods_in_turn_may_end_or_begin_with_membranes(names):
     assert result.diagnostics["erased_response"] > 0
 
 
+@pytest.mark.thorough
 def test_gated_deltas_of_different_ranks_are_refused_with_advice(pair):
     pipe, _, membranes = pair
     with pytest.raises(BadDelta, match="one after the other"):

@@ -62,6 +62,7 @@ def test_numbers_of_any_kind_become_scales_or_are_refused():
             finite(scale)
 
 
+@pytest.mark.thorough
 def test_weights_that_would_be_infinite_are_refused(delta):
     pipe = host("tiny_sd1", dtype=torch.float16)
     before = state(pipe)

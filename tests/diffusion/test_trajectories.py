@@ -155,6 +155,7 @@ def test_sd3_without_t5_reads_zeros_in_its_place():
     assert not bare.rows[:, clip:].any()
 
 
+@pytest.mark.thorough
 def test_sampling_tells_how_far_it_is(tiny_sd1, monkeypatch):
     monkeypatch.setattr(trajectories, "SAMPLES_A_PASS", 4)  # two trajectories a pass
     seen = []

@@ -34,6 +34,7 @@ class ScriptedJudge(AnsweringJudge):
         return ((places >= first) & (places < first + count)).float()
 
 
+@pytest.mark.thorough
 def test_rounds_move_weights_by_the_gap_and_the_nearest_is_taken(toy):
     judge = ScriptedJudge((8, 0, 8), (6, 1, 8), (5, 3, 8), (7, 1, 8))
     result = debias(toy, "pistol", Debias(**SMALL, step=0.4), judge)
@@ -54,6 +55,7 @@ def test_rounds_end_where_all_gaps_are_within_the_tolerance(toy):
     assert (result.diagnostics["taken"], result.diagnostics["reached"]) == (1, True)
 
 
+@pytest.mark.thorough
 def test_a_round_that_loses_the_concept_is_not_taken(toy):
     judge = ScriptedJudge((8, 0, 8), (4, 4, 3), (6, 2, 8), (4, 4, 7))
     result = debias(toy, "pistol", Debias(**SMALL), judge)
@@ -63,6 +65,7 @@ def test_a_round_that_loses_the_concept_is_not_taken(toy):
         debias(toy, "pistol", Debias(**SMALL), judge)
 
 
+@pytest.mark.thorough
 def test_shares_that_are_there_already_and_rounds_that_do_not_help_are_told(toy):
     with pytest.raises(NothingChanged, match=r"within 0.05 of the wanted one already"):
         debias(toy, "pistol", Debias(**SMALL), ScriptedJudge((4, 4, 8)))
@@ -77,6 +80,7 @@ def test_wanted_shares_other_than_equal_ones(toy):
     assert result.diagnostics["reached"]
 
 
+@pytest.mark.thorough
 def test_the_delta_is_ordinary_the_model_is_left_and_the_same_seed_gives_the_same(toy, tmp_path):
     before = {name: weight.clone() for name, weight in toy.unet.state_dict().items()}
     script = ((8, 0, 8), (4, 4, 8))
@@ -95,6 +99,7 @@ def test_the_delta_is_ordinary_the_model_is_left_and_the_same_seed_gives_the_sam
     assert all("attn2.to_k" in name or "attn2.to_v" in name for name in changed)
 
 
+@pytest.mark.thorough
 def test_every_round_draws_other_pictures(toy):
     seen = []
 

@@ -60,6 +60,7 @@ def test_an_evaluation_with_a_guide_says_so_everywhere(pipe, delta, judge, tmp_p
         assert "guides of sampling, which are not in the weights" in text
 
 
+@pytest.mark.thorough
 def test_pictures_that_a_guide_did_not_change_are_noted(pipe, delta, judge, tmp_path):
     nag = guide("nag", text="a photo of a cat")
     found = evaluate(pipe, delta, small_suite(), judge, store=tmp_path, guides=[nag])

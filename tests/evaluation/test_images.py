@@ -238,6 +238,7 @@ def test_a_picture_that_does_not_fit_is_one_line(pipe, tmp_path):
         ImageStore(tmp_path).fill(Tiny(pipe._pipe), SOURCE, small_suite().samples)
 
 
+@pytest.mark.thorough
 def test_a_model_is_named_by_what_lies_beside_its_weights():
     pipe = tiny_pipeline()
     names = [model_id(pipe, fingerprints(pipe))]

@@ -111,6 +111,7 @@ def test_bundled_models_have_presets_that_go_without_saying():
     assert job.id != jobs[0].id
 
 
+@pytest.mark.thorough
 def test_rows_are_read_from_the_store_and_nothing_is_done_twice(folder, tmp_path):
     jobs = sweep(folder).jobs()
     told = []
@@ -124,6 +125,7 @@ def test_rows_are_read_from_the_store_and_nothing_is_done_twice(folder, tmp_path
     assert "| rece ridge=0.5 | 1 | - | - | - | - |" in sweep_markdown(again)
 
 
+@pytest.mark.thorough
 def test_a_measured_job_leaves_its_numbers_and_a_sheet_but_no_pictures(
     folder, tmp_path, monkeypatch, known
 ):
@@ -149,6 +151,7 @@ def test_a_measured_job_leaves_its_numbers_and_a_sheet_but_no_pictures(
     assert held.find("presence", "erased").after.hits == 0
 
 
+@pytest.mark.thorough
 def test_failures_stay_until_they_are_tried_again(folder, tmp_path, monkeypatch):
     jobs, place = sweep(folder).jobs(), str(tmp_path / "out")
     perform = SweepJob.perform
@@ -168,6 +171,7 @@ def test_failures_stay_until_they_are_tried_again(folder, tmp_path, monkeypatch)
     assert done.state == "done"
 
 
+@pytest.mark.thorough
 def test_an_interrupt_leaves_whole_results_and_the_next_run_goes_on(folder, tmp_path, monkeypatch):
     jobs, place = sweep(folder).jobs(), str(tmp_path / "out")
     write = ResultStore.write_json

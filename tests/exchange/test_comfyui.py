@@ -215,6 +215,7 @@ def test_every_parameter_of_a_transformer(tmp_path, family, scale):
         assert torch.allclose(found[name], value, **CLOSE), name
 
 
+@pytest.mark.thorough
 def test_every_parameter_of_a_unet_and_a_text_encoder(tmp_path):
     pipe = shared("tiny_sd1")
     delta = everything(pipe, {"unet", "text_encoder"})

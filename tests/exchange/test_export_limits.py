@@ -60,6 +60,7 @@ def test_layers_of_other_ranks_are_scaled_by_what_the_header_says(base, mixed, t
         assert torch.allclose(again[key].up @ again[key].down, patch.up @ patch.down, atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_a_layer_that_ends_like_another_keeps_its_own_rank(tmp_path):
     """FLUX has ``proj_out`` and ``single_transformer_blocks.0.proj_out``."""
     from peft import PeftModel

@@ -48,6 +48,7 @@ def test_a_folder_of_an_edited_network(pipe, delta, tmp_path):
     assert torch.equal(with_delta(pipe, found.delta), with_delta(pipe, delta))
 
 
+@pytest.mark.thorough
 def test_an_import_is_a_delta_like_any_other(pipe, delta, tmp_path):
     save_file(edited_layers(pipe, delta), tmp_path / "uce.safetensors")
     made = import_delta(tmp_path / "uce.safetensors", pipe, REQUEST).delta

@@ -70,6 +70,7 @@ def test_a_single_file_gives_the_pipeline_it_was_made_of(place):
             assert torch.equal(weight, expected[path]), (name, path)
 
 
+@pytest.mark.thorough
 def test_a_copy_with_a_delta_loads_as_the_edited_pipeline(place, tmp_path):
     file, out = place / "model.safetensors", tmp_path / "edited.safetensors"
     pipe = efface.load(file, config=place / "config")

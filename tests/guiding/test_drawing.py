@@ -37,6 +37,7 @@ def test_without_guidance_flux_draws_what_its_pipeline_draws():
     assert np.abs(ours.pixels.astype(int) - theirs.pixels.astype(int)).max() <= 1
 
 
+@pytest.mark.thorough
 def test_pictures_of_a_prompt_have_seeds_in_order_whatever_the_batch(monkeypatch):
     pipe, guide = shared("tiny_sd1"), efface.guide("negative", text="a red house")
     several = efface.guided(pipe, guide, PROMPTS, seed=5, pictures=2, steps=3, guidance=3.0)

@@ -61,6 +61,7 @@ def test_what_the_base_predicts_is_asked_without_the_delta_and_it_is_put_back():
     assert seen == [(2, True), (2, False), (2, True), *[(2, True), (2, False)] * 3]
 
 
+@pytest.mark.thorough
 def test_the_edited_model_is_asked_in_one_batch_and_gives_another_picture():
     pipe, delta = erased()
     with delta.apply(pipe):

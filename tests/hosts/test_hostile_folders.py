@@ -273,6 +273,7 @@ def test_older_libraries_are_refused(monkeypatch):
     libraries.check_libraries.cache_clear()
 
 
+@pytest.mark.thorough
 def test_a_pointer_in_place_of_weights_says_how_to_fetch_them(tmp_path):
     host("tiny_sd1").save_pretrained(tmp_path)
     weights = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"

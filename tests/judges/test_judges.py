@@ -137,6 +137,7 @@ def test_a_clip_saved_by_its_processor_is_read(clip_folder, tmp_path, pictures):
     assert FolderClip(tmp_path / "clip").identity != FolderClip(clip_folder).identity
 
 
+@pytest.mark.thorough
 def test_judges_are_named_by_content_wherever_they_lie(clip_folder, classifier_folder, tmp_path):
     shutil.copytree(clip_folder, tmp_path / "clip")
     shutil.copytree(classifier_folder, tmp_path / "vit")

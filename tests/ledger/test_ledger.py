@@ -48,6 +48,7 @@ def test_adding_three_and_revoking_one_equals_adding_two_bit_for_bit(tiny_sd1, t
     assert not same_bits(three.erase(tiny_sd1), everything.erase(tiny_sd1))
 
 
+@pytest.mark.thorough
 def test_a_ledger_equals_one_request_for_everything(tiny_double, tmp_path):
     ledger = new(tmp_path / "book", tiny_double, "a", "b")
     whole = request([WORDS["a"], WORDS["b"]], keep=list(KEEP))
@@ -58,6 +59,7 @@ def test_a_ledger_equals_one_request_for_everything(tiny_double, tmp_path):
     assert torch.allclose(mine.left @ mine.right, theirs.left @ theirs.right, atol=1e-6, rtol=0)
 
 
+@pytest.mark.thorough
 def test_what_was_saved_is_read_back_and_solves_to_the_same_bits(tiny_sd1, tmp_path):
     ledger = new(tmp_path / "book", tiny_sd1, "a", "b").revoke("a", reason="withdrawn")
     again = Ledger.open(tmp_path / "book")
@@ -67,6 +69,7 @@ def test_what_was_saved_is_read_back_and_solves_to_the_same_bits(tiny_sd1, tmp_p
     assert same_bits(ledger.erase(tiny_sd1), again.erase(tiny_sd1))
 
 
+@pytest.mark.thorough
 def test_merging_equals_adding_and_a_revocation_on_either_side_counts(tiny_sd1, tmp_path):
     left = new(tmp_path / "left", tiny_sd1, "a", "b")
     right = new(tmp_path / "right", tiny_sd1, "b", "c").revoke("b", reason="licensed")
@@ -89,6 +92,7 @@ def test_merging_refuses_what_does_not_fit_together(tiny_sd1, tmp_path):
         left.merge(new(tmp_path / "base", other_base, "b"))
 
 
+@pytest.mark.thorough
 def test_replaying_on_another_base_equals_a_ledger_made_there(tiny_sd1, tmp_path):
     other = host("tiny_sd1", seed=1)
     ledger = new(tmp_path / "book", tiny_sd1, "a", "b", "c").revoke("c", reason="licensed")
@@ -100,6 +104,7 @@ def test_replaying_on_another_base_equals_a_ledger_made_there(tiny_sd1, tmp_path
     assert moved.find("c").revoked.reason == "licensed"
 
 
+@pytest.mark.thorough
 def test_the_keep_set_is_encoded_once_and_leaves_out_what_is_erased(tiny_sd1, tmp_path):
     ledger = new(tmp_path / "book", tiny_sd1, "a", keep=(*KEEP, Concept(name="pistol")))
     first = ledger.erase(tiny_sd1)
@@ -111,6 +116,7 @@ def test_the_keep_set_is_encoded_once_and_leaves_out_what_is_erased(tiny_sd1, tm
     assert same_bits(first, new(tmp_path / "plain", tiny_sd1, "a").erase(tiny_sd1))
 
 
+@pytest.mark.thorough
 def test_a_weight_counts_as_repeating_the_entry(tiny_double, tmp_path):
     book = Ledger.create(tmp_path / "book", tiny_double, method=METHOD, keep=KEEP)
     heavy = book.add(tiny_double, request("pistol"), id="a", weight=3.0).erase(tiny_double)
@@ -240,6 +246,7 @@ def test_two_objects_of_one_folder_lose_nothing(tiny_sd1, tmp_path):
         other.add(tiny_sd1, request("cup"), id="c")
 
 
+@pytest.mark.thorough
 def test_a_second_request_for_a_concept_changes_nothing_until_the_first_is_revoked(
     tiny_sd1, tmp_path
 ):
@@ -258,6 +265,7 @@ def test_a_second_request_for_a_concept_changes_nothing_until_the_first_is_revok
     assert [entry.id for entry in heavier.solved] == ["y"]
 
 
+@pytest.mark.thorough
 def test_a_run_of_a_ledger_is_repeated_from_its_recipe(tiny_sd1, tmp_path):
     from efface.ledger.solve import repeat
     from efface.runs.recipe_records import recipe_from

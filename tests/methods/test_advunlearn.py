@@ -108,6 +108,7 @@ def test_without_embeddings_it_is_esd_on_the_text_encoder():
     assert len(weights) > len(trained)
 
 
+@pytest.mark.thorough
 def test_the_encoder_stands_still_while_it_is_attacked(tiny_sd1, monkeypatch):
     def weights():
         every = {**dict(tiny_sd1.text_encoder.named_parameters())}
@@ -139,6 +140,7 @@ def test_an_attack_brings_the_concept_nearer(tiny_sd1):
     assert after < before
 
 
+@pytest.mark.thorough
 def test_the_latest_attack_goes_on_where_the_last_one_ended(tiny_sd1, monkeypatch):
     spy = Spy(monkeypatch)
     ran("advunlearn", tiny_sd1, steps=5, attack_every=2, attack_init="latest", attack_tokens=2)
@@ -148,12 +150,14 @@ def test_the_latest_attack_goes_on_where_the_last_one_ended(tiny_sd1, monkeypatc
     assert spy.ends[0].shape[:2] == (1, 2)
 
 
+@pytest.mark.thorough
 def test_a_step_of_several_batches_has_one_attack(tiny_sd1, monkeypatch):
     spy = Spy(monkeypatch)
     ran("advunlearn", tiny_sd1, steps=2, accumulate=3)
     assert len(spy.starts) == 2
 
 
+@pytest.mark.thorough
 def test_a_random_start_is_embeddings_of_the_vocabulary_or_the_name(tiny_sd1, monkeypatch):
     spy = Spy(monkeypatch)
     both = {"placements": ("prefix", "replace"), "attack_batch": 2}
@@ -239,6 +243,7 @@ def test_fresh_latents_cost_many_times_more(tiny_sd1):
     assert fresh >= 4 * (3 + 4 + 4) * 3
 
 
+@pytest.mark.thorough
 def test_the_denoiser_asks_for_no_gradients(tiny_sd1):
     seen = []
     ran(

@@ -60,6 +60,7 @@ def test_moving_both_predictions_alike_costs_the_drift_alone():
     assert float(after["drift"]) == pytest.approx(2.0 * 0.09, rel=1e-4)
 
 
+@pytest.mark.thorough
 def test_replacing_under_the_projection_is_concept_ablation(tiny_sd1):
     """After any steps e_0 is what it was, so both losses are MSE(e_c, e_lamp)."""
     settings = {"constraint": "projection", "learning_rate": 1e-2, "steps": 5}
@@ -75,6 +76,7 @@ def test_replacing_under_the_projection_is_concept_ablation(tiny_sd1):
     assert float(guidance) == pytest.approx(float(ablation), rel=1e-3)
 
 
+@pytest.mark.thorough
 def test_an_alternative_equal_to_the_concept_changes_nothing(tiny_sd1):
     same = request(Concept(name="pistol", prompts=("a",)), anchor="a", keep=["cat"])
     result = one_step("all_but_one", tiny_sd1, same)

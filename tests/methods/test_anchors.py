@@ -35,6 +35,7 @@ def test_other_modes_need_none(mode):
     require_anchor(made("all_but_one", mode=mode), PISTOL)
 
 
+@pytest.mark.thorough
 def test_the_prompt_without_the_concept_takes_its_place_where_there_is_no_anchor(tiny_sd1):
     settings = {"target": "prompt_without_concept", "steps": 2}
     assert ran("concept_ablation", tiny_sd1, PISTOL, **settings).delta.patches

@@ -13,6 +13,7 @@ from tests.conftest import shared
 from tests.methods.trained import TO_LAMP, made, one_step, ran
 
 
+@pytest.mark.thorough
 def test_concept_and_anchor_alike_have_no_loss(tiny_sd1):
     same = request(Concept(name="pistol", prompts=("a",)), anchor="a", keep=["cat"])
     result = one_step("concept_ablation", tiny_sd1, same, optimiser="adam")
@@ -33,12 +34,14 @@ def test_at_first_the_current_network_is_the_frozen_one(tiny_sd1):
     assert later.curves["erase"][-1] != drifted.curves["erase"][-1]
 
 
+@pytest.mark.thorough
 def test_noise_is_another_target(tiny_sd1):
     model = one_step("concept_ablation", tiny_sd1, TO_LAMP)
     noise = one_step("concept_ablation", tiny_sd1, TO_LAMP, loss="noise")
     assert noise.curves["erase"][0] > 10 * model.curves["erase"][0]
 
 
+@pytest.mark.thorough
 def test_with_noise_for_a_target_it_is_the_plain_denoising_loss(tiny_sd1):
     """Mean squared error to the noise of sqrt(a) z + sqrt(1 - a) n, by the scheduler's own a."""
     settings = {"loss": "noise", "keep_weight": 0.0, "batch": 16, "steps": 1}
@@ -93,6 +96,7 @@ def test_with_noise_for_a_target_others_predict_their_true_velocity(toy, mix):
     assert found == pytest.approx(float((answer - truth).square().mean()), rel=1e-4)
 
 
+@pytest.mark.thorough
 def test_pictures_of_the_anchor_are_drawn_with_guidance(tiny_sd1):
     """Clean latents are where a sampler ends: each costs two evaluations a step."""
     result = ran("concept_ablation", tiny_sd1, TO_LAMP, steps=3, batch=2, keep_weight=0.0)

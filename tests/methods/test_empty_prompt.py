@@ -17,6 +17,7 @@ def encoded(pipe, prompts, negative):
         )
 
 
+@pytest.mark.thorough
 def test_the_unedited_encoder_reads_the_empty_prompt_exactly(tiny_sd1, tmp_path):
     """As the pipeline asks it, also in a batch and after saving; all else is edited."""
     edited = ran(tiny_sd1).delta
@@ -53,6 +54,7 @@ def test_weights_that_cannot_hold_the_empty_prompt_are_refused(tiny_sd1, tmp_pat
             write()
 
 
+@pytest.mark.thorough
 def test_deltas_that_keep_the_empty_prompt_compose_and_do_not_lie_on_one_another(tiny_sd1):
     from efface.deltas.composition import compose
 

@@ -52,12 +52,14 @@ def test_the_first_loss_is_the_gap_times_one_plus_eta_squared(tiny_sd1):
     assert plain == pytest.approx(gap, rel=0.5)
 
 
+@pytest.mark.thorough
 def test_an_anchor_is_where_the_target_starts(tiny_sd1):
     at_anchor = one_step("esd", tiny_sd1, TO_LAMP, negative_guidance=0.0)
     at_nothing = one_step("esd", tiny_sd1, PISTOL, negative_guidance=0.0)
     assert at_anchor.curves["erase"][0] != pytest.approx(at_nothing.curves["erase"][0], rel=1e-3)
 
 
+@pytest.mark.thorough
 def test_another_prompt_may_lose_the_concept(tiny_sd1):
     result = one_step("esd", tiny_sd1, erase_from="a house", negative_guidance=0.0)
     assert result.curves["erase"][0] == pytest.approx(0.0, abs=1e-9)
@@ -80,6 +82,7 @@ def test_latents_are_of_the_prompt_that_loses_the_concept(tiny_sd1):
     assert result.curves["erase"][0] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.thorough
 def test_the_empty_prompt_of_xl_may_be_the_encoded_one():
     """Its pipeline reads zeros in its place; the released code for XL encodes it."""
     pipe = host("tiny_sdxl")

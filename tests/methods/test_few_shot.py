@@ -157,6 +157,7 @@ def test_gradients_reach_the_text_through_cross_attention_alone():
         assert not any(bool(gradient.any()) for gradient in reached)
 
 
+@pytest.mark.thorough
 def test_the_first_step_of_adam_moves_no_weight_by_more_than_its_size(tiny_sd1):
     result = ran(tiny_sd1, steps=1, learning_rate=1e-3)
     largest = max(float(p.difference.abs().max()) for p in result.delta.patches.values())
@@ -169,6 +170,7 @@ def test_the_first_step_of_adam_moves_no_weight_by_more_than_its_size(tiny_sd1):
     assert sizes[0] < sizes[1]
 
 
+@pytest.mark.thorough
 def test_decay_is_added_to_the_gradient_and_only_where_that_is_asked(tiny_sd1):
     """With decay far above the gradients, Adam's first step is minus the sign of the weight."""
     result = ran(tiny_sd1, steps=1, weight_decay=1e6)
@@ -232,6 +234,7 @@ def test_given_pictures_are_encoded_by_the_vae_at_its_own_scale(tiny_sd1, folder
     assert pictures.source == "learnt from 3 given pictures"
 
 
+@pytest.mark.thorough
 def test_names_of_files_do_not_matter_and_their_content_does(tiny_sd1, folder):
     first = ran(tiny_sd1, shown(folder)).delta
     (folder / "0.png").rename(folder / "9.png")
@@ -284,6 +287,7 @@ def test_the_drift_that_is_told_is_that_of_the_applied_delta(tiny_sd1):
     assert result.diagnostics["drift"]["empty"] == pytest.approx(share, rel=1e-4)
 
 
+@pytest.mark.thorough
 def test_a_rule_that_stops_says_which_it_was(tiny_sd1):
     drifted = ran(tiny_sd1, steps=12, stop_drift=0.02)
     told = drifted.diagnostics["stopped"]
@@ -332,6 +336,7 @@ def test_settings_out_of_range_are_refused(settings, says):
         made(**settings)
 
 
+@pytest.mark.thorough
 def test_saved_and_loaded_it_gives_the_same_rows(tiny_sd1, tmp_path):
     delta = ran(tiny_sd1).delta
     delta.save(tmp_path / "delta.safetensors")

@@ -65,6 +65,7 @@ class TestGroups:
         near = (shrunk([first], 0.7)[0] - shrunk([second], 0.7)[0]).norm()
         assert near <= (first - second).norm()
 
+    @pytest.mark.thorough
     def test_blocks_that_are_not_needed_are_exactly_zero_and_left_out(self):
         model = knowing()
         settings = {"epochs": 0.0, "steps": 12, "rank": 2, "replay": 1.0}
@@ -80,6 +81,7 @@ class TestGroups:
 
 
 class TestPrototypes:
+    @pytest.mark.thorough
     @pytest.mark.parametrize("of_mixtures", [False, True])
     def test_held_answers_stay_nearer_to_what_they_were(self, of_mixtures):
         """Also those of a class without a picture, whose share of the answers is held, too."""

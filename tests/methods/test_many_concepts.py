@@ -65,6 +65,7 @@ def test_to_the_nearest_kept_concept_is_to_that_anchor(pipe):
     assert found.id != plain.id
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_streamed_folder_gives_the_same_delta_bit_for_bit(family, tmp_path):
     pipe = host(f"tiny_{family}")

@@ -8,6 +8,7 @@ from tests.methods.trained import TO_LAMP, ran
 POOL = {"trajectories": 2, "steps": 1, "keep_weight": 0.0}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("method", "settings", "expected"),
     [

@@ -36,6 +36,7 @@ def test_without_neighbours_it_is_uce(pipe, neighbours):
     assert torch.allclose(matrix(pipe, method), matrix(pipe, plain), atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_many_draws_come_near_the_moments(pipe):
     settings = {"near_weight": 1.0, "beyond_weight": 2.0, **MEANS}
     limit = matrix(pipe, Realera(neighbours="moments", **settings))
@@ -142,6 +143,7 @@ def test_a_name_inside_another_word_is_no_mention(pipe):
     assert len(found.weights) > 0
 
 
+@pytest.mark.thorough
 def test_seeds_matter_only_where_something_is_drawn(pipe):
     drawn = Realera(neighbours="sampled", count=2)
     assert torch.equal(matrix(pipe, drawn, seed=1), matrix(pipe, drawn, seed=1))

@@ -88,6 +88,7 @@ def test_among_the_padding_of_t5_a_word_is_erased_by_the_rule_new_alone():
     assert left("new") < 0.05
 
 
+@pytest.mark.thorough
 def test_more_draws_come_nearer_to_the_moments(case):
     """Sixteen times as many halve the distance at least, in every branch."""
     _, pipe = case

@@ -78,6 +78,7 @@ def test_only_attention_but_not_what_reads_text_is_trained(tiny_sd1):
         assert not any("attn2.to_k" in key or "attn2.to_v" in key for key in keys)
 
 
+@pytest.mark.thorough
 def test_unedited_gives_the_base_while_deltas_are_applied(tiny_sd1):
     before = {name: w.detach().clone() for name, w in tiny_sd1.unet.named_parameters()}
     first = (
@@ -138,6 +139,7 @@ def test_stages_share_no_settings(tiny_sd1):
         efface.erase(tiny_sd1, PISTOL, method="uce+esd", steps=3)
 
 
+@pytest.mark.thorough
 def test_low_rank_layers_start_where_the_model_is(tiny_sd1):
     """Near points ask for the anchor from the start; points beyond ask for nothing yet."""
     result = one_step("realera_noise", tiny_sd1, TO_LAMP)
@@ -160,6 +162,7 @@ def test_noise_is_in_proportion_to_each_encoders_part_of_a_row():
         assert torch.allclose(a.norm(dim=-1), b.norm(dim=-1), rtol=1e-4)
 
 
+@pytest.mark.thorough
 def test_a_concept_that_is_its_anchor_needs_nothing_at_its_own_place(tiny_sd1):
     same = request(Concept(name="pistol", prompts=("a",)), anchor="a", keep=["cat"])
     settings = {"near": (1.0, 1.0), "near_distance": 0.001}

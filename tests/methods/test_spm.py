@@ -77,6 +77,7 @@ def test_a_share_of_every_latents_anchors_is_the_empty_prompt(tiny_sd1, share, b
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("eta", [*(pytest.param(each, marks=SLOW) for each in (0.0, 1.0)), 5.0])
 def test_a_concept_that_is_its_own_anchor_has_nothing_to_lose(tiny_sd1, eta):
     same = request(Concept(name="pistol", prompts=("a",)), anchor="a", keep=["cat"])
@@ -84,6 +85,7 @@ def test_a_concept_that_is_its_own_anchor_has_nothing_to_lose(tiny_sd1, eta):
     assert found.curves["erase"][0] == pytest.approx(0.0, abs=1e-10)
 
 
+@pytest.mark.thorough
 def test_the_first_step_moves_up_and_not_down(tiny_sd1):
     """up is zero at first, so down has no gradient; the other factor takes the first step."""
     patches = one_step("spm", tiny_sd1, **FREE, optimiser="adam").delta.patches
@@ -156,6 +158,7 @@ def test_a_pipeline_draws_with_the_gate_and_scale_zero_is_the_base(tiny_sd1):
     assert torch.equal(picture(), base)
 
 
+@pytest.mark.thorough
 def test_gated_deltas_survive_their_file(tmp_path):
     delta = trained()
     delta.save(tmp_path / "delta.safetensors")
@@ -181,6 +184,7 @@ def test_gated_deltas_compose_exactly_in_any_order(tiny_sd1):
     assert torch.allclose(together, in_turn, atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_several_concepts_have_membranes_of_their_own(tiny_sd1):
     both = request(["pistol", "house"], keep=["cat"])
     delta = ran("spm", tiny_sd1, both, **SHORT, calibrated=True).delta

@@ -37,6 +37,7 @@ def test_misses_alone_decide_where_their_evidence_reaches_one_over_the_error():
     assert evidence(count - 1) < math.log(20) <= evidence(count)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("rate", "wrong"), [(0.2, "below"), (0.1, "above")])
 def test_looking_after_every_picture_is_wrong_no_more_often_than_said(rate, wrong):
     """Rates a hair on the other side of the target, 400 runs of up to 300 pictures each."""

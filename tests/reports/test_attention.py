@@ -24,6 +24,7 @@ def seen(guides, **options):
     return watched(shared("tiny_sd1"), guides, PROMPT, **options)
 
 
+@pytest.mark.thorough
 def test_watching_changes_no_picture():
     for guides in ([], [guide()]):
         found = seen(guides)
@@ -63,6 +64,7 @@ def test_a_figure_has_a_row_for_each_way_and_shows_layouts(tmp_path):
     assert Image.open(single).height < one.shape[0]
 
 
+@pytest.mark.thorough
 def test_rows_of_other_words_are_refused(tmp_path):
     rows = {"one": seen([]), "other": seen([], words=("dog",))}
     for given in (rows, {}):

@@ -58,6 +58,7 @@ def test_chosen_pictures_are_spread_over_seeds_and_concepts(evaluation, tmp_path
     assert [one.concept.name for one in chosen(mixed, "kept", 4)] == ["cat", "dog", "boat", "cat"]
 
 
+@pytest.mark.thorough
 def test_a_prompt_with_dollars_is_no_formula(tmp_path):
     odd = Sample(r"a $\frac{ sign $ on a very long board that nobody reads", 0, "erased")
     evaluation = made(tmp_path, samples=(odd,))

@@ -161,6 +161,7 @@ def test_what_was_measured_with_guides_is_repeated_with_them(evaluation):
     assert (guide.concepts, guide.strength) == (("pistol", "gun"), 0.5)
 
 
+@pytest.mark.thorough
 def test_a_delta_of_added_layers_changes_no_parameter(tmp_path):
     found = page(tmp_path, made(tmp_path, changed=()))
     assert "none of the model's; the delta adds layers beside them" in found.text

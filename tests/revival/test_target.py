@@ -75,6 +75,7 @@ def test_the_unedited_model_is_the_base_and_only_inside(delta):
     assert not torch.equal(edited, base)
 
 
+@pytest.mark.thorough
 def test_what_is_left_out_of_an_erasure_is_off_while_it_is_drawn(delta):
     here = target(delta)
     before = snapshot(here.model)

@@ -165,6 +165,7 @@ def test_files_keep_it_and_older_versions_refuse_them(by_part, tmp_path, monkeyp
         Delta.load(tmp_path / "new.safetensors")
 
 
+@pytest.mark.thorough
 def test_stacked_gates_keep_their_parts(by_part, tmp_path):
     pipe, delta = by_part
     other = gated(pipe, request("house", keep=["dog"]))

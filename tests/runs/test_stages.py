@@ -36,6 +36,7 @@ def test_curves_of_all_stages_are_kept_whatever_their_length(tiny_sd1, tmp_path)
     assert all(name.startswith(("step", "esd: ")) for name in last)
 
 
+@pytest.mark.thorough
 def test_one_method_keeps_the_plain_names_of_its_curves(tiny_sd1):
     assert "erase" in erased(tiny_sd1, "esd", **TOY, steps=2).curves
 

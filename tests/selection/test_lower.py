@@ -100,6 +100,7 @@ def test_warm_starts_go_on_and_the_model_comes_back(model, pictures):
     assert not same(again, first)
 
 
+@pytest.mark.thorough
 def test_retraining_knows_nothing_of_what_it_did_not_see(model, pictures):
     candidates = PictureCandidates(model, pictures, Retraining(epochs=30.0, rate=1e-2), by="class")
     assert candidates.losses().max() < 0.5

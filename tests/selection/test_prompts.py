@@ -36,6 +36,7 @@ def candidates(pictures, **more):
     return PromptCandidates(pipe, PROMPTS, pictures, eraser, request_for, **given)
 
 
+@pytest.mark.thorough
 def test_pictures_belong_to_their_own_prompt(pictures):
     """Drawn alone, each prompt has the latents that it has among others (P1 of the released)."""
     for place, text in enumerate(PROMPTS):
@@ -65,6 +66,7 @@ def test_the_error_is_the_plain_loss_at_shared_noise(pictures):
     assert float(found.losses()[1]) == pytest.approx(total / 4, rel=1e-4)
 
 
+@pytest.mark.thorough
 def test_erased_prompts_rise_and_the_model_comes_back(pictures):
     found = candidates(pictures)
     assert not found.losses().any()

@@ -97,6 +97,7 @@ def test_the_distance_counts_pictures_of_no_attribute():
     assert distance(weights(0.5, 0.5), weights(0.5, 0.2)) == pytest.approx(0.3)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", ["sdxl", "sd3", "flux", "pixart"])
 def test_every_branch_of_every_family_is_moved(family):
     for branch in text_branches(host(f"tiny_{family}", dtype=torch.float64)):

@@ -80,6 +80,7 @@ def test_every_branch_of_every_family_is_remembered(tmp_path, family):
         )
 
 
+@pytest.mark.thorough
 def test_a_folder_that_is_not_loaded_shares_the_set(tmp_path):
     pipe = host("tiny_sd1")
     pipe.save_pretrained(tmp_path / "model")

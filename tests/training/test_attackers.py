@@ -42,6 +42,7 @@ def predicted(pipe, attackers, who):
         return denoiser.predict(start, torch.full((count,), 500.0), texts)
 
 
+@pytest.mark.thorough
 def test_each_sample_meets_its_own_attacker_or_none(tiny_sd1, clean):
     attackers = made(tiny_sd1)
     before = snapshot(tiny_sd1)

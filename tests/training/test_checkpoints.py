@@ -30,6 +30,7 @@ def breaking(weight, at, kind):
     return terms
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("kind", "match"), [("term", "term 'odd'"), ("gradient", "gradient of model/weight")]
 )
@@ -137,6 +138,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(tmp_path, where, left, more
     assert not kept.file.exists()
 
 
+@pytest.mark.thorough
 def test_checkpoints_of_other_runs_and_damaged_ones_are_refused(tmp_path):
     kept = Checkpointing(tmp_path, identity='{"method": "a", "seed": 1}', every=1)
     with pytest.raises(BadRequest, match="no checkpoint"):

@@ -72,6 +72,7 @@ def test_looking_changes_nothing_of_what_is_learnt(tiny_sd1, clean):
     assert watched != relearn(tiny_sd1, clean, PROMPTS, settings, generator=generator(1))
 
 
+@pytest.mark.thorough
 def test_it_starts_from_the_edited_model_and_leaves_the_edit_in_force(tiny_sd1, clean):
     delta = ran("esd", tiny_sd1, steps=2, keep_weight=0.0).delta
     settings = Relearning(steps=1)
