@@ -6,7 +6,7 @@ python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training
                      [leftover] [leftover_methods] [robustness] [row_map] [forgetting]
                      [fashion] [forgetting_detector] [hardest_prompts] [hardest_pictures]
                      [guide_cost] [guide_pictures] [guards] [composition] [scheduling]
-                     [ray_workers] [repair] [ensembles]
+                     [ray_workers] [repair] [ensembles] [kept_pairs]
 python -m benchmarks submit FILE|METHOD        measures it for docs/leaderboard.md
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
@@ -36,6 +36,7 @@ from benchmarks import (
     hardest_pictures,
     hardest_prompts,
     implicit,
+    kept_pairs,
     leftover,
     mass,
     presets,
@@ -80,6 +81,7 @@ EXPERIMENTS = {
     "harden": harden.run,
     "hardest_prompts": hardest_prompts.run,
     "repair": repair.run,
+    "kept_pairs": kept_pairs.run,
     "ensembles": ensembles.run,
     "hardest_pictures": hardest_pictures.run,
     "leftover": leftover.run,

@@ -16,6 +16,7 @@ import cli_page
 import debias_page
 import forgetting_tables
 import guides_page
+import kept_pairs_table
 import leaderboard_page
 import method_costs
 import method_pages
@@ -30,6 +31,7 @@ CHOOSING = ROOT / "docs" / "choosing.md"
 RECOGNISERS = ROOT / "docs" / "recognisers.md"
 HARDEST = ROOT / "docs" / "hardest.md"
 GUIDES = ROOT / "docs" / "guides.md"
+MANY = ROOT / "docs" / "many.md"
 STREAMING = ROOT / "docs" / "streaming.md"
 RESULTS = ROOT / "benchmarks" / "results"
 
@@ -44,6 +46,7 @@ def generated() -> dict[Path, str]:
         RECOGNISERS: forgetting_tables.recognisers(RECOGNISERS, RESULTS),
         HARDEST: forgetting_tables.hardest(HARDEST, RESULTS),
         GUIDES: guides_page.page(GUIDES, RESULTS),
+        MANY: kept_pairs_table.page(MANY, RESULTS),
         ROOT / "docs" / "modules.md": module_map.page(ROOT),
         ROOT / "docs" / "results.md": readme_tables.results_page(RESULTS / "erasure")
         + "\n"

@@ -147,4 +147,5 @@ def test_the_commands_of_a_page_run_one_after_another(name, tmp_path, monkeypatc
             code = main(words)
         except SystemExit as end:
             code = end.code
-        assert not code, line
+        expected = re.search(r"# exit code (\d)", line)
+        assert (code or 0) == int(expected[1] if expected else 0), line
