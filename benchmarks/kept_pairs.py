@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 import efface
-from efface.bundled.suites import emoji_suite
+from efface.bundled.suites import GUIDANCE, STEPS, emoji_suite
 from efface.bundled.vocabulary import NOUNS, canonical, prompt
 from efface.concepts import Concept, ErasureRequest
 from efface.contracts import Sample
@@ -74,7 +74,7 @@ def seen(bench: Bench, samples: tuple[Sample, ...]) -> dict[str, list[int]]:
     found: dict[str, list[int]] = {}
     for start in range(0, len(samples), _BATCH):
         part = samples[start : start + _BATCH]
-        pixels = torch.from_numpy(draw(bench.pipe, part, steps=20, guidance=3.0).pixels)
+        pixels = torch.from_numpy(draw(bench.pipe, part, steps=STEPS, guidance=GUIDANCE).pixels)
         nouns, _ = bench.judge.probabilities(pixels.permute(0, 3, 1, 2) / 255)
         for row, sample in zip(nouns, part, strict=True):
             things = (sample.concept, *sample.others)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from choose_pairs import OUT as DRAWN
+from choose_pairs import READER as EMOJI_READER
 from efface.bundled import weights_folder
 from efface.bundled.vocabulary import FIGURES, HELD_OUT, NOUNS, STYLES, UNSAFE
 from measure import RESULTS
@@ -69,9 +70,10 @@ the table), so its rates hold for this model's pictures only. Do not use it to j
 
 
 TOGETHER = """
-Of most pairs of nouns it never draws both. `{command}` tried {tried} pairs that training showed,
-each in one style, and found {taken} of which it draws both: in {rate} of pictures of seeds that had
-no part in the choice, by both judges. The suites `emoji-short` and `emoji-standard` ask for these
+It seldom draws both of two nouns. `{command}` tried {tried} pairs that training showed, each in one
+style and two pictures; both nouns were in both pictures of {often}. {taken} pairs were chosen, with
+more seeds: both are in {rate} of pictures of seeds that had no part in the choice, by both judges;
+on emoji-reader in {reader}. The suites `emoji-short` and `emoji-standard` ask for these
 in the role `composition`. It knows no numbers and no places.
 """
 
@@ -170,7 +172,9 @@ def together() -> str:
         command=record["command"],
         tried=record["pairs tried"],
         taken=len(record["pairs"]),
+        often=record["both in all of the first pictures"],
         rate=share(record["both in pictures of other seeds"]),
+        reader=share(record[f"both in those of {EMOJI_READER}"]),
     )
 
 

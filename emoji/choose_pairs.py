@@ -1,23 +1,26 @@
 """Finds two nouns and a style of which the bundled model draws both, for the suite's compositions.
 
-    python emoji/choose_pairs.py      writes src/efface/bundled/drawn_together.json
+    python emoji/choose_pairs.py              writes src/efface/bundled/drawn_together.json
+    python emoji/choose_pairs.py --measure    measures the chosen pairs again
 
-The model draws both of two nouns in about one picture of five, and never both of most pairs. So
-every third of the pairs that training showed, in one order and one style, is drawn with two seeds;
-where both judges see both nouns in both pictures, with six more. The pairs that have at least seven
-of eight are taken, best first, no noun more often than `MOST`. Their pictures are chosen, so their
-rate is measured with seeds that no choice has seen, and written beside them. The suite's own seeds
-are others again.
+The model seldom draws both of two nouns, and its pairs differ much. So every third of the pairs
+that training showed, in one order and one style, is drawn with two seeds; where both judges see
+both nouns in both pictures, with six more. The pairs that have at least seven of eight are taken,
+best first, no noun more often than `MOST`. Their pictures are chosen, so their rate is measured
+with seeds that no choice has seen, and written beside them. The suite's own seeds are others again.
+emoji-reader is asked for the same pairs.
 """
 
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -38,6 +41,8 @@ LEAST = 7
 COUNT, MOST = 48, 3
 """How many are taken at most, and how many of them share a noun."""
 STRIDE = 3
+"""Every so many pairs are tried."""
+READER = "emoji-reader"
 BATCH = 32
 
 
@@ -100,27 +105,39 @@ def spread(ranked: Sequence[Together]) -> list[Together]:
     return taken[:COUNT]
 
 
-def main() -> None:
-    """Chooses, measures and writes them."""
-    bench = Bench("emoji")
+def chosen(bench: Bench) -> dict[str, Any]:
+    """Tries pairs; says how many were left after each round, and which are taken."""
     every = list(candidates())[::STRIDE]
     first = dict(zip(every, seen(bench, every, FIRST), strict=True))
     left = [each for each in every if first[each] == len(FIRST)]
     print(f"{len(left)} of {len(every)} pairs in both pictures", flush=True)
     hits = {e: first[e] + n for e, n in zip(left, seen(bench, left, MORE), strict=True)}
     taken = spread(sorted((e for e in left if hits[e] >= LEAST), key=lambda e: -hits[e]))
-    fresh = seen(bench, taken, FRESH)
-    measured = rate([seed < each for each in fresh for seed in range(len(FRESH))])
-    print(f"{len(taken)} taken; both in {measured.hits} of {measured.count} fresh pictures")
-    told = {
+    return {
         "command": "python emoji/choose_pairs.py",
         "pairs tried": len(every),
         "both in all of the first pictures": len(left),
-        "both in pictures of other seeds": asdict(measured),
         "pairs": [[each.first, each.second, each.style] for each in taken],
     }
+
+
+def measured(model: str, taken: Sequence[Together]) -> dict[str, Any]:
+    """Says in how many pictures of fresh seeds both are."""
+    hits = seen(Bench(model), taken, FRESH)
+    found = rate([float(seed < each) for each in hits for seed in range(len(FRESH))])
+    print(f"{model}: both in {found.hits} of {found.count} pictures of fresh seeds", flush=True)
+    return asdict(found)
+
+
+def main(*, again: bool) -> None:
+    """Chooses, unless they are to be measured again; measures and writes them."""
+    told = json.loads(OUT.read_text("utf-8")) if again else chosen(Bench("emoji"))
+    taken = [Together(*each) for each in told.pop("pairs")]
+    told["both in pictures of other seeds"] = measured("emoji", taken)
+    told[f"both in those of {READER}"] = measured(READER, taken)
+    told["pairs"] = [[each.first, each.second, each.style] for each in taken]
     write_atomically(OUT, (json.dumps(told, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":
-    main()
+    main(again="--measure" in sys.argv[1:])

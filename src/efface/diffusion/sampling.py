@@ -184,9 +184,9 @@ def _scale_of(scheduler: Any, time: Tensor) -> Callable[[Tensor], Tensor]:
 def _options(
     scheduler: Any, generators: Sequence[torch.Generator] | None, samples: Int[Tensor, " n"]
 ) -> dict[str, Any]:
-    """Hands what pipelines hand to schedulers that take it: generators, and no noise of DDIM's.
+    """Gives a scheduler's step what pipelines give it, where it takes that: generators, eta of 0.
 
-    TCD's own default of ``eta`` adds noise, which no pipeline asks for.
+    TCD's own default of ``eta`` is 0.3, which adds noise.
     """
     known = inspect.signature(scheduler.step).parameters
     options: dict[str, Any] = {"eta": 0.0} if "eta" in known else {}
