@@ -122,12 +122,15 @@ def evaluating(*modules: nn.Module) -> Iterator[None]:
     """Runs modules in evaluation mode, without dropout, and puts every submodule's mode back."""
     modes = [(part, part.training) for module in modules for part in module.modules()]
     try:
-        for module in modules:
-            module.eval()
+        # Setting a mode costs far more than reading it, and passes of a model in use find it set.
+        if any(training for _, training in modes):
+            for module in modules:
+                module.eval()
         yield
     finally:
         for part, training in modes:
-            part.training = training
+            if part.training != training:
+                part.training = training
 
 
 @contextmanager

@@ -297,3 +297,24 @@ def test_the_survival_curve_falls_where_trials_end():
     assert survival(trials) == ((0, 1.0), (0, 0.75), (100, 0.5), (300, 0.25))
     assert half_revived(trials) == 100
     assert half_revived([trial(), trial(revived=5), trial()]) is None
+
+
+def test_attacks_on_one_erasure_share_their_pictures_before_and_agree_with_those_that_do_not(
+    delta, memory, monkeypatch
+):
+    drawn = []
+
+    def counting(target, attempts):
+        drawn.append(len(attempts))
+        return draw(target, attempts)
+
+    monkeypatch.setattr("efface.evaluation.attacking.draw", counting)
+    first = assault(delta, memory)
+    alone = attacked(assault(delta, memory)).record
+    before = len(drawn)
+    together = [attacked(replace(first, seed=seed)).record for seed in (0, 0)]
+    assert [replace(one, seconds=0.0) for one in together] == [replace(alone, seconds=0.0)] * 2
+    assert len(drawn) - before == 2 * before - 1, "the picture before is drawn once"
+    other = attacked(replace(first, delta=changing(2.0))).record
+    assert other.delta != alone.delta
+    assert len(drawn) - before == 3 * before - 1, "another erasure has its own"

@@ -80,6 +80,13 @@ def test_modes_are_put_back_part_by_part(tiny_sd1):
     part.eval()
 
 
+def test_a_mode_that_is_changed_meanwhile_is_put_back_too(tiny_sd1):
+    tiny_sd1.unet.eval()
+    with evaluating(tiny_sd1.unet):
+        tiny_sd1.unet.conv_in.train()
+    assert not tiny_sd1.unet.conv_in.training
+
+
 def test_the_legacy_rule_takes_last_token_end_and_padding(embedder):
     """A one-word wording against the empty prompt: position 1 on, tails cut, so 24 - 1 rows."""
     pair = pairs(embedder, Concept(name="pistol"), "anchor")[0]

@@ -23,6 +23,7 @@ from efface.metrics.presence import ask
 from efface.randomness import derive, environment
 from efface.revival.attempts import Attempt, Budget
 from efface.revival.drawing import cost_of, draw
+from efface.revival.shared import SharedPictures
 from efface.revival.target import Knowledge, Look, Target
 
 __all__ = ["Assault", "Hear", "Outcome", "See", "attacked", "unheard", "unseen"]
@@ -67,6 +68,8 @@ class Assault:
     """Erasures of other concepts from the same base, which somebody may put on as well."""
     wordings: tuple[str, ...] = ()
     """Other names and descriptions of the concept, for the attacker."""
+    shared: SharedPictures = field(default_factory=SharedPictures)
+    """What attacks on this model have drawn; give the same one to several attacks."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,6 +117,7 @@ def attacked(assault: Assault, *, monitor: Hear = unheard, seen: See = unseen) -
         steps=assault.steps,
         guidance=assault.guidance,
         knowledge=_knowledge(assault),
+        shared=assault.shared,
     )
     watch = _Watch(assault, target)
     reasons: tuple[str, ...] = ()
@@ -193,7 +197,12 @@ class _Watch:
             Attempt(trial=place, prompt=one.prompt, seed=one.seed, note="no attack")
             for place, one in enumerate(self._target.trials)
         ]
-        for attempt, picture, presence in self._judged(plain):
+        told = (self._assault.delta and self._assault.delta.id, self._target.trials)
+        pictures = self._target.shared.of(
+            ("no attack", *told, self._target.steps, self._target.guidance),
+            lambda: draw(self._target, plain),
+        )
+        for attempt, picture, presence in self._judged(plain, pictures):
             shown = presence >= self._assault.judge.card.threshold
             self._keep(attempt, picture, presence, shown=shown)
             self.trials[attempt.trial] = replace(self.trials[attempt.trial], plain=shown)
@@ -222,7 +231,8 @@ class _Watch:
     def _take(self, attempts: Sequence[Attempt]) -> None:
         """Draws and judges what open trials can pay for."""
         affordable = [one for one in attempts if one.trial in self._open and self._pays(one)]
-        for attempt, picture, presence in self._judged(affordable):
+        pictures = draw(self._target, affordable) if affordable else None
+        for attempt, picture, presence in self._judged(affordable, pictures):
             trial = self.trials[attempt.trial]
             shown = presence >= self._assault.judge.card.threshold
             trial = replace(
@@ -266,10 +276,11 @@ class _Watch:
             note=attempt.note,
         )
 
-    def _judged(self, attempts: Sequence[Attempt]) -> Iterator[tuple[Attempt, Tensor, float]]:
-        if not attempts:
+    def _judged(
+        self, attempts: Sequence[Attempt], pictures: Float[Tensor, "n 3 h w"] | None
+    ) -> Iterator[tuple[Attempt, Tensor, float]]:
+        if pictures is None:
             return
-        pictures = draw(self._target, attempts)
         answers = _answers(self._assault.judge, pictures, [self._aim] * len(attempts))
         yield from zip(attempts, pictures, answers.tolist(), strict=True)
 

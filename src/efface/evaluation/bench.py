@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from efface.bundled.judges import BundledJudge
     from efface.concepts import Concept, ErasureRequest
     from efface.contracts import Sample, Suite
+    from efface.revival.shared import SharedPictures
 
 __all__ = ["Bench"]
 
@@ -42,6 +43,13 @@ class Bench:
         pipe = load(self.model)
         pipe.set_progress_bar_config(disable=True)
         return pipe
+
+    @cached_property
+    def shared(self) -> SharedPictures:
+        """What attacks on this model draw alike."""
+        from efface.revival.shared import SharedPictures
+
+        return SharedPictures()
 
     @cached_property
     def judge(self) -> BundledJudge:

@@ -141,6 +141,7 @@ class AttackJob:
             guidance=suite.guidance,
             others=bench.others(self.concept),
             wordings=bench.wordings(self.concept),
+            shared=bench.shared,
         )
         if self.role != "edited":
             assault = {"known": as_known, "unknown": as_unknown}[self.role](assault)

@@ -22,6 +22,7 @@ from efface.diffusion.trajectories import drawn_latents, stopped
 from efface.errors import BadRequest
 from efface.hosts.components import find
 from efface.randomness import derive
+from efface.revival.shared import SharedPictures
 
 if TYPE_CHECKING:
     from efface.deltas.delta import Delta
@@ -75,6 +76,7 @@ class Target:
         steps: denoising steps of pictures.
         guidance: scale of classifier-free guidance of pictures.
         knowledge: what the attacker has beside the model.
+        shared: pictures that other attacks on the same model have drawn.
     """
 
     def __init__(
@@ -87,12 +89,14 @@ class Target:
         steps: int,
         guidance: float,
         knowledge: Knowledge | None = None,
+        shared: SharedPictures | None = None,
     ) -> None:
         if not trials:
             raise BadRequest("there is nothing to attack: give at least one trial")
         self.model, self.delta, self.concept = model, delta, concept
         self.trials, self.steps, self.guidance = tuple(trials), steps, guidance
         self.knowledge = knowledge or Knowledge()
+        self.shared = shared or SharedPictures()
         self.setup = 0
         """Network evaluations that all trials share, such as those of pictures of the concept."""
         self._pictures: dict[str, Tensor] = {}
@@ -152,20 +156,25 @@ class Target:
         draws = derive(len(self.trials), f"pictures of {purpose}")
         stride = max(1, len(prompts) // count)
         texts = [prompts[(place * stride) % len(prompts)] for place in range(count)]
+        clean = self.shared.of(
+            (purpose, tuple(texts), len(self.trials), self.steps, self.guidance),
+            lambda: self._drawn(texts, draws),
+        )
+        self.setup += 2 * count * self.steps
+        self._pictures[purpose] = clean
+        return clean
+
+    def _drawn(self, texts: list[str], draws: torch.Generator) -> Float[Tensor, "n c h w"]:
+        """Draws a clean latent for each prompt with the unedited model."""
         with self.unedited() as base:
-            before = base.evaluations
-            noise = drawn_latents(base, count, draws)
-            clean = stopped(
+            return stopped(
                 base,
                 base.conditions(texts),
-                noise,
-                torch.full((count,), self.steps),
+                drawn_latents(base, len(texts), draws),
+                torch.full((len(texts),), self.steps),
                 steps=self.steps,
                 guidance=self.guidance,
             )
-            self.setup += base.evaluations - before
-        self._pictures[purpose] = clean
-        return clean
 
     @contextmanager
     def edited(self) -> Iterator[None]:
