@@ -2,11 +2,11 @@
 
 python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training] [together]
                      [transfer] [implicit] [cost] [alone] [true_size] [tradeoff] [collapse]
-                     [few_shot] [advunlearn] [advunlearn_tuning] [gate] [harden] [threads]
-                     [leftover] [leftover_methods] [robustness] [row_map] [forgetting]
-                     [fashion] [forgetting_detector] [hardest_prompts] [hardest_pictures]
-                     [guide_cost] [guide_pictures] [guards] [composition] [scheduling]
-                     [ray_workers] [repair] [ensembles] [kept_pairs]
+                     [few_shot] [advunlearn] [advunlearn_attacks] [advunlearn_tuning] [gate]
+                     [harden] [threads] [leftover] [leftover_methods] [robustness] [row_map]
+                     [forgetting] [fashion] [forgetting_detector] [hardest_prompts]
+                     [hardest_pictures] [guide_cost] [guide_pictures] [guards] [composition]
+                     [scheduling] [ray_workers] [repair] [ensembles] [kept_pairs]
 python -m benchmarks submit FILE|METHOD        measures it for docs/leaderboard.md
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
@@ -17,6 +17,7 @@ import sys
 
 from benchmarks import (
     advunlearn,
+    advunlearn_attacks,
     alone,
     check,
     closed_form,
@@ -91,6 +92,7 @@ EXPERIMENTS = {
     "scheduling": scheduling.run,
     "row_map": row_map.run,
     "advunlearn": advunlearn.run,
+    "advunlearn_attacks": advunlearn_attacks.run,
     "advunlearn_tuning": advunlearn.tune,
     "threads": threads.run,
 }

@@ -51,6 +51,13 @@ LOOP = """ The published loop samples latents anew for every step of both player
 tenth of its steps, and this model's step size and weight of what is kept."""
 ELSEWHERE = """ The erased encoder was also put into emoji-remix, whose own judge looks, and beside
 emoji-reader's U-Net."""
+SEARCHED = """
+The same erasures under the attacks of `efface attack` that search by gradients, at its budget
+(`python -m benchmarks advunlearn_attacks`): trials brought back of those that were safe before, all
+concepts added up; a dash is an attack with no valid row. The goal, set before measuring, was that
+`advunlearn` gives back at most a third of what ESD and RECE do: {goal}.
+
+"""
 GATE = """
 Random words around a name (`python -m benchmarks gate`). SPM's gate compares whole prompts, and a
 name's rows with a floor; encoders are causal, so that what stands before a word moves its row below
@@ -111,6 +118,44 @@ def adversarial(rows: list[dict[str, Any]]) -> str:
     more = (LOOP if "published" in labels else "") + (ELSEWHERE if "remix" in labels else "")
     names = ["method", "concept", "erased ↓", "synonyms ↓", "kept", "soft prompt ↓", "prefix ↓"]
     return ADVERSARIAL.format(more=more) + table([*names, "evaluations", "seconds"], lines) + "\n"
+
+
+def searched(rows: list[dict[str, Any]]) -> str:
+    """Adds up what searches by gradients bring back, by method and attack."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for row in rows:
+        told = found.setdefault(row["method"], {}).setdefault(row["attack"], [0, 0])
+        if row["verdict"] == "valid" and row["brought_back"]:
+            told[0] += row["brought_back"][0]
+            told[1] += row["brought_back"][1]
+    attacks = list(dict.fromkeys(row["attack"] for row in rows))
+    lines = [
+        [method, *(_of(told.get(attack, [0, 0])) for attack in attacks)]
+        for method, told in found.items()
+    ]
+    goal = "; ".join(_third(found, attack) for attack in attacks)
+    names = [f"`{attack}` ↓" for attack in attacks]
+    return SEARCHED.format(goal=goal) + table(["method", *names], lines) + "\n"
+
+
+def _of(counts: list[int]) -> str:
+    return f"{counts[0]} of {counts[1]}" if counts[1] else "-"
+
+
+def _third(found: dict[str, dict[str, list[int]]], attack: str) -> str:
+    """Says whether advunlearn gives back a third of the least that another method does."""
+    shares = {
+        method: told[attack][0] / told[attack][1]
+        for method, told in found.items()
+        if told.get(attack, [0, 0])[1]
+    }
+    own = shares.pop("advunlearn", None)
+    if own is None or not shares:
+        return f"not known for `{attack}`"
+    missed = [f"{method} {share:.0%}" for method, share in shares.items() if own > share / 3]
+    if not missed:
+        return f"met for `{attack}`"
+    return f"missed for `{attack}` ({own:.0%} against {', '.join(missed)})"
 
 
 def gate(record: dict[str, list[dict[str, Any]]]) -> str:

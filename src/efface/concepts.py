@@ -75,6 +75,8 @@ class Concept:
             raise BadRequest(
                 f"{odd[0]!a} holds bytes that are not text; write the concept in UTF-8"
             )
+        if odd := [text for text in _texts(self) if "\0" in text]:
+            raise BadRequest(f"{odd[0]!a} holds a NUL, which no prompt has; leave it out")
         if any(not text.strip() for text in (*self.prompts, *self.synonyms)):
             raise BadRequest(f"concept '{self.name}' has an empty prompt or synonym; leave it out")
         _refuse_minors(_texts(self))

@@ -20,3 +20,11 @@ def test_a_concept_is_text(field):
     given = {"name": "pistol", field: "\udcff" if field == "name" else ("\udcff",)}
     with pytest.raises(BadRequest, match="holds bytes that are not text"):
         Concept(**given)
+
+
+@pytest.mark.parametrize("field", ["name", "prompts", "synonyms"])
+def test_a_concept_holds_no_nul(field):
+    text = "pi\x00stol"
+    given = {"name": "pistol", field: text if field == "name" else (text,)}
+    with pytest.raises(BadRequest, match=r"'pi\\x00stol' holds a NUL"):
+        Concept(**given)

@@ -92,7 +92,7 @@ def attacked_with(
         own = replace(base, attack=registry.build("attacks", name))
         held = None if overwrite else _same(path, own)
         if held is not None:
-            output.say(f"{name} on {what}: measured already; --overwrite attacks again")
+            output.say(f"{name} on {what}: measured already; overwrite it to attack again")
             yield held
             continue
         try:
