@@ -1,7 +1,10 @@
 """Methods that train, on families whose denoisers predict flows and read language models or T5."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from diffusers import SD3Transformer2DModel
 from peft import PeftModel
 
 from efface import registry
@@ -207,6 +210,17 @@ def test_weights_of_text_alone_are_refused_before_any_work_where_there_are_none(
         ran("esd", pipe, ONE_WORDING)
 
 
+def with_second_attention():
+    """A tiny transformer of SD 3.5's kind: its first block attends to pictures once more."""
+    held = {
+        name: value
+        for name, value in shared("tiny_sd3").transformer.config.items()
+        if not name.startswith("_")
+    }
+    with torch.device("meta"):
+        return SD3Transformer2DModel(**held | {"dual_attention_layers": (0,)})
+
+
 @SLOW
 def test_roles_of_cross_attention_are_those_of_blocks_that_have_it_and_of_no_other():
     """SD 3.5's second attention is of pictures alone, beside one of both."""
@@ -220,3 +234,7 @@ def test_roles_of_cross_attention_are_those_of_blocks_that_have_it_and_of_no_oth
     assert all(".attention.to_q" in key for key in members(shared("tiny_zimage"), "queries"))
     klein = members(shared("tiny_flux2klein"), "self_attention")
     assert "transformer/single_transformer_blocks.0.attn.to_qkv_mlp_proj.weight" in klein
+    sd35 = SimpleNamespace(transformer=with_second_attention(), unet=None)
+    second = "transformer/transformer_blocks.0.attn2.to_q.weight"
+    assert all(second in members(sd35, role) for role in ("self_attention", "attention", "queries"))
+    assert not any(".attn2." in key for key in members(sd35, "cross_attention"))

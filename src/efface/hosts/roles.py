@@ -33,7 +33,7 @@ class Role:
 
 
 _CROSS, _TEXT = r"(^|\.)attn2\.", r"\.attn\.(add_[qkv]_proj|to_add_out)\."
-_ATTENTION = r"\.(attn1?|attention)\."
+_ATTENTION = r"\.(attn[12]?|attention)\."
 _OWN = rf"{_ATTENTION}to_(q|k|v|out|qkv_mlp_proj)\b"
 _BLOCKS = (
     r"^(?!.*\.conv_depth\.)(.*transformer_blocks|blocks|layers|(noise|context)_refiner)\.\d+\."
