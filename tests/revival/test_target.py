@@ -105,6 +105,39 @@ def test_pictures_of_the_concept_are_drawn_once_and_counted_apart(delta):
     assert here.setup == here.evaluations == 2 * 2 * 2
 
 
+def test_pictures_of_a_thing_are_the_same_for_every_trial():
+    trials = (Sample("a pistol", 0, "erased"), Sample("a pistol", 1, "erased"))
+    here = Target(shared("tiny_sd1"), None, PISTOL, trials, steps=2, guidance=2.0)
+    first, second = here.pictures_by_trial(2)
+    assert torch.equal(first, second)
+    assert torch.equal(second, here.pictures(2))
+
+
+def test_pictures_of_a_style_show_what_each_trial_asks_for():
+    """Three are asked for, two trials have four together; each is drawn from its trial's prompt."""
+    trials = (Sample("a sepia cat", 0, "erased"), Sample("a dog", 1, "erased"))
+    style = Concept(name="sepia", kind="style")
+    here = Target(shared("tiny_sd1"), None, style, trials, steps=2, guidance=2.0)
+    found = here.pictures_by_trial(3)
+    assert found.shape[:2] == (2, 2)
+    prompts = ["a sepia cat", "a dog sepia"] * 2
+    assert torch.equal(found.transpose(0, 1).flatten(0, 1), here.drawn("style", prompts, 4))
+
+
+def test_pictures_of_a_style_that_are_given_are_for_every_trial():
+    given = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    here = Target(
+        shared("tiny_sd1"),
+        None,
+        Concept(name="sepia", kind="style"),
+        (Sample("a sepia cat", 0, "erased"), Sample("a dog", 1, "erased")),
+        steps=2,
+        guidance=2.0,
+        knowledge=Knowledge(pictures=given),
+    )
+    assert torch.equal(here.pictures_by_trial(2), given.expand(2, -1, -1, -1, -1))
+
+
 def test_fewer_pictures_than_needed_are_refused():
     given = torch.zeros(1, 4, 8, 8)
     with pytest.raises(BadRequest, match="learns from 2 pictures and 1 were given"):

@@ -47,6 +47,7 @@ class GreedyCoordinate(Attack):
         "2307.15043",
         2023,
     )
+    revision: ClassVar[int] = 2
     access: ClassVar[Access] = "gradients"
     families: ClassVar[frozenset[str]] = TOKEN_FAMILIES
 
@@ -67,7 +68,7 @@ class GreedyCoordinate(Attack):
     earliest: float = 0.3
     """Share of the times, from clean to noise, that are not learnt from."""
     pictures: int = 8
-    """Pictures of the concept that are learnt from."""
+    """Pictures of the concept that are learnt from; of a style, of what each trial asks for."""
     placement: Placement = "prefix"
     """Where the tokens come."""
 

@@ -51,6 +51,7 @@ class HardPrompt(Attack):
         "2309.06135",
         2024,
     )
+    revision: ClassVar[int] = 2
     access: ClassVar[Access] = "gradients"
     families: ClassVar[frozenset[str]] = TOKEN_FAMILIES
 
@@ -75,7 +76,7 @@ class HardPrompt(Attack):
     earliest: float = 0.3
     """Share of the times, from clean to noise, that are not learnt from."""
     pictures: int = 8
-    """Pictures of the concept that are learnt from."""
+    """Pictures of the concept that are learnt from; of a style, of what each trial asks for."""
 
     def __post_init__(self) -> None:
         require_positive(self, "tokens", "gap", "steps", "every", "batch", "learning_rate")
@@ -162,9 +163,10 @@ class HardPrompt(Attack):
         """Draws a step's samples with what they should predict."""
         noised = Noised.drawn(
             target,
-            [draws[trial] for trial in trials],
+            draws,
             self.batch,
             pictures=self.pictures,
+            trials=trials,
             earliest=self.earliest,
         )
         if self.aim == "noise":

@@ -47,6 +47,7 @@ class SoftPrompt(Attack):
         "2308.01508",
         2024,
     )
+    revision: ClassVar[int] = 2
     access: ClassVar[Access] = "gradients"
     families: ClassVar[frozenset[str]] = TOKEN_FAMILIES
 
@@ -59,7 +60,7 @@ class SoftPrompt(Attack):
     batch: int = 4
     """Noised pictures per trial and step."""
     pictures: int = 8
-    """Pictures of the concept that are learnt from."""
+    """Pictures of the concept that are learnt from; of a style, of what each trial asks for."""
     every: int = 25
     """Steps between attempts."""
 
@@ -111,7 +112,7 @@ class SoftPrompt(Attack):
     ) -> Float[Tensor, "open k dim"]:
         """Gives the gradient of each open trial's reconstruction error by its own embeddings."""
         denoiser, trials = target.denoiser, len(target.trials)
-        pictures = target.pictures(self.pictures)
+        pictures = target.pictures_by_trial(self.pictures).repeat_interleave(self.batch, dim=0)
         drawn = noised_pictures(denoiser, pictures, trials * self.batch, generator)
         latents, times, truth = (rows_of(each, opened, trials) for each in drawn)
         conditions = read[torch.arange(len(opened)).repeat_interleave(self.batch)]

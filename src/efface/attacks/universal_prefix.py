@@ -45,6 +45,7 @@ class UniversalPrefix(Attack):
         "2307.15043",
         2023,
     )
+    revision: ClassVar[int] = 2
     access: ClassVar[Access] = "gradients"
     families: ClassVar[frozenset[str]] = TOKEN_FAMILIES
 
@@ -65,7 +66,7 @@ class UniversalPrefix(Attack):
     earliest: float = 0.3
     """Share of the times, from clean to noise, that are not learnt from."""
     pictures: int = 8
-    """Pictures of the concept that are learnt from."""
+    """Pictures of the concept that are learnt from; of a style, of what each trial asks for."""
 
     def __post_init__(self) -> None:
         require_positive(self, "tokens", "candidates", "top", "batch", "every", "pictures")

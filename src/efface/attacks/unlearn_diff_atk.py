@@ -48,6 +48,7 @@ class UnlearnDiffAtk(Attack):
         "2310.11868",
         2024,
     )
+    revision: ClassVar[int] = 2
     access: ClassVar[Access] = "gradients"
     families: ClassVar[frozenset[str]] = TOKEN_FAMILIES
 
@@ -66,7 +67,7 @@ class UnlearnDiffAtk(Attack):
     earliest: float = 0.2
     """Share of the times, from clean to noise, that no block reaches: text decides little there."""
     pictures: int = 8
-    """Pictures of the concept that are learnt from."""
+    """Pictures of the concept that are learnt from; of a style, of what each trial asks for."""
     placement: Placement = "prefix"
     """Where the tokens come."""
 
@@ -97,9 +98,10 @@ class UnlearnDiffAtk(Attack):
                 some = course.opened
                 noised = Noised.drawn(
                     target,
-                    [draws[trial] for trial in some],
+                    draws,
                     self.batch,
                     pictures=self.pictures,
+                    trials=some,
                     earliest=start,
                     latest=start + width,
                 )

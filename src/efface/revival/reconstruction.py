@@ -19,7 +19,7 @@ __all__ = ["Noised", "denoising_errors", "noised_pictures", "rows_of"]
 
 def noised_pictures(
     denoiser: Denoiser,
-    pictures: Float[Tensor, "m c h w"],
+    pictures: Float[Tensor, "m c h w"] | Float[Tensor, "n m c h w"],
     count: int,
     generator: torch.Generator,
     *,
@@ -30,7 +30,7 @@ def noised_pictures(
 
     Args:
         denoiser: whose noise process it is.
-        pictures: clean latents.
+        pictures: clean latents, the same for all samples or some for each.
         count: of samples.
         generator: of all draws.
         earliest: share of the training times, from clean to noise, from where on times are drawn.
@@ -41,7 +41,9 @@ def noised_pictures(
     """
     last = len(denoiser.process.noise)
     low, high = int(earliest * last), max(int(latest * last), int(earliest * last) + 1)
-    clean = pictures[torch.randint(len(pictures), (count,), generator=generator)]
+    own = pictures if pictures.ndim == 5 else pictures.expand(count, -1, -1, -1, -1)
+    drawn = torch.randint(own.shape[1], (count,), generator=generator)
+    clean = own[torch.arange(count), drawn]
     times = torch.randint(low, high, (count,), generator=generator).to(torch.float64)
     noise = noise_like(clean, generator)
     latents = denoiser.process.noised(clean, noise, times)
@@ -103,14 +105,32 @@ class Noised:
         batch: int,
         *,
         pictures: int,
+        trials: Sequence[int] | None = None,
         earliest: float = 0.0,
         latest: float = 1.0,
     ) -> Noised:
-        """Draws samples of pictures of the concept, those of each trial by its own generator."""
-        clean = target.pictures(pictures)
+        """Draws samples of pictures of the concept, those of each trial by its own generator.
+
+        Args:
+            target: whose pictures.
+            generators: one a trial of the target.
+            batch: samples of each trial.
+            pictures: of the concept.
+            trials: of which trials; left out, of all.
+            earliest: share of the training times from where on times are drawn.
+            latest: share up to where.
+        """
+        clean = target.pictures_by_trial(pictures)
         drawn = [
-            noised_pictures(target.denoiser, clean, batch, one, earliest=earliest, latest=latest)
-            for one in generators
+            noised_pictures(
+                target.denoiser,
+                clean[trial],
+                batch,
+                generators[trial],
+                earliest=earliest,
+                latest=latest,
+            )
+            for trial in (range(len(clean)) if trials is None else trials)
         ]
         return cls(*(torch.stack(parts) for parts in zip(*drawn, strict=True)))
 

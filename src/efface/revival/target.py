@@ -142,6 +142,22 @@ class Target:
             return given[:count]
         return self.drawn("concept", wordings(self.concept), count)
 
+    def pictures_by_trial(self, count: int) -> Float[Tensor, "trials n c h w"]:
+        """Gives each trial clean latents to learn from: pictures of the concept, the same for all.
+
+        Those of a style that the unedited model draws show what the trial's own prompt asks for:
+        what a prompt says of anything else cannot bring their other contents about, and would be
+        learnt in place of the style. Then ``count`` is how many all trials have together.
+        """
+        trials = len(self.trials)
+        if self.concept.kind != "style" or self.knowledge.pictures is not None:
+            return self.pictures(count).expand(trials, -1, -1, -1, -1)
+        texts = [named(trial, self.concept) for trial in self.trials]
+        each = -(-count // trials)
+        return (
+            self.drawn("style", texts, each * trials).unflatten(0, (each, trials)).transpose(0, 1)
+        )
+
     def drawn(self, purpose: str, prompts: Sequence[str], count: int) -> Float[Tensor, "n c h w"]:
         """Draws clean latents with the unedited model, prompts in turn, and remembers them.
 
