@@ -154,9 +154,8 @@ class Target:
             return self.pictures(count).expand(trials, -1, -1, -1, -1)
         texts = [named(trial, self.concept) for trial in self.trials]
         each = -(-count // trials)
-        return (
-            self.drawn("style", texts, each * trials).unflatten(0, (each, trials)).transpose(0, 1)
-        )
+        drawn = self.drawn("style", texts, each * trials)
+        return torch.stack([drawn[trial::trials] for trial in range(trials)])
 
     def drawn(self, purpose: str, prompts: Sequence[str], count: int) -> Float[Tensor, "n c h w"]:
         """Draws clean latents with the unedited model, prompts in turn, and remembers them.
