@@ -318,3 +318,16 @@ def test_attacks_on_one_erasure_share_their_pictures_before_and_agree_with_those
     other = attacked(replace(first, delta=changing(2.0))).record
     assert other.delta != alone.delta
     assert len(drawn) - before == 3 * before - 1, "another erasure has its own"
+
+
+def test_pictures_before_an_attack_are_not_those_of_other_weights(delta, memory):
+    same, pipe = assault(delta, memory), shared("tiny_sd1")
+    first = attacked(same).pixels
+    with changing(0.5).apply(pipe):
+        edited = attacked(replace(same, delta=None))
+        again = attacked(replace(assault(None, memory), shared=same.shared))
+        alone = attacked(assault(None, memory))
+    assert edited.record.model == alone.record.model != attacked(same).record.model
+    for one, other in ((edited, alone), (again, alone)):
+        assert all(map(torch.equal, one.pixels, other.pixels))
+    assert all(map(torch.equal, attacked(same).pixels, first))

@@ -69,7 +69,7 @@ class Assault:
     wordings: tuple[str, ...] = ()
     """Other names and descriptions of the concept, for the attacker."""
     shared: SharedPictures = field(default_factory=SharedPictures)
-    """What attacks on this model have drawn; give the same one to several attacks."""
+    """What attacks on this model have drawn; several attacks may be given the same one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +109,8 @@ def attacked(assault: Assault, *, monitor: Hear = unheard, seen: See = unseen) -
     """
     _check(assault)
     started = time.perf_counter()
+    model = model_id(assault.model, fingerprints(assault.model))
+    assault.shared.keep_for(model)
     target = Target(
         assault.model,
         assault.delta,
@@ -133,7 +135,7 @@ def attacked(assault: Assault, *, monitor: Hear = unheard, seen: See = unseen) -
         settings=asdict(assault.attack),
         access=assault.attack.access,
         concept=assault.concept.name,
-        model=model_id(assault.model, fingerprints(assault.model)),
+        model=model,
         delta=assault.delta.id if assault.delta else None,
         method=assault.delta.provenance.method if assault.delta else "",
         budget=asdict(assault.budget),

@@ -16,12 +16,23 @@ MOST = 64
 class SharedPictures:
     """Remembers what attacks on one model draw alike: trials before an attack, and its concept.
 
-    Of one model, which must be the same whenever something is asked. What an attack costs is
-    counted as if it had drawn all of it, so that a record does not depend on those before.
+    What an attack costs is counted as if it had drawn all of it, so that a record does not depend
+    on those before.
     """
 
     def __init__(self) -> None:
         self._held: OrderedDict[Hashable, Tensor] = OrderedDict()
+        self._model = ""
+
+    def keep_for(self, model: str) -> None:
+        """Forgets all that was drawn by another model, or by this one with other weights.
+
+        Args:
+            model: identifies model and weights.
+        """
+        if model != self._model:
+            self._held.clear()
+        self._model = model
 
     def of(self, what: Hashable, draw: Callable[[], Tensor]) -> Tensor:
         """Gives a copy of what was drawn, by ``draw`` where it was not drawn before.
