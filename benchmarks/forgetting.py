@@ -45,21 +45,32 @@ SETTINGS = {"icons-identities": {"gs_lora": {"forget_weight": 1.0, "steps": 150}
 """What the model's own preset has beside that of its kind, whose variants are measured here."""
 MISSING = 5
 """Kept classes of which training sees nothing, in the setting of that name."""
+COMPETING: dict[str, Any] = {"unseen": "compete"}
+"""As in the paper: kept classes without pictures are pushed away by what is retained."""
 CHAINS: dict[str, tuple[str, dict[str, Any]]] = {
     "gs_lora": ("", {}),
     "gs_lora_plus": ("-plus", {}),
     "gs_lora few": ("", {"shots": 4}),
     "gs_lora_plus few": ("-plus", {"shots": 4}),
-    "gs_lora missing": ("", {}),
-    "gs_lora_plus missing": ("-plus", {}),
-    "gs_lora_plus missing, distilled": ("-plus", {"distil": 1.0}),
-    "gs_lora_plus missing, distilled mixtures": ("-plus", {"distil": 1.0, "distil_mixed": True}),
+    "gs_lora missing": ("", COMPETING),
+    "gs_lora_plus missing": ("-plus", COMPETING),
+    "gs_lora_plus few, suppressed": ("-plus", {"shots": 4, "suppress": 1.0}),
+    "gs_lora_plus missing, held": ("-plus", {"distil": 1.0, "distil_erased": True}),
+    "gs_lora suppressed": ("", {"suppress": 1.0}),
+}
+DISTILLED: dict[str, tuple[str, dict[str, Any]]] = {
+    "gs_lora_plus missing, distilled": ("-plus", COMPETING | {"distil": 1.0}),
+    "gs_lora_plus missing, distilled mixtures": (
+        "-plus",
+        COMPETING | {"distil": 1.0, "distil_mixed": True},
+    ),
     "gs_lora_plus few, distilled": ("-plus", {"shots": 4, "distil": 1.0}),
     "gs_lora_plus few, distilled mixtures": (
         "-plus",
         {"shots": 4, "distil": 1.0, "distil_mixed": True},
     ),
 }
+"""What was tried first where pictures are few or missing, on icons-vit alone."""
 BASELINES = (
     "retrain",
     "fine_tune",
@@ -143,19 +154,19 @@ class Bench:
         kept = [n for n in range(len(self.order)) if n not in {*own, *earlier, *unseen}]
         roles = {"erased": own, "earlier": earlier, "kept": kept, "missing": unseen}
         return {
-            role: self._counts(torch.isin(self.labels, torch.tensor(numbers)), now)
+            role: self.counts(torch.isin(self.labels, torch.tensor(numbers)), now)
             for role, numbers in roles.items()
             if numbers
         }
 
-    def _counts(self, among: Bool[Tensor, " n"], now: Bool[Tensor, " n"]) -> list[int]:
+    def counts(self, among: Bool[Tensor, " n"], now: Bool[Tensor, " n"]) -> list[int]:
         """Counts pictures recognised before, recognised now, and all."""
         return [int(self.right[among].sum()), int(now[among].sum()), int(among.sum())]
 
 
 def chained(bench: Bench, name: str) -> Iterator[dict[str, Any]]:
     """Makes the requests in turn and measures after each."""
-    ending, settings = CHAINS[name]
+    ending, settings = (CHAINS | DISTILLED)[name]
     preset = f"icons{ending}"
     settings = {**bench.settings.get("gs_lora", {}), **settings}
     missing = "missing" in name
@@ -187,7 +198,7 @@ def chained(bench: Bench, name: str) -> Iterator[dict[str, Any]]:
                     "model": bench.name,
                     "method": "gs_lora without request 2",
                     "request": turn + 1,
-                    "erased": bench._counts(among, now),
+                    "erased": bench.counts(among, now),
                 }
 
 
@@ -221,8 +232,10 @@ def run() -> None:
         record = json.loads(RESULTS.read_text())
     for chains in (tuple(CHAINS)[:1], tuple(CHAINS)):  # The plainest first, of each model.
         for model in SIZES:
-            wanted = BASELINES if model == "icons-vit" and len(chains) > 1 else ()
-            measure(Bench.bundled(model), record, RESULTS, wanted, chains)
+            whole = model == "icons-vit" and len(chains) > 1
+            wanted = BASELINES if whole else ()
+            every = (*chains, *DISTILLED) if whole else chains
+            measure(Bench.bundled(model), record, RESULTS, wanted, every)
 
 
 def measure(

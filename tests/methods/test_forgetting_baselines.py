@@ -8,18 +8,19 @@ import torch
 
 from efface import registry
 from efface.concepts import Concept, request
-from efface.data.pictures import without_classes
+from efface.data.pictures import Part, without_classes
 from efface.errors import BadRequest, NothingChanged
-from efface.methods.gs_lora import GsLora, prototype_divergence
+from efface.methods.gs_lora import GsLora
 from efface.methods.last_layers import LastLayers
 from efface.methods.random_labels import RandomLabels
 from efface.methods.scrub import Scrub
 from efface.methods.selective_dampening import SelectiveDampening
 from efface.runs.forgetting import ForgettingRun
-from efface.training.distilling import answers_apart
+from efface.runs.prototypes import prototype_divergence
+from efface.training.distilling import above_the_rest, answers_apart
 from efface.training.group_sparsity import group_norms, shrunk
 from efface.training.solving import conjugate_gradients
-from tests.conformance.test_forgetting import asked, run
+from tests.conformance.test_forgetting import GONE, asked, run
 from tests.pictures import knowing, stripes
 
 
@@ -82,8 +83,8 @@ class TestGroups:
 
 class TestPrototypes:
     @pytest.mark.thorough
-    @pytest.mark.parametrize("of_mixtures", [False, True])
-    def test_held_answers_stay_nearer_to_what_they_were(self, of_mixtures):
+    @pytest.mark.parametrize("which", [{}, {"distil_mixed": True}, {"distil_erased": True}])
+    def test_held_answers_stay_nearer_to_what_they_were(self, which):
         """Also those of a class without a picture, whose share of the answers is held, too."""
         model = knowing()
         wanted, unseen = asked(model), 5
@@ -95,13 +96,39 @@ class TestPrototypes:
         apart = {}
         for weight in (0.0, 5.0):
             method = GsLora(
-                epochs=6.0, batch=12, replay=1.0, distil=weight, distil_mixed=of_mixtures
+                epochs=6.0, batch=12, replay=1.0, distil=weight, **(which if weight else {})
             )
             made = run(method, model, wanted)
             with made.delta.apply(model), torch.no_grad():
                 after = model.model(pixel_values=pixels).logits
             apart[weight] = float(answers_apart(before, after))
         assert 0 < apart[5.0] < 0.7 * apart[0.0]
+
+    @pytest.mark.parametrize("which", ["distil_mixed", "distil_erased"])
+    def test_what_is_held_without_a_weight_is_refused(self, which):
+        with pytest.raises(BadRequest, match="need a weight of distil"):
+            GsLora(**{which: True})
+
+    @pytest.mark.thorough
+    def test_an_unseen_class_is_not_pushed_away_where_it_is_left_out(self):
+        model = knowing()
+        wanted, unseen = asked(model), 5
+        data = without_classes(wanted.retain_data, [unseen])
+        wanted = type(wanted)(erasures=wanted.erasures, retain_data=data)
+        pixels = model.prepared(asked(model).retain_data.read(range(24)))
+        said = {}
+        for way in ("compete", "left_out"):
+            method = GsLora(
+                epochs=30.0, batch=12, replay=1.0, alpha=8.0, forget_weight=0.0, unseen=way
+            )
+            made = run(method, model, wanted)
+            with made.delta.apply(model), torch.no_grad():
+                answers = model.model(pixel_values=pixels).logits.log_softmax(1)
+            said[way] = float(answers[:, unseen].mean())
+        with torch.no_grad():
+            before = model.model(pixel_values=pixels).logits.log_softmax(1)[:, unseen].mean()
+        assert said["compete"] < float(before) - 0.1
+        assert said["left_out"] > said["compete"] + 0.1
 
     def test_a_feature_at_its_prototype_is_not_apart_and_has_no_slope(self):
         (prototype,) = drawn((4, 6))
@@ -115,6 +142,45 @@ class TestPrototypes:
         p, q = drawn((1, 5), (1, 5))
         wanted = (p.softmax(1) * (p.log_softmax(1) - q.log_softmax(1))).sum()
         assert float(prototype_divergence(p, q)) == pytest.approx(float(wanted), rel=1e-5)
+
+
+class TestSuppression:
+    def test_only_what_is_above_the_margin_counts(self):
+        """Logits 4, 0, 0, 0: mean 1, deviation 2, so that standard ones are 1.5 and -0.5."""
+        logits = torch.tensor([[4.0, 0.0, 0.0, 0.0]])
+        assert float(above_the_rest(logits, (0,), margin=0.5)) == pytest.approx(2.0)
+        assert float(above_the_rest(logits, (1, 2), margin=0.25)) == 0.0
+        assert float(above_the_rest(logits, (0, 1), margin=1.0)) == pytest.approx((2.5 + 0.5) / 2)
+
+    def test_it_knows_no_scale(self):
+        (logits,) = drawn((5, 7))
+        wanted = above_the_rest(logits, (2, 3), margin=1.0)
+        torch.testing.assert_close(above_the_rest(30 * logits + 4, (2, 3), margin=1.0), wanted)
+
+    @pytest.mark.thorough
+    def test_classes_end_below_the_others_in_pictures_of_which_none_was_seen(self):
+        model = knowing()
+        wanted = asked(model)
+        kept = model.prepared(wanted.retain_data.read(range(24)))
+        found = {}
+        for weight in (0.0, 2.0):
+            method = GsLora(epochs=20.0, batch=12, replay=1.0, alpha=8.0, suppress=weight)
+            made = run(method, model, wanted)
+            with made.delta.apply(model), torch.no_grad():
+                logits = model.model(pixel_values=kept).logits
+            found[weight] = float(above_the_rest(logits, (GONE,), margin=1.0))
+        assert found[2.0] < 0.5 * found[0.0]
+
+    def test_single_pictures_have_no_class_to_be_lowered(self):
+        model = knowing()
+        data = asked(model).retain_data
+        wanted = type(asked(model))(
+            erasures=request(Concept(name="these", kind="content")).erasures,
+            forget_data=Part(data, torch.arange(4)),
+            retain_data=Part(data, torch.arange(4, len(data))),
+        )
+        with pytest.raises(BadRequest, match="erases pictures of classes that stay"):
+            run(GsLora(suppress=1.0), model, wanted)
 
 
 class TestBound:

@@ -77,8 +77,10 @@ def test_what_detectors_have_no_use_for_is_refused(model):
         running(model, GsLora(shots=4), pictures)
     wanted = asked(model.labels[GONE], pictures)
     for method, said in (
-        (GsLora(prototype_retain=0.5), "prototypes are means of pictures of one class"),
-        (GsLora(distil=0.5), "distil holds the answers to pictures of one class"),
+        (GsLora(prototype_retain=0.5), "prototype_retain is for pictures of one class"),
+        (GsLora(distil=0.5), "distil is for pictures of one class"),
+        (GsLora(suppress=0.5), "suppress is for pictures of one class"),
+        (GsLora(unseen="left_out"), "unseen is for pictures of one class"),
     ):
         with pytest.raises(BadRequest, match=said):
             method.erase(model, wanted, generator=torch.Generator().manual_seed(0))

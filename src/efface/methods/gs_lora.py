@@ -20,7 +20,8 @@ from efface.hosts.vision import VisionHost, VisionModel
 from efface.runs.forgetting import Batch, ForgettingRun
 from efface.runs.forgetting_eraser import ForgettingEraser
 from efface.runs.forgetting_scenes import SceneForgettingRun
-from efface.training.distilling import answers_apart, mixed
+from efface.runs.prototypes import class_means, prototype_divergence
+from efface.training.distilling import above_the_rest, answers_apart, mixed, without
 from efface.training.group_sparsity import Shrinking, group_norms
 
 if TYPE_CHECKING:
@@ -34,8 +35,7 @@ if TYPE_CHECKING:
     from efface.runs.forgetting_training import ForgettingTraining
     from efface.training.loop import Losses
 
-__all__ = ["GsLora", "prototype_divergence"]
-
+__all__ = ["GsLora"]
 
 _BELOW_A_GUESS = 2.0
 """How much further than to a guess a detector is pushed: average precision counts order alone, so a
@@ -109,8 +109,20 @@ class GsLora(ForgettingEraser):
     classes that are not erased (ours): of those without pictures, too."""
     distil_mixed: bool = False
     """Whether those are pictures mixed of two retained ones, which lie between the classes."""
+    distil_erased: bool = False
+    """Whether they are pictures that are erased, too: what is answered to them when the erased
+    classes are taken out, which says what unseen classes that look like them look like."""
     temperature: float = 2.0
     """Logits are divided by it before such answers are compared."""
+    suppress: float = 0.0
+    """Weight of holding the answers for erased classes below those for the others, in every picture
+    of a step, retained ones too (ours): from few pictures it carries over to others."""
+    suppress_margin: float = 1.0
+    """How far below: standard deviations of a picture's logits under their mean."""
+    unseen: Literal["compete", "left_out"] = "compete"
+    """Whether classes of which there is no picture, though nobody asked to erase them, are among
+    those that a retained picture's loss compares. Where they are, as in the released code, every
+    step pushes them away; ``left_out`` is ours."""
     optimiser: Literal["adam", "adamw", "adam_l2", "sgd"] = "adamw"
     """Adam; AdamW, where weight_decay pulls the weights; Adam that adds it to the gradient; or
     gradient descent with momentum, which adds it, too."""
@@ -132,10 +144,13 @@ class GsLora(ForgettingEraser):
         if self.rank < 1:
             raise BadRequest(f"rank is {self.rank}; give 1 or more")
         for name in ("forget_weight", "bound", "group_weight", "prototype_forget",
-                     "prototype_bound", "prototype_retain", "distil"):  # fmt: skip
+                     "prototype_bound", "prototype_retain", "distil", "suppress",
+                     "suppress_margin"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise BadRequest(f"{name} is {getattr(self, name)}; it must not be negative")
         require_positive(self, "temperature")
+        if (self.distil_mixed or self.distil_erased) and not self.distil:
+            raise BadRequest("distil_mixed and distil_erased need a weight of distil, such as 1")
         if not 0 <= self.group_warmup <= 1:
             raise BadRequest(f"group_warmup is {self.group_warmup}; it is a share, of 0 to 1")
 
@@ -153,7 +168,7 @@ class GsLora(ForgettingEraser):
             "learning_rate": 5e-3,
             "alpha": 4.0,
             "forget_weight": 0.3,
-            **{"hinge": "picture", "group_weight": 2e-3},
+            **{"hinge": "picture", "group_weight": 2e-3, "unseen": "left_out"},
         }
         longer: dict[str, Any] = {"rank": 8, "steps": 240, "learning_rate": 1e-2, "bound": 6.5}
         held: dict[str, Any] = {"prototype_forget": 0.05, "prototype_retain": 0.5}
@@ -164,7 +179,7 @@ class GsLora(ForgettingEraser):
             "icons": cls(**small),
             "icons-plus": cls(**small, **held),
             "icons-identities": cls(**small | {"forget_weight": 1.0, "steps": 150}),
-            "icons-detector": cls(**small | longer | {"batch": 16}),
+            "icons-detector": cls(**small | longer | {"batch": 16, "unseen": "compete"}),
         }
 
     def trainable(self, host: VisionHost) -> Mapping[str, nn.Parameter]:
@@ -209,8 +224,16 @@ class GsLora(ForgettingEraser):
     def _of_pictures(self, run: ForgettingRun, edit: Adapters) -> Losses:
         """Gives the terms of labelled pictures."""
         bound = self._bound(run.host)
-        prototypes = self._prototypes(run)
+        prototypes = None
+        if self.prototype_forget or self.prototype_retain:
+            prototypes = class_means(run, original=self.prototypes_of == "original")
         gone = (*run.data.classes, *run.data.earlier)
+        if self.suppress and not run.data.classes:
+            raise BadRequest(
+                "suppress lowers answers for erased classes, and this request erases pictures of "
+                "classes that stay; set it to 0"
+            )
+        unseen = run.without_pictures if self.unseen == "left_out" else ()
 
         def terms(generator: torch.Generator) -> dict[str, Tensor]:
             forget, retain = run.forget_batch(generator), run.retain_batch(generator)
@@ -219,41 +242,53 @@ class GsLora(ForgettingEraser):
             found = {
                 "forget": self.forget_weight
                 * self._hinged(run.host.losses(logits[:cut], forget.labels), bound),
-                "retain": run.host.losses(logits[cut:], retain.labels).mean(),
+                "retain": run.host.losses(without(logits[cut:], unseen), retain.labels).mean(),
             }
             if prototypes is not None:
                 found |= self._held(features, prototypes, forget, retain)
+            if self.suppress:
+                above = above_the_rest(logits, gone, margin=self.suppress_margin)
+                found["suppressed"] = self.suppress * above
             if self.distil:
-                pixels = retain.pixels
-                if self.distil_mixed:
-                    pixels = mixed(pixels, generator)
-                    logits = torch.cat([logits[:cut], run.host.logits(pixels)])
-                with edit.teacher():
-                    wanted = run.host.logits(pixels)
-                apart = answers_apart(
-                    wanted, logits[cut:], temperature=self.temperature, without=gone
-                )
+                both = self._compared(run, edit, (forget, retain), logits, generator)
+                apart = answers_apart(*both, temperature=self.temperature, without=gone)
                 found["answers"] = self.distil * apart
             return found
 
         return terms
 
+    def _compared(
+        self,
+        run: ForgettingRun,
+        edit: Adapters,
+        batches: tuple[Batch, Batch],
+        logits: Float[Tensor, "n classes"],
+        generator: torch.Generator,
+    ) -> tuple[Float[Tensor, "n classes"], Float[Tensor, "n classes"]]:
+        """Gives the logits that distillation wants, and those that it finds, of its pictures."""
+        (forget, retain), cut = batches, len(batches[0].labels)
+        pixels, answers = retain.pixels, logits[cut:]
+        if self.distil_mixed:
+            pixels = mixed(pixels, generator)
+            answers = run.host.logits(pixels)
+        if self.distil_erased:
+            pixels = torch.cat([forget.pixels, pixels])
+            answers = torch.cat([logits[:cut], answers])
+        with edit.teacher():
+            return run.host.logits(pixels), answers
+
     def _of_scenes(self, run: SceneForgettingRun) -> Losses:
         """Gives the terms of scenes: erased things are pushed, all else is trained without them.
 
         Raises:
-            BadRequest: prototypes or answers to distil are asked for.
+            BadRequest: a term is asked for that scenes do not have.
         """
-        if self.distil:
-            raise BadRequest(
-                "distil holds the answers to pictures of one class, and a detector reads scenes; "
-                "set it to 0"
-            )
-        if self.prototype_forget or self.prototype_retain:
-            raise BadRequest(
-                "prototypes are means of pictures of one class, and a detector reads scenes; set "
-                "prototype_forget and prototype_retain to 0"
-            )
+        for name in ("prototype_forget", "prototype_retain", "distil", "suppress", "unseen"):
+            if getattr(self, name) not in (0, "compete"):
+                raise BadRequest(
+                    f"{name} is for pictures of one class each, and a detector reads scenes; leave "
+                    "it out"
+                )
         bound = self._bound(run.host)
 
         def terms(generator: torch.Generator) -> dict[str, Tensor]:
@@ -298,32 +333,6 @@ class GsLora(ForgettingEraser):
         """Says whether the group lasso has set in."""
         return step >= self.group_warmup * steps
 
-    def _prototypes(self, run: ForgettingRun) -> Float[Tensor, "classes dim"] | None:
-        """Averages the features of every class before anything is trained."""
-        if not (self.prototype_forget or self.prototype_retain):
-            return None
-        from contextlib import nullcontext
-
-        from efface.deltas.application import unedited
-
-        sums: dict[int, Tensor] = {}
-        counts: dict[int, int] = {}
-        whose = unedited(run.model) if self.prototypes_of == "original" else nullcontext()
-        with torch.no_grad(), whose:
-            for kind, pictures in (("forget", run.forget), ("retain", run.retain)):
-                for which in run.every(kind):  # type: ignore[arg-type]  # one of the two
-                    batch = run.read(pictures, which)
-                    features = run.host.features(batch.pixels)
-                    for label in batch.labels.unique().tolist():
-                        own = features[batch.labels == label]
-                        sums[label] = sums.get(label, 0) + own.sum(0)
-                        counts[label] = counts.get(label, 0) + len(own)
-        first = next(iter(sums.values()))
-        means = first.new_zeros(run.host.classes, len(first))
-        for label, total in sums.items():
-            means[label] = total / counts[label]
-        return means
-
     def _held(
         self,
         features: Float[Tensor, "n dim"],
@@ -361,15 +370,6 @@ def _factors(parameters: Mapping[str, nn.Parameter], paths: Sequence[str]) -> li
     """Picks the factors beside some layers."""
     keys = [f"model/{canonical(path)}.weight::" for path in paths]
     return [weight for name, weight in parameters.items() if name.startswith(tuple(keys))]
-
-
-def prototype_divergence(
-    prototypes: Float[Tensor, "n dim"], features: Float[Tensor, "n dim"]
-) -> Float[Tensor, " n"]:
-    """Gives ``KL(softmax(prototype) || softmax(feature))`` of each picture."""
-    return functional.kl_div(
-        features.log_softmax(1), prototypes.log_softmax(1), reduction="none", log_target=True
-    ).sum(1)
 
 
 def _nonzero(patches: Mapping[str, Patch]) -> dict[str, Patch]:

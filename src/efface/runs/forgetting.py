@@ -90,6 +90,12 @@ class ForgettingRun(ForgettingTraining[Classifier, LabelledPictures]):
         """Gives the mean loss of a batch, as the head is trained."""
         return self.host.losses(self.host.logits(batch.pixels), batch.labels).mean()
 
+    @property
+    def without_pictures(self) -> tuple[int, ...]:
+        """Classes that no request erases and of which there is no retained picture, either."""
+        shown = {*self.retain.labels.tolist(), *self.data.classes, *self.data.earlier}
+        return tuple(number for number in range(self.host.classes) if number not in shown)
+
     def untrained(self) -> nn.Module:
         """Gives a network like this one with random weights, where and in what this one is."""
         config = copy.deepcopy(self.host.network.config)

@@ -1,4 +1,4 @@
-"""Distances between the answers of two classifiers, for training one after the other."""
+"""What losses of classifiers are made of: answers that are compared, left out, or held low."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["answers_apart", "mixed"]
+__all__ = ["above_the_rest", "answers_apart", "mixed", "without"]
 
 
 def answers_apart(
@@ -33,6 +33,32 @@ def answers_apart(
         teacher, student = teacher[:, left], student[:, left]
     wanted, found = ((one / temperature).log_softmax(1) for one in (teacher, student))
     return functional.kl_div(found, wanted, reduction="batchmean", log_target=True)
+
+
+def above_the_rest(
+    logits: Float[Tensor, "n classes"], classes: Sequence[int], *, margin: float
+) -> Float[Tensor, ""]:
+    """Gives by how much some logits exceed the mean of a picture's less a margin, on average.
+
+    Args:
+        logits: of pictures.
+        classes: whose logits are wanted to be low.
+        margin: in standard deviations of a picture's logits, as what is given.
+    """
+    spread = logits.std(1, keepdim=True).clamp(min=torch.finfo(logits.dtype).tiny)
+    standard = (logits - logits.mean(1, keepdim=True)) / spread
+    return functional.relu(standard[:, list(classes)] + margin).mean()
+
+
+def without(
+    logits: Float[Tensor, "n classes"], classes: Sequence[int]
+) -> Float[Tensor, "n classes"]:
+    """Gives logits among which some classes win nothing: theirs are minus infinity."""
+    if not classes:
+        return logits
+    left_out = torch.zeros(logits.shape[1], dtype=torch.bool, device=logits.device)
+    left_out[list(classes)] = True
+    return logits.masked_fill(left_out, -torch.inf)
 
 
 def mixed(pixels: Float[Tensor, "n c h w"], generator: torch.Generator) -> Float[Tensor, "n c h w"]:
