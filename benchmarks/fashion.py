@@ -54,6 +54,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
 the network is narrow."""
 
 
+FOUR_REQUESTS = (
+    "gs_lora",
+    "gs_lora_plus",
+    "gs_lora few",
+    "gs_lora_plus few",
+    "gs_lora_plus few, suppressed",
+    "gs_lora_plus few, suppressed and held",
+)
+"""Chains of the ViT."""
 RESNET: dict[str, Any] = {
     "embedding_size": 16,
     "hidden_sizes": [16, 32, 64],
@@ -115,8 +124,7 @@ def run() -> None:
     whole = idx_files(DATA, "test")
     test = Part(whole, torch.arange(TESTED))
     train = idx_files(DATA)
-    chains = {"vit": ("gs_lora", "gs_lora_plus", "gs_lora few", "gs_lora_plus few"), "resnet": ()}
-    for kind, wanted in chains.items():
+    for kind, wanted in {"vit": FOUR_REQUESTS, "resnet": ()}.items():
         bench = Bench(
             f"fashion-{kind}", trained(kind), train=train, test=test, size=2, settings=SETTINGS
         )

@@ -55,8 +55,15 @@ CHAINS: dict[str, tuple[str, dict[str, Any]]] = {
     "gs_lora missing": ("", COMPETING),
     "gs_lora_plus missing": ("-plus", COMPETING),
     "gs_lora_plus few, suppressed": ("-plus", {"shots": 4, "suppress": 1.0}),
+    "gs_lora_plus few, suppressed and held": (
+        "-plus",
+        {"shots": 4, "suppress": 1.0, "distil": 1.0, "distil_mixed": True},
+    ),
     "gs_lora_plus missing, held": ("-plus", {"distil": 1.0, "distil_erased": True}),
-    "gs_lora suppressed": ("", {"suppress": 1.0}),
+    "gs_lora_plus missing, held more": (
+        "-plus",
+        {"distil": 4.0, "distil_erased": True, "distil_mixed": True},
+    ),
 }
 DISTILLED: dict[str, tuple[str, dict[str, Any]]] = {
     "gs_lora_plus missing, distilled": ("-plus", COMPETING | {"distil": 1.0}),

@@ -48,8 +48,8 @@ are of one processor.{more}
 
 """
 LOOP = """ The published loop samples latents anew for every step of both players; here it has a
-tenth of its steps, and this model's step size and weight of what is kept, and asks {times:.1f} times as
-many evaluations as the preset on the same concept. All its steps, which were not run, would ask
+tenth of its steps, this model's step size and weight of what is kept, and {times:.1f} times as
+many evaluations as the preset for the same concept. All its steps, which were not run, would ask
 {whole:.0f} times as many; how robust they would make it is not known."""
 ELSEWHERE = """ The erased encoder was also put into emoji-remix, whose own judge looks, and beside
 emoji-reader's U-Net."""
