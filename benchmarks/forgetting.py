@@ -24,6 +24,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 import efface
+from efface import registry
 from efface.bundled.icons import pictures
 from efface.concepts import Concept, ErasureRequest, request
 from efface.data.pictures import LabelledPictures, without_classes
@@ -63,6 +64,10 @@ CHAINS: dict[str, tuple[str, dict[str, Any]]] = {
     "gs_lora_plus missing, held more": (
         "-plus",
         {"distil": 4.0, "distil_erased": True, "distil_mixed": True},
+    ),
+    "gs_lora_plus missing, held more and suppressed": (
+        "-plus",
+        {"distil": 4.0, "distil_erased": True, "distil_mixed": True, "suppress": 1.0},
     ),
 }
 DISTILLED: dict[str, tuple[str, dict[str, Any]]] = {
@@ -212,7 +217,8 @@ def chained(bench: Bench, name: str) -> Iterator[dict[str, Any]]:
 def baseline(bench: Bench, name: str) -> dict[str, Any]:
     """Makes the first request by another method."""
     method, _, ending = name.partition(" ")
-    preset = f"icons{ending}"
+    own = f"{bench.name}{ending}"
+    preset = own if own in registry.load("methods", method).presets() else f"icons{ending}"
     settings = bench.settings.get(method, {})
     began = time.process_time()
     try:

@@ -3,6 +3,7 @@
 from tests.mutations.running import Mutation
 
 _TESTS = "tests/evaluation"
+_OF_METHODS = "tests/methods/test_forgetting_baselines.py"
 
 RECOGNISING = (
     Mutation(
@@ -74,5 +75,19 @@ RECOGNISING = (
         "lower = squares[level + 1] if level + 1 < levels else 0.0",
         "lower = 0.0",
         (f"{_TESTS}/test_variance.py",),
+    ),
+    Mutation(
+        "classes without pictures are kept low instead of left out",
+        "training/distilling.py",
+        "return logits.masked_fill(left_out, -torch.inf)",
+        "return logits.masked_fill(left_out, 0.0)",
+        (_OF_METHODS,),
+    ),
+    Mutation(
+        "erased classes are held below zero instead of below a picture's mean",
+        "training/distilling.py",
+        "standard = (logits - logits.mean(1, keepdim=True)) / spread",
+        "standard = logits / spread",
+        (_OF_METHODS,),
     ),
 )

@@ -18,7 +18,7 @@ __all__ = ["PRESET", "PRESETS", "folder", "pictures", "strangers"]
 
 PRESET = "icons"
 """The presets of methods that were measured on these models."""
-PRESETS = {"icons-detector": "icons-detector", "icons-identities": "icons-identities"}
+PRESETS = {name: name for name in ("icons-vit", "icons-detector", "icons-identities")}
 """Those of models that have their own, where a method has one."""
 
 

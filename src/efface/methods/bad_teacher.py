@@ -59,6 +59,7 @@ class BadTeacher(ForgettingEraser):
         return {
             "released": cls(epochs=1.0),
             "icons": cls(**SMALL),
+            "icons-vit": cls(**SMALL | {"learning_rate": 1e-3, "steps": 120}),
         }
 
     def erase(

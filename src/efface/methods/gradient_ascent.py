@@ -56,6 +56,7 @@ class GradientAscent(ForgettingEraser):
         return {
             "released-cifar10-class": cls(batch=256, learning_rate=1e-4),
             "icons": cls(**SMALL | {"learning_rate": 1e-4, "retain_weight": 0.9}),
+            "icons-vit": cls(**SMALL | {"learning_rate": 2e-4, "retain_weight": 0.9}),
         }
 
     def erase(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -47,10 +47,12 @@ class LastLayers(ForgettingEraser):
     @classmethod
     def presets(cls) -> Mapping[str, LastLayers]:
         """Gives both by their names."""
+        drawn: dict[str, Any] = {"start": "drawn", "layers": 2}
         return {
             "cf-k": cls(**CIFAR),
             "eu-k": cls(**CIFAR, start="drawn"),
-            "icons": cls(**SMALL | {"start": "drawn", "layers": 2, "learning_rate": 1e-3}),
+            "icons": cls(**SMALL | drawn | {"learning_rate": 1e-3}),
+            "icons-vit": cls(**SMALL | drawn | {"learning_rate": 3e-3, "steps": 120}),
         }
 
     def trainable(self, host: VisionHost) -> Mapping[str, nn.Parameter]:

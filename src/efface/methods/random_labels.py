@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -41,11 +41,14 @@ class RandomLabels(ForgettingEraser):
     @classmethod
     def presets(cls) -> Mapping[str, RandomLabels]:
         """Gives the released settings, SalUn's, and those measured for the bundled models."""
+        longer: dict[str, Any] = {"exclude_true": True, "learning_rate": 1e-3, "steps": 120}
         return {
             "released-cifar10": cls(**CIFAR),
             "salun": cls(**CIFAR, saliency=0.5, learning_rate=0.013),
             "icons": cls(**SMALL | {"exclude_true": True}),
             "icons-salun": cls(**SMALL | {"exclude_true": True, "saliency": 0.5}),
+            "icons-vit": cls(**SMALL | longer),
+            "icons-vit-salun": cls(**SMALL | longer | {"saliency": 0.5}),
         }
 
     def erase(
