@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from benchmarks.forgetting_tuning import CANDIDATES, LOST, RESULTS, SHORT, chosen
+from benchmarks.forgetting_tuning import CANDIDATES, LOST, RESULTS, chosen
 
 from efface.registry import build, load
+from efface.runs.forgetting_eraser import SMALL
 
 
 def row(name: str, kept: int, erased: int) -> dict[str, Any]:
@@ -43,7 +44,7 @@ def test_presets_are_what_was_chosen() -> None:
         own, usual = f"icons-vit{ending}", f"icons{ending}"
         preset = own if own in load("methods", method).presets() else usual
         found: Any = build("methods", method, preset=preset)
-        wanted = SHORT | settings
+        wanted = SMALL | settings
         assert {name: getattr(found, name) for name in wanted} == wanted, label
 
 

@@ -18,7 +18,7 @@ from efface.methods.scrub import Scrub
 from efface.methods.selective_dampening import SelectiveDampening
 from efface.runs.forgetting import ForgettingRun
 from efface.runs.prototypes import prototype_divergence
-from efface.training.distilling import above_the_rest, answers_apart, without
+from efface.training.distilling import above_the_rest, answers_apart, leaving_out
 from efface.training.group_sparsity import group_norms, shrunk
 from efface.training.solving import conjugate_gradients
 from tests.conformance.test_forgetting import GONE, asked, run
@@ -107,14 +107,14 @@ class TestPrototypes:
 
     def test_a_class_that_is_left_out_is_moved_by_no_retained_picture(self):
         logits = drawn((4, 6))[0].requires_grad_()
-        found = functional.cross_entropy(without(logits, (2,)), torch.tensor([0, 1, 3, 5]))
+        found = functional.cross_entropy(leaving_out(logits, (2,)), torch.tensor([0, 1, 3, 5]))
         others = logits[:, [0, 1, 3, 4, 5]]
         wanted = functional.cross_entropy(others, torch.tensor([0, 1, 2, 4]))
         torch.testing.assert_close(found, wanted)
         found.backward()
         assert not logits.grad[:, 2].any()
         assert logits.grad[:, [0, 1, 3, 4, 5]].all()
-        assert without(logits, ()) is logits
+        assert leaving_out(logits, ()) is logits
 
     @pytest.mark.parametrize("which", ["distil_mixed", "distil_erased"])
     def test_what_is_held_without_a_weight_is_refused(self, which):

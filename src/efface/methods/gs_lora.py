@@ -21,7 +21,7 @@ from efface.runs.forgetting import Batch, ForgettingRun
 from efface.runs.forgetting_eraser import ForgettingEraser
 from efface.runs.forgetting_scenes import SceneForgettingRun
 from efface.runs.prototypes import class_means, prototype_divergence
-from efface.training.distilling import above_the_rest, answers_apart, mixed, without
+from efface.training.distilling import above_the_rest, answers_apart, leaving_out, mixed
 from efface.training.group_sparsity import Shrinking, group_norms
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ class GsLora(ForgettingEraser):
             found = {
                 "forget": self.forget_weight
                 * self._hinged(run.host.losses(logits[:cut], forget.labels), bound),
-                "retain": run.host.losses(without(logits[cut:], unseen), retain.labels).mean(),
+                "retain": run.host.losses(leaving_out(logits[cut:], unseen), retain.labels).mean(),
             }
             if prototypes is not None:
                 found |= self._held(features, prototypes, forget, retain)

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["above_the_rest", "answers_apart", "mixed", "without"]
+__all__ = ["above_the_rest", "answers_apart", "leaving_out", "mixed"]
 
 
 def answers_apart(
@@ -50,7 +50,7 @@ def above_the_rest(
     return functional.relu(standard[:, list(classes)] + margin).mean()
 
 
-def without(
+def leaving_out(
     logits: Float[Tensor, "n classes"], classes: Sequence[int]
 ) -> Float[Tensor, "n classes"]:
     """Gives logits among which some classes win nothing: theirs are minus infinity."""
