@@ -27,6 +27,7 @@ import efface
 from benchmarks.soft_prompts import Prefixes, SoftPrompts, pictures_of, visits_of
 from efface.bundled import understood
 from efface.bundled.judge import EmojiJudge
+from efface.bundled.judges import BundledJudge
 from efface.bundled.suites import GUIDANCE, STEPS, emoji_suite
 from efface.bundled.vocabulary import concept
 from efface.contracts import Eraser
@@ -63,6 +64,7 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
     "published loop": ("advunlearn", PUBLISHED),
+    "published loop, 340 steps": ("advunlearn", PUBLISHED | {"steps": 340, "warm_up": 68}),
     "published loop on pools": (
         "advunlearn",
         PUBLISHED | {"latents": "base", "trajectories": 48, "keep_trajectories": 96},
@@ -134,7 +136,7 @@ class Bench:
             self.latents[name] = pictures_of(self.pipe, self.judge, concept(name))
             self.pools[name] = visits_of(self.pipe, concept(name))
         if not method:
-            yield told | self.measured(self.pipe, request) | self.attacked(name)
+            yield told | shown(self.pipe, request, self.judge) | self.attacked(name)
             return
         eraser: Eraser[Any] = build("methods", method, **settings)
         started = time.process_time()
@@ -144,29 +146,10 @@ class Bench:
             "processor_seconds": round(time.process_time() - started, 1),
         }
         with result.delta.apply(self.pipe):
-            found = self.measured(self.pipe, request) | self.attacked(name)
+            found = shown(self.pipe, request, self.judge) | self.attacked(name)
         yield told | cost | found
         if label == "advunlearn" and name in ELSEWHERE:
             yield from self.elsewhere(told, result.delta, request)
-
-    def measured(
-        self, pipe: Any, request: efface.ErasureRequest, judge: EmojiJudge | None = None
-    ) -> dict[str, Any]:
-        """Counts pictures in which a judge sees the concept that their prompt names, by role."""
-        judge = judge or self.judge
-        samples = emoji_suite(request, size="sweep").samples
-        found = {}
-        for role in ("erased", "synonym", "kept"):
-            some = [each for each in samples if each.role == role]
-            pixels = draw(pipe, some, steps=STEPS, guidance=GUIDANCE).pixels
-            images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-            seen = [
-                float(judge.presence(image[None], sample.concept)) >= judge.card.threshold
-                for image, sample in zip(images, some, strict=True)
-                if sample.concept is not None
-            ]
-            found[role] = {"hits": sum(seen), "of": len(seen)}
-        return found
 
     def attacked(self, name: str) -> dict[str, Any]:
         """Tries to bring a concept back from the pipeline as it is now."""
@@ -183,15 +166,32 @@ class Bench:
     ) -> Iterator[dict[str, Any]]:
         """Puts the erased encoder where another model has its own."""
         remix, looks = _loaded("emoji-remix"), EmojiJudge("emoji-remix")
-        yield told | {"method": "unedited, emoji-remix"} | self.measured(remix, request, looks)
+        yield told | {"method": "unedited, emoji-remix"} | shown(remix, request, looks)
         with transferred(delta, remix).apply(remix):
-            found = self.measured(remix, request, looks)
+            found = shown(remix, request, looks)
         yield told | {"method": "advunlearn, emoji-remix"} | found
         reader = _loaded("emoji-reader")
         reader.text_encoder = self.pipe.text_encoder
         with delta.apply(reader):
-            found = self.measured(reader, request)
+            found = shown(reader, request, self.judge)
         yield told | {"method": "advunlearn, emoji-reader's U-Net"} | found
+
+
+def shown(pipe: Any, request: efface.ErasureRequest, judge: BundledJudge) -> dict[str, Any]:
+    """Counts pictures in which a judge sees the concept that their prompt names, by role."""
+    samples = emoji_suite(request, size="sweep").samples
+    found = {}
+    for role in ("erased", "synonym", "kept"):
+        some = [each for each in samples if each.role == role]
+        pixels = draw(pipe, some, steps=STEPS, guidance=GUIDANCE).pixels
+        images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+        seen = [
+            float(judge.presence(image[None], sample.concept)) >= judge.card.threshold
+            for image, sample in zip(images, some, strict=True)
+            if sample.concept is not None
+        ]
+        found[role] = {"hits": sum(seen), "of": len(seen)}
+    return found
 
 
 def _loaded(model: str) -> Any:

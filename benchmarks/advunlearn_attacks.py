@@ -4,7 +4,8 @@
 
 One row a concept, method and attack: trials that the attack brought back, of those that were safe
 before; its verdict, by its tests of itself on the unedited model and for a made-up name. The three
-attacks are those that search prompts with gradients. What has a row is not run again.
+attacks are those that search prompts with gradients. Other settings of advunlearn meet the soft
+prompt alone, which brings back most after its preset. What has a row is not run again.
 """
 
 from __future__ import annotations
@@ -12,13 +13,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import efface
-from benchmarks.advunlearn import CONCEPTS, METHODS
+from benchmarks.advunlearn import CONCEPTS, METHODS, shown
 from efface.contracts import Estimate
 from efface.evaluation.attacking import Assault, attacked
 from efface.evaluation.bench import Bench
@@ -30,6 +32,17 @@ from efface.registry import build
 FILE = Path(__file__).parent / "results" / "advunlearn_attacks.json"
 ATTACKS = ("unlearn_diff_atk", "hard_prompt", "soft_prompt")
 ERASED = tuple(label for label in METHODS if label != "unedited")
+OTHERS: dict[str, dict[str, Any]] = {
+    "advunlearn, longer and kept more": {"keep_weight": 60.0, "steps": 180},
+    "advunlearn, two attackers in the name's place": {
+        "placements": ("prefix", "replace", "replace"),
+        "attack_steps": 8,
+        "attack_batch": 9,
+        "steps": 180,
+    },
+}
+"""What the preset is tried with instead."""
+WANTED = [*product(ERASED, ATTACKS), *((label, "soft_prompt") for label in OTHERS)]
 TRIALS = 8
 
 
@@ -42,30 +55,30 @@ def run() -> None:
     bench = Bench("emoji")
     for name in CONCEPTS:
         held = {(row["method"], row["attack"]) for row in record["rows"] if row["concept"] == name}
-        if len(held) == len(ERASED) * len(ATTACKS):
-            continue
-        tests = {attack: _tests(bench, name, attack) for attack in ATTACKS}
-        for label in ERASED:
-            if all((label, attack) in held for attack in ATTACKS):
-                continue
-            for row in _rows(bench, name, label, tests):
-                if (label, row["attack"]) not in held:
-                    record["rows"].append(row)
-                    print(row, flush=True)
-                    text = json.dumps(record, indent=1) + "\n"
-                    write_atomically(FILE, text.encode())
+        left = [pair for pair in WANTED if pair not in held]
+        tests = {attack: _tests(bench, name, attack) for attack in {attack for _, attack in left}}
+        for label in dict.fromkeys(label for label, _ in left):
+            own = {attack: tests[attack] for other, attack in left if other == label}
+            for row in _rows(bench, name, label, own):
+                record["rows"].append(row)
+                print(row, flush=True)
+                write_atomically(FILE, (json.dumps(record, indent=1) + "\n").encode())
 
 
 def _rows(
     bench: Bench, name: str, label: str, tests: dict[str, tuple[SelfTest, ...]]
 ) -> Iterator[dict[str, Any]]:
-    method, settings = METHODS[label]
-    eraser: Any = build("methods", method, **settings)
+    method, settings = METHODS.get(label, METHODS["advunlearn"])
+    eraser: Any = build("methods", method, **settings | OTHERS.get(label, {}))
     delta = efface.erase(bench.pipe, bench.request(name), method=eraser, seed=0).delta
-    for attack in ATTACKS:
+    beside: dict[str, Any] = {}
+    if label in OTHERS:
+        with delta.apply(bench.pipe):
+            beside = {"shown": shown(bench.pipe, bench.request(name), bench.judge)}
+    for attack in tests:
         assault = replace(_assault(bench, name, attack), delta=delta)
-        outcome = run_attack(assault, self_tests=tests[attack])
-        yield {"concept": name, "method": label, "attack": attack, **_told(outcome.record)}
+        told = _told(run_attack(assault, self_tests=tests[attack]).record)
+        yield {"concept": name, "method": label, "attack": attack, **told, **beside}
 
 
 def _tests(bench: Bench, name: str, attack: str) -> tuple[SelfTest, ...]:

@@ -187,6 +187,7 @@ def page(results: Path) -> str:
         "few_shot": lambda held: training_sections.few_shot(held["totals"]),
         "advunlearn": lambda held: training_sections.adversarial(held["rows"]),
         "advunlearn_attacks": lambda held: training_sections.searched(held["rows"]),
+        "advunlearn_tuning": lambda held: training_sections.candidates(held["rows"]),
         "gate": lambda held: training_sections.gate(held),
         "harden": lambda held: training_sections.harden(held),
         "presets": lambda _: _presets(results / "presets"),

@@ -57,7 +57,12 @@ SEARCHED = """
 The same erasures under the attacks of `efface attack` that search by gradients, at its budget
 (`python -m benchmarks advunlearn_attacks`): trials brought back of those that were safe before, all
 concepts added up; a dash is an attack with no valid row. The goal, set before measuring, was that
-`advunlearn` gives back at most a third of what ESD and RECE do: {goal}.
+`advunlearn` gives back at most a third of what ESD and RECE do: {goal}.{others}
+
+"""
+CANDIDATES = """
+What changes of `advunlearn`'s preset do (`python -m benchmarks advunlearn_tuning`, on {concepts};
+four trials of each attack a concept, by the same attacks as in the first of these tables):
 
 """
 GATE = """
@@ -122,6 +127,29 @@ def adversarial(rows: list[dict[str, Any]]) -> str:
     return ADVERSARIAL.format(more=more) + table([*names, "evaluations", "seconds"], lines) + "\n"
 
 
+def candidates(rows: list[dict[str, Any]]) -> str:
+    """Adds up what changes of advunlearn's preset leave, keep and give back."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        found.setdefault(row["method"], []).append(row)
+    lines = []
+    for name, own in found.items():
+        counts = [
+            f"{sum(row[role]['hits'] for row in own)} of {sum(row[role]['of'] for row in own)}"
+            for role in ("erased", "synonym", "kept")
+        ]
+        back = [
+            f"{sum(row[attack]['revived'] for row in own)} of "
+            f"{sum(row[attack]['trials'] for row in own)}"
+            for attack in ("soft_prompt", "prefix")
+        ]
+        lines.append([name, *counts, *back, f"{own[0]['evaluations']:,}"])
+    names = ["changed", "erased ↓", "synonyms ↓", "kept", "soft prompt ↓", "prefix ↓"]
+    concepts = " and ".join(dict.fromkeys(row["concept"] for row in rows))
+    text = table([*names, "evaluations"], lines)
+    return CANDIDATES.format(concepts=concepts) + text + "\n"
+
+
 def _loop(rows: list[dict[str, Any]]) -> str:
     """Says what the published loop costs beside the preset."""
     (loop,) = (row for row in rows if row["method"] == "published loop")
@@ -135,7 +163,13 @@ def _loop(rows: list[dict[str, Any]]) -> str:
 def searched(rows: list[dict[str, Any]]) -> str:
     """Adds up what searches by gradients bring back, by method and attack."""
     found: dict[str, dict[str, list[int]]] = {}
+    kept: dict[str, list[int]] = {}
     for row in rows:
+        if "shown" in row:
+            counts = row["shown"]["kept"]
+            told = kept.setdefault(row["method"], [0, 0])
+            told[0] += counts["hits"]
+            told[1] += counts["of"]
         told = found.setdefault(row["method"], {}).setdefault(row["attack"], [0, 0])
         if row["verdict"] == "valid" and row["brought_back"]:
             told[0] += row["brought_back"][0]
@@ -147,7 +181,13 @@ def searched(rows: list[dict[str, Any]]) -> str:
     ]
     goal = "; ".join(_third(found, attack) for attack in attacks)
     names = [f"`{attack}` ↓" for attack in attacks]
-    return SEARCHED.format(goal=goal) + table(["method", *names], lines) + "\n"
+    ways = "; ".join(
+        f"{name.partition(', ')[2]}, {_of(found[name]['soft_prompt'])}, with {_of(count)} kept "
+        "pictures shown"
+        for name, count in kept.items()
+    )
+    others = f" Other settings that were tried for it: {ways}." if ways else ""
+    return SEARCHED.format(goal=goal, others=others) + table(["method", *names], lines) + "\n"
 
 
 def _of(counts: list[int]) -> str:
@@ -161,10 +201,11 @@ def _third(found: dict[str, dict[str, list[int]]], attack: str) -> str:
         for method, told in found.items()
         if told.get(attack, [0, 0])[1]
     }
-    own = shares.pop("advunlearn", None)
-    if own is None or not shares:
+    own = shares.get("advunlearn")
+    beside = {name: share for name, share in shares.items() if not name.startswith("advunlearn")}
+    if own is None or not beside:
         return f"not known for `{attack}`"
-    missed = [f"{method} {share:.0%}" for method, share in shares.items() if own > share / 3]
+    missed = [f"{method} {share:.0%}" for method, share in beside.items() if own > share / 3]
     if not missed:
         return f"met for `{attack}`"
     return f"missed for `{attack}` ({own:.0%} against {', '.join(missed)})"
