@@ -121,6 +121,11 @@ class TestPrototypes:
         with pytest.raises(BadRequest, match="need a weight of distil"):
             GsLora(**{which: True})
 
+    def test_settings_that_erase_nothing_are_refused(self):
+        with pytest.raises(BadRequest, match="nothing else erases"):
+            GsLora(forget_weight=0.0)
+        assert GsLora(forget_weight=0.0, suppress=1.0).suppress
+
     @pytest.mark.thorough
     def test_an_unseen_class_is_not_pushed_away_where_it_is_left_out(self):
         model = knowing()
@@ -131,7 +136,7 @@ class TestPrototypes:
         said = {}
         for way in ("compete", "left_out"):
             method = GsLora(
-                epochs=30.0, batch=12, replay=1.0, alpha=8.0, forget_weight=0.0, unseen=way
+                epochs=30.0, batch=12, replay=1.0, alpha=8.0, forget_weight=1e-6, unseen=way
             )
             made = run(method, model, wanted)
             with made.delta.apply(model), torch.no_grad():

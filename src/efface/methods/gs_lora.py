@@ -148,6 +148,9 @@ class GsLora(ForgettingEraser):
                      "suppress_margin"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise BadRequest(f"{name} is {getattr(self, name)}; it must not be negative")
+        if not (self.forget_weight or self.prototype_forget or self.suppress):
+            raise BadRequest("forget_weight, prototype_forget and suppress are all 0, and nothing "
+                             "else erases; give one a weight")  # fmt: skip
         require_positive(self, "temperature")
         if (self.distil_mixed or self.distil_erased) and not self.distil:
             raise BadRequest("distil_mixed and distil_erased need a weight of distil, such as 1")
@@ -213,7 +216,7 @@ class GsLora(ForgettingEraser):
 
             def losses(generator: torch.Generator) -> dict[str, Tensor]:
                 found = dict(terms(generator))
-                if self.sparsity == "penalty" and self.sparse(shrinking.done, run.steps):
+                if self.sparsity == "penalty" and shrinking.set_in:
                     found["groups"] = self.group_weight * group_norms(groups).sum()
                 return found
 
@@ -328,10 +331,6 @@ class GsLora(ForgettingEraser):
     def _shrinking(self, groups: Sequence[Sequence[nn.Parameter]], steps: int) -> Shrinking:
         amount = self.learning_rate * self.group_weight if self.sparsity == "proximal" else 0.0
         return Shrinking(groups, amount=amount, begins=self.group_warmup * steps)
-
-    def sparse(self, step: int, steps: int) -> bool:
-        """Says whether the group lasso has set in."""
-        return step >= self.group_warmup * steps
 
     def _held(
         self,

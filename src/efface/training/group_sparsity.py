@@ -41,9 +41,14 @@ class Shrinking(Counter):
         super().__init__()
         self._groups, self._amount, self._begins = groups, amount, begins
 
+    @property
+    def set_in(self) -> bool:
+        """Whether the first step after which they shrink has come."""
+        return self.done >= self._begins
+
     def after_step(self) -> None:
         """Shrinks, and counts."""
-        if self._amount and self.done >= self._begins:
+        if self._amount and self.set_in:
             for group in self._groups:
                 for weight, value in zip(group, shrunk(group, self._amount), strict=True):
                     weight.data.copy_(value)
