@@ -181,6 +181,7 @@ class GsLora(ForgettingEraser):
             "released-imagenet100": cls(**released, group_weight=1e-4, replay=0.05),
             "icons": cls(**small),
             "icons-plus": cls(**small, **held),
+            "icons-few": cls(**small, **held, suppress=10.0, distil=1.0, distil_mixed=True),
             "icons-identities": cls(**small | {"forget_weight": 1.0, "steps": 150}),
             "icons-detector": cls(**small | longer | {"batch": 16, "unseen": "compete"}),
         }
