@@ -64,7 +64,6 @@ METHODS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
     "published loop": ("advunlearn", PUBLISHED),
-    "published loop, 340 steps": ("advunlearn", PUBLISHED | {"steps": 340, "warm_up": 68}),
     "published loop on pools": (
         "advunlearn",
         PUBLISHED | {"latents": "base", "trajectories": 48, "keep_trajectories": 96},

@@ -60,6 +60,10 @@ concepts added up; a dash is an attack with no valid row. The goal, set before m
 `advunlearn` gives back at most a third of what ESD and RECE do: {goal}.{others}
 
 """
+OTHERS = """ Other settings, tried
+under the soft prompt alone: {ways}. Longer and kept more is `--keep-weight 60 --steps 180`; two
+attackers in the name's place are `--placements prefix replace replace` with 8 gradients an attack
+on 9 latents, and 180 steps."""
 CANDIDATES = """
 What changes of `advunlearn`'s preset do (`python -m benchmarks advunlearn_tuning`, on {concepts};
 four trials of each attack a concept, by the same attacks as in the first of these tables):
@@ -183,10 +187,10 @@ def searched(rows: list[dict[str, Any]]) -> str:
     names = [f"`{attack}` ↓" for attack in attacks]
     ways = "; ".join(
         f"{name.partition(', ')[2]}, {_of(found[name]['soft_prompt'])}, with {_of(count)} kept "
-        "pictures shown"
+        f"pictures shown: {_third(found, 'soft_prompt', name)}"
         for name, count in kept.items()
     )
-    others = f" Other settings that were tried for it: {ways}." if ways else ""
+    others = OTHERS.format(ways=ways) if ways else ""
     return SEARCHED.format(goal=goal, others=others) + table(["method", *names], lines) + "\n"
 
 
@@ -194,18 +198,18 @@ def _of(counts: list[int]) -> str:
     return f"{counts[0]} of {counts[1]}" if counts[1] else "-"
 
 
-def _third(found: dict[str, dict[str, list[int]]], attack: str) -> str:
+def _third(found: dict[str, dict[str, list[int]]], attack: str, method: str = "advunlearn") -> str:
     """Says whether advunlearn gives back a third of the least that another method does."""
     shares = {
-        method: told[attack][0] / told[attack][1]
-        for method, told in found.items()
+        name: told[attack][0] / told[attack][1]
+        for name, told in found.items()
         if told.get(attack, [0, 0])[1]
     }
-    own = shares.get("advunlearn")
+    own = shares.get(method)
     beside = {name: share for name, share in shares.items() if not name.startswith("advunlearn")}
     if own is None or not beside:
         return f"not known for `{attack}`"
-    missed = [f"{method} {share:.0%}" for method, share in beside.items() if own > share / 3]
+    missed = [f"{name} {share:.0%}" for name, share in beside.items() if own > share / 3]
     if not missed:
         return f"met for `{attack}`"
     return f"missed for `{attack}` ({own:.0%} against {', '.join(missed)})"
