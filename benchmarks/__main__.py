@@ -4,9 +4,10 @@ python -m benchmarks [presets] [erasure] [mass] [closed_form] [debias] [training
                      [transfer] [implicit] [cost] [alone] [true_size] [tradeoff] [collapse]
                      [few_shot] [advunlearn] [advunlearn_attacks] [advunlearn_tuning] [gate]
                      [harden] [threads] [leftover] [leftover_methods] [robustness] [row_map]
-                     [forgetting] [forgetting_tuning] [fashion] [forgetting_detector]
-                     [hardest_prompts] [hardest_pictures] [guide_cost] [guide_pictures] [guards]
-                     [composition] [scheduling] [ray_workers] [repair] [ensembles] [kept_pairs]
+                     [forgetting] [forgetting_tuning] [forgetting_tradeoff] [fashion]
+                     [forgetting_detector] [hardest_prompts] [hardest_pictures] [guide_cost]
+                     [guide_pictures] [guards] [composition] [scheduling] [ray_workers]
+                     [repair] [ensembles] [kept_pairs]
 python -m benchmarks submit FILE|METHOD        measures it for docs/leaderboard.md
 python -m benchmarks --check [ROWS] [SEED]     runs committed results again and compares
 """
@@ -31,6 +32,7 @@ from benchmarks import (
     few_shot,
     forgetting,
     forgetting_detector,
+    forgetting_tradeoff,
     forgetting_tuning,
     gate,
     guides,
@@ -76,6 +78,7 @@ EXPERIMENTS = {
     "fashion": fashion.run,
     "forgetting": forgetting.run,
     "forgetting_detector": forgetting_detector.run,
+    "forgetting_tradeoff": forgetting_tradeoff.run,
     "forgetting_tuning": forgetting_tuning.run,
     "gate": gate.run,
     "guide_cost": guides.costs,

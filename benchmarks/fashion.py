@@ -60,7 +60,7 @@ FOUR_REQUESTS = (
     "gs_lora few",
     "gs_lora_plus few",
     "gs_lora_plus few, suppressed",
-    "gs_lora_plus few, suppressed and held",
+    "gs_lora_plus few, suppressed more and held",
 )
 """Chains of the ViT."""
 RESNET: dict[str, Any] = {

@@ -4,8 +4,8 @@
 
 ``chains``: GS-LoRA and GS-LoRA++ on four requests of 8 classes of icons-vit and of 20 individuals
 of icons-identities, each on top of the ones before, with few pictures a class and with classes of
-which training saw none; these two also with held answers to retained pictures, or to mixtures of
-them (``distil``). ``baselines``: every other method on the first request of icons-vit, with
+which training saw none; these two also with answers that are held (``distil``) or held low
+(``suppress``). ``baselines``: every other method on the first request of icons-vit, with
 the gap to retraining. ``revoked``: the chain without its second request. Accuracies are of held-out
 views. What has a row is not measured again; delete the file to measure anew.
 """
@@ -48,6 +48,7 @@ MISSING = 5
 """Kept classes of which training sees nothing, in the setting of that name."""
 COMPETING: dict[str, Any] = {"unseen": "compete"}
 """As in the paper: kept classes without pictures are pushed away by what is retained."""
+HELD: dict[str, Any] = {"distil": 4.0, "distil_erased": True, "distil_mixed": True}
 CHAINS: dict[str, tuple[str, dict[str, Any]]] = {
     "gs_lora": ("", {}),
     "gs_lora_plus": ("-plus", {}),
@@ -56,33 +57,42 @@ CHAINS: dict[str, tuple[str, dict[str, Any]]] = {
     "gs_lora missing": ("", COMPETING),
     "gs_lora_plus missing": ("-plus", COMPETING),
     "gs_lora_plus few, suppressed": ("-plus", {"shots": 4, "suppress": 1.0}),
-    "gs_lora_plus few, suppressed and held": (
-        "-plus",
-        {"shots": 4, "suppress": 1.0, "distil": 1.0, "distil_mixed": True},
-    ),
-    "gs_lora_plus missing, held": ("-plus", {"distil": 1.0, "distil_erased": True}),
-    "gs_lora_plus missing, held more": (
-        "-plus",
-        {"distil": 4.0, "distil_erased": True, "distil_mixed": True},
-    ),
-    "gs_lora_plus missing, held more and suppressed": (
-        "-plus",
-        {"distil": 4.0, "distil_erased": True, "distil_mixed": True, "suppress": 1.0},
-    ),
+    "gs_lora_plus few, suppressed more and held": ("-few", {"shots": 4}),
+    "gs_lora_plus missing, held more and suppressed": ("-plus", HELD | {"suppress": 1.0}),
 }
-DISTILLED: dict[str, tuple[str, dict[str, Any]]] = {
-    "gs_lora_plus missing, distilled": ("-plus", COMPETING | {"distil": 1.0}),
-    "gs_lora_plus missing, distilled mixtures": (
-        "-plus",
-        COMPETING | {"distil": 1.0, "distil_mixed": True},
-    ),
-    "gs_lora_plus few, distilled": ("-plus", {"shots": 4, "distil": 1.0}),
-    "gs_lora_plus few, distilled mixtures": (
-        "-plus",
-        {"shots": 4, "distil": 1.0, "distil_mixed": True},
-    ),
+"""Presets and settings, of both models."""
+TRIED: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
+    "icons-vit": {
+        "gs_lora_plus missing, distilled": ("-plus", COMPETING | {"distil": 1.0}),
+        "gs_lora_plus missing, distilled mixtures": (
+            "-plus",
+            COMPETING | {"distil": 1.0, "distil_mixed": True},
+        ),
+        "gs_lora_plus few, distilled": ("-plus", {"shots": 4, "distil": 1.0}),
+        "gs_lora_plus few, distilled mixtures": (
+            "-plus",
+            {"shots": 4, "distil": 1.0, "distil_mixed": True},
+        ),
+        "gs_lora_plus missing, held": ("-plus", {"distil": 1.0, "distil_erased": True}),
+        "gs_lora_plus missing, held more": ("-plus", HELD),
+        "gs_lora_plus missing, suppressed alone and held": (
+            "-plus",
+            HELD | {"suppress": 10.0, "forget_weight": 0.0, "prototype_forget": 0.0},
+        ),
+    },
+    "icons-identities": {
+        "gs_lora_plus missing, distilled": ("-plus", COMPETING | {"distil": 1.0}),
+        "gs_lora_plus few, suppressed and held": (
+            "-plus",
+            {"shots": 4, "suppress": 1.0, "distil": 1.0, "distil_mixed": True},
+        ),
+        "gs_lora_plus few, suppressed and held more": (
+            "-plus",
+            HELD | {"shots": 4, "suppress": 1.0},
+        ),
+    },
 }
-"""What was tried first where pictures are few or missing, on icons-vit alone."""
+"""What else was tried where pictures are few or missing."""
 BASELINES = (
     "retrain",
     "fine_tune",
@@ -178,7 +188,7 @@ class Bench:
 
 def chained(bench: Bench, name: str) -> Iterator[dict[str, Any]]:
     """Makes the requests in turn and measures after each."""
-    ending, settings = (CHAINS | DISTILLED)[name]
+    ending, settings = (CHAINS | TRIED.get(bench.name, {}))[name]
     preset = f"icons{ending}"
     settings = {**bench.settings.get("gs_lora", {}), **settings}
     missing = "missing" in name
@@ -247,7 +257,7 @@ def run() -> None:
         for model in SIZES:
             whole = model == "icons-vit" and len(chains) > 1
             wanted = BASELINES if whole else ()
-            every = (*chains, *DISTILLED) if whole else chains
+            every = (*chains, *TRIED[model]) if len(chains) > 1 else chains
             measure(Bench.bundled(model), record, RESULTS, wanted, every)
 
 
